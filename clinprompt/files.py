@@ -1,0 +1,105 @@
+"""Files that are either complete or absent: write to a temporary name beside the target, then rename."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from clinprompt.errors import InputCorrupt, InputMissing
+
+_CHUNK = 1 << 20
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link (not what it points to) or a folder; nothing happens when it is absent."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def partial_path(path: Path) -> Path:
+    """The temporary name under which `path` is written; the same for each attempt, so that leftovers are found."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def publish(partial: Path, path: Path) -> None:
+    """Rename the finished `partial` file or folder to `path`, replacing what is there."""
+    if path.is_dir() and not path.is_symlink():
+        # A folder can't be replaced in one step: move the old one aside so that `path` never holds a mixture.
+        old = path.with_name(f".{path.name}.old")
+        remove(old)
+        path.rename(old)
+        partial.rename(path)
+        remove(old)
+    else:
+        os.replace(partial, path)
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write a file or folder to; on success it becomes `path`, on an error it vanishes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_path(path)
+    remove(partial)
+    try:
+        yield partial
+        publish(partial, path)
+    finally:
+        remove(partial)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def to_json(value: Any) -> str:
+    """JSON with sorted keys and a final newline: equal values give equal bytes. NaN is refused."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `to_json(value)` atomically."""
+    write_text(path, to_json(value))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputMissing: there is no such file.
+        InputCorrupt: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputMissing(f"{path} does not exist.") from None
+    except ValueError as error:
+        raise InputCorrupt(f"{path} is not valid JSON ({error}). Delete it and run again.") from None
+
+
+def sha256_bytes(data: bytes) -> str:
+    """SHA-256 of bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_folder(path: Path) -> str:
+    """SHA-256 over the sorted (relative path, SHA-256) pairs of the files below `path`; names and bytes both count."""
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    lines = [f"{file.relative_to(path).as_posix()} {sha256_file(file)}\n" for file in files]
+    return sha256_bytes("".join(lines).encode())

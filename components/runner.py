@@ -1,0 +1,149 @@
+"""What every component's command does around its work: arguments, params, atomic outputs, exit code, result line.
+
+A component is `run(__file__, work)` with `work(job) -> result`. Standard output holds one line of JSON, the result;
+everything else goes to standard error.
+"""
+
+import argparse
+import errno
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from clinprompt.errors import BadParams, ClinpromptError, DataRejected, ExitCode, InputMissing, Interrupted
+from clinprompt.files import partial_path, publish, remove
+from clinprompt.params import Params, load_params
+from components.interface import Interface, load_interface
+
+log = logging.getLogger("clinprompt")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of a component: its arguments, where its inputs lie and where to write its outputs.
+
+    `outputs` are temporary paths, renamed when the work has succeeded, except those with `keep: true`, which are the
+    final ones.
+    """
+
+    arguments: dict[str, Any]
+    inputs: dict[str, Path]
+    outputs: dict[str, Path]
+    final: dict[str, Path]
+    _params: Params
+    _declared: tuple[str, ...]
+
+    def params(self, key: str) -> Any:
+        """The params at a key that the interface declares, as "cache" or "methods.coop"."""
+        if key not in self._declared:
+            raise KeyError(f"component.yaml does not declare the params {key!r}")
+        value: Any = self._params
+        for part in key.split("."):
+            value = value[part] if isinstance(value, dict) else getattr(value, part)
+        return value
+
+
+Work = Callable[[Job], dict[str, Any]]
+
+
+def run(file: str, work: Work) -> None:
+    """Run a component's work from the command line and exit with its code. `file` is the caller's `__file__`."""
+    folder = Path(file).parent
+    sys.exit(execute(folder.name, work, sys.argv[1:], folder.parent))
+
+
+def execute(name: str, work: Work, argv: list[str], folder: Path) -> int:
+    """Run a component's work and return its exit code; the testable part of `run`."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    logging.captureWarnings(True)
+    signal.signal(signal.SIGTERM, _interrupt)
+    started = time.monotonic()
+    try:
+        result = _attempt(load_interface(name, folder), work, argv)
+    except (Exception, KeyboardInterrupt) as error:
+        return _fail(name, *_explain(name, error))
+    line = {"component": name, "seconds": round(time.monotonic() - started, 1), "status": "ok", **result}
+    sys.stdout.write(json.dumps(line, default=str) + "\n")
+    return int(result.get("exit_code", ExitCode.OK))
+
+
+def _explain(name: str, error: BaseException) -> tuple[ExitCode, str]:
+    if isinstance(error, KeyboardInterrupt | Interrupted):
+        return ExitCode.INTERRUPTED, "interrupted; run the same command again to go on."
+    if isinstance(error, ClinpromptError):
+        return error.exit_code, str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" while writing {error.filename}" if error.filename else ""
+        return ExitCode.INTERRUPTED, f"the disk is full{where}; free some space and run the same command again."
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch
+        return ExitCode.GPU_OUT_OF_MEMORY, "the GPU's memory is too small for this batch size; lower it in params.yaml."
+    log.error("%s: unexpected error", name, exc_info=error)
+    return ExitCode.BUG, f"{type(error).__name__}: {error}"
+
+
+def _attempt(interface: Interface, work: Work, argv: list[str]) -> dict[str, Any]:
+    options = vars(_parser(interface).parse_args(argv))
+    arguments = {key: options[key] for key in interface.arguments}
+    inputs = {key: Path(options[key]) for key in interface.inputs if options[key] is not None}
+    final = {key: Path(options[key]) for key in interface.outputs}
+    declared = tuple(key.format(**arguments) for key in interface.params)
+    params = load_params(Path(options["params"]))
+    for key, path in inputs.items():
+        if not path.exists():
+            raise InputMissing(f"--{key} {path} does not exist; run the stage that makes it (dvc repro).")
+    outputs = {k: path if interface.outputs[k].keep else partial_path(path) for k, path in final.items()}
+    for key, path in outputs.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path != final[key]:
+            remove(path)
+    finished = False
+    try:
+        result = work(Job(arguments, inputs, outputs, final, params, declared))
+        finished = True
+    except DataRejected as error:
+        finished = error.publish
+        raise
+    finally:
+        for key, path in outputs.items():
+            if path != final[key]:
+                if finished and path.exists():
+                    publish(path, final[key])
+                remove(path)
+    return result
+
+
+def _parser(interface: Interface) -> argparse.ArgumentParser:
+    parser = _Parser(prog=f"python -m components.{interface.name}", description=interface.about, allow_abbrev=False)
+    for key, argument in interface.arguments.items():
+        kind = int if argument.type == "integer" else str
+        parser.add_argument(f"--{key.replace('_', '-')}", dest=key, type=kind, required=True, help=argument.about)
+    for key, artifact in (interface.inputs | interface.outputs).items():
+        parser.add_argument(
+            f"--{key.replace('_', '-')}", dest=key, required=not artifact.optional, metavar="PATH", help=artifact.about
+        )
+    parser.add_argument("--params", default="params.yaml", metavar="PATH", help="the params file")
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:  # argparse itself would exit with 2, which is in no table
+        raise BadParams(f"{message} (see {self.prog} --help).")
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise Interrupted(f"stopped by {signal.Signals(signum).name}")
+
+
+def _fail(name: str, code: ExitCode, message: str) -> int:
+    sys.stderr.write(f"{name}: {message}\n")
+    line = {"component": name, "status": code.name.lower(), "exit_code": int(code), "message": message}
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+    return int(code)
