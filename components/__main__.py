@@ -1,0 +1,67 @@
+"""`python -m components`: what the last run gave, where to look, and what to do next."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from clinprompt.errors import ClinpromptError
+from clinprompt.files import read_json
+from clinprompt.params import Params, load_params
+
+NEXT = """
+Look at the models      mlflow ui --backend-store-uri {uri}     then http://127.0.0.1:5000/#/models
+Use the champion        import mlflow
+                        model = mlflow.pyfunc.load_model("models:/{model}@champion")  # after mlflow.set_tracking_uri("{uri}")
+                        print(model.predict([{{"image": "path/to/image.png"}}]))
+Run on your images      python -m clinprompt.data.new my-images /path/to/folder   # <class>/* or <split>/<class>/*
+                        then put my-images into `datasets:` of params.yaml, and: dvc repro && python -m components
+"""
+
+
+def summary(params: Params, runs: Path) -> str:
+    """The runs of all datasets, a few lines each, and the commands that come next."""
+    parts = [_dataset(name, params, runs / name) for name in params.datasets]
+    model = params.registry.production_model.format(dataset=params.datasets[0])
+    return "\n".join(parts) + "\n" + NEXT.format(uri=tracking_uri(), model=model).strip("\n")
+
+
+def _dataset(name: str, params: Params, folder: Path) -> str:
+    decision = read_json(folder / "gate" / "decision.json")
+    receipt = read_json(folder / "promote" / "receipt.json")
+    lines = [f"{name}: {decision['verdict'].upper()}", *(f"  {reason}" for reason in decision["reasons"])]
+    metric = params.gate.select_by
+    for candidate in decision["candidates"]:
+        mark = "*" if _is_chosen(candidate, decision) else " "
+        lines.append(
+            f"  {mark} {candidate['method']:<14} seed {candidate['seed']:<3} {metric} {_interval(candidate, metric)}"
+        )
+    if receipt.get("version"):
+        lines.append(f"  champion: models:/{receipt['model']}@champion, version {receipt['version']}")
+    lines.append(f"  report:   {folder / 'report.html'}")
+    return "\n".join(lines)
+
+
+def _is_chosen(candidate: dict[str, Any], decision: dict[str, Any]) -> bool:
+    chosen = decision["chosen"]
+    return chosen is not None and (candidate["method"], candidate["seed"]) == (chosen["method"], chosen["seed"])
+
+
+def _interval(candidate: dict[str, Any], metric: str) -> str:
+    found = (candidate.get("test") or {}).get(metric)
+    if not found or found.get("value") is None:
+        return "not computed"
+    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}] on the test split"
+
+
+def main() -> int:
+    """Print the summary; 66 when there is no finished run."""
+    try:
+        sys.stdout.write(summary(load_params(Path("params.yaml")), Path("runs")) + "\n")
+    except ClinpromptError as error:
+        sys.stderr.write(f"{error} Run `dvc repro` first.\n")
+        return int(error.exit_code)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""What every component does around its work: exit codes, atomic outputs, one result line."""
+
+import errno
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clinprompt.errors import DataRejected, ServiceDown
+from components.runner import Job, Work, execute
+
+ROOT = Path(__file__).parents[2]
+INTERFACE = """
+name: copy
+about: Copies a file.
+inputs:
+  text: {about: what to copy}
+outputs:
+  copy: {about: the copy}
+params: [cache]
+image: data
+resources: {cpu: 1, memory: 1Gi}
+exit_codes: [0, 65]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "component.yaml").write_text(INTERFACE)
+    (tmp_path / "in.txt").write_text("hello")
+    shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
+    return tmp_path
+
+
+def call(folder: Path, work: Work, *more: str, text: str = "in.txt") -> int:
+    paths = ["--text", str(folder / text), "--copy", str(folder / "out.txt"), "--params", str(folder / "params.yaml")]
+    return execute("copy", work, [*paths, *more], folder)
+
+
+def copy(job: Job) -> dict[str, Any]:
+    job.outputs["copy"].write_text(job.inputs["text"].read_text())
+    return {"batch": job.params("cache").batch_size}
+
+
+def fail_with(error: BaseException) -> Work:
+    def work(job: Job) -> dict[str, Any]:
+        job.outputs["copy"].write_text("half")
+        raise error
+
+    return work
+
+
+def test_success_publishes_and_prints_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(folder, copy) == 0
+    assert (folder / "out.txt").read_text() == "hello"
+    line = json.loads(capsys.readouterr().out)
+    assert line["component"] == "copy"
+    assert line["status"] == "ok"
+    assert line["batch"] == 64
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (DataRejected("row 3 is bad."), 65, "row 3 is bad."),
+        (ServiceDown("no answer."), 69, "no answer."),
+        (KeyboardInterrupt(), 75, "run the same command again"),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), 75, "the disk is full while writing x"),
+        (ZeroDivisionError("oops"), 70, "ZeroDivisionError: oops"),
+    ],
+)
+def test_a_failure_gives_its_code_one_sentence_and_no_output(
+    folder: Path, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, sentence: str
+) -> None:
+    assert call(folder, fail_with(error)) == code
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["exit_code"] == code
+    assert sentence in printed.err
+    assert sorted(p.name for p in folder.iterdir()) == ["copy", "in.txt", "params.yaml"]
+
+
+def test_the_evidence_of_a_rejection_is_kept(folder: Path) -> None:
+    assert call(folder, fail_with(DataRejected("bad.", publish=True))) == 65
+    assert (folder / "out.txt").read_text() == "half"
+
+
+def test_leftovers_of_a_killed_run_are_removed(folder: Path) -> None:
+    (folder / ".out.txt.partial").mkdir()
+    assert call(folder, copy) == 0
+    assert (folder / "out.txt").read_text() == "hello"
+
+
+def test_a_missing_input_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(folder, copy, text="none.txt") == 66
+    assert "none.txt does not exist" in capsys.readouterr().err
+
+
+def test_an_unknown_option_is_a_bad_param(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(folder, copy, "--colour", "red") == 64
+    assert "unrecognized arguments: --colour" in capsys.readouterr().err
+
+
+def test_params_that_the_interface_does_not_declare_are_out_of_reach(folder: Path) -> None:
+    assert call(folder, lambda job: {"x": job.params("gate")}) == 70
+
+
+def test_an_unknown_key_in_the_interface_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "copy" / "component.yaml").write_text(INTERFACE + "colour: red\n")
+    assert call(folder, copy) == 64
+    assert "component.yaml: colour: no such key" in capsys.readouterr().err
