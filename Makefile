@@ -28,7 +28,7 @@ lint: $(VENV)/.components $(VENV)/.dev
 	lint-imports
 
 bench: $(VENV)/.components
-	python -m benchmarks
+	python -m benchmarks.pipeline && python -m benchmarks.cache && python -m benchmarks.coop
 
 $(VENV)/.components: requirements/components.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clinprompt needs Python 3.11 or newer")'

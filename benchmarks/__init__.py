@@ -1,0 +1,1 @@
+"""Speed, each number against a named reference, re-runnable: `python -m benchmarks.<name>`."""

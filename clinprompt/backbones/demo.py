@@ -1,0 +1,233 @@
+"""`python -m clinprompt.backbones.demo`: trains `demo-clip`, the small CLIP that the package carries.
+
+Contrastive training (symmetric InfoNCE, Radford et al. 2021) on drawn scans of five organs and captions of their
+attributes. The images are drawn from seeds of their own and share nothing with `brain-phantom`'s.
+"""
+
+import argparse
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+
+from clinprompt.backbones.demo_captions import Scene, caption, draw_scene
+from clinprompt.backbones.text import TextTower
+from clinprompt.data.phantom_organs import ORGANS
+from clinprompt.files import atomic, sha256_file, write_json, write_text
+from clinprompt.progress import progress
+
+log = logging.getLogger(__name__)
+
+FOLDER = Path(__file__).with_name("weights") / "demo-clip"
+WEIGHTS = "open_clip_model.safetensors"
+SIZE = 64
+MEAN, STD = 0.3, 0.25
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that the weights depend on, beside the code."""
+
+    scenes: int = 16000
+    held_out: int = 1000
+    steps: int = 2000
+    batch_size: int = 96
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: int = 100
+    seed: int = 2026
+
+
+def model_config(vocabulary: int) -> dict[str, Any]:
+    """open_clip's config of the two towers."""
+    return {
+        "embed_dim": 128,
+        "vision_cfg": {"image_size": SIZE, "patch_size": 8, "width": 128, "head_width": 32, "layers": 5, "mlp_ratio": 3.0},
+        "text_cfg": {
+            "context_length": 48,
+            "vocab_size": vocabulary,
+            "hf_tokenizer_name": "demo-clip",
+            "width": 128,
+            "heads": 4,
+            "layers": 3,
+        },
+    }
+
+
+def make_tokenizer(seed: int) -> Tokenizer:
+    """A WordPiece tokenizer over the captions' words and single letters; the end token has the highest id."""
+    rng = np.random.default_rng([seed, 12])
+    texts = [caption(draw_scene(seed, index, 32), rng) for index in range(3000)]
+    names = " ".join(f"{organ} {modality}" for organ, (modality, _) in ORGANS.items())
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)] + [str(digit) for digit in range(10)]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=1200, special_tokens=["[PAD]", "[UNK]"], initial_alphabet=letters, show_progress=False
+    )
+    tokenizer.train_from_iterator([*texts, names, _ENGLISH], trainer)
+    continued = [f"##{letter}" for letter in letters]
+    vocabulary = tokenizer.get_vocab()
+    words = sorted(vocabulary, key=vocabulary.__getitem__)
+    words += [piece for piece in continued if piece not in vocabulary]
+    words += ["[SOT]", "[EOT]"]
+    ids = {word: number for number, word in enumerate(words)}
+    tokenizer.model = models.WordPiece(ids, unk_token="[UNK]")
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[SOT]", "[EOT]"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[SOT] $A [EOT]", special_tokens=[("[SOT]", ids["[SOT]"]), ("[EOT]", ids["[EOT]"])]
+    )
+    return tokenizer
+
+
+# Words that descriptions use and captions do not; their vectors stay as they were drawn.
+_ENGLISH = (
+    "a the of in on at with and or is are be it its this that for from by as an to not usually often may can appears shows "
+    "image scan tissue normal area region dense dark light gray white shape round oval edge border inside around near "
+    "glioma meningioma pituitary tumor cancer cyst brain skull bone lung heart skin eye vessel fluid signal intensity . , -"
+)
+
+
+def write_folder(folder: Path, recipe: Recipe) -> nn.Module:
+    """Write config and tokenizer to `folder`, and return the model with initial weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = make_tokenizer(recipe.seed)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "[SOT]", "eos_token": "[EOT]"}
+    write_json(
+        folder / "tokenizer_config.json", special | {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 48}
+    )
+    config = model_config(tokenizer.get_vocab_size())
+    preprocess = {
+        "mean": [MEAN] * 3,
+        "std": [STD] * 3,
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+        "size": [SIZE, SIZE],
+    }
+    write_json(folder / "open_clip_config.json", {"model_cfg": config, "preprocess_cfg": preprocess})
+    torch.manual_seed(recipe.seed)
+    return open_clip.CLIP(**config)
+
+
+def train(folder: Path, recipe: Recipe, workers: int) -> dict[str, float]:
+    """Train and write everything to `folder`; returns the retrieval accuracies on held-out pairs."""
+    model = write_folder(folder, recipe)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    scenes = draw_scenes(recipe, workers)
+    held_out, kept = scenes[: recipe.held_out], scenes[recipe.held_out :]
+    pixels = _pixels(kept)
+    optimizer = _optimizer(model, recipe)
+    rng = np.random.default_rng([recipe.seed, 13])
+    for step in progress(range(recipe.steps), "training demo-clip", unit="step"):
+        rate = _rate(step, recipe)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        rows = rng.choice(len(kept), recipe.batch_size, replace=False)
+        texts = [caption(kept[row], rng) for row in rows]
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = contrastive_loss(model, _augment(pixels[rows], rng), _ids(tokenizer, texts))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, np.log(100))
+        if step % 500 == 0:
+            log.info("step %d, loss %.3f", step, loss.item())
+            save(model, folder)
+    save(model, folder)
+    return retrieval(model.eval(), tokenizer, held_out, recipe.seed)
+
+
+def contrastive_loss(model: Any, pixels: Tensor, ids: Tensor) -> Tensor:
+    """Symmetric InfoNCE over a batch: each image's own caption is the only positive, and the other way round."""
+    image = F.normalize(model.encode_image(pixels).float(), dim=-1)
+    text = F.normalize(TextTower(model).encode_ids(ids).float(), dim=-1)  # cropped to the longest caption
+    logits = model.logit_scale.exp() * image @ text.T
+    target = torch.arange(len(logits))
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+@torch.no_grad()
+def retrieval(model: Any, tokenizer: Tokenizer, scenes: Sequence[Scene], seed: int) -> dict[str, float]:
+    """Share of held-out images whose own caption is the nearest, or among the five nearest, of 100."""
+    rng = np.random.default_rng([seed, 14])
+    hits = {1: 0, 5: 0}
+    for start in range(0, len(scenes), 100):
+        some = scenes[start : start + 100]
+        image = F.normalize(model.encode_image(_normalise(_pixels(some))), dim=-1)
+        text = F.normalize(model.encode_text(_ids(tokenizer, [caption(s, rng) for s in some])), dim=-1)
+        ranks = (image @ text.T).argsort(dim=-1, descending=True)
+        for k in hits:
+            hits[k] += int((ranks[:, :k] == torch.arange(len(some))[:, None]).any(-1).sum())
+    return {f"retrieval_at_{k}_of_100": round(count / len(scenes), 4) for k, count in hits.items()}
+
+
+def save(model: nn.Module, folder: Path) -> None:
+    """Write the weights in half precision."""
+    state = {name: t.detach().to(torch.float16).contiguous() for name, t in model.state_dict().items()}
+    with atomic(folder / WEIGHTS) as partial:
+        save_file(state, partial)
+
+
+def draw_scenes(recipe: Recipe, workers: int) -> list[Scene]:
+    """All scenes, drawn in worker processes; the result does not depend on their number."""
+    total = recipe.scenes + recipe.held_out
+    with ProcessPoolExecutor(workers) as pool:
+        drawn = pool.map(partial(draw_scene, recipe.seed, size=SIZE), range(total), chunksize=64)
+        return list(progress(drawn, "drawing", total, "image"))
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
+
+
+def _rate(step: int, recipe: Recipe) -> float:
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / recipe.warmup
+    done = (step - recipe.warmup) / (recipe.steps - recipe.warmup)
+    return recipe.learning_rate * (1 + float(np.cos(np.pi * done))) / 2
+
+
+def _pixels(scenes: Sequence[Scene]) -> Tensor:
+    return torch.from_numpy(np.stack([scene.pixels for scene in scenes]))
+
+
+def _augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """Flips, shifts and brightness of uint8 images [B, S, S]; normalised [B, 3, S, S]."""
+    shift = tuple(int(s) for s in rng.integers(-3, 4, 2))
+    moved = torch.roll(pixels, shift, dims=(1, 2))
+    flipped = torch.where(torch.from_numpy(rng.random(len(pixels)) < 0.5)[:, None, None], moved.flip(2), moved)
+    gain = torch.from_numpy(rng.uniform(0.8, 1.2, (len(pixels), 1, 1, 1)).astype(np.float32))
+    return _normalise(flipped, gain)
+
+
+def _normalise(pixels: Tensor, gain: Tensor | float = 1.0) -> Tensor:
+    x = (pixels[:, None].float() / 255 * gain - MEAN) / STD
+    return x.expand(-1, 3, -1, -1)
+
+
+def _ids(tokenizer: Tokenizer, texts: list[str]) -> Tensor:
+    encoded = tokenizer.encode_batch(texts)
+    ids = torch.zeros(len(texts), 48, dtype=torch.int64)
+    for row, found in enumerate(encoded):
+        ids[row, : len(found.ids[:48])] = torch.tensor(found.ids[:48])
+    return ids

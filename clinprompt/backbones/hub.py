@@ -1,0 +1,48 @@
+"""An open_clip folder from the Hugging Face hub, at one commit."""
+
+import errno
+from pathlib import Path
+
+from clinprompt.backbones.table import Entry
+from clinprompt.errors import InputMissing, ServiceDown
+
+CONFIG = "open_clip_config.json"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+
+
+def download(name: str, entry: Entry) -> Path:
+    """Download what a load needs of `entry` at its pinned commit, and return the folder in the hub's local cache.
+
+    A complete folder in the cache is used without asking the hub.
+
+    Raises:
+        InputMissing: the hub has no such repository or commit.
+        ServiceDown: the hub can't be reached and the cache does not hold the files.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    files = [CONFIG, entry.weights, "config.json", *TOKENIZER_FILES]
+    where = f"the backbone {name!r} ({entry.hub} at {entry.revision})"
+    try:
+        return Path(huggingface_hub.snapshot_download(str(entry.hub), revision=entry.revision, allow_patterns=files))
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        raise InputMissing(f"The Hugging Face hub does not have {where}; check the table's entry.") from None
+    except (OSError, HTTPError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        reason = " ".join(str(error).split())
+        raise ServiceDown(
+            f"Could not download {where}: {reason}. Try again later, or put its folder somewhere and set backbone.path."
+        ) from None

@@ -1,0 +1,258 @@
+"""Load a frozen open_clip model from this package, from the hub at a pinned commit, or from a local folder."""
+
+import json
+import pickle
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from clinprompt.backbones.hub import CONFIG, TOKENIZER_FILES, download
+from clinprompt.backbones.table import TABLE, Entry, read_table
+from clinprompt.data.pixels import Preprocessing
+from clinprompt.errors import BadParams, InputCorrupt, InputMissing
+from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
+
+if TYPE_CHECKING:
+    from clinprompt.backbones.text import TextTower
+
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A frozen vision-language model.
+
+    Attributes:
+        digest: SHA-256 over its config, weights and tokenizer files.
+        model: open_clip's CLIP or CustomTextCLIP, in eval mode, without gradients.
+        embed_dim: width e of the space that images and texts share.
+        logit_scale: what cosines are multiplied with, exponentiated already.
+        card: its entry in the table; None for a folder that the user gave a name of its own.
+        folder: the open_clip folder that it was loaded from.
+    """
+
+    name: str
+    digest: str
+    model: Any
+    tokenizer: Any
+    preprocessing: Preprocessing
+    embed_dim: int
+    logit_scale: float
+    card: Entry | None
+    folder: Path
+    device: torch.device
+
+    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Image features [B, e], projected and not normalised, of preprocessed pixels [B, 3, S, S]."""
+        with torch.no_grad():
+            features: torch.Tensor = self.model.encode_image(pixels.to(self.device, non_blocking=True))
+        return features
+
+    def tokenize(self, texts: list[str]) -> torch.Tensor:
+        """Token ids [N, T], int64, padded or cut to the context length T."""
+        ids: torch.Tensor = self.tokenizer(texts)
+        return ids
+
+    @cached_property
+    def text(self) -> "TextTower":
+        """The text tower, opened up between its token embeddings and its output."""
+        from clinprompt.backbones.text import TextTower
+
+        return TextTower(self.model)
+
+
+def load_backbone(
+    name: str, path: str | Path | None = None, device: str | torch.device = "cpu", *, table: Path = TABLE
+) -> Backbone:
+    """Load the backbone `name` of the table, or the open_clip folder at `path`.
+
+    With a name of the table, the weights must be those of the table, wherever they lie. A folder with other weights
+    goes by a name that the table does not hold.
+
+    Raises:
+        BadParams: a name that is not in the table, and no path; a size or preprocessing that is not supported.
+        InputMissing: the folder, its config, weights or tokenizer is missing.
+        InputCorrupt: the weights have the wrong digest or do not fit the config.
+        ServiceDown: the hub can't be reached.
+    """
+    entries = read_table(table)
+    entry = entries.get(name)
+    if entry is None and path is None:
+        raise BadParams(
+            f"backbone.name: {name!r} is not in {table} (which has {', '.join(entries)}); "
+            "for an open_clip folder of your own, set backbone.path."
+        )
+    return _load_folder(name, _folder(name, entry, path, table), entry, torch.device(device))
+
+
+def _folder(name: str, entry: Entry | None, path: str | Path | None, table: Path) -> Path:
+    if path is not None:
+        folder = Path(path)
+    elif entry is not None and entry.folder is not None:
+        folder = table.parent / entry.folder
+    else:
+        assert entry is not None  # noqa: S101 - load_backbone has seen to it
+        folder = download(name, entry)
+    if not folder.is_dir():
+        raise InputMissing(f"The folder {folder} of the backbone {name!r} does not exist; set backbone.path.")
+    return folder
+
+
+def _load_folder(name: str, folder: Path, entry: Entry | None, device: torch.device) -> Backbone:
+    config = _read_config(folder)
+    weights = _weights(folder, entry)
+    found = sha256_file(weights)
+    if entry is not None and found != entry.sha256:
+        raise InputCorrupt(
+            f"{weights} is not the file that the table of backbones pins for {name!r}: expected SHA-256 "
+            f"{entry.sha256}, found {found}. Get it again, or give weights of your own another backbone.name."
+        )
+    text_config = _text_config(folder, config["model_cfg"], entry)
+    with _offline(), tempfile.TemporaryDirectory() as scratch:
+        model = _build(folder, config["model_cfg"], text_config, Path(scratch))
+        _fill(model, weights)
+        tokenizer = _tokenizer(folder, config["model_cfg"])
+    return Backbone(
+        name=name,
+        digest=_digest(folder, found, text_config),
+        model=model.to(device).eval().requires_grad_(False),
+        tokenizer=tokenizer,
+        preprocessing=_preprocessing(folder, config, model),
+        embed_dim=int(config["model_cfg"]["embed_dim"]),
+        logit_scale=float(model.logit_scale.detach().exp()),
+        card=entry,
+        folder=folder,
+        device=device,
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    config = read_json(path)
+    model = config.get("model_cfg") if isinstance(config, dict) else None
+    if not (isinstance(model, dict) and {"embed_dim", "vision_cfg", "text_cfg"} <= model.keys()):
+        raise InputCorrupt(f"{path}: expected model_cfg with embed_dim, vision_cfg and text_cfg, as open_clip writes.")
+    return {"model_cfg": model, "preprocess_cfg": config.get("preprocess_cfg") or {}}
+
+
+def _weights(folder: Path, entry: Entry | None) -> Path:
+    names = WEIGHTS if entry is None else (entry.weights,)
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputMissing(f"{folder} holds no weights: expected {' or '.join(names)}.")
+
+
+def _text_config(folder: Path, model_cfg: dict[str, Any], entry: Entry | None) -> dict[str, Any] | None:
+    """The Hugging Face config of the text tower; None where open_clip's own config says it all."""
+    if not model_cfg["text_cfg"].get("hf_model_name"):
+        return None
+    if (folder / "config.json").is_file():
+        config: dict[str, Any] = read_json(folder / "config.json")
+        return config
+    if entry is not None and entry.text_config is not None:
+        return entry.text_config
+    raise InputMissing(
+        f"{folder} holds no config.json, which its text tower ({model_cfg['text_cfg']['hf_model_name']}) needs; "
+        "copy it from that model's folder."
+    )
+
+
+def _build(folder: Path, model_cfg: dict[str, Any], text_config: dict[str, Any] | None, scratch: Path) -> Any:
+    from open_clip import CLIP, CustomTextCLIP
+
+    cfg = deepcopy(model_cfg)
+    custom = cfg.pop("custom_text", False)
+    if "timm_model_name" in cfg["vision_cfg"]:
+        cfg["vision_cfg"]["timm_model_pretrained"] = False
+    if text_config is not None:
+        custom = True
+        (scratch / "config.json").write_text(json.dumps(text_config), encoding="utf-8")
+        cfg["text_cfg"] |= {"hf_model_name": str(scratch), "hf_model_pretrained": False}
+    try:
+        return CustomTextCLIP(**cfg) if custom else CLIP(**cfg)
+    except (TypeError, ValueError, KeyError, RuntimeError, OSError) as error:
+        raise InputCorrupt(f"{folder / CONFIG}: open_clip can't build this model: {_line(error)}.") from None
+
+
+def _fill(model: Any, weights: Path) -> None:
+    from open_clip import load_checkpoint
+    from safetensors import SafetensorError
+
+    try:
+        load_checkpoint(model, str(weights), weights_only=True)
+    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        raise InputCorrupt(f"{weights} does not hold the weights of the model in {CONFIG}: {_line(error)}.") from None
+
+
+def _tokenizer(folder: Path, model_cfg: dict[str, Any]) -> Any:
+    from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
+
+    text = model_cfg["text_cfg"]
+    length = text.get("context_length") or DEFAULT_CONTEXT_LENGTH
+    options = text.get("tokenizer_kwargs") or {}
+    if not text.get("hf_tokenizer_name"):
+        return SimpleTokenizer(context_length=length, **options)
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise InputMissing(f"{folder} holds no tokenizer: expected tokenizer.json or vocab.txt.")
+    mode = text.get("tokenizer_mode")
+    try:
+        return HFTokenizer(str(folder), length, tokenizer_mode=mode, local_files_only=True, **options)
+    except (ValueError, OSError, KeyError) as error:
+        raise InputCorrupt(f"{folder}: the tokenizer's files can't be read: {_line(error)}.") from None
+
+
+def _preprocessing(folder: Path, config: dict[str, Any], model: Any) -> Preprocessing:
+    from open_clip.transform import PreprocessCfg
+
+    height, width = model.visual.image_size
+    values = {key: value for key, value in config["preprocess_cfg"].items() if value is not None}
+    default = PreprocessCfg()
+    if height != width:
+        raise BadParams(f"{folder / CONFIG}: square images are supported, found {height} x {width} pixels.")
+    try:
+        return Preprocessing(
+            size=int(height),
+            mean=_triple(values.get("mean", default.mean)),
+            std=_triple(values.get("std", default.std)),
+            interpolation=values.get("interpolation", default.interpolation),
+            resize_mode=values.get("resize_mode", default.resize_mode),
+        )
+    except ValueError as error:
+        raise BadParams(f"{folder / CONFIG}: preprocess_cfg: {error}.") from None
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    first, second, third = (float(value) for value in values)
+    return first, second, third
+
+
+def _digest(folder: Path, weights: str, text_config: dict[str, Any] | None) -> str:
+    names = [CONFIG, *TOKENIZER_FILES]
+    files = {name: sha256_file(folder / name) for name in names if (folder / name).is_file()}
+    return sha256_bytes(to_json({"files": files, "weights": weights, "text_config": text_config}).encode())
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split()).rstrip(".")
+    return text if len(text) <= 300 else f"{text[:300]} …"
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Nothing in this block may ask the hub, whatever the names in a config make a library try."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

@@ -1,0 +1,144 @@
+"""Frozen text towers that take embeddings instead of ids, so that learned vectors can stand among the words."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from clinprompt.errors import BadParams
+
+
+class TextTower:
+    """The text side of an open_clip model, from token embeddings to a projected feature.
+
+    Serves `CLIP` and `CustomTextCLIP` with open_clip's own transformer or with a Hugging Face encoder. Encoding
+    `embed(ids)` equals the model's `encode_text(ids)`; the padding behind the longest prompt of a batch is not
+    computed where it can't change the result.
+
+    Args:
+        model: an open_clip model, in evaluation state. It is not copied, and not registered as a sub-module.
+
+    Raises:
+        BadParams: the model's text tower is of a kind that is not known.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parts = _parts(model)
+
+    @property
+    def width(self) -> int:
+        """The width `d` of a token embedding."""
+        return int(self._parts.embedding.weight.shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tower's weights lie."""
+        return self._parts.embedding.weight.device
+
+    @property
+    def croppable(self) -> bool:
+        """Whether positions behind the end of a prompt have no influence (a causal or a padding mask)."""
+        return self._parts.croppable
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token embeddings [N, T, d] of ids [N, T], without positions."""
+        return self._parts.embedding(ids)
+
+    def real_length(self, ids: Tensor) -> Tensor:
+        """How many leading positions of each row of ids [N, T] can influence its feature: [N]."""
+        if not self.croppable:
+            return torch.full((len(ids),), ids.shape[1], device=ids.device)
+        return self._parts.length(ids)
+
+    def encode(self, embeddings: Tensor, ids: Tensor) -> Tensor:
+        """Features [N, e], projected and not normalised.
+
+        Args:
+            embeddings: what the tower reads, [N, T, d]; positions are added here.
+            ids: [N, T]; they say where a prompt ends and what is padding, not what is read.
+        """
+        length = int(self.real_length(ids).max())
+        return self._parts.encode(embeddings[:, :length], ids[:, :length])
+
+    def encode_ids(self, ids: Tensor) -> Tensor:
+        """Features [N, e] of ids [N, T], as the model's own `encode_text`, not normalised."""
+        return self.encode(self.embed(ids), ids)
+
+
+class _Parts(Protocol):
+    """What differs between the kinds of towers."""
+
+    embedding: nn.Embedding
+    croppable: bool
+
+    def length(self, ids: Tensor) -> Tensor: ...
+
+    def encode(self, x: Tensor, ids: Tensor) -> Tensor: ...
+
+
+def _parts(model: Any) -> _Parts:
+    text = getattr(model, "text", model)
+    if hasattr(text, "pooler") and hasattr(text, "proj"):
+        return _HuggingFace(text)
+    pool = getattr(text, "text_pool_type", None) or getattr(text, "pool_type", None)
+    # CoCa appends a class token of its own behind the words: prompts can't be cropped or read out as elsewhere.
+    if pool not in ("first", "last", "argmax", "eos") or getattr(text, "cls_emb", None) is not None:
+        raise BadParams(
+            f"backbone: the text tower {type(text).__name__} (pooling {pool!r}) is of a kind that prompts can't be "
+            "tuned for; choose a CLIP or BERT one."
+        )
+    return _OpenClip(text, pool)
+
+
+class _OpenClip:
+    """open_clip's transformer: learned positions, mostly a causal mask, one row read out."""
+
+    def __init__(self, text: Any, pool: str) -> None:
+        self.text, self.pool = text, pool
+        self.embedding = text.token_embedding
+        self.eos: Any = getattr(text, "text_eos_id", None) or getattr(text, "eos_id", None)
+        self.croppable = text.attn_mask is not None and pool in ("argmax", "eos")
+
+    def length(self, ids: Tensor) -> Tensor:
+        return self._row(ids) + 1
+
+    def encode(self, x: Tensor, ids: Tensor) -> Tensor:
+        n = ids.shape[1]
+        mask = self.text.attn_mask
+        x = x + self.text.positional_embedding[:n].to(x.dtype)
+        x = self.text.transformer(x, attn_mask=None if mask is None else mask[:n, :n])
+        # The norm works row by row: only the row that is read out needs it.
+        x = self.text.ln_final(x[torch.arange(len(x), device=x.device), self._row(ids)])
+        projection = self.text.text_projection
+        if projection is None:
+            return x
+        return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+
+    def _row(self, ids: Tensor) -> Tensor:
+        if self.pool == "argmax":
+            return ids.argmax(-1)
+        if self.pool == "eos":
+            return ids.eq(self.eos).int().argmax(-1)
+        return torch.full((len(ids),), 0 if self.pool == "first" else ids.shape[1] - 1, device=ids.device)
+
+
+class _HuggingFace:
+    """A Hugging Face encoder: bidirectional, padding masked, its own positions, pooler and projection."""
+
+    croppable = True
+
+    def __init__(self, text: Any) -> None:
+        self.text = text
+        self.embedding = text.transformer.get_input_embeddings()
+
+    def length(self, ids: Tensor) -> Tensor:
+        positions = torch.arange(1, ids.shape[1] + 1, device=ids.device)
+        return (self._real(ids) * positions).amax(-1)
+
+    def encode(self, x: Tensor, ids: Tensor) -> Tensor:
+        mask = self._real(ids).long()
+        out = self.text.transformer(inputs_embeds=x, attention_mask=mask)
+        return self.text.proj(self.text.pooler(out, mask))
+
+    def _real(self, ids: Tensor) -> Tensor:
+        return ids != self.text.config.pad_token_id

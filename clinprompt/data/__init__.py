@@ -1,0 +1,1 @@
+"""From a dataset card and a folder of files to a manifest: cards, readers, splits, support sets and pixels."""

@@ -1,0 +1,182 @@
+"""The dataset card, `datasets/<name>.yaml`: all that the pipeline knows of a dataset before it reads its files."""
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from clinprompt.data.manifest import COLUMNS
+from clinprompt.errors import BadParams
+from clinprompt.params import Fraction, Name, Section, check, read_yaml
+
+Text = Annotated[str, Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0)]
+
+
+class ClassInfo(Section):
+    """A class: its id (the label in every table and file name), its clinical name, and a phrase for prompts."""
+
+    id: Name
+    name: Text
+    phrase: Text
+    aliases: list[Text] = []
+
+
+class ReaderChoice(Section):
+    """The reader's kind; its options stand beside it and are checked by the reader itself."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    kind: Name
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What stands beside `kind`."""
+        return dict(self.model_extra or {})
+
+
+class Fractions(Section):
+    """How the images are shared out by a stratified split."""
+
+    train: Fraction = 0.7
+    val: Fraction = 0.15
+    test: Fraction = 0.15
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> "Fractions":
+        if abs(self.train + self.val + self.test - 1) > 1e-6:
+            raise ValueError(f"train, val and test must sum to 1, found {self.train + self.val + self.test:g}")
+        if min(self.train, self.val, self.test) == 0:
+            raise ValueError("train, val and test must all be above 0")
+        return self
+
+
+class SplitRule(Section):
+    """The publisher's split, or a stratified one grouped by patient; `val_from_train` makes a missing val split."""
+
+    rule: Literal["given", "stratified"] = "given"
+    fractions: Fractions = Fractions()
+    seed: Seed = 0
+    val_from_train: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_source_of_val(self) -> "SplitRule":
+        if self.rule == "stratified" and self.val_from_train is not None:
+            raise ValueError("val_from_train goes with rule given; with rule stratified set fractions.val")
+        return self
+
+
+class Metadata(Section):
+    """The columns, in the dataset's own table, that hold facts about an image; null where there is none."""
+
+    patient: Text | None = None
+    site: Text | None = None
+    sex: Text | None = None
+    age: Text | None = None
+    extra: list[Text] = []
+
+    @field_validator("extra")
+    @classmethod
+    def _new_names(cls, extra: list[str]) -> list[str]:
+        for column in extra:
+            if column in COLUMNS or extra.count(column) > 1:
+                raise ValueError(f"{column!r} is a column of every manifest, or stands here twice")
+        return extra
+
+    def columns(self) -> list[str]:
+        """The names of all columns that are asked for."""
+        return [c for c in (self.patient, self.site, self.sex, self.age, *self.extra) if c is not None]
+
+
+class Expectation(Section):
+    """A Great Expectations expectation on the manifest, beyond the ones that every dataset must meet."""
+
+    type: Annotated[str, Field(pattern=r"^Expect[A-Z]\w*$")]
+    severity: Literal["critical", "warning"] = "critical"
+    kwargs: dict[str, Any] = {}
+
+
+class Card(Section):
+    """A whole card. The order of `classes` is the order of class indices everywhere.
+
+    `path` is where the files lie below the data root (an absolute path is taken as it is); by default the name.
+    `intensity` says how images of more than 8 bits become 8-bit ones: see `clinprompt.data.pixels.decode`.
+    """
+
+    name: Name
+    title: Text
+    modality: Text
+    organ: Text
+    classes: list[ClassInfo] = Field(min_length=2)
+    licence: Text
+    source: Text
+    how_to_get: Text
+    path: str = ""
+    reader: ReaderChoice
+    split: SplitRule = SplitRule()
+    metadata: Metadata = Metadata()
+    intensity: Literal["auto", "full"] | Annotated[list[float], Field(min_length=2, max_length=2)] = "auto"
+    on_leak: Literal["fail", "drop_from_train"] = "fail"
+    expectations: list[Expectation] = []
+
+    @field_validator("path")
+    @classmethod
+    def _stays_below_root(cls, path: str) -> str:
+        if ".." in PurePosixPath(path).parts:
+            raise ValueError(f"must not hold '..', found {path!r}")
+        return path
+
+    @field_validator("intensity")
+    @classmethod
+    def _ascending(cls, intensity: str | list[float]) -> str | list[float]:
+        if isinstance(intensity, list) and not intensity[0] < intensity[1]:
+            raise ValueError(f"[low, high] must ascend, found {intensity}")
+        return intensity
+
+    @model_validator(mode="after")
+    def _no_word_means_two_classes(self) -> "Card":
+        owner: dict[str, str] = {}
+        for info in self.classes:
+            for word in {info.id.casefold(), *(alias.casefold() for alias in info.aliases)}:
+                if word in owner:
+                    raise ValueError(f"classes: {word!r} stands for both {owner[word]!r} and {info.id!r}")
+                owner[word] = info.id
+        return self
+
+    @property
+    def class_ids(self) -> list[str]:
+        """The classes' ids in the card's order."""
+        return [info.id for info in self.classes]
+
+    @property
+    def location(self) -> str:
+        """Where the files lie below the data root, or an absolute path."""
+        return self.path or self.name
+
+    def class_of(self, value: str) -> str | None:
+        """The id of the class that a folder's name or a label's value stands for: its id or an alias, in any case."""
+        word = value.casefold()
+        for info in self.classes:
+            if word == info.id.casefold() or word in (alias.casefold() for alias in info.aliases):
+                return info.id
+        return None
+
+
+def load_card(path: Path) -> Card:
+    """Read and check a dataset card.
+
+    Raises:
+        InputMissing: there is no such file.
+        BadParams: it is not YAML, or a key is unknown, missing or of the wrong type; the key is named by its path.
+    """
+    from clinprompt.data.readers import reader_kind
+
+    card = check(Card, read_yaml(path), str(path))
+    kind = reader_kind(card.reader.kind, str(path))
+    check(kind.options, card.reader.options, str(path), "reader")
+    if not kind.has_columns and card.metadata.columns():
+        raise BadParams(
+            f"{path}: metadata: the reader {card.reader.kind!r} knows no columns; "
+            "list the images in a CSV file and use the reader 'table'."
+        )
+    return card

@@ -1,0 +1,188 @@
+"""From a dataset's files to a manifest and content-addressed copies of its images."""
+
+import hashlib
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+import pandas as pd
+
+from clinprompt.data.card import Card
+from clinprompt.data.manifest import COLUMNS, SPLITS, write_manifest
+from clinprompt.data.readers import Record, reader_kind
+from clinprompt.data.readers.record import SUFFIXES
+from clinprompt.data.splits import assign_splits, check_splits
+from clinprompt.errors import DataRejected, InputCorrupt
+from clinprompt.params import check
+from clinprompt.progress import progress
+
+log = logging.getLogger(__name__)
+
+_CHUNK = 1 << 20
+_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What came in: images (rows of the manifest), distinct files among them, counts, and files that are no images."""
+
+    images: int
+    distinct: int
+    classes: dict[str, int]
+    splits: dict[str, int]
+    skipped: int
+
+
+def ingest(card: Card, root: Path, manifest: Path, images: Path) -> Ingested:
+    """Read a dataset below `root`, copy its images to `images` and write its `manifest`.
+
+    Corrupt and empty image files are taken in: validation names them.
+
+    Raises:
+        DataRejected, BadParams, InputMissing, InputCorrupt: what is wrong, with the file and row.
+    """
+    kind = reader_kind(card.reader.kind, f"the card {card.name}")
+    options = check(kind.options, card.reader.options, f"the card {card.name}", "reader")
+    listing = kind.read(root, card, options)
+    if not listing.records:
+        raise DataRejected(
+            f"{root} holds no image ({', '.join(SUFFIXES)} are read); {listing.skipped} other files were skipped."
+        )
+    if listing.skipped:
+        log.info("%s: %d files that are no images were skipped", card.name, listing.skipped)
+    frame = _rows(listing.records, card)
+    frame["id"] = copy_images(listing.records, images)
+    frame["file"] = _settle(frame, listing.records, images)
+    frame["split"] = assign_splits(frame, card.split, card.class_ids)
+    check_splits(frame)
+    write_manifest(frame[[*COLUMNS, *card.metadata.extra]], manifest)
+    labels, splits = Counter(frame["label"]), Counter(frame["split"])
+    return Ingested(
+        images=len(frame),
+        distinct=int(frame["id"].nunique()),
+        classes={c: labels[c] for c in card.class_ids},
+        splits={s: splits[s] for s in SPLITS},
+        skipped=listing.skipped,
+    )
+
+
+def copy_images(records: list[Record], folder: Path) -> list[str]:
+    """Copy every record's bytes to `folder` under its number, and return their SHA-256 in hex.
+
+    Raises:
+        InputCorrupt: a file's bytes cannot be read.
+    """
+    folder.mkdir(parents=True)
+    jobs = [(record, _raw(folder, number)) for number, record in enumerate(records)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        done = pool.map(lambda job: _copy(*job), jobs)
+        try:
+            return list(progress(done, "ingest", len(jobs), "image"))
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error the rest is not worth waiting for
+
+
+def hashed_patient(dataset: str, patient: str) -> str:
+    """The name under which a patient appears in the manifest: 16 hex digits, different in each dataset."""
+    return hashlib.sha256(f"{dataset}:{patient}".encode()).hexdigest()[:16]
+
+
+def _rows(records: list[Record], card: Card) -> pd.DataFrame:
+    seen: dict[str, str] = {}
+    rows = []
+    for record in records:
+        if record.path in seen:
+            raise DataRejected(f"{record.where}: the path {record.path!r} stands in {seen[record.path]} already.")
+        seen[record.path] = record.where
+        rows.append(_row(record, card))
+    found = {row["label"] for row in rows}
+    if len(found) < 2:
+        raise DataRejected(f"All {len(rows)} images are of one class, {found.pop()!r}; at least two are needed.")
+    return pd.DataFrame(rows)
+
+
+def _row(record: Record, card: Card) -> dict[str, Any]:
+    label = card.class_of(record.label)
+    if label is None:
+        raise DataRejected(
+            f"{record.where}: the label {record.label!r} is no class of the card {card.name} "
+            f"(its classes: {', '.join(card.class_ids)}); write it under `aliases` of the class that it means."
+        )
+    facts = record.facts
+    patient = facts.get("patient")
+    return {
+        "path": record.path,
+        "label": label,
+        "split": record.split,
+        "patient": hashed_patient(card.name, patient) if patient else None,
+        "site": facts.get("site"),
+        "sex": facts.get("sex"),
+        "age": _age(facts.get("age"), record.where),
+        "modality": card.modality,
+        **{column: facts.get(column) for column in card.metadata.extra},
+    }
+
+
+def _age(text: str | None, where: str) -> float | None:
+    if text is None:
+        return None
+    try:
+        age = float(text)
+    except ValueError:
+        age = math.nan
+    if not math.isfinite(age):
+        raise DataRejected(f"{where}: the age {text!r} is not a number of years; leave it empty if it is unknown.")
+    return age
+
+
+def _copy(record: Record, target: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        source = _open(record.source)
+    except OSError as error:
+        raise InputCorrupt(f"{record.where}: {record.path!r} cannot be read: {error.strerror}.") from None
+    with source, target.open("wb") as copy:
+        for chunk in _chunks(source, record):
+            digest.update(chunk)
+            copy.write(chunk)
+    return digest.hexdigest()
+
+
+def _open(source: Path | Callable[[], bytes]) -> IO[bytes]:
+    return source.open("rb") if isinstance(source, Path) else BytesIO(source())
+
+
+def _chunks(source: IO[bytes], record: Record) -> Iterator[bytes]:
+    while True:
+        try:
+            chunk = source.read(_CHUNK)
+        except OSError as error:  # of reading; one of writing, as a full disk, is not the file's fault
+            raise InputCorrupt(f"{record.where}: {record.path!r} cannot be read: {error.strerror}.") from None
+        if not chunk:
+            return
+        yield chunk
+
+
+def _raw(folder: Path, number: int) -> Path:
+    return folder / f"raw-{number}"
+
+
+def _settle(frame: pd.DataFrame, records: list[Record], folder: Path) -> list[str]:
+    """Move the numbered copies to `ab/<id>.<suffix>`; of the same bytes, the first path decides the suffix."""
+    names: dict[str, str] = {}
+    for number in frame["path"].argsort(kind="stable"):
+        image = frame["id"].iloc[number]
+        if image in names:
+            _raw(folder, number).unlink()
+            continue
+        suffix = SUFFIXES[Path(records[number].path).suffix.lower()]
+        names[image] = f"{image[:2]}/{image}{suffix}"
+        (folder / image[:2]).mkdir(exist_ok=True)
+        _raw(folder, number).rename(folder / names[image])
+    return [names[image] for image in frame["id"]]

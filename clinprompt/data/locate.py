@@ -1,0 +1,64 @@
+"""Where a dataset's files lie: found below the data root and linked, or generated."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from clinprompt.data.card import Card
+from clinprompt.data.readers import reader_kind
+from clinprompt.data.readers.phantom import STAMP, is_made
+from clinprompt.errors import InputMissing
+from clinprompt.files import atomic, remove
+from clinprompt.params import Section, check
+
+ROOT_VARIABLE = "CLINPROMPT_DATA"
+
+
+def locate(card: Card, source: Path, root: str | None) -> Path:
+    """Make `source` the dataset and return it.
+
+    A real file or folder at `source` is the dataset. Otherwise `source` becomes a link to the card's path below the
+    data root: the variable CLINPROMPT_DATA, or else `root`. A generated dataset is written to `source`, and written
+    again when its options or its generator have changed.
+
+    Raises:
+        InputMissing: there is no data root, or no such file below it; tells how to get it.
+        BadParams: the generator refuses an option.
+    """
+    kind = reader_kind(card.reader.kind, f"the card {card.name}")
+    if kind.make is not None:
+        options = check(kind.options, card.reader.options, f"the card {card.name}", "reader")
+        _generate(source, kind.make, options)
+    elif source.is_symlink() or not source.exists():
+        target = _target(card, source, os.environ.get(ROOT_VARIABLE) or root)
+        if not (source.is_symlink() and Path(os.readlink(source)) == target):
+            with atomic(source) as partial:
+                partial.symlink_to(target)
+    return source
+
+
+def _target(card: Card, source: Path, root: str | None) -> Path:
+    if root is None and not Path(card.location).is_absolute():
+        if source.exists():
+            return Path(os.readlink(source))  # a link that the user, or an earlier run, has made
+        raise InputMissing(
+            f"The dataset {card.name} is not here: set data.root in params.yaml, or the variable {ROOT_VARIABLE}, "
+            f"to the folder that holds {card.location}. {card.how_to_get}"
+        )
+    target = Path(os.path.abspath(Path(root or "").expanduser() / card.location))
+    if not target.exists():
+        raise InputMissing(f"The dataset {card.name} is not at {target}. {card.how_to_get}")
+    return target
+
+
+def _generate(folder: Path, make: Callable[[Path, Any], None], options: Section) -> None:
+    stamped = (folder / STAMP).is_file()
+    if folder.is_symlink():
+        remove(folder)
+    elif folder.exists() and not stamped:
+        return  # the user's own files, which are never replaced
+    elif stamped and is_made(folder, options):
+        return
+    with atomic(folder) as partial:
+        make(partial, options)

@@ -1,0 +1,83 @@
+"""`manifest.parquet`: one row per image, the table that all stages after ingest work from."""
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.files import atomic
+
+SPLITS = ("train", "val", "test")
+COLUMNS = ("path", "id", "file", "label", "split", "patient", "site", "sex", "age", "modality")
+_NEVER_NULL = ("path", "id", "file", "label", "split", "modality")
+_ID = r"[0-9a-f]{64}"
+
+
+def write_manifest(frame: pd.DataFrame, path: Path) -> None:
+    """Write rows sorted by path, the fixed columns first; equal rows give equal bytes. All columns but age are text."""
+    columns = [*COLUMNS, *(c for c in frame.columns if c not in COLUMNS)]
+    schema = pa.schema([(c, pa.float64() if c == "age" else pa.string()) for c in columns])
+    rows = frame[columns].sort_values("path", kind="stable")
+    # pandas' own metadata names library versions, which would change the bytes.
+    table = pa.Table.from_pandas(rows, schema=schema, preserve_index=False).replace_schema_metadata(None)
+    with atomic(path) as partial:
+        pq.write_table(table, partial)
+
+
+def read_manifest(path: Path) -> pd.DataFrame:
+    """Read a manifest: columns `COLUMNS` and then the card's extra ones, one row per image, sorted by path.
+
+    Raises:
+        InputMissing: there is no such file.
+        InputCorrupt: it is not Parquet, or a column is missing, of the wrong type or holds what it must not.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise InputMissing(f"{path} does not exist; run the stage that makes it (dvc repro).") from None
+    except (pa.ArrowException, OSError) as error:
+        raise InputCorrupt(f"{path} is not a readable Parquet file ({error}). Delete it and run again.") from None
+    problem = _schema_problem(table.schema)
+    frame = table.to_pandas() if problem is None else pd.DataFrame()
+    problem = problem or _content_problem(frame)
+    if problem:
+        raise InputCorrupt(f"{path}: {problem}. Delete it and run again.")
+    return frame
+
+
+def patients(frame: pd.DataFrame) -> pd.Series:
+    """The unit of clustering of each row: the patient, or the image's id where the patient is unknown."""
+    return frame["patient"].where(frame["patient"].notna(), frame["id"])
+
+
+def _schema_problem(schema: pa.Schema) -> str | None:
+    if tuple(schema.names[: len(COLUMNS)]) != COLUMNS:
+        return f"the columns must begin with {', '.join(COLUMNS)}, found {', '.join(schema.names)}"
+    for field in schema:
+        numeric = field.name == "age"
+        if not (pa.types.is_floating(field.type) if numeric else _is_text(field.type)):
+            return f"column {field.name!r} must hold {'numbers' if numeric else 'text'}, found {field.type}"
+    return None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _content_problem(frame: pd.DataFrame) -> str | None:
+    for column in _NEVER_NULL:
+        if frame[column].isna().any():
+            return f"column {column!r} has an empty cell in row {int(frame[column].isna().argmax())}"
+    if not frame["path"].is_unique:
+        return f"the path {frame['path'][frame['path'].duplicated()].iloc[0]!r} stands in two rows"
+    if not frame["path"].is_monotonic_increasing:
+        return "the rows are not sorted by path"
+    unknown = sorted(set(frame["split"]) - set(SPLITS))
+    if unknown:
+        return f"the split {unknown[0]!r} is none of {', '.join(SPLITS)}"
+    bad = ~frame["id"].astype(str).str.fullmatch(_ID)
+    if bad.any():
+        return f"the id in row {int(bad.argmax())} is not a SHA-256 in hex"
+    return None

@@ -1,0 +1,135 @@
+"""Train, val and test: the publisher's, or a stratified share-out that keeps groups whole and hardly ever moves one.
+
+A group is a patient, together with everything that shares an image's bytes with it; an image without a patient is a
+group with its copies. Each group has a fixed place in [0, 1), the hash of the seed and its name, and goes to test,
+val or train by where that place lies. So a group keeps its split when others come or go. Chance would leave small
+classes with unlucky shares, hence a class's share may miss its fraction by a tenth (or half an image) at most; only
+groups at that boundary can ever move.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from clinprompt.data.card import SplitRule
+from clinprompt.data.manifest import SPLITS
+from clinprompt.errors import DataRejected
+
+SLACK = 0.1
+
+
+def assign_splits(frame: pd.DataFrame, rule: SplitRule, classes: Sequence[str]) -> pd.Series:
+    """The split of each row.
+
+    Args:
+        frame: columns path, id, label, patient (null: unknown), split (null: the dataset does not tell).
+
+    Raises:
+        DataRejected: the rule is given, and an image has no split, or both publisher and card make a val split.
+    """
+    if rule.rule == "stratified":
+        fractions = {"test": rule.fractions.test, "val": rule.fractions.val}
+        return stratified(frame, fractions, rule.seed, classes)
+    missing = frame["split"].isna()
+    if missing.any():
+        path = frame["path"][missing].iloc[0]
+        raise DataRejected(
+            f"{path}: the dataset does not tell this image's split (nor that of {int(missing.sum()) - 1} others), "
+            "but the card says split.rule: given; set it to stratified."
+        )
+    split = frame["split"].astype(object).copy()
+    if rule.val_from_train is not None:
+        if (split == "val").any():
+            raise DataRejected("The dataset has a val split of its own; remove split.val_from_train from the card.")
+        train = frame[split == "train"]
+        split[train.index] = stratified(train, {"val": rule.val_from_train}, rule.seed, classes)
+    return split
+
+
+def stratified(frame: pd.DataFrame, fractions: dict[str, float], seed: int, classes: Sequence[str]) -> pd.Series:
+    """Share the rows out by class, groups whole: `fractions` to the named splits in this order, the rest to train.
+
+    A group with images of several classes counts for the one that it has most of.
+    """
+    groups = group_names(frame)
+    label = frame["label"].map({c: i for i, c in enumerate(classes)})
+    counts = pd.crosstab(groups, label)
+    stratum = counts.idxmax(axis=1)
+    split_of: dict[str, str] = {}
+    for _, members in stratum.groupby(stratum):
+        order = sorted(_Group(_place(seed, str(g)), str(g), int(counts.loc[g].sum())) for g in members.index)
+        split_of |= _share_out(order, fractions)
+    return groups.map(split_of).astype(object)
+
+
+def check_splits(frame: pd.DataFrame) -> None:
+    """Refuse a manifest in which one of the three splits is empty.
+
+    Raises:
+        DataRejected: names the split and what to write in the card.
+    """
+    for split in SPLITS:
+        if not (frame["split"] == split).any():
+            hint = "set split.val_from_train in the card (0.15, say), or " if split == "val" else ""
+            raise DataRejected(f"The {split} split holds no image; {hint}give it images or use split.rule: stratified.")
+
+
+def group_names(frame: pd.DataFrame) -> pd.Series:
+    """The group of each row: rows of one patient, and rows with the same bytes, are together."""
+    parent: dict[str, str] = {}
+
+    def find(node: str) -> str:
+        while parent.setdefault(node, node) != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    # Patients sort before images, so that a new image of a patient never renames the group.
+    units = [f"0:{patient}" if isinstance(patient, str) else f"1:{image}" for patient, image in _pairs(frame)]
+    for unit, (_, image) in zip(units, _pairs(frame), strict=True):
+        low, high = sorted((find(unit), find(f"1:{image}")))
+        parent[high] = low  # the smallest name, whatever the order of the rows
+    return pd.Series([find(unit) for unit in units], index=frame.index, dtype=object)
+
+
+def _pairs(frame: pd.DataFrame) -> Iterator[tuple[str | None, str]]:
+    return zip(frame["patient"], frame["id"], strict=True)
+
+
+def _place(seed: int, group: str) -> float:
+    digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+@dataclass(frozen=True, order=True)
+class _Group:
+    place: float
+    name: str
+    images: int
+
+
+def _share_out(order: list[_Group], fractions: dict[str, float]) -> dict[str, str]:
+    """Cut the groups, sorted by place, into consecutive runs."""
+    split_of = {group.name: "train" for group in order}
+    total = sum(group.images for group in order)
+    start, edge = 0, 0.0
+    for split, fraction in fractions.items():
+        edge += fraction
+        end = start + _run_length(order[start:], edge, fraction * total)
+        split_of |= {group.name: split for group in order[start:end]}
+        start = end
+    return split_of
+
+
+def _run_length(order: list[_Group], edge: float, target: float) -> int:
+    """How many groups lie below `edge`, moved as little as brings their images within the slack of `target`."""
+    natural = sum(group.place < edge for group in order)
+    images = np.cumsum([0, *(group.images for group in order)])
+    slack = max(SLACK * target, 0.5)
+    fitting = np.flatnonzero(np.abs(images - target) <= slack)
+    if not len(fitting):
+        return int(np.abs(images - target).argmin())
+    return int(np.clip(natural, fitting[0], fitting[-1]))

@@ -1,0 +1,36 @@
+"""Few-shot support sets: K images per class from the training split."""
+
+import hashlib
+from collections.abc import Sequence
+
+import pandas as pd
+
+from clinprompt.errors import DataRejected
+
+
+def support_set(frame: pd.DataFrame, classes: Sequence[str], shots: int | None, seed: int) -> pd.DataFrame:
+    """Draw `shots` different images of each class from the manifest's training rows; None: all training rows.
+
+    The set for K is part of the set for K + 1 with the same seed, and adding images to the manifest changes few of
+    its members. Of byte-identical images with one label only the first is drawn.
+
+    Returns:
+        The chosen rows, sorted by path.
+
+    Raises:
+        DataRejected: a class has fewer than `shots` different training images.
+    """
+    train = frame[frame["split"] == "train"].sort_values("path", kind="stable")
+    if shots is None:
+        return train.reset_index(drop=True)
+    chosen = []
+    for label in classes:
+        images = train[train["label"] == label].drop_duplicates("id")
+        if len(images) < shots:
+            raise DataRejected(
+                f"The class {label!r} has {len(images)} different training images, "
+                f"but training.shots asks for {shots}; lower it or add images."
+            )
+        order = images["id"].map(lambda image: hashlib.sha256(f"{seed}:{image}".encode()).hexdigest())
+        chosen.append(images.loc[order.sort_values(kind="stable").index[:shots]])
+    return pd.concat(chosen).sort_values("path", kind="stable").reset_index(drop=True)

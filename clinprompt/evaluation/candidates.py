@@ -1,0 +1,63 @@
+"""The listed candidates as the gate sees them: predictions checked against the manifest and the tuned models."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.evaluation.gate import Candidate
+from clinprompt.evaluation.table import About, evaluated_rows, read_predictions, split_of
+
+_SAME = ["path", "id", "label", "split"]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A candidate that `params.yaml` lists, with the digest of its tuned model's folder (None: there is no model)."""
+
+    method: str
+    seed: int
+    model_digest: str | None
+
+    @property
+    def name(self) -> str:
+        """The candidate's folder."""
+        return f"{self.method}-{self.seed}"
+
+
+def load_candidate(
+    listed: Listed, evaluations: Path, manifest: pd.DataFrame, dataset: str, classes: tuple[str, ...]
+) -> Candidate:
+    """Read a candidate's predictions; whatever is wrong with them becomes its `problem`."""
+    path = evaluations / listed.name / "predictions.parquet"
+    try:
+        if listed.model_digest is None:
+            raise InputMissing("there is no tuned model; run the tune stage (dvc repro)")
+        frame, about = read_predictions(path, classes)
+        _check_owner(about, About(dataset, listed.method, listed.seed, listed.model_digest), path)
+        _check_rows(frame, evaluated_rows(manifest), path)
+    except (InputMissing, InputCorrupt) as error:
+        return Candidate(listed.method, listed.seed, listed.model_digest, None, None, str(error).rstrip("."))
+    val, test = (split_of(frame, split, classes) for split in ("val", "test"))
+    return Candidate(listed.method, listed.seed, listed.model_digest, val, test)
+
+
+def _check_owner(about: About, expected: About, path: Path) -> None:
+    if about != expected:
+        raise InputCorrupt(
+            f"{path} holds the predictions of {about.dataset} {about.method}-{about.seed} "
+            f"(model {about.model_digest[:12]}), not of {expected.dataset} {expected.method}-{expected.seed} "
+            f"(model {expected.model_digest[:12]}); run the evaluate stage again (dvc repro)"
+        )
+
+
+def _check_rows(frame: pd.DataFrame, expected: pd.DataFrame, path: Path) -> None:
+    if len(frame) != len(expected):
+        raise InputCorrupt(f"{path} holds {len(frame)} images, the manifest's val and test splits {len(expected)}")
+    for column in _SAME:
+        same = frame[column].to_numpy() == expected[column].to_numpy()
+        if not same.all():
+            row = int(same.argmin())
+            found, wanted = frame[column][row], expected[column][row]
+            raise InputCorrupt(f"{path}: {column} of row {row} is {found!r}, in the manifest it is {wanted!r}")

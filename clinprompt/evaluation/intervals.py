@@ -1,0 +1,139 @@
+"""Metrics with patient-clustered bootstrap intervals.
+
+Images of one patient are alike, so whole patients are drawn with replacement, as many as there are, and the interval
+runs between two percentiles of the metric over the resamples (Efron and Tibshirani 1993, chapter 13).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clinprompt.evaluation.metrics import Floats, Measures, measure
+from clinprompt.evaluation.predictions import Predictions
+
+# Draws depend on it and on the patients alone: candidates on the same images are compared on the same resamples.
+SEED = 0
+# Six decimals are more than a test set resolves, and the same bytes whatever order a BLAS adds in.
+DECIMALS = 6
+# With fewer resamples on which the metric exists, their percentiles describe easier test sets than this one.
+MIN_DEFINED = 0.9
+_CHUNK = 4_000_000  # weights in memory at a time: 32 MB
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are made: resamples, the share that they cover, and the bins of the calibration error."""
+
+    resamples: int = 1000
+    confidence: float = 0.95
+    bins: int = 15
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its interval, rounded; None where it is undefined, and then `reason` says why."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The three numbers, and the reason if there is one."""
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        return numbers if self.reason is None else {**numbers, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Metric -> estimate, and class id -> metric -> estimate."""
+
+    overall: dict[str, Estimate]
+    per_class: dict[str, dict[str, Estimate]]
+
+
+def estimate_all(predictions: Predictions, bootstrap: Bootstrap) -> Estimates:
+    """Every metric, overall and per class, with its interval."""
+    point = _measure(predictions, np.ones((1, len(predictions))), bootstrap)
+    spread = resample(predictions, bootstrap)
+    overall = {
+        name: estimate(float(value[0]), spread.overall[name], bootstrap.confidence, _why(name, predictions))
+        for name, value in point.overall.items()
+    }
+    per_class = {
+        class_id: {
+            name: estimate(
+                float(value[0, c]), spread.per_class[name][:, c], bootstrap.confidence, _why_class(name, c, predictions)
+            )
+            for name, value in point.per_class.items()
+        }
+        for c, class_id in enumerate(predictions.classes)
+    }
+    return Estimates(overall, per_class)
+
+
+def resample(predictions: Predictions, bootstrap: Bootstrap) -> Measures:
+    """The metrics of every resample; equal patients in equal order get equal resamples."""
+    parts = [_measure(predictions, weights, bootstrap) for weights in draw(predictions.patients, bootstrap.resamples)]
+    return Measures(
+        {name: np.concatenate([part.overall[name] for part in parts]) for name in parts[0].overall},
+        {name: np.concatenate([part.per_class[name] for part in parts]) for name in parts[0].per_class},
+    )
+
+
+def draw(patients: NDArray[np.str_], resamples: int, seed: int = SEED) -> Iterator[Floats]:
+    """Resamples of patients in chunks of weights [r, n]: how often each image's patient was drawn."""
+    names, owner = np.unique(patients, return_inverse=True)
+    size = len(names)
+    generator = np.random.default_rng(seed)
+    step = max(1, _CHUNK // max(1, len(patients)))
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        drawn = generator.integers(max(1, size), size=(rows, size)) + size * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size)
+        yield counts[:, owner].astype(np.float64)
+
+
+def estimate(value: float, spread: Floats, confidence: float, why: str) -> Estimate:
+    """A value with the percentile interval of its resampled values [R].
+
+    Args:
+        why: the reason to give when the value itself is NaN.
+    """
+    if not np.isfinite(value):
+        return Estimate(None, None, None, why)
+    rounded = round(value, DECIMALS)
+    defined = spread[np.isfinite(spread)]
+    if len(defined) < MIN_DEFINED * len(spread):
+        missing = len(spread) - len(defined)
+        return Estimate(rounded, None, None, f"too few patients: undefined in {missing} of {len(spread)} resamples")
+    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(rounded, round(float(low), DECIMALS), round(float(high), DECIMALS))
+
+
+def _measure(predictions: Predictions, weights: Floats, bootstrap: Bootstrap) -> Measures:
+    return measure(predictions.labels, predictions.probabilities, weights, bootstrap.bins)
+
+
+def _why(metric: str, predictions: Predictions) -> str:
+    if not len(predictions):
+        return "there are no images"
+    present = set(predictions.labels.tolist())
+    absent = [name for c, name in enumerate(predictions.classes) if c not in present]
+    if metric in ("balanced_accuracy", "auroc", "macro_f1") and absent:
+        return f"no image of class {', '.join(absent)}"
+    return "all images and all predictions are of one class"
+
+
+def _why_class(metric: str, c: int, predictions: Predictions) -> str:
+    if not len(predictions):
+        return "there are no images"
+    name = predictions.classes[c]
+    if metric == "precision":
+        return f"no image is predicted as {name}"
+    if metric == "f1":
+        return f"no image is of class {name} or predicted as it"
+    return f"every image is of class {name}" if np.any(predictions.labels == c) else f"no image of class {name}"

@@ -1,0 +1,58 @@
+"""The same metrics on parts of the test split: per site, sex, age band or any other column."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from clinprompt.errors import BadParams
+from clinprompt.evaluation.intervals import Bootstrap, estimate_all
+from clinprompt.evaluation.predictions import Predictions
+
+METRICS = ("accuracy", "balanced_accuracy", "auroc")
+SMALL = 10  # images; below it a slice's numbers are flagged
+UNKNOWN = "unknown"
+
+
+def age_bands(ages: pd.Series, bounds: list[float]) -> pd.Series:
+    """The band of each age in years, as "below 40", "40 to below 60", "60 and above"; "unknown" where it is missing."""
+    if not bounds:
+        return ages.notna().map({True: "any", False: UNKNOWN})
+    texts = [f"{bound:g}" for bound in bounds]
+    names = [f"below {texts[0]}"]
+    names += [f"{low} to below {high}" for low, high in pairwise(texts)]
+    names.append(f"{texts[-1]} and above")
+    index = np.searchsorted(bounds, ages.fillna(0).to_numpy(np.float64), side="right")
+    bands = pd.Series([names[i] for i in index], index=ages.index, dtype="str")
+    return bands.where(ages.notna(), UNKNOWN)
+
+
+def measure_slices(
+    predictions: Predictions, rows: pd.DataFrame, columns: list[str], bootstrap: Bootstrap
+) -> dict[str, dict[str, Any]]:
+    """Metrics of each value of each column, under keys as "site=A"; missing values form the slice "unknown".
+
+    Args:
+        rows: the manifest's rows of the predictions, in the same order, with an `age_band` column.
+
+    Raises:
+        BadParams: `evaluation.slices` names a column that is not there.
+    """
+    slices: dict[str, dict[str, Any]] = {}
+    for column in columns:
+        if column not in rows:
+            raise BadParams(
+                f"params.yaml: evaluation.slices: the manifest has no column {column!r} "
+                f"(its columns: {', '.join(sorted(rows.columns))})."
+            )
+        values = rows[column].astype("object").where(rows[column].notna(), UNKNOWN).map(str).to_numpy()
+        for value in sorted(set(values)):
+            slices[f"{column}={value}"] = _measure_slice(predictions.where(values == value), bootstrap)
+    return slices
+
+
+def _measure_slice(part: Predictions, bootstrap: Bootstrap) -> dict[str, Any]:
+    overall = estimate_all(part, bootstrap).overall
+    facts: dict[str, Any] = {"n": len(part), "patients": len(set(part.patients)), "small": len(part) < SMALL}
+    return facts | {name: overall[name].to_json() for name in METRICS}

@@ -1,0 +1,106 @@
+"""`predictions.parquet`: one row per image of the validation and test splits, with the model's probabilities."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clinprompt.data.manifest import patients
+from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.evaluation.metrics import Floats
+from clinprompt.evaluation.predictions import Predictions
+
+SPLITS = ("val", "test")
+FACTS = ["path", "id", "label", "split", "patient", "site", "sex", "age", "age_band"]
+_ABOUT = "clinprompt"
+_TOLERANCE = 1e-6  # of the rows' sums
+
+
+@dataclass(frozen=True)
+class About:
+    """Whose predictions these are; stands in the file's schema, so that they can't be taken for another model's."""
+
+    dataset: str
+    method: str
+    seed: int
+    model_digest: str
+    format: int = 1
+
+
+def evaluated_rows(manifest: pd.DataFrame) -> pd.DataFrame:
+    """The manifest's rows that models are measured on, sorted by path."""
+    return manifest[manifest["split"].isin(SPLITS)].sort_values("path", ignore_index=True)
+
+
+def predictions_frame(rows: pd.DataFrame, probabilities: Floats, classes: tuple[str, ...]) -> pd.DataFrame:
+    """Join the rows' facts (with `age_band`) with the probabilities [n, C] and the class that they predict."""
+    frame = rows[FACTS].reset_index(drop=True)
+    frame["predicted"] = pd.Series([classes[i] for i in probabilities.argmax(axis=1)], dtype="str")
+    for c, class_id in enumerate(classes):
+        frame[f"p_{class_id}"] = probabilities[:, c]
+    return frame
+
+
+def write_predictions(frame: pd.DataFrame, about: About, path: Path) -> None:
+    """Write the frame with what it is about."""
+    table = pa.Table.from_pandas(frame, schema=_schema(list(frame.columns)), preserve_index=False)
+    # pandas' own metadata names library versions, which would change the bytes.
+    pq.write_table(table.replace_schema_metadata({_ABOUT: json.dumps(asdict(about), sort_keys=True)}), path)
+
+
+def read_predictions(path: Path, classes: tuple[str, ...]) -> tuple[pd.DataFrame, About]:
+    """Read and check the predictions of one candidate.
+
+    Raises:
+        InputMissing: there is no such file.
+        InputCorrupt: not such a table, other classes, or probabilities that are none.
+    """
+    try:
+        table = pq.read_table(path)
+        about = About(**json.loads((table.schema.metadata or {})[_ABOUT.encode()]))
+    except FileNotFoundError:
+        raise InputMissing(f"{path} does not exist; run the evaluate stage (dvc repro).") from None
+    except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputCorrupt(f"{path} is not a predictions file ({reason}); delete it and run again.") from None
+    expected = _schema([*FACTS, "predicted", *(f"p_{class_id}" for class_id in classes)])
+    if table.schema.remove_metadata() != expected:
+        found = ", ".join(f"{field.name} {field.type}" for field in table.schema)
+        wanted = ", ".join(f"{field.name} {field.type}" for field in expected)
+        raise InputCorrupt(f"{path}: its columns are {found}; expected {wanted}.")
+    frame = table.to_pandas()
+    _check_probabilities(frame, classes, path)
+    return frame, about
+
+
+def _schema(columns: list[str]) -> pa.Schema:
+    numeric = {column for column in columns if column == "age" or column.startswith("p_")}
+    return pa.schema([(column, pa.float64() if column in numeric else pa.string()) for column in columns])
+
+
+def _check_probabilities(frame: pd.DataFrame, classes: tuple[str, ...], path: Path) -> None:
+    columns = [f"p_{class_id}" for class_id in classes]
+    values = frame[columns].to_numpy(np.float64)
+    good = np.isfinite(values).all(axis=1)
+    good[good] = (values[good] >= 0).all(axis=1) & (np.abs(values[good].sum(axis=1) - 1) <= _TOLERANCE)
+    if not good.all():
+        raise InputCorrupt(f"{path}: the row of {frame['path'][int(np.argmin(good))]} holds no probabilities.")
+    unknown = sorted(set(frame["label"]) - set(classes))
+    if unknown:
+        raise InputCorrupt(f"{path}: the label {unknown[0]!r} is no class of the card.")
+
+
+def split_of(frame: pd.DataFrame, split: str, classes: tuple[str, ...]) -> Predictions:
+    """The arrays of one split; an image without a patient is its own cluster."""
+    rows = frame[frame["split"] == split]
+    index = {class_id: c for c, class_id in enumerate(classes)}
+    return Predictions(
+        labels=np.array([index[label] for label in rows["label"]], dtype=np.int64),
+        probabilities=rows[[f"p_{class_id}" for class_id in classes]].to_numpy(np.float64),
+        patients=patients(rows).to_numpy(dtype=str),
+        classes=classes,
+    )

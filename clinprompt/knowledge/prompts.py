@@ -1,0 +1,81 @@
+"""What the language model is asked: one question per class and aspect, and how a question becomes token ids."""
+
+from dataclasses import dataclass
+
+from clinprompt.data.card import Card, ClassInfo
+from clinprompt.errors import BadParams
+from clinprompt.files import sha256_bytes
+from clinprompt.knowledge.llm import Llm
+
+_FRAME = "You read {modality} images of the {organ}. The finding is: {name}. "
+
+# For each aspect the question, and the words with which the answer must begin: they keep a small model on the subject.
+ASPECTS: dict[str, tuple[str, str]] = {
+    "shape": (
+        _FRAME + "In one sentence, describe the shape and the borders seen on {phrase}.",
+        "On {phrase}, the outline looks",
+    ),
+    "signal": (
+        _FRAME + "In one sentence, describe how bright or dark the tissue is on {phrase}.",
+        "On {phrase}, the tissue appears",
+    ),
+    "location": (
+        _FRAME + "In one sentence, describe where to look on {phrase}.",
+        "On {phrase}, the place to look at is",
+    ),
+    "surroundings": (
+        _FRAME + "In one sentence, describe the surrounding tissue on {phrase}.",
+        "On {phrase}, the surrounding tissue looks",
+    ),
+}
+FEATURES = _FRAME + "What are the distinctive visual features of {phrase}?"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question about a class, the answer's given opening, and the text that the model completes."""
+
+    class_id: str
+    aspect: str
+    question: str
+    opening: str
+    text: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the text that the model completes."""
+        return sha256_bytes(self.text.encode())
+
+
+def aspect_prompt(llm: Llm, card: Card, info: ClassInfo, aspect: str) -> Prompt:
+    """The prompt for one class and aspect.
+
+    Raises:
+        BadParams: an aspect without a question.
+    """
+    if aspect not in ASPECTS:
+        raise BadParams(
+            f"params.yaml: knowledge.aspects: no aspect {aspect!r}; there are {', '.join(sorted(ASPECTS))}."
+        )
+    return _prompt(llm, card, info, aspect, ASPECTS[aspect])
+
+
+def features_prompt(llm: Llm, card: Card, info: ClassInfo) -> Prompt:
+    """The question about a class's distinctive visual features, whose answer's hidden states are kept."""
+    return _prompt(llm, card, info, "features", (FEATURES, ""))
+
+
+def token_ids(llm: Llm, text: str) -> list[int]:
+    """A prompt's token ids; a chat template has already written the special tokens."""
+    return list(llm.tokenizer(text, add_special_tokens=not llm.chat).input_ids)
+
+
+def _prompt(llm: Llm, card: Card, info: ClassInfo, aspect: str, template: tuple[str, str]) -> Prompt:
+    words = {"modality": card.modality, "organ": card.organ, "name": info.name, "phrase": info.phrase}
+    question, opening = (part.format(**words) for part in template)
+    if llm.chat:
+        messages = [{"role": "user", "content": question}]
+        text = llm.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False) + opening
+    else:
+        text = f"Question: {question}\nAnswer: {opening}".rstrip()
+    return Prompt(info.id, aspect, question, opening, text)

@@ -1,0 +1,63 @@
+"""One file per method. `@register` makes a class a method; nothing else knows the methods' names.
+
+Listing the names imports no torch, and neither does reading a finished model (`clinprompt.methods.artifact`).
+"""
+
+import importlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from clinprompt.errors import BadParams
+from clinprompt.params import Section, check
+
+if TYPE_CHECKING:
+    from clinprompt.methods.base import PromptMethod
+
+M = TypeVar("M", bound="type[PromptMethod]")
+
+_REGISTERED: "dict[str, type[PromptMethod]]" = {}
+
+
+def register(name: str) -> Callable[[M], M]:
+    """Make the decorated class the method `name`, which must be the name of its file."""
+
+    def decorate(cls: M) -> M:
+        if cls.__module__ != f"{__name__}.{name}":
+            raise ValueError(f"the method {name!r} must be in {__name__}.{name}, found in {cls.__module__}")
+        cls.name = name
+        _REGISTERED[name] = cls
+        return cls
+
+    return decorate
+
+
+def names() -> list[str]:
+    """The methods that exist: the files of this folder that register one, sorted."""
+    found = []
+    for file in Path(__file__).parent.glob("*.py"):
+        if re.search(rf'^@register\("{re.escape(file.stem)}"\)', file.read_text(encoding="utf-8"), re.MULTILINE):
+            found.append(file.stem)
+    return sorted(found)
+
+
+def method(name: str) -> "type[PromptMethod]":
+    """The class of a method.
+
+    Raises:
+        BadParams: there is no method of this name.
+    """
+    if name not in (known := names()):
+        raise BadParams(f"params.yaml: candidates.methods: there is no method {name!r}; known: {', '.join(known)}.")
+    importlib.import_module(f"{__name__}.{name}")
+    return _REGISTERED[name]
+
+
+def check_config(name: str, value: dict[str, Any]) -> Section:
+    """The knobs of a method, as they stand in `params.yaml` under `methods.<name>`, checked.
+
+    Raises:
+        BadParams: the method does not exist, or a key is unknown, missing or wrong; it is named by its path.
+    """
+    return check(method(name).Config, value, "params.yaml", f"methods.{name}")

@@ -1,0 +1,110 @@
+"""Linear probe: logistic regression on the frozen features, its strength chosen on the validation split."""
+
+import logging
+import warnings
+from typing import ClassVar
+
+import numpy as np
+import torch
+from pydantic import PositiveInt
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from clinprompt.methods import register
+from clinprompt.methods.base import FeatureMethod, Head, Task
+from clinprompt.params import Section
+from clinprompt.training.batches import Examples
+from clinprompt.training.checkpoint import Curves
+from clinprompt.training.loop import Run
+
+log = logging.getLogger(__name__)
+
+_GRID = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)  # log10 of C
+_BINARY_STEPS = 8
+
+
+class LinearProbeConfig(Section):
+    """`max_iterations` of L-BFGS for each strength that is tried."""
+
+    max_iterations: PositiveInt
+
+
+@register("linear_probe")
+class LinearProbe(FeatureMethod):
+    """L2-regularised multinomial logistic regression with intercept on unit features.
+
+    The inverse strength C is searched as in the CLIP paper's probes (Radford et al. 2021, appendix A.3): the best of
+    seven powers of ten by validation accuracy, then eight steps that halve the bracket around it. Of equally good
+    ones the strongest regularisation is taken.
+    """
+
+    Config: ClassVar[type[Section]] = LinearProbeConfig
+    config: LinearProbeConfig
+
+    def __init__(self, task: Task, config: LinearProbeConfig) -> None:
+        super().__init__(task, config)
+        classes, width, device = len(task.class_names), task.backbone.embed_dim, task.backbone.device
+        self._head = Head(torch.zeros(classes, width, device=device), 1.0, torch.zeros(classes, device=device))
+
+    def head(self) -> Head:
+        """The regression's coefficients and intercepts."""
+        return self._head
+
+    def fit(self, train: Examples, val: Examples, run: Run) -> Curves:
+        """Search C and keep the best regression; one row with the accuracies and log10 C."""
+        search = _Search(_unit(train), _numpy(train.labels), _unit(val), _numpy(val.labels), self.config.max_iterations)
+        log_c = search.best()
+        weight, bias = (torch.tensor(a, dtype=torch.float32) for a in search.coefficients(log_c))
+        device = self._head.weight.device
+        self._head = Head(weight.to(device), 1.0, bias.to(device))
+        return [{"epoch": 0, "log10_c": log_c, **self.scores(train, val)}]
+
+
+class _Search:
+    """Regressions by log10 C, each fitted once."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, val_x: np.ndarray, val_y: np.ndarray, iterations: int) -> None:
+        self.x, self.y, self.val_x, self.val_y, self.iterations = x, y, val_x, val_y, iterations
+        self.fitted: dict[float, tuple[float, LogisticRegression]] = {}
+
+    def best(self) -> float:
+        for log_c in _GRID:
+            self.accuracy(log_c)
+        peak = self._best_so_far()
+        low, high = peak - 1, peak + 1
+        for _ in range(_BINARY_STEPS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.accuracy(low) < self.accuracy(high) else (low, middle)
+        return self._best_so_far()
+
+    def accuracy(self, log_c: float) -> float:
+        if log_c not in self.fitted:
+            model = LogisticRegression(C=10**log_c, max_iter=self.iterations)
+            with warnings.catch_warnings():
+                # Hardly regularised fits need not converge to be compared.
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                model.fit(self.x, self.y)
+            self.fitted[log_c] = float(np.mean(model.predict(self.val_x) == self.val_y)), model
+        return self.fitted[log_c][0]
+
+    def coefficients(self, log_c: float) -> tuple[np.ndarray, np.ndarray]:
+        model = self.fitted[log_c][1]
+        if int(np.max(model.n_iter_)) >= self.iterations:
+            log.warning("linear_probe: not converged after %d iterations (max_iterations)", self.iterations)
+        weight, bias = model.coef_, model.intercept_
+        if len(weight) == 1:  # two classes: the one row is the difference between theirs
+            return np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        return weight, bias
+
+    def _best_so_far(self) -> float:
+        return min(self.fitted, key=lambda log_c: (-self.fitted[log_c][0], log_c))
+
+
+def _numpy(x: Tensor) -> np.ndarray:
+    return x.cpu().numpy()
+
+
+def _unit(examples: Examples) -> np.ndarray:
+    x = _numpy(examples.features).astype(np.float64)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)

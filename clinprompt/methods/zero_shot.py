@@ -1,0 +1,50 @@
+"""Zero-shot: the class features are those of one sentence per class; nothing is trained."""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import field_validator
+
+from clinprompt.methods import register
+from clinprompt.methods.base import FeatureMethod, Head, Task
+from clinprompt.params import Section
+from clinprompt.training.batches import Examples
+from clinprompt.training.checkpoint import Curves
+from clinprompt.training.loop import Run
+
+
+class ZeroShotConfig(Section):
+    """`template` holds {} where the class's name goes."""
+
+    template: str
+
+    @field_validator("template")
+    @classmethod
+    def _names_the_class(cls, template: str) -> str:
+        if template.count("{}") != 1:
+            raise ValueError(f"must hold {{}} once, where the class's name goes, found {template!r}")
+        return template
+
+
+@register("zero_shot")
+class ZeroShot(FeatureMethod):
+    """CLIP's zero-shot classifier (Radford et al. 2021, section 3.1) with one template."""
+
+    Config: ClassVar[type[Section]] = ZeroShotConfig
+    config: ZeroShotConfig
+
+    def __init__(self, task: Task, config: ZeroShotConfig) -> None:
+        super().__init__(task, config)
+        tower = task.backbone.text
+        ids = task.backbone.tokenize([config.template.replace("{}", name) for name in task.class_names])
+        with torch.no_grad():
+            self._head = Head(F.normalize(tower.encode_ids(ids.to(tower.device)), dim=-1), task.backbone.logit_scale)
+
+    def head(self) -> Head:
+        """The normalised text features of the classes, times the backbone's logit scale."""
+        return self._head
+
+    def fit(self, train: Examples, val: Examples, run: Run) -> Curves:
+        """Nothing to train; one row with the accuracies."""
+        return [{"epoch": 0, **self.scores(train, val)}]

@@ -1,0 +1,50 @@
+"""Labelled examples at the level that a method reads, and the order in which an epoch visits them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some examples: `features` [B, e] raw from the image tower, `labels` [B] class indices."""
+
+    features: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """All examples of a split in memory: `features` float32 [n, e], `labels` int64 [n]."""
+
+    features: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, features: np.ndarray, labels: np.ndarray, device: str | torch.device = "cpu") -> "Examples":
+        """Copy arrays to a device."""
+        x = torch.tensor(np.ascontiguousarray(features, dtype=np.float32), device=device)
+        return cls(x, torch.tensor(labels, dtype=torch.int64, device=device))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, rows: np.ndarray | slice) -> Batch:
+        """The examples at the given rows."""
+        at = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self.labels.device)
+        return Batch(self.features[at], self.labels[at])
+
+
+def epoch_rows(n: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The rows of each batch of an epoch, shuffled; they depend on the seed and the epoch only.
+
+    An incomplete last batch is left out, as in the published trainers, unless it is the only one.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(n)
+    whole = max(n // batch_size, 1)
+    return [order[i * batch_size : (i + 1) * batch_size] for i in range(whole)]

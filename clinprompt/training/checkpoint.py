@@ -1,0 +1,76 @@
+"""A file from which interrupted training goes on and ends with the same bytes as without the interruption."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from clinprompt.files import atomic
+
+log = logging.getLogger(__name__)
+
+Curves = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where training is saved, every how many epochs, and a digest of all that its result depends on.
+
+    The file is one safetensors file whose header carries the epoch's record as JSON, so that a rename replaces all
+    of it at once. A file of another computation, or one that can't be read, is passed over.
+    """
+
+    path: Path
+    every: int
+    identity: str
+
+    def save(self, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, curves: Curves) -> None:
+        """Write the state after the epochs that `curves` lists."""
+        tensors = {f"parameter.{name}": p.detach() for name, p in parameters.items()}
+        for index, state in optimizer.state_dict()["state"].items():
+            found = {key: value for key, value in state.items() if value is not None}
+            tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in found.items()}
+        record = {"identity": self.identity, "curves": json.dumps(curves)}
+        with atomic(self.path) as partial:
+            save_file({name: t.contiguous() for name, t in tensors.items()}, partial, metadata=record)
+
+    def restore(self, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> Curves:
+        """Put the saved state back; returns the curves so far, empty when there is nothing to go on from."""
+        found = self._read()
+        if found is None:
+            return []
+        curves, tensors = found
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(tensors[f"parameter.{name}"])
+        saved = optimizer.state_dict()
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".", 2)
+                saved["state"].setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict(saved)
+        log.info("going on after epoch %d, from %s", len(curves), self.path.name)
+        return curves
+
+    def delete(self) -> None:
+        """Remove the file; it has served when the result is written."""
+        self.path.unlink(missing_ok=True)
+
+    def _read(self) -> tuple[Curves, dict[str, Tensor]] | None:
+        if not self.path.is_file():
+            return None
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                record: dict[str, Any] = file.metadata() or {}
+                if record.get("identity") != self.identity:
+                    return None
+                return json.loads(record["curves"]), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            log.warning("%s can't be read (%s); training starts from the beginning", self.path, error)
+            return None

@@ -1,0 +1,43 @@
+"""Data Docs as one page that is readable offline: Great Expectations' renderer with our own frame and style."""
+
+import html
+import itertools
+import re
+from pathlib import Path
+from typing import Any
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL)  # charts, drawn by a library from elsewhere
+_BLANK = re.compile(r"\n\s*\n+")
+
+
+def render(result: Any, title: str, record: dict[str, Any]) -> str:
+    """The page, as HTML, for Great Expectations' result and a verdict's record.
+
+    Equal inputs give equal text, and nothing in it is fetched from elsewhere.
+    """
+    from great_expectations.render.renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view import DefaultJinjaPageView
+
+    result.meta = {}  # load time, data fingerprint and the like would make every run's page another one
+    for one in result.results:
+        one.result = _escaped(one.result)
+    document = ValidationResultsPageRenderer().render(result)
+    # The first section is an overview by Great Expectations' success flag, which knows no severities.
+    document.sections = document.sections[1:]
+    view = DefaultJinjaPageView(custom_views_directory=str(_TEMPLATES))
+    numbers = itertools.count(1)
+    view.env.filters["generate_html_element_uuid"] = lambda prefix=None: f"{prefix or ''}{next(numbers)}"
+    page: str = view.render(document, template="data_docs.j2", title=title, record=record)
+    return _BLANK.sub("\n", _SCRIPT.sub("", page))
+
+
+def _escaped(value: Any) -> Any:
+    """Great Expectations writes cells as they are, and file names may hold markup."""
+    if isinstance(value, str):
+        return html.escape(value, quote=False)
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_escaped(item) for item in value)
+    return value

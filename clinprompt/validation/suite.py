@@ -1,0 +1,194 @@
+"""What is expected of a dataset: the table that is checked, and the checks as plain data."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pandas as pd
+
+from clinprompt.data.card import Card
+from clinprompt.data.manifest import COLUMNS, SPLITS
+from clinprompt.errors import BadParams
+from clinprompt.params import Validation
+from clinprompt.validation import leaks
+from clinprompt.validation.summary import Summary
+
+DAMAGE = ("zero bytes", "undecodable", "truncated", "empty")
+DERIVED = ("side", "pixels", "twin", "other_label_twin", "patient_elsewhere")
+SEXES = ("F", "M", "O")
+MAX_AGE = 120
+_MEASURED = ("width", "height", "mode", "mean", "std", "min", "max", "phash", "problem", "reason")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One expectation on the table.
+
+    Attributes:
+        name: its key in verdict.json.
+        type, kwargs: the class in `great_expectations.expectations` and its arguments.
+        about: what is expected, as a clause that follows "Expected that".
+        where: only rows with these values in these columns count.
+        shows: the column that says of an offending row what is wrong; default: the column that is checked.
+        key: where a user wrote it, for error messages; None for the built-in ones.
+    """
+
+    name: str
+    type: str
+    about: str
+    severity: Literal["critical", "warning"] = "critical"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    where: dict[str, str] = field(default_factory=dict)
+    shows: str | None = None
+    key: str | None = None
+
+
+def build_table(manifest: pd.DataFrame, summary: Summary, near: pd.DataFrame) -> pd.DataFrame:
+    """The manifest joined with the summary and, per row, with its twins and its patient in other splits.
+
+    Raises:
+        BadParams: an extra column of the card has the name of a computed one.
+    """
+    clash = sorted(set(manifest.columns) & {*_MEASURED, *DERIVED})
+    if clash:
+        raise BadParams(f"metadata.extra: {clash[0]!r} is the name of a column that is computed; rename yours.")
+    table = manifest.merge(summary.images.drop(columns="id"), on="path", how="left")
+    for column in ("width", "height", "min", "max"):
+        table[column] = table[column].astype("float64")
+    undamaged = ~table["problem"].isin(DAMAGE)
+    table["side"] = table[["width", "height"]].min(axis=1).where(undamaged)
+    table["pixels"] = (table["width"] * table["height"]).where(undamaged)
+    twins = leaks.twins_across_splits(manifest, near).drop_duplicates("path")
+    table["twin"] = _noted(table, twins["path"], twins["reason"] + " of " + twins["twin_path"])
+    others = leaks.other_label_twins(manifest, near)
+    table["other_label_twin"] = _noted(table, others["path"], others["twin_path"])
+    patients = leaks.patients_across_splits(manifest).drop_duplicates("path")
+    where = "also in " + patients["twin_split"] + ": " + patients["twin_path"]
+    table["patient_elsewhere"] = _noted(table, patients["path"], where)
+    return table
+
+
+def build_checks(card: Card, card_file: str, limits: Validation) -> list[Check]:
+    """The checks that every dataset must pass, then the card's own."""
+    return [
+        *_schema_checks(card),
+        *_count_checks(card, limits),
+        *_image_checks(limits),
+        *_leak_checks(),
+        *_person_checks(),
+        *_card_checks(card, card_file),
+    ]
+
+
+def _noted(table: pd.DataFrame, paths: pd.Series, notes: pd.Series) -> pd.Series:
+    return table["path"].map(dict(zip(paths, notes, strict=True))).astype("str")
+
+
+def _schema_checks(card: Card) -> list[Check]:
+    columns = {"column_set": list(COLUMNS), "exact_match": False}
+    checks = [Check("columns", "ExpectTableColumnsToMatchSet", "the manifest has all its columns", kwargs=columns)]
+    for column in ("path", "id", "file", "label", "split", "modality"):
+        about = f"every image has a value in the column {column!r}"
+        checks.append(Check(f"{column} present", "ExpectColumnValuesToNotBeNull", about, kwargs={"column": column}))
+    labels = {"column": "label", "value_set": card.class_ids}
+    splits = {"column": "split", "value_set": list(SPLITS)}
+    digest = {"column": "id", "regex": "^[0-9a-f]{64}$"}
+    return [
+        *checks,
+        Check("path unique", "ExpectColumnValuesToBeUnique", "every path stands in one row", kwargs={"column": "path"}),
+        Check("id", "ExpectColumnValuesToMatchRegex", "every id is a SHA-256 in hex", kwargs=digest),
+        Check("labels", "ExpectColumnValuesToBeInSet", "every label is a class of the card", kwargs=labels),
+        Check("splits", "ExpectColumnValuesToBeInSet", "every split is train, val or test", kwargs=splits),
+    ]
+
+
+def _count_checks(card: Card, limits: Validation) -> list[Check]:
+    least = limits.min_images_per_class
+    rows = least * len(card.classes) * len(SPLITS)
+    kind = "ExpectTableRowCountToBeBetween"
+    checks = [Check("rows", kind, f"there are at least {rows} images", kwargs={"min_value": rows})]
+    for split in SPLITS:
+        for label in card.class_ids:
+            about = f"the class {label} has at least {least} images in {split}"
+            where = {"split": split, "label": label}
+            checks.append(Check(f"count {split}/{label}", kind, about, kwargs={"min_value": least}, where=where))
+    return checks
+
+
+def _image_checks(limits: Validation) -> list[Check]:
+    side, pixels = limits.min_side, limits.max_pixels
+    between = "ExpectColumnValuesToBeBetween"
+    return [
+        Check(
+            "readable",
+            "ExpectColumnValuesToNotBeInSet",
+            "every image file can be read to its end",
+            kwargs={"column": "problem", "value_set": list(DAMAGE)},
+            shows="reason",
+        ),
+        Check(
+            "largest size",
+            between,
+            f"no image has more than {pixels} pixels",
+            kwargs={"column": "pixels", "max_value": pixels},
+            shows="reason",
+        ),
+        Check(
+            "smallest size",
+            between,
+            f"every image is at least {side} pixels wide and high",
+            kwargs={"column": "side", "min_value": side},
+            shows="reason",
+        ),
+        Check(
+            "not constant",
+            between,
+            "no image is of one grey level",
+            kwargs={"column": "std", "min_value": 0, "strict_min": True},
+            shows="reason",
+        ),
+        Check(
+            "brightness",
+            between,
+            "no image is nearly black or nearly white (mean grey level 1 to 254)",
+            severity="warning",
+            kwargs={"column": "mean", "min_value": 1, "max_value": 254},
+        ),
+    ]
+
+
+def _leak_checks() -> list[Check]:
+    null = "ExpectColumnValuesToBeNull"
+    other = {"column": "other_label_twin"}
+    once = {"column_list": ["id", "split"]}
+    return [
+        Check("leak: images", null, "no image has a twin in another split", kwargs={"column": "twin"}),
+        Check("leak: patients", null, "no patient is in two splits", kwargs={"column": "patient_elsewhere"}),
+        Check("labels agree", null, "no image has a twin of another class", severity="warning", kwargs=other),
+        Check(
+            "repeated files",
+            "ExpectCompoundColumnsToBeUnique",
+            "no file is twice in a split",
+            severity="warning",
+            kwargs=once,
+        ),
+    ]
+
+
+def _person_checks() -> list[Check]:
+    age = {"column": "age", "min_value": 0, "max_value": MAX_AGE}
+    sex = {"column": "sex", "value_set": list(SEXES)}
+    return [
+        Check("age", "ExpectColumnValuesToBeBetween", f"ages are 0 to {MAX_AGE} years", severity="warning", kwargs=age),
+        Check("sex", "ExpectColumnValuesToBeInSet", f"sex is {', '.join(SEXES)} or empty", "warning", kwargs=sex),
+    ]
+
+
+def _card_checks(card: Card, card_file: str) -> list[Check]:
+    checks = []
+    for position, wish in enumerate(card.expectations):
+        about = f"the card's {wish.type} holds ({', '.join(f'{k}: {v}' for k, v in sorted(wish.kwargs.items()))})"
+        key = f"{card_file}: expectations.{position}"
+        checks.append(
+            Check(f"card {position}: {wish.type}", wish.type, about, wish.severity, dict(wish.kwargs), key=key)
+        )
+    return checks

@@ -1,0 +1,99 @@
+"""Summary statistics of all the images of a manifest: the table that is validated in place of the pixels."""
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from clinprompt.data.pixels import Intensity
+from clinprompt.errors import InputMissing
+from clinprompt.params import Validation
+from clinprompt.progress import progress
+from clinprompt.validation.image import THUMBNAIL, ImageSummary, summarise_image
+
+COLUMNS = [field.name for field in fields(ImageSummary) if field.name != "thumbnail"]
+_TYPES = {"width": "Int64", "height": "Int64", "min": "Int64", "max": "Int64", "mean": "float64", "std": "float64"}
+_WORTH_A_POOL = 500  # images; below, starting processes costs more than it saves
+_CHUNK = 32
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is known of the images.
+
+    Attributes:
+        images: path, id and the fields of `ImageSummary` but the thumbnail; one row per row of the manifest.
+        ids: of the distinct sound images (no problem), sorted.
+        hashes: uint64 [n], their perceptual hashes.
+        thumbnails: uint8 [n, 32, 32].
+    """
+
+    images: pd.DataFrame
+    ids: list[str]
+    hashes: np.ndarray
+    thumbnails: np.ndarray
+
+
+def summarise(
+    manifest: pd.DataFrame, images: Path, intensity: Intensity, limits: Validation, workers: int | None = None
+) -> Summary:
+    """Summarise each distinct image file of the manifest once, in `workers` processes (default: one per core).
+
+    Raises:
+        InputMissing: the images folder lacks a file that the manifest names.
+    """
+    distinct = manifest.drop_duplicates("id").sort_values("id")[["id", "file"]]
+    missing = [file for file in distinct["file"] if not (images / file).is_file()]
+    if missing:
+        path = manifest.loc[manifest["file"] == missing[0], "path"].iloc[0]
+        raise InputMissing(f"{images / missing[0]} ({path}) does not exist; run the ingest stage again (dvc repro).")
+    measure = partial(_measure, intensity=intensity, min_side=limits.min_side, max_pixels=limits.max_pixels)
+    files = [images / file for file in distinct["file"]]
+    found = list(
+        progress(_each(measure, files, workers or _cores()), "validate: images", total=len(files), unit="image")
+    )
+    return _collect(manifest, distinct["id"].tolist(), found)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _each(measure: Any, files: list[Path], workers: int) -> Iterator[ImageSummary]:
+    if workers == 1 or len(files) < _WORTH_A_POOL:
+        yield from map(measure, files)
+        return
+    # Not "fork": libraries that have started threads by now may hold locks.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(measure, files, chunksize=_CHUNK)
+
+
+def _measure(file: Path, *, intensity: Intensity, min_side: int, max_pixels: int) -> ImageSummary:
+    return summarise_image(file.read_bytes(), intensity, min_side, max_pixels)
+
+
+def _collect(manifest: pd.DataFrame, ids: list[str], found: list[ImageSummary]) -> Summary:
+    table = _table(ids, found)
+    sound = [position for position, one in enumerate(found) if one.problem is None]
+    thumbnails = [found[position].thumbnail for position in sound]
+    return Summary(
+        images=manifest[["path", "id"]].merge(table, on="id", how="left"),
+        ids=[ids[position] for position in sound],
+        hashes=np.array([int(found[position].phash or "0", 16) for position in sound], dtype=np.uint64),
+        thumbnails=np.stack(thumbnails) if thumbnails else np.empty((0, THUMBNAIL, THUMBNAIL), np.uint8),  # type: ignore[arg-type]
+    )
+
+
+def _table(ids: list[str], found: Iterable[ImageSummary]) -> pd.DataFrame:
+    rows = [[getattr(one, column) for column in COLUMNS] for one in found]
+    table = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
+    for column in COLUMNS:
+        table[column] = table[column].astype(_TYPES.get(column, "str"))  # type: ignore[call-overload]
+    return table.assign(id=pd.Series(ids, dtype="str"))

@@ -1,0 +1,144 @@
+"""From a manifest to a verdict: accepted or rejected, with the evidence."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clinprompt.data.card import Card
+from clinprompt.data.manifest import SPLITS, write_manifest
+from clinprompt.files import write_json, write_text
+from clinprompt.params import Validation
+from clinprompt.validation import leaks
+from clinprompt.validation.docs import render
+from clinprompt.validation.duplicates import find
+from clinprompt.validation.engine import Outcome, evaluate
+from clinprompt.validation.suite import build_checks, build_table
+from clinprompt.validation.summary import summarise
+
+_NAMED = 5  # files in a sentence
+_SENTENCES = 3  # in the message of a rejection
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of a validation.
+
+    Attributes:
+        accepted: the manifest's rows that remain after leaks have been dropped.
+        record: verdict.json: verdict, checks, counts, dropped, leaks.
+        images, pairs: images.parquet and pairs.parquet.
+        docs: the Data Docs page.
+    """
+
+    dataset: str
+    classes: list[str]
+    accepted: pd.DataFrame
+    record: dict[str, Any]
+    images: pd.DataFrame
+    pairs: pd.DataFrame
+    docs: str
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether no critical check failed."""
+        return bool(self.record["verdict"] == "accepted")
+
+    @property
+    def failures(self) -> list[str]:
+        """The sentences of the critical checks that failed."""
+        return [c["message"] for c in self.record["checks"] if c["severity"] == "critical" and not c["passed"]]
+
+    @property
+    def warnings(self) -> list[str]:
+        """The sentences of the other checks that failed."""
+        return [c["message"] for c in self.record["checks"] if c["severity"] == "warning" and not c["passed"]]
+
+
+def validate(
+    card: Card, card_file: str, manifest: pd.DataFrame, images: Path, limits: Validation, *, workers: int | None = None
+) -> Verdict:
+    """Check a manifest and its images; leaks are dropped first if the card says so.
+
+    Args:
+        card_file: the card's path, for messages. images: the folder of ingest's copies.
+
+    Raises:
+        BadParams: an expectation of the card makes no sense. InputMissing: an image's copy is not in the folder.
+    """
+    summary = summarise(manifest, images, card.intensity, limits, workers)
+    duplicates = find(manifest, summary, limits.near_duplicate_bits, limits.near_duplicate_correlation)
+    cleaned = leaks.Cleaned(manifest, pd.DataFrame(columns=["path", "reason", "twin_path"]))
+    if card.on_leak == "drop_from_train":
+        cleaned = leaks.drop(manifest, duplicates.near)
+    table = build_table(cleaned.manifest, summary, duplicates.near)
+    evaluation = evaluate(table, build_checks(card, card_file, limits))
+    lines = [_line(outcome, table) for outcome in evaluation.outcomes]
+    failed = any(line["severity"] == "critical" and not line["passed"] for line in lines)
+    record = {
+        "format": 1,
+        "dataset": card.name,
+        "verdict": "rejected" if failed else "accepted",
+        "checks": lines,
+        "counts": _counts(cleaned.manifest, card.class_ids),
+        "dropped": cleaned.dropped.to_dict("records"),
+        "leaks": {"on_leak": card.on_leak, **leaks.counts(manifest, duplicates.near)},
+    }
+    page = render(evaluation.result, card.title, record)
+    return Verdict(card.name, card.class_ids, cleaned.manifest, record, summary.images, duplicates.pairs, page)
+
+
+def write(verdict: Verdict, accepted: Path, classes: Path, evidence: Path) -> None:
+    """Write the accepted manifest, the label set and the folder of evidence."""
+    write_manifest(verdict.accepted, accepted)
+    write_json(classes, {"dataset": verdict.dataset, "classes": verdict.classes})
+    evidence.mkdir(parents=True, exist_ok=True)
+    write_json(evidence / "verdict.json", verdict.record)
+    _write_parquet(verdict.images, evidence / "images.parquet")
+    _write_parquet(verdict.pairs, evidence / "pairs.parquet")
+    write_text(evidence / "docs" / "index.html", verdict.docs)
+
+
+def rejection(verdict: Verdict, evidence: Path) -> str:
+    """Why the data was rejected, in a few sentences, and where to look."""
+    first = " ".join(verdict.failures[:_SENTENCES])
+    more = len(verdict.failures) - _SENTENCES
+    rest = f" {more} more check{'s' if more > 1 else ''} failed." if more > 0 else ""
+    return f"{verdict.dataset} is rejected. {first}{rest} The evidence is in {evidence} (docs/index.html is readable)."
+
+
+def _line(outcome: Outcome, table: pd.DataFrame) -> dict[str, Any]:
+    check = outcome.check
+    return {
+        "name": check.name,
+        "severity": check.severity,
+        "passed": outcome.passed,
+        "observed": outcome.observed,
+        "message": f"{check.about[0].upper()}{check.about[1:]}." if outcome.passed else _sentence(outcome, table),
+    }
+
+
+def _sentence(outcome: Outcome, table: pd.DataFrame) -> str:
+    expected = f"Expected that {outcome.check.about}"
+    if outcome.rows is None:
+        return f"{expected}; found {outcome.observed}."
+    files = outcome.offenders
+    column = outcome.check.shows or outcome.check.kwargs.get("column")
+    why = table.set_index("path")[column].to_dict() if column in table.columns else {}
+    named = [f"{path} ({why[path]})" if pd.notna(why.get(path)) else str(path) for path in files[:_NAMED]]
+    more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
+    listed = f": {', '.join(named)}{more}" if named else ""
+    return f"{expected}; not so for {outcome.observed} of {outcome.rows} images{listed}."
+
+
+def _counts(manifest: pd.DataFrame, classes: list[str]) -> dict[str, dict[str, int]]:
+    found = manifest.groupby(["split", "label"]).size().to_dict()
+    return {split: {label: int(found.get((split, label), 0)) for label in classes} for split in SPLITS}
+
+
+def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    # pandas' own metadata names library versions, which would change the bytes.
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None), path)

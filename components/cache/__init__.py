@@ -1,0 +1,1 @@
+"""Compute the frozen image features of a dataset."""

@@ -1,0 +1,1 @@
+"""evaluate: measure one tuned model."""

@@ -1,0 +1,64 @@
+"""evaluate: measure one tuned model."""
+
+from typing import Any
+
+import numpy as np
+
+from clinprompt.data.card import load_card
+from clinprompt.data.manifest import read_manifest
+from clinprompt.errors import InputCorrupt
+from clinprompt.evaluation.intervals import Bootstrap
+from clinprompt.evaluation.plots import write_plots
+from clinprompt.evaluation.slices import age_bands
+from clinprompt.evaluation.summary import summarise
+from clinprompt.evaluation.table import About, evaluated_rows, predictions_frame, split_of, write_predictions
+from clinprompt.features.store import FeatureStore
+from clinprompt.files import write_json
+from clinprompt.methods.artifact import TunedModel, load_model
+from components.runner import Job, run
+
+
+def work(job: Job) -> dict[str, Any]:
+    """Predict from the cached features, then write the predictions, the metrics and the plots."""
+    params = job.params("evaluation")
+    card = load_card(job.inputs["card"])
+    classes = tuple(card.class_ids)
+    store, model = FeatureStore.open(job.inputs["features"]), load_model(job.inputs["model"])
+    _check_fits(job, model, store.backbone_digest, classes)
+    rows = evaluated_rows(read_manifest(job.inputs["manifest"]))
+    rows["age_band"] = age_bands(rows["age"], params.age_bands)
+    features = store.get(rows["id"].tolist())
+    probabilities = model.probabilities(features)
+    if not np.isfinite(probabilities).all():
+        raise InputCorrupt(f"{job.inputs['model']} gives probabilities that are no numbers; run the tune stage again.")
+    frame = predictions_frame(rows, probabilities, classes)
+    about = About(card.name, job.arguments["method"], job.arguments["seed"], model.digest)
+    boot = Bootstrap(params.bootstrap_resamples, params.confidence, params.calibration_bins)
+    summary = summarise(frame, rows, about=about, classes=classes, slices=params.slices, bootstrap=boot)
+    write_predictions(frame, about, job.outputs["predictions"])
+    write_json(job.outputs["metrics"], summary)
+    tested = features[(rows["split"] == "test").to_numpy()]
+    test = split_of(frame, "test", classes)
+    title = f"{card.name}, test split: {about.method}, seed {about.seed}"
+    names = [info.name for info in card.classes]
+    write_plots(job.outputs["plots"], test, tested, names=names, title=title, bins=boot.bins)
+    headline = {name: summary["test"][name]["value"] for name in ("balanced_accuracy", "auroc")}
+    return {"dataset": card.name, "method": about.method, "seed": about.seed, "images": len(rows), **headline}
+
+
+def _check_fits(job: Job, model: TunedModel, backbone_digest: str, classes: tuple[str, ...]) -> None:
+    trained = model.spec["backbone"]["digest"]
+    if trained != backbone_digest:
+        raise InputCorrupt(
+            f"{job.inputs['model']} was tuned on features of the backbone {trained[:12]}, but {job.inputs['features']} "
+            f"holds those of {backbone_digest[:12]}; run the cache and tune stages again (dvc repro)."
+        )
+    if tuple(model.spec["classes"]) != classes:
+        raise InputCorrupt(
+            f"{job.inputs['model']} knows the classes {model.spec['classes']}, the card {list(classes)}; "
+            "run the tune stage again (dvc repro)."
+        )
+
+
+if __name__ == "__main__":
+    run(__file__, work)

@@ -1,0 +1,1 @@
+"""gate: decide whether the best candidate may be promoted."""

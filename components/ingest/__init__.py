@@ -1,0 +1,1 @@
+"""Component: read a dataset's files into a manifest and content-addressed images."""

@@ -1,0 +1,25 @@
+"""`python -m components.ingest`: from a dataset's card and files to its manifest and images."""
+
+from dataclasses import asdict
+from typing import Any
+
+from clinprompt.data.card import load_card
+from clinprompt.data.ingest import ingest
+from clinprompt.data.locate import locate
+from clinprompt.errors import BadParams
+from components.runner import Job, run
+
+
+def work(job: Job) -> dict[str, Any]:
+    """Find or generate the dataset, then ingest it."""
+    path = job.inputs["card"]
+    card = load_card(path)
+    if card.name != job.arguments["dataset"]:
+        raise BadParams(f"{path}: name: must be {job.arguments['dataset']!r}, as in params.yaml, found {card.name!r}.")
+    root = locate(card, job.outputs["source"], job.params("data").root)
+    facts = ingest(card, root, job.outputs["manifest"], job.outputs["images"])
+    return {"dataset": card.name, **asdict(facts)}
+
+
+if __name__ == "__main__":
+    run(__file__, work)

@@ -1,0 +1,1 @@
+"""promote: register the gate's choice and make it the champion."""

@@ -1,0 +1,1 @@
+"""report: one HTML file that shows the data, the candidates and the decision."""

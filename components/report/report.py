@@ -1,0 +1,242 @@
+"""Gather what the stages wrote, and fill the report's template. Equal inputs give equal bytes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from clinprompt.data.card import Card, load_card
+from clinprompt.data.manifest import read_manifest
+from clinprompt.errors import InputMissing
+from clinprompt.files import read_json, sha256_file
+from clinprompt.params import read_yaml
+from components.report.figures import curve_charts, data_uri, thumbnail
+
+METRICS = {
+    "balanced_accuracy": ("Balanced accuracy", "mean of the classes' sensitivities; higher is better"),
+    "accuracy": ("Accuracy", "share of images classified rightly; higher is better"),
+    "macro_f1": ("Macro F1", "mean of the classes' F1 scores; higher is better"),
+    "auroc": ("AUROC", "mean one-vs-rest area under the ROC curve; higher is better"),
+    "kappa": ("Kappa", "Cohen's agreement beyond chance; higher is better"),
+    "quadratic_kappa": ("Quadratic kappa", "agreement weighted by the distance of the classes; higher is better"),
+    "ece": ("ECE", "expected calibration error; lower is better"),
+    "brier": ("Brier", "mean squared error of the probabilities; lower is better"),
+}
+PLOTS = {
+    "confusion": "Confusion matrix",
+    "roc": "ROC curves",
+    "reliability": "Reliability",
+    "projection": "Image features",
+}
+MOST_WRONG = 8
+MOST_LISTED = 20  # dropped images and rejected descriptions that are listed one by one
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files and folders that the report is made from; the names are those of component.yaml."""
+
+    card: Path
+    manifest: Path
+    images: Path
+    evidence: Path
+    descriptions: Path
+    models: Path
+    evaluations: Path
+    metrics: Path
+    decision: Path
+
+
+def build(sources: Sources) -> str:
+    """The report as HTML.
+
+    Raises:
+        InputMissing: the decision, the verdict on the data, the card or the manifest is missing.
+        InputCorrupt: one of them can't be read.
+    """
+    card, decision = load_card(sources.card), read_json(sources.decision)
+    shown = shown_candidate(decision)
+    names = {info.id: info.name for info in card.classes}
+    context = {
+        "card": card,
+        "decision": decision,
+        "shown": shown,
+        "names": names,
+        "metrics": METRICS,
+        "headline": _headline(decision, shown),
+        "data": _data(read_json(sources.evidence / "verdict.json"), card),
+        "knowledge": _knowledge(sources.descriptions, card),
+        "candidate": _candidate(sources, shown) if shown else None,
+        "examples": _examples(sources, shown, card) if shown else None,
+        "origin": _origin(sources, decision, shown),
+        "most_listed": MOST_LISTED,
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "interval": interval}
+    return environment.get_template("template.html.j2").render(context)
+
+
+def shown_candidate(decision: dict[str, Any]) -> dict[str, Any] | None:
+    """The chosen candidate; after a rejection the one that was best on the validation split; None if none was measured.
+
+    Its `name` is that of its folder.
+    """
+    named = [{**one, "name": f"{one['method']}-{one['seed']}"} for one in decision["candidates"]]
+    chosen = decision["chosen"]
+    if chosen:
+        return next(one for one in named if (one["method"], one["seed"]) == (chosen["method"], chosen["seed"]))
+    metric = decision["params"].get("select_by", "balanced_accuracy")
+    measured = [one for one in named if value_of(one["val"], metric) is not None]
+    return max(measured, key=lambda one: value_of(one["val"], metric) or 0.0, default=None)
+
+
+def value_of(metrics: dict[str, Any] | None, name: str) -> float | None:
+    """A metric's value, or None where it is undefined or not measured."""
+    found = (metrics or {}).get(name)
+    return None if found is None else found["value"]
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for a table."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def interval(estimate: dict[str, Any] | None) -> str:
+    """The interval of an estimate, as "0.880 to 0.941"."""
+    if not estimate or estimate.get("low") is None or estimate.get("high") is None:
+        return ""
+    return f"{estimate['low']:.3f} to {estimate['high']:.3f}"
+
+
+def _headline(decision: dict[str, Any], shown: dict[str, Any] | None) -> list[dict[str, Any]]:
+    if shown is None:
+        return []
+    test = shown["test"] or {}
+    keys = ["balanced_accuracy", "auroc", "macro_f1", "ece"]
+    return [{"label": METRICS[key][0], "about": METRICS[key][1], "estimate": test.get(key)} for key in keys]
+
+
+def _data(verdict: dict[str, Any], card: Card) -> dict[str, Any]:
+    counts = verdict["counts"]
+    totals = {split: sum(row.values()) for split, row in counts.items()}
+    leaks = {key.replace("_", " "): value for key, value in sorted((verdict.get("leaks") or {}).items())}
+    checks = sorted(verdict["checks"], key=lambda check: (check["passed"], check["severity"]))
+    return {**verdict, "totals": totals, "classes": card.class_ids, "leaks": leaks, "checks": checks}
+
+
+def _knowledge(table: Path, card: Card) -> list[dict[str, Any]]:
+    """Per class: how many descriptions were made, the accepted ones, and the rejected ones with their reasons."""
+    frame = pd.read_parquet(table).sort_values(["class", "aspect", "text"], kind="stable")
+    groups = []
+    for info in card.classes:
+        rows = frame[frame["class"] == info.id]
+        accepted = rows["accepted"].astype(bool)
+        groups.append(
+            {
+                "name": info.name,
+                "made": len(rows),
+                "accepted": rows[accepted][["aspect", "text"]].to_dict("records"),
+                "rejected": rows[~accepted][["aspect", "text", "reason"]].to_dict("records"),
+            }
+        )
+    return groups
+
+
+def _candidate(sources: Sources, shown: dict[str, Any]) -> dict[str, Any]:
+    """What only the shown candidate gets: plots, curves, per-class and per-slice metrics. Absent files are left out."""
+    folder = sources.evaluations / shown["name"] / "plots"
+    plots = [
+        {"title": title, "source": data_uri((folder / f"{name}.png").read_bytes(), "image/png")}
+        for name, title in PLOTS.items()
+        if (folder / f"{name}.png").is_file()
+    ]
+    metrics = sources.metrics / f"{shown['name']}.json"
+    measured = read_json(metrics) if metrics.is_file() else {}
+    curves = sources.models / shown["name"] / "curves.csv"
+    return {
+        "plots": plots,
+        "charts": curve_charts(pd.read_csv(curves)) if curves.is_file() else [],
+        "per_class": measured.get("per_class", {}),
+        "slices": _slices(measured.get("slices", {})),
+    }
+
+
+def _slices(slices: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for key, facts in slices.items():
+        column, _, value = key.partition("=")
+        rows.append({"column": column.replace("_", " "), "value": value, **facts})
+    return rows
+
+
+def _examples(sources: Sources, shown: dict[str, Any], card: Card) -> dict[str, list[dict[str, Any]]] | None:
+    """Test images: the most confident mistakes, and per class the surest and the least sure right answer."""
+    path = sources.evaluations / shown["name"] / "predictions.parquet"
+    if not path.is_file():
+        return None
+    rows = pd.read_parquet(path)
+    rows = rows[rows["split"] == "test"].copy()
+    rows["confidence"] = rows[[f"p_{name}" for name in card.class_ids]].max(axis=1)
+    rows = rows.sort_values(["confidence", "path"], ascending=[False, True]).drop_duplicates("id")
+    wrong = rows[rows["predicted"] != rows["label"]]
+    right = rows[rows["predicted"] == rows["label"]]
+    picked = [right[right["label"] == name].iloc[[0, -1]] for name in card.class_ids if (right["label"] == name).any()]
+    chosen = pd.concat(picked).drop_duplicates("id") if picked else right
+    files = read_manifest(sources.manifest).drop_duplicates("id").set_index("id")["file"]
+    return {
+        "wrong": [_example(row, sources.images / files[row["id"]], card) for row in _records(wrong.head(MOST_WRONG))],
+        "right": [_example(row, sources.images / files[row["id"]], card) for row in _records(chosen)],
+        "totals": [{"wrong": len(wrong), "right": len(right)}],
+    }
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _example(row: dict[str, Any], file: Path, card: Card) -> dict[str, Any]:
+    if not file.is_file():
+        raise InputMissing(f"{file} does not exist; run the ingest stage again (dvc repro).")
+    names = {info.id: info.name for info in card.classes}
+    return {
+        "source": data_uri(thumbnail(file.read_bytes(), card.intensity), "image/png"),
+        "path": row["path"],
+        "label": names[row["label"]],
+        "predicted": names[row["predicted"]],
+        "confidence": row["confidence"],
+        "of_label": row[f"p_{row['label']}"],
+    }
+
+
+def _origin(sources: Sources, decision: dict[str, Any], shown: dict[str, Any] | None) -> dict[str, Any]:
+    """Digests and settings of everything that the shown candidate rests on."""
+    digests = {
+        "card": sha256_file(sources.card),
+        "manifest": sha256_file(sources.manifest),
+        "descriptions": sha256_file(sources.descriptions),
+        "decision": sha256_file(sources.decision),
+    }
+    spec_file = sources.models / shown["name"] / "model.yaml" if shown else None
+    spec = read_yaml(spec_file) if spec_file and spec_file.is_file() else {}
+    if shown:
+        digests["model"] = shown["model_digest"]
+    if "backbone" in spec:
+        digests[f"backbone {spec['backbone']['name']}"] = spec["backbone"]["digest"]
+    settings = {
+        **{f"{spec['method']}: {key}": value for key, value in sorted(spec.get("config", {}).items())},
+        **{f"gate: {key}": value for key, value in sorted(decision["params"].items())},
+    }
+    return {
+        "digests": digests,
+        "settings": settings,
+        "versions": dict(sorted((spec.get("versions") or {}).items())),
+        "parameters": spec.get("trainable_parameters"),
+    }

@@ -1,0 +1,1 @@
+"""Tune one method with one seed."""

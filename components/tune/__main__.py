@@ -1,0 +1,122 @@
+"""Tune one method with one seed on cached image features."""
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from clinprompt import __version__
+from clinprompt.data.card import Card, load_card
+from clinprompt.data.manifest import read_manifest
+from clinprompt.data.support import support_set
+from clinprompt.errors import DataRejected, InputCorrupt
+from clinprompt.features.store import FeatureStore
+from clinprompt.files import sha256_bytes, sha256_file, to_json
+from clinprompt.methods import check_config, method
+from clinprompt.methods.artifact import model_digest, write_model
+from components.runner import Job, run
+
+if TYPE_CHECKING:
+    from clinprompt.backbones import Backbone
+    from clinprompt.methods.base import PromptMethod
+    from clinprompt.training.batches import Examples
+
+
+def work(job: Job) -> dict[str, Any]:
+    """Fit the method, and write what it learned with the record of what it learned from."""
+    name, seed = job.arguments["method"], job.arguments["seed"]
+    card = load_card(job.inputs["card"])
+    manifest = read_manifest(job.inputs["manifest"])
+    config = check_config(name, job.params(f"methods.{name}"))
+    training = job.params("training")
+    support = support_set(manifest, card.class_ids, training.shots, seed)
+    validation = manifest[manifest["split"] == "val"]
+    _check_splits(manifest, support, validation, card)
+    store = FeatureStore.open(job.inputs["features"])
+
+    from clinprompt.methods.base import Task
+    from clinprompt.training.checkpoint import Checkpoint
+    from clinprompt.training.loop import Run, choose_device
+
+    device = choose_device(training.device)
+    backbone = _backbone(job, store, device)
+    model = method(name)(Task(backbone, tuple(c.name for c in card.classes), seed), config)
+    train, val = (_examples(rows, store, card, device) for rows in (support, validation))
+    record = _record(job, card, backbone, model) | {"support": _support_digest(support)}
+    identity = sha256_bytes(to_json([record, store.identity, device]).encode())
+    path = job.final["model"].with_name(f".{job.final['model'].name}.checkpoint")
+    checkpoint = Checkpoint(path, training.checkpoint_every, identity)
+    curves = model.fit(train, val, Run(seed, checkpoint))
+    write_model(
+        job.outputs["model"],
+        spec=record,
+        prompts={key: p.detach().cpu().numpy() for key, p in model.trainable_parameters().items()},
+        head={key: tensor.numpy() for key, tensor in model.export_head().items()},
+        curves=curves,
+        support={column: support[column].tolist() for column in ("path", "id", "label")},
+    )
+    checkpoint.delete()
+    shown = {key: round(curves[-1][key], 4) for key in ("train_accuracy", "val_accuracy")}
+    facts = {"dataset": card.name, "method": name, "seed": seed, "images": len(support), **shown}
+    return facts | {"device": device, "model_digest": model_digest(job.outputs["model"])}
+
+
+def _check_splits(manifest: pd.DataFrame, support: pd.DataFrame, validation: pd.DataFrame, card: Card) -> None:
+    unknown = sorted(set(manifest["label"]) - set(card.class_ids))
+    if unknown:
+        raise DataRejected(f"The manifest's label {unknown[0]!r} is not a class of datasets/{card.name}.yaml; add it.")
+    missing = sorted(set(card.class_ids) - set(support["label"]))
+    if missing:
+        raise DataRejected(f"The training split of {card.name} has no image of the class {missing[0]!r}; add some.")
+    if validation.empty:
+        raise DataRejected(f"The validation split of {card.name} is empty; give it images in the dataset's card.")
+
+
+def _backbone(job: Job, store: FeatureStore, device: str) -> "Backbone":
+    from clinprompt.backbones import load_backbone
+
+    choice = job.params("backbone")
+    backbone = load_backbone(choice.name, choice.path, device)
+    if store.backbone_digest != backbone.digest:
+        raise InputCorrupt(
+            f"{job.inputs['features']} holds features of the backbone {store.backbone_digest[:12]}, but "
+            f"backbone.name is {choice.name} ({backbone.digest[:12]}); run the cache stage again (dvc repro)."
+        )
+    return backbone
+
+
+def _examples(rows: pd.DataFrame, store: FeatureStore, card: Card, device: str) -> "Examples":
+    from clinprompt.training.batches import Examples
+
+    index = {label: number for number, label in enumerate(card.class_ids)}
+    return Examples.of(store.get(rows["id"].tolist()), rows["label"].map(index).to_numpy("int64"), device)
+
+
+def _record(job: Job, card: Card, backbone: "Backbone", model: "PromptMethod") -> dict[str, Any]:
+    """What `model.yaml` says: all that the model depends on, by digest where it is a file."""
+    import torch
+
+    knowledge = {key: sha256_file(job.inputs[key]) for key in sorted(model.needs.knowledge)}
+    return {
+        "dataset": card.name,
+        "method": model.name,
+        "config": model.config.model_dump(mode="json"),
+        "seed": job.arguments["seed"],
+        "classes": card.class_ids,
+        "class_names": [c.name for c in card.classes],
+        "backbone": {"name": backbone.name, "digest": backbone.digest, "embed_dim": backbone.embed_dim},
+        "preprocessing": backbone.preprocessing.to_dict(),
+        "intensity": card.intensity,
+        "manifest": sha256_file(job.inputs["manifest"]),
+        "knowledge": knowledge or None,
+        "versions": {"torch": str(torch.__version__), "clinprompt": __version__},
+        "trainable_parameters": sum(p.numel() for p in model.trainable_parameters().values()),
+    }
+
+
+def _support_digest(support: pd.DataFrame) -> str:
+    lines = support["path"] + "\t" + support["id"] + "\t" + support["label"] + "\n"
+    return sha256_bytes("".join(lines).encode())
+
+
+if __name__ == "__main__":
+    run(__file__, work)

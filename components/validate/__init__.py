@@ -1,0 +1,1 @@
+"""Checks the images and decides whether they are fit for training."""

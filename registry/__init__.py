@@ -1,0 +1,5 @@
+"""The MLflow registry: package a tuned model, promote it, and load what is in production."""
+
+from registry.consumer import Champion, champion, load
+
+__all__ = ["Champion", "champion", "load"]

@@ -1,0 +1,123 @@
+"""What the registry holds, as plain values and as text."""
+
+from typing import TYPE_CHECKING, Any
+
+from clinprompt.errors import InputMissing
+from registry import tracking
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+Model = dict[str, Any]
+SHOWN = "test_balanced_accuracy"
+_COLUMNS = ("MODEL", "VERSION", "ALIASES", "METHOD", "SEED", "BALANCED ACCURACY", "PAYLOAD")
+
+
+def models() -> list[Model]:
+    """Every registered model with its versions, newest first: aliases, lineage tags and the run's metrics."""
+    store = tracking.local_store()
+    if store is not None and not store.exists():
+        return []
+    client = tracking.connect()
+    with tracking.speaking():
+        return [_model(client, one) for one in _all_models(client)]
+
+
+def model(name: str) -> Model:
+    """One registered model.
+
+    Raises:
+        InputMissing: there is none of this name; the message lists those that exist.
+    """
+    known = models()
+    for one in known:
+        if one["name"] == name:
+            return one
+    names = ", ".join(one["name"] for one in known) or "none yet"
+    raise InputMissing(f"There is no registered model {name!r} at {tracking.tracking_uri()}; registered: {names}.")
+
+
+def table(listed: list[Model]) -> str:
+    """One line per version, aligned."""
+    rows = [_COLUMNS] + [_row(one["name"], version) for one in listed for version in one["versions"]]
+    widths = [max(len(row[c]) for row in rows) for c in range(len(_COLUMNS))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def details(one: Model) -> str:
+    """A model's versions, one block each."""
+    blocks = []
+    for version in one["versions"]:
+        aliases = f" ({', '.join(version['aliases'])})" if version["aliases"] else ""
+        metrics = version["metrics"]
+        values = {key: _interval(metrics, key) for key in metrics if not key.endswith(("_low", "_high"))}
+        facts = {**version["lineage"], **values}
+        width = max(map(len, facts), default=0)
+        lines = [f"  {key.ljust(width)}  {value}" for key, value in facts.items()]
+        blocks.append("\n".join([f"{one['name']} version {version['version']}{aliases}", *lines]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _all_models(client: "MlflowClient") -> list[Any]:
+    found: list[Any] = []
+    token = None
+    while True:
+        page = client.search_registered_models(page_token=token, order_by=["name ASC"])
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _all_versions(client: "MlflowClient", name: str) -> list[Any]:
+    found: list[Any] = []
+    token = None
+    while True:
+        page = client.search_model_versions(f"name = '{name}'", page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda version: -int(version.version))
+
+
+def _model(client: "MlflowClient", registered: Any) -> Model:
+    aliases = {str(alias): int(version) for alias, version in registered.aliases.items()}
+    versions = [_version(client, entity, aliases) for entity in _all_versions(client, registered.name)]
+    return {"name": str(registered.name), "aliases": aliases, "versions": versions}
+
+
+def _version(client: "MlflowClient", entity: Any, aliases: dict[str, int]) -> dict[str, Any]:
+    number = int(entity.version)
+    metrics = client.get_run(entity.run_id).data.metrics if entity.run_id else {}
+    return {
+        "version": number,
+        "aliases": sorted(alias for alias, version in aliases.items() if version == number),
+        "lineage": dict(sorted(entity.tags.items())),
+        "metrics": dict(sorted(metrics.items())),
+        "run": entity.run_id,
+    }
+
+
+def _row(name: str, version: dict[str, Any]) -> tuple[str, ...]:
+    lineage, metrics = version["lineage"], version["metrics"]
+    value = _interval(metrics, SHOWN)
+    aliases = ", ".join(version["aliases"]) or "-"
+    payload = lineage.get("payload_digest", "-")[:12]
+    return (
+        name,
+        str(version["version"]),
+        aliases,
+        lineage.get("method", "-"),
+        lineage.get("seed", "-"),
+        value,
+        payload,
+    )
+
+
+def _interval(metrics: dict[str, float], name: str) -> str:
+    if name not in metrics:
+        return "-"
+    bounds = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
+    ends = "" if None in bounds else f" [{bounds[0]:.3f}, {bounds[1]:.3f}]"
+    return f"{metrics[name]:.3f}{ends}"

@@ -1,0 +1,194 @@
+"""The served model: MLflow runs this file beside a payload folder, in an environment that has no clinprompt.
+
+Everything that decides a prediction lies in the payload, and every file of it is checked against the payload's
+manifest before it is read; the payload's own decoding code is run under a module name made from its digest, so that two
+models in one process never share code.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import mlflow
+import numpy as np
+import open_clip
+import pandas as pd
+import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+BATCH = 32
+LONGEST_PATH = 4096  # longer texts are base64
+
+
+class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
+    """A frozen image tower with one tuned weight vector per class.
+
+    Takes a table with the column `image`: an encoded image's bytes, the same in base64, or a file's path. Gives
+    `label`, `probability` and one `p_<class>` column per class, row by row.
+    """
+
+    def load_context(self, context: Any) -> None:
+        """Check the payload's digests, then build the image tower and the head."""
+        folder = Path(context.artifacts["payload"])
+        digest = _verify(folder)
+        spec = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        self._classes: list[str] = spec["classes"]
+        self._intensity = spec["intensity"]
+        self._pixels = _load_module(folder / "pixels.py", f"clinprompt_payload_{digest[:32]}")
+        self._preprocessing = self._pixels.Preprocessing.from_dict(spec["preprocessing"])
+        self._head = load_file(folder / "head.safetensors")
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._tower = _image_tower(_backbone_folder(folder, spec["backbone"]), spec["backbone"]).to(self._device)
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Classify every row; ValueError names the first row that is not an image."""
+        frame = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame(model_input)
+        if "image" not in frame.columns:
+            raise ValueError(f"The input needs a column 'image'; it has {sorted(map(str, frame.columns))}.")
+        images = list(frame["image"])
+        batches = [self._features(images[start : start + BATCH], start) for start in range(0, len(images), BATCH)]
+        probabilities = self._probabilities(np.concatenate(batches) if batches else np.zeros((0, self._width)))
+        best = probabilities.argmax(axis=1)
+        columns: dict[str, Any] = {
+            "label": [self._classes[k] for k in best],
+            "probability": probabilities.max(axis=1, initial=0.0),
+        }
+        columns |= {f"p_{name}": probabilities[:, k] for k, name in enumerate(self._classes)}
+        return pd.DataFrame(columns, index=frame.index)
+
+    @property
+    def _width(self) -> int:
+        return int(self._head["weight"].shape[1])
+
+    def _features(self, images: list[Any], start: int) -> np.ndarray:
+        pixels = np.stack([self._read(image, start + k) for k, image in enumerate(images)])
+        with torch.inference_mode():
+            features = self._tower(torch.from_numpy(pixels).to(self._device))
+        return features.float().cpu().numpy()
+
+    def _read(self, image: Any, row: int) -> np.ndarray:
+        try:
+            return self._preprocessing.apply(self._pixels.decode(_bytes(image), self._intensity))
+        except (ValueError, OSError) as error:
+            raise ValueError(f"Row {row} of the input can't be read as an image: {error}") from None
+
+    def _probabilities(self, features: np.ndarray) -> np.ndarray:
+        v = features.astype(np.float64)
+        v /= np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12)
+        logits = self._head["scale"].item() * (v @ self._head["weight"].astype(np.float64).T)
+        if "bias" in self._head:
+            logits += self._head["bias"].astype(np.float64)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; the model was not copied completely.")
+    if _sha256(path) != expected:
+        raise ValueError(f"{path} was changed after the model was registered (its SHA-256 is not {expected}).")
+
+
+def _verify(folder: Path) -> str:
+    """Check that the payload holds exactly the manifest's files with their bytes; return the manifest's digest."""
+    manifest = folder / "manifest.json"
+    files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    extra = sorted(found - set(files) - {"manifest.json"})
+    if extra:
+        raise ValueError(f"{folder / extra[0]} is not in the payload's manifest.")
+    for name, digest in files.items():
+        _check(folder / name, digest)
+    return _sha256(manifest)
+
+
+def _load_module(path: Path, name: str) -> ModuleType:
+    """Run a Python file as the module `name`, which must not be that of another model.
+
+    From its source: a compiled copy could be that of other code, and writing one would change the payload.
+    """
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module  # dataclasses look their module up by its name
+    exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)  # noqa: S102 - verified above
+    return module
+
+
+def _backbone_folder(payload: Path, reference: dict[str, Any]) -> Path:
+    """The folder with the backbone's files: in the payload, below CLINPROMPT_BACKBONES, or from the hub."""
+    if reference["embedded"]:
+        return payload / "backbone"
+    local = os.environ.get("CLINPROMPT_BACKBONES")
+    folder = Path(local) / reference["name"] if local else None
+    if folder is None or not folder.is_dir():
+        if reference["hub"] is None:
+            raise ValueError(
+                f"The backbone {reference['name']!r} is not part of this model. Put its folder, named "
+                f"{reference['name']!r}, into a folder and set CLINPROMPT_BACKBONES to that one's path."
+            )
+        folder = _download(reference)
+    for name, digest in reference["files"].items():
+        _check(folder / name, digest)
+    return folder
+
+
+def _download(reference: dict[str, Any]) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    hub = reference["hub"]
+    paths = [hf_hub_download(hub["repo"], name, revision=hub["revision"]) for name in sorted(reference["files"])]
+    return Path(paths[0]).parent
+
+
+def _image_tower(folder: Path, reference: dict[str, Any]) -> torch.nn.Module:
+    """open_clip's image tower [B, 3, S, S] -> [B, e]. The text tower isn't needed: its stand-in is one token wide."""
+    config = json.loads((folder / reference["config"]).read_text(encoding="utf-8"))["model_cfg"]
+    model = open_clip.CLIP(
+        embed_dim=config["embed_dim"],
+        vision_cfg={**config["vision_cfg"], "timm_model_pretrained": False},
+        text_cfg={"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1},
+        quick_gelu=config.get("quick_gelu", False),
+    )
+    model.visual.load_state_dict(_visual_weights(folder / reference["weights"]))
+    return model.visual.eval().requires_grad_(False)
+
+
+def _visual_weights(path: Path) -> dict[str, torch.Tensor]:
+    prefix = "visual."
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - not a dict
+            return {name.removeprefix(prefix): file.get_tensor(name).float() for name in names}
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = state.get("state_dict", state)
+    state = {k.removeprefix("module."): v for k, v in state.items()}
+    return {k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)}
+
+
+def _bytes(image: Any) -> bytes:
+    """An image's encoded bytes from bytes, base64 or a file's path."""
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    if not isinstance(image, str):
+        raise ValueError(f"expected bytes, base64 text or a path, found {type(image).__name__}")
+    if len(image) < LONGEST_PATH and os.path.isfile(image):
+        return Path(image).read_bytes()
+    try:
+        return base64.b64decode(image, validate=True)
+    except binascii.Error:
+        raise ValueError("the text is neither base64 nor the path of a file") from None
+
+
+mlflow.models.set_model(PromptTunedClassifier())

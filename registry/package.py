@@ -1,0 +1,162 @@
+"""The payload: everything that decides a served prediction, as a folder of files with a manifest of their digests.
+
+Equal inputs give equal bytes, so that the payload's digest, the SHA-256 of `manifest.json`, is the model's identity.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import clinprompt
+from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
+from clinprompt.params import read_yaml
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+SCRIPT = Path(__file__).with_name("model_script.py")
+PIXELS = Path(clinprompt.__file__).parent / "data" / "pixels.py"
+EMBED_UP_TO = 64 * 2**20  # bytes; larger backbones are referenced by their digests
+CONFIG = "open_clip_config.json"
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Where on the Hugging Face hub a backbone lies."""
+
+    repo: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class BackboneFiles:
+    """A backbone in open_clip's folder format on this machine, and where others find it."""
+
+    name: str
+    digest: str
+    folder: Path
+    hub: Hub | None = None
+
+
+@dataclass(frozen=True)
+class Payload:
+    """File names with their content, which is bytes or a file to copy."""
+
+    files: dict[str, bytes | Path]
+
+    @property
+    def manifest(self) -> bytes:
+        """`manifest.json`: the SHA-256 of every other file."""
+        digests = {n: sha256_bytes(c) if isinstance(c, bytes) else sha256_file(c) for n, c in self.files.items()}
+        return to_json({"format": FORMAT, "files": digests}).encode()
+
+    def write(self, folder: Path) -> str:
+        """Write the files and the manifest below a new folder; return the payload's digest."""
+        for name, content in self.files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, bytes):
+                path.write_bytes(content)
+            else:
+                shutil.copyfile(content, path)
+        # From the written files: what is registered is what was hashed, even if a source changed meanwhile.
+        manifest = Payload({name: folder / name for name in self.files}).manifest
+        (folder / MANIFEST).write_bytes(manifest)
+        return sha256_bytes(manifest)
+
+
+def payload_of(model: Path, descriptions: Path, backbone: BackboneFiles) -> Payload:
+    """The payload of a tuned model.
+
+    Args:
+        model: a folder that `tune` wrote (prompts, head, model.yaml).
+        descriptions: the knowledge table; its accepted rows go along.
+        backbone: the one that the model was tuned on; its digest must be the model's.
+
+    Raises:
+        InputMissing: a file isn't there, or the method exports no head.
+        InputCorrupt: the backbone isn't the one of model.yaml.
+    """
+    spec = read_yaml(model / "model.yaml")
+    if backbone.digest != spec["backbone"]["digest"]:
+        raise InputCorrupt(
+            f"{model / 'model.yaml'} was tuned on the backbone {spec['backbone']['name']} with digest "
+            f"{spec['backbone']['digest'][:12]}…, but {backbone.folder} has {backbone.digest[:12]}…. Run `dvc repro`."
+        )
+    tuned = {name: model / name for name in ("head.safetensors", "prompts.safetensors")}
+    for path in tuned.values():
+        if not path.is_file():
+            raise InputMissing(f"{path} does not exist; run the tune stage again (dvc repro).")
+    reference, embedded = _backbone(backbone)
+    return Payload(
+        {
+            **tuned,
+            **{f"backbone/{name}": path for name, path in embedded.items()},
+            "descriptions.json": to_json(accepted_descriptions(descriptions)).encode(),
+            "model.json": to_json(_model(spec, reference)).encode(),
+            "model_script.py": SCRIPT,
+            "pixels.py": PIXELS,
+        }
+    )
+
+
+def accepted_descriptions(table: Path) -> list[dict[str, str]]:
+    """The accepted descriptions, sorted by class, aspect and text."""
+    import pandas as pd
+
+    frame = pd.read_parquet(table)
+    keys = ["class", "aspect", "text"]
+    rows = frame.loc[frame["accepted"].astype(bool), keys].sort_values(keys)
+    return [{str(k): str(v) for k, v in row.items()} for row in rows.to_dict("records")]
+
+
+def verify_payload(folder: Path, digest: str) -> dict[str, Any]:
+    """Check a payload folder against its digest; return its `model.json`.
+
+    Raises:
+        InputMissing: the manifest or a file of it is missing.
+        InputCorrupt: the manifest is not the one with this digest, a file's bytes differ, or a file is too many.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputMissing(f"{path} does not exist; the model was not copied completely.")
+    if sha256_file(path) != digest:
+        raise InputCorrupt(f"{path} does not have the digest {digest} that the registry records: don't use this model.")
+    files = read_json(path)["files"]
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()} - {MANIFEST}
+    for name in sorted(found ^ set(files)):
+        if name in found:
+            raise InputCorrupt(f"{folder / name} is not in the payload's manifest: don't use this model.")
+        raise InputMissing(f"{folder / name} does not exist; the model was not copied completely.")
+    for name, expected in files.items():
+        if sha256_file(folder / name) != expected:
+            raise InputCorrupt(f"{folder / name} was changed after registration: don't use this model.")
+    spec: dict[str, Any] = read_json(folder / "model.json")
+    return spec
+
+
+def _model(spec: dict[str, Any], backbone: dict[str, Any]) -> dict[str, Any]:
+    kept = ("dataset", "method", "config", "seed", "classes", "class_names", "preprocessing", "intensity")
+    return {"format": FORMAT, "backbone": backbone, **{key: spec[key] for key in kept}}
+
+
+def _backbone(backbone: BackboneFiles) -> tuple[dict[str, Any], dict[str, Path]]:
+    """The reference for model.json and the files to embed, by name."""
+    folder = backbone.folder
+    weights = next((name for name in WEIGHTS if (folder / name).is_file()), None)
+    if weights is None or not (folder / CONFIG).is_file():
+        raise InputMissing(f"{folder} must hold {CONFIG} and one of {', '.join(WEIGHTS)}.")
+    needed = {name: folder / name for name in (CONFIG, weights)}
+    embed = sum(path.stat().st_size for path in needed.values()) <= EMBED_UP_TO
+    reference = {
+        "name": backbone.name,
+        "digest": backbone.digest,
+        "embedded": embed,
+        "config": CONFIG,
+        "weights": weights,
+        "files": {name: sha256_file(path) for name, path in needed.items()},
+        "hub": {"repo": backbone.hub.repo, "revision": backbone.hub.revision} if backbone.hub else None,
+    }
+    return reference, needed if embed else {}

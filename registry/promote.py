@@ -1,0 +1,177 @@
+"""Promotion: bring the registry to the state that a decision asks for, from wherever an earlier attempt stopped.
+
+Every step first looks whether it is done. The order makes setting the alias `champion` the commit point: before it,
+consumers see the old champion; after it, the new one, whole and tried out.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
+from clinprompt.files import sha256_bytes, sha256_file, to_json
+from clinprompt.params import Registry
+from registry import tracking
+from registry.consumer import Champion
+from registry.package import PIXELS, SCRIPT, BackboneFiles
+from registry.versions import CHAMPION, PREVIOUS, Version, by_alias, find_or_create
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@dataclass(frozen=True)
+class Release:
+    """What a decision and its files say about the model to promote.
+
+    Attributes:
+        names: of the experiment and the registered models, with the dataset's name filled in.
+        model: the tuned model's folder.
+        backbone: finds the backbone's files; called only when there is something to register.
+        sample: images that the registered model must be able to classify before it becomes the champion.
+    """
+
+    dataset: str
+    names: Registry
+    decision: Path
+    verdict: dict[str, Any]
+    card: Path
+    model: Path
+    descriptions: Path
+    manifest: Path
+    metrics: Path
+    report: Path
+    backbone: Callable[[], BackboneFiles]
+    sample: Callable[[], Sequence[bytes]]
+
+    @property
+    def inputs_digest(self) -> str:
+        """Of all that the payload is made from. Cheap: the backbone counts by the digest in model.yaml."""
+        parts = {
+            "model": self.verdict["chosen"]["model_digest"],
+            **{path.name: sha256_file(path) for path in (self.descriptions, SCRIPT, PIXELS)},
+        }
+        return sha256_bytes(to_json(parts).encode())
+
+
+def promote(release: Release) -> dict[str, Any]:
+    """Make the decision's choice the champion and return the receipt; nothing is touched when it is already.
+
+    Raises:
+        DataRejected: the champion is no longer the one that the decision was made against.
+        InputCorrupt: what was registered doesn't load, or has other digests.
+        ServiceDown: the MLflow server does not answer.
+    """
+    if release.verdict["verdict"] != "accepted":
+        return rejected(release)
+    with tracking.promotion_lock():
+        name = release.names.production_model
+        current = by_alias(name, CHAMPION)
+        if current is None or current.tags.get("inputs_digest") != release.inputs_digest:
+            _check_not_stale(release.verdict, current)
+            current = _replace(release, current)
+        return _receipt(release, current, by_alias(name, PREVIOUS))
+
+
+def _replace(release: Release, current: Version | None) -> Version:
+    """Register the release, try it out, and make it the champion."""
+    client = tracking.connect()
+    new = _register(client, release)
+    _verify(Champion(new), release.sample())
+    _set_aliases(client, current, new)
+    found = by_alias(new.name, CHAMPION)
+    if found is None or found.number != new.number:
+        raise DataRejected(f"Another promotion of {new.name!r} went on at the same time; run `dvc repro` again.")
+    return found
+
+
+def rejected(release: Release) -> dict[str, Any]:
+    """The receipt of a rejection: the registry stays as it is."""
+    return {
+        "format": 1,
+        "dataset": release.dataset,
+        "verdict": "rejected",
+        "action": "rejected",
+        "reasons": release.verdict["reasons"],
+        "model": release.names.production_model,
+        "version": None,
+    }
+
+
+def _receipt(release: Release, current: Version, previous: Version | None) -> dict[str, Any]:
+    judged = release.verdict["champion"]
+    unchanged = judged is not None and str(judged["version"]) == str(current.number)
+    return {
+        "format": 1,
+        "dataset": release.dataset,
+        "verdict": "accepted",
+        "action": "unchanged" if unchanged else "promoted",
+        "model": current.name,
+        "version": current.number,
+        "aliases": {CHAMPION: current.number, PREVIOUS: previous.number if previous else None},
+        "candidate": {"model": current.tag("candidate_model"), "version": int(current.tag("candidate_version"))},
+        "model_digest": current.tag("model_digest"),
+        "payload_digest": current.tag("payload_digest"),
+    }
+
+
+def _check_not_stale(verdict: dict[str, Any], current: Version | None) -> None:
+    """The champion must be the one that the decision was made against, or the chosen model in another payload."""
+    judged = verdict["champion"]
+    if current is None:
+        fresh = judged is None
+    elif current.tag("model_digest") == verdict["chosen"]["model_digest"]:
+        fresh = True
+    else:
+        fresh = judged is not None and str(judged["version"]) == str(current.number)
+        fresh = fresh and judged["model_digest"] == current.tag("model_digest")
+    if not fresh:
+        then = f"version {judged['version']}" if judged else "no champion"
+        now = f"version {current.number}" if current else "none"
+        raise DataRejected(
+            f"The decision is stale: it was made against {then}, and the champion is now {now}. Run `dvc repro` again, "
+            "so that the gate compares with the champion of today."
+        )
+
+
+def _register(client: "MlflowClient", release: Release) -> Version:
+    """The production version of the release: run, logged model, candidate version and production version."""
+    from registry.run import log_release
+
+    with tempfile.TemporaryDirectory(prefix="clinprompt-payload-") as scratch:
+        logged = log_release(client, release, Path(scratch))
+    tags = logged.facts
+    candidate = find_or_create(client, release.names.candidate_model, logged.uri, logged.run_id, tags)
+    tags = tags | {"candidate_model": candidate.name, "candidate_version": str(candidate.number)}
+    source = f"models:/{candidate.name}/{candidate.number}"
+    return find_or_create(client, release.names.production_model, source, logged.run_id, tags)
+
+
+def _verify(registered: Champion, sample: Sequence[bytes]) -> None:
+    """Load the registered version as a consumer does, and classify its input example and the sample."""
+    import pandas as pd
+
+    example: Any = registered.model.input_example
+    if example is None:
+        raise InputMissing(f"Version {registered.version} of {registered.name!r} has no input example.")
+    columns = [f"p_{name}" for name in registered.classes]
+    for images in (list(example["image"]), list(sample)):
+        table: Any = registered.model.predict(pd.DataFrame({"image": images}))
+        values = table[columns].to_numpy(dtype=np.float64)
+        sound = np.isfinite(values).all() and np.allclose(values.sum(axis=1), 1, atol=1e-6) and len(values)
+        if not sound:
+            raise InputCorrupt(
+                f"Version {registered.version} of {registered.name!r} does not predict probabilities; it was not "
+                "made the champion. Train it again."
+            )
+
+
+def _set_aliases(client: "MlflowClient", current: Version | None, new: Version) -> None:
+    with tracking.speaking():
+        if current is not None and current.number != new.number:
+            client.set_registered_model_alias(new.name, PREVIOUS, str(current.number))
+        client.set_registered_model_alias(new.name, CHAMPION, str(new.number))

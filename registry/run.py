@@ -1,0 +1,156 @@
+"""The MLflow run of a promotion: params, metrics, dataset, report, decision, and the model itself."""
+
+import base64
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clinprompt.data.card import load_card
+from clinprompt.files import read_json, sha256_file, to_json
+from clinprompt.params import read_yaml
+from registry import record, tracking
+from registry.package import payload_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from registry.promote import Release
+
+MODEL_NAME = "classifier"
+EXAMPLE_SIDE = 8  # pixels of the input example
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A logged model that is not registered yet, with the facts for its tags."""
+
+    uri: str
+    run_id: str
+    facts: dict[str, str]
+
+
+def log_release(client: "MlflowClient", release: "Release", scratch: Path) -> Logged:
+    """Package the release and log it, unless a finished run holds the same payload."""
+    spec = read_yaml(release.model / "model.yaml")
+    payload = scratch / "payload"
+    payload_digest = payload_of(release.model, release.descriptions, release.backbone()).write(payload)
+    facts = _facts(release, spec, payload_digest)
+    with tracking.speaking():
+        experiment = tracking.experiment_id(client, release.names.experiment)
+        found = client.search_runs([experiment], f"tags.payload_digest = '{payload_digest}'")
+        for run in found:
+            if run.info.status == "FINISHED":
+                return Logged(run.data.tags["model_uri"], run.info.run_id, facts)
+        for run in found:
+            client.set_terminated(run.info.run_id, "KILLED")  # an earlier attempt stopped here
+        uri, run_id = _log(client, release, facts, payload, experiment)
+    return Logged(uri, run_id, facts)
+
+
+def _facts(release: "Release", spec: dict[str, Any], payload_digest: str) -> dict[str, str]:
+    digests = {
+        "payload_digest": payload_digest,
+        "inputs_digest": release.inputs_digest,
+        "manifest_digest": sha256_file(release.manifest),
+        "knowledge_digest": sha256_file(release.descriptions),
+        "card_digest": sha256_file(release.card),
+        "decision_digest": sha256_file(release.decision),
+    }
+    params = {"method": spec["config"], "gate": release.verdict["params"]}
+    return record.lineage(spec, release.verdict, digests, params)
+
+
+def _log(
+    client: "MlflowClient",
+    release: "Release",
+    facts: dict[str, str],
+    payload: Path,
+    experiment: str,
+) -> tuple[str, str]:
+    import mlflow
+
+    spec, metrics = read_yaml(release.model / "model.yaml"), read_json(release.metrics)
+    beside = _write_record(release, spec, metrics, facts, payload.with_name("record"))
+    name = f"{release.dataset} {spec['method']}-{spec['seed']}"
+    with mlflow.start_run(experiment_id=experiment, run_name=name, tags=facts) as run:
+        run_id = str(run.info.run_id)
+        mlflow.log_params(_params(spec))
+        mlflow.log_metrics(_flat_metrics(metrics))
+        client.log_inputs(run_id, [_dataset(release, facts)])
+        for path in (release.report, release.decision):
+            mlflow.log_artifact(str(path))
+        info = mlflow.pyfunc.log_model(
+            name=MODEL_NAME,
+            python_model=str(payload / "model_script.py"),
+            artifacts={"payload": str(payload), "record": str(beside)},
+            signature=_signature(spec["classes"]),
+            input_example=_example(),
+            pip_requirements=record.requirements(),
+        )
+        mlflow.set_tag("model_uri", info.model_uri)
+    return str(info.model_uri), run_id
+
+
+def _write_record(
+    release: "Release", spec: dict[str, Any], metrics: dict[str, Any], facts: dict[str, str], folder: Path
+) -> Path:
+    folder.mkdir()
+    shutil.copyfile(release.report, folder / "report.html")
+    shutil.copyfile(release.decision, folder / "decision.json")
+    (folder / "lineage.json").write_text(to_json(facts), encoding="utf-8")
+    card = record.model_card(load_card(release.card), spec, metrics, facts)
+    (folder / "model_card.md").write_text(card, encoding="utf-8")
+    return folder
+
+
+def _params(spec: dict[str, Any]) -> dict[str, Any]:
+    chosen = {"dataset": spec["dataset"], "method": spec["method"], "seed": spec["seed"]}
+    return {**chosen, "backbone": spec["backbone"]["name"], **spec["config"]}
+
+
+def _flat_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+    """Names as "test_auroc", "test_auroc_low", "test_auroc_high"; undefined ones are left out."""
+    flat = {}
+    for split in ("val", "test"):
+        for name, estimate in metrics[split].items():
+            for key, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
+                if estimate.get(key) is not None:
+                    flat[f"{split}_{name}{suffix}"] = float(estimate[key])
+    return flat
+
+
+def _dataset(release: "Release", facts: dict[str, str]) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    digest = facts["manifest_digest"]
+    source = json.dumps({"manifest_sha256": digest, "card_sha256": facts["card_digest"]}, sort_keys=True)
+    # MLflow keeps 36 characters of a digest; the whole one is in the source.
+    dataset = Dataset(name=release.dataset, digest=digest[:32], source_type="clinprompt", source=source)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+
+
+def _signature(classes: list[str]) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import AnyType
+
+    outputs = [ColSpec(DataType.string, "label"), ColSpec(DataType.double, "probability")]
+    outputs += [ColSpec(DataType.double, f"p_{name}") for name in classes]
+    return ModelSignature(inputs=Schema([ColSpec(AnyType(), "image")]), outputs=Schema(outputs))
+
+
+def _example() -> Any:
+    """A table with one small grey ramp, a PNG in base64."""
+    import io
+
+    import pandas as pd
+    from PIL import Image
+
+    ramp = np.linspace(0, 255, EXAMPLE_SIDE * EXAMPLE_SIDE).astype(np.uint8).reshape(EXAMPLE_SIDE, EXAMPLE_SIDE)
+    png = io.BytesIO()
+    Image.fromarray(ramp).save(png, "PNG")
+    return pd.DataFrame({"image": [base64.b64encode(png.getvalue()).decode()]})

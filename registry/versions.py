@@ -1,0 +1,108 @@
+"""Versions of registered models: look up by alias or payload digest, create when absent."""
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clinprompt.errors import InputCorrupt
+from registry import tracking
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHAMPION = "champion"
+PREVIOUS = "previous"
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model; the model has no such alias
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of the registered model `name`, with its tags."""
+
+    name: str
+    number: int
+    tags: dict[str, str]
+
+    def tag(self, key: str) -> str:
+        """A lineage tag.
+
+        Raises:
+            InputCorrupt: it isn't there, so that the version was not made by `promote`.
+        """
+        if key not in self.tags:
+            raise InputCorrupt(
+                f"Version {self.number} of the registered model {self.name!r} has no tag {key!r}: it was not made by "
+                "this pipeline. Take its aliases away and run again."
+            )
+        return self.tags[key]
+
+
+def by_alias(name: str, alias: str) -> Version | None:
+    """The version that carries the alias, or None.
+
+    A local store is read without MLflow, whose import alone takes longer than all else that an unchanged run does.
+
+    Raises:
+        ServiceDown: the MLflow server does not answer.
+    """
+    store = tracking.local_store()
+    if store is None:
+        return _by_alias(tracking.connect(), name, alias)
+    if not store.exists():
+        return None
+    try:
+        return _glance(store, name, alias)
+    except sqlite3.OperationalError:  # locked, or the tables of another release of MLflow: let it have its way
+        return _by_alias(tracking.connect(), name, alias)
+
+
+def by_payload(client: "MlflowClient", name: str, payload_digest: str) -> Version | None:
+    """The first version of `name` with this payload, or None."""
+    with tracking.speaking():
+        found = client.search_model_versions(f"name = '{name}' and tags.payload_digest = '{payload_digest}'")
+    return min(map(_version, found), key=lambda version: version.number, default=None)
+
+
+def find_or_create(client: "MlflowClient", name: str, source: str, run_id: str, tags: dict[str, str]) -> Version:
+    """The version of `name` that holds the payload of `tags`; made from `source` when there is none."""
+    from mlflow.exceptions import MlflowException
+
+    found = by_payload(client, name, tags["payload_digest"])
+    if found is not None:
+        return found
+    with tracking.speaking():
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        return _version(client.create_model_version(name, source, run_id=run_id, tags=tags))
+
+
+def _by_alias(client: "MlflowClient", name: str, alias: str) -> Version | None:
+    from mlflow.exceptions import MlflowException
+
+    with tracking.speaking():
+        try:
+            return _version(client.get_model_version_by_alias(name, alias))
+        except MlflowException as error:
+            if error.error_code in _ABSENT:
+                return None
+            raise
+
+
+def _glance(store: Path, name: str, alias: str) -> Version | None:
+    where = "workspace = 'default' AND name = ?"
+    with closing(sqlite3.connect(f"{store.resolve().as_uri()}?mode=ro", uri=True)) as database:
+        query = f"SELECT version FROM registered_model_aliases WHERE {where} AND alias = ?"  # noqa: S608
+        row = database.execute(query, (name, alias)).fetchone()
+        if row is None:
+            return None
+        query = f"SELECT key, value FROM model_version_tags WHERE {where} AND version = ?"  # noqa: S608
+        return Version(name, int(row[0]), dict(database.execute(query, (name, row[0])).fetchall()))
+
+
+def _version(entity: Any) -> Version:
+    return Version(str(entity.name), int(entity.version), {str(k): str(v) for k, v in entity.tags.items()})

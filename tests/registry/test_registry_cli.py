@@ -1,0 +1,73 @@
+"""`python -m registry`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fabricate import CLASSES, Run
+
+from registry.__main__ import main
+
+
+@pytest.fixture
+def run(promoted: Run, fresh_copy: Callable[[Run], Run]) -> Run:
+    """A project whose first model is in production."""
+    return fresh_copy(promoted)
+
+
+def test_list_and_show_give_aliases_digests_and_metrics(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    receipt = json.loads(run.receipt.read_text())
+    assert main(["list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["models"]
+    assert [one["name"] for one in listed] == ["tiny", "tiny-candidate"]
+    assert main(["show", "tiny", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == listed[0]
+    version = shown["versions"][0]
+    assert (version["version"], version["aliases"]) == (1, ["champion"])
+    assert version["lineage"]["payload_digest"] == receipt["payload_digest"]
+    assert {"test_balanced_accuracy", "test_balanced_accuracy_low", "val_auroc"} <= set(version["metrics"])
+
+
+def test_people_get_an_aligned_table(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    header, first, second = capsys.readouterr().out.splitlines()
+    for column, value in (("VERSION", "1"), ("ALIASES", "champion"), ("METHOD", "coop")):
+        assert first[header.index(column) :].startswith(value)
+    assert second.startswith("tiny-candidate")
+    assert main(["show", "tiny"]) == 0
+    assert "tiny version 1 (champion)" in capsys.readouterr().out
+
+
+def test_load_classifies_an_image(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = tmp_path / "image.png"
+    image.write_bytes(run.images(1)[0])
+    assert main(["load", "tiny", "--image", str(image), "--json"]) == 0
+    loaded = json.loads(capsys.readouterr().out)
+    assert list(loaded["prediction"]) == list(CLASSES)
+    assert sum(loaded["prediction"].values()) == pytest.approx(1)
+    assert main(["load", "tiny"]) == 0
+    assert "every digest is right" in capsys.readouterr().out
+    image.write_bytes(b"no image")
+    assert main(["load", "tiny", "--image", str(image)]) == 64
+    assert "not a PNG, JPEG or TIFF image" in capsys.readouterr().err
+
+
+def test_errors_are_one_sentence_with_the_shared_exit_codes(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "other"]) == 66
+    assert "There is no registered model 'other'" in capsys.readouterr().err
+    assert main(["load", "other"]) == 66
+    assert main(["load", "tiny", "--image", "absent.png"]) == 66
+    assert main(["delete"]) == 64
+
+
+def test_an_empty_registry_is_not_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert main(["list"]) == 0
+    assert "Nothing is registered yet" in capsys.readouterr().out
+    assert main(["list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"models": []}

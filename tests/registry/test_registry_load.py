@@ -1,0 +1,326 @@
+"""Serving: what was evaluated is what is served, anywhere, and nothing else is."""
+
+import base64
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fabricate import CLASSES, Run, promote
+from safetensors.torch import save_file
+
+import registry
+from clinprompt.backbones import load_backbone
+from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.files import sha256_file
+from registry import package, tracking
+from registry.consumer import Champion
+
+PROBABILITIES = [f"p_{name}" for name in CLASSES]
+
+
+@pytest.fixture
+def run(promoted: Run, fresh_copy: Callable[[Run], Run]) -> Run:
+    """A project whose first model is in production."""
+    return fresh_copy(promoted)
+
+
+def champion(name: str = "tiny") -> Champion:
+    """The champion, which exists."""
+    found = registry.champion(name)
+    assert found is not None
+    return found
+
+
+def stored_model(run: Run) -> Path:
+    """The MLflow model's folder in the artifact store."""
+    return next(run.root.glob("mlartifacts/models/*/artifacts"))
+
+
+def test_served_probabilities_are_the_evaluated_ones(run: Run) -> None:
+    table = pd.read_parquet(run.folder / "evaluate" / "coop-1" / "predictions.parquet")
+    expected = table[table["split"] == "test"][PROBABILITIES].to_numpy()
+    np.testing.assert_allclose(champion().predict(run.images()), expected, atol=1e-5)
+
+
+def test_there_is_no_champion_before_the_first_promotion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert registry.champion("tiny") is None
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputMissing, match="No version of 'tiny' carries the alias 'champion'"):
+        registry.load("tiny")
+
+
+def test_a_quick_look_into_the_local_store_agrees_with_mlflow(run: Run) -> None:
+    entity = tracking.connect().get_model_version_by_alias("tiny", "champion")
+    from registry.versions import by_alias
+
+    quick = by_alias("tiny", "champion")
+    assert quick is not None
+    assert (quick.name, quick.number, quick.tags) == (entity.name, int(entity.version), entity.tags)
+    assert by_alias("tiny", "previous") is None
+    assert by_alias("other", "champion") is None
+
+
+CONSUMER = """
+import base64, json, sys
+import mlflow, pandas as pd
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/tiny@champion")
+path = sys.argv[2]
+data = open(path, "rb").read()
+forms = [data, base64.b64encode(data).decode(), path]
+tables = [model.predict(pd.DataFrame({"image": [form]})) for form in forms]
+tables.append(model.predict([{"image": path}]))
+assert not {"clinprompt", "registry", "components"} & set(sys.modules), "the repository was imported"
+print(json.dumps([table.to_dict("records")[0] for table in tables]))
+"""
+
+
+def test_it_loads_without_this_repository_and_without_pickle(run: Run, tmp_path: Path) -> None:
+    rows = pd.read_parquet(run.folder / "evaluate" / "coop-1" / "predictions.parquet")
+    row = rows[rows["split"] == "test"].iloc[0]
+    image = run.folder / "ingest" / "images" / row["id"][:2] / f"{row['id']}.png"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    env["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    command = [sys.executable, "-I", "-c", CONSUMER, f"sqlite:///{run.root}/mlflow.db", str(image)]
+    done = subprocess.run(command, cwd=elsewhere, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    records = json.loads(done.stdout.splitlines()[-1])
+    assert len(records) == 4
+    for record in records:
+        assert record == records[0]
+        assert record["label"] == row["predicted"]
+        assert record["probability"] == pytest.approx(row[PROBABILITIES].max(), abs=1e-5)
+
+
+INVERSION = """
+
+_plain = Preprocessing.apply
+Preprocessing.apply = lambda self, image: -_plain(self, image)
+"""
+
+
+def test_two_models_in_one_process_keep_their_own_code(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    images = run.images()
+    first = champion()
+    expected = first.predict(images)
+    inverted = tmp_path / "pixels.py"
+    inverted.write_text(package.PIXELS.read_text() + INVERSION)
+    monkeypatch.setattr("registry.package.PIXELS", inverted)
+    monkeypatch.setattr("registry.promote.PIXELS", inverted)
+    assert promote(run) == 0
+    second = champion()
+    assert second.version == 2
+    assert np.abs(second.predict(images) - expected).max() > 0.01
+    np.testing.assert_array_equal(first.predict(images), expected)
+    np.testing.assert_array_equal(champion().predict(images), second.predict(images))
+
+
+TAMPERINGS: dict[str, tuple[str, str]] = {
+    "a changed weight": ("artifacts/payload/head.safetensors", "was changed after registration"),
+    "changed decoding": ("artifacts/payload/pixels.py", "was changed after registration"),
+    "a changed manifest": ("artifacts/payload/manifest.json", "does not have the digest"),
+    "another script": ("model_script.py", "was changed after registration"),
+    "a file too many": ("artifacts/payload/sitecustomize.py", "is not in the payload's manifest"),
+}
+
+
+@pytest.mark.parametrize("what", sorted(TAMPERINGS))
+def test_a_tampered_model_is_refused_before_any_of_it_runs(run: Run, what: str) -> None:
+    name, message = TAMPERINGS[what]
+    path = stored_model(run) / name
+    with path.open("ab") as file:
+        file.write(b"\nraise SystemExit('this ran')\n")
+    with pytest.raises(InputCorrupt, match=message):
+        registry.load("tiny")
+
+
+@pytest.mark.parametrize(("key", "value"), [("loader_module", "evil"), ("model_code_path", "evil.py"), ("code", "x")])
+def test_a_model_file_that_would_run_other_code_is_refused(run: Run, key: str, value: str) -> None:
+    import yaml
+
+    path = stored_model(run) / "MLmodel"
+    content = yaml.safe_load(path.read_text())
+    content["flavors"]["python_function"][key] = value
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputCorrupt, match="does not load the registered script"):
+        registry.load("tiny")
+
+
+def test_plain_mlflow_refuses_a_tampered_payload_too(run: Run) -> None:
+    import mlflow
+
+    with (stored_model(run) / "artifacts" / "payload" / "head.safetensors").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(ValueError, match="was changed after the model was registered"):
+        mlflow.pyfunc.load_model(str(stored_model(run)))
+
+
+def test_compiled_code_beside_the_script_is_never_run(run: Run, tmp_path: Path) -> None:
+    import py_compile
+
+    source = tmp_path / "evil.py"
+    source.write_text("raise SystemExit('this ran')")
+    target = importlib.util.cache_from_source(str(stored_model(run) / "model_script.py"))
+    py_compile.compile(str(source), target, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    assert registry.load("tiny") is not None
+
+
+def test_loading_leaves_the_stored_payload_as_it_is(run: Run) -> None:
+    import mlflow
+
+    payload = stored_model(run) / "artifacts" / "payload"
+    before = {path: path.read_bytes() for path in payload.rglob("*") if path.is_file()}
+    mlflow.pyfunc.load_model(str(stored_model(run)))
+    assert {path: path.read_bytes() for path in payload.rglob("*") if path.is_file()} == before
+
+
+def test_a_missing_file_is_named(run: Run) -> None:
+    (stored_model(run) / "artifacts" / "payload" / "prompts.safetensors").unlink()
+    with pytest.raises(InputMissing, match=r"prompts\.safetensors does not exist"):
+        registry.load("tiny")
+
+
+def test_a_row_that_is_no_image_is_named(run: Run) -> None:
+    model = registry.load("tiny")
+    good = base64.b64encode(run.images(1)[0]).decode()
+    for bad in (b"", "no/such/file.png", "AAAA", 3.5):
+        with pytest.raises(ValueError, match="Row 1 of the input can't be read as an image"):
+            model.predict(pd.DataFrame({"image": [good, bad]}))
+
+
+def test_a_batch_is_classified_row_by_row_and_keeps_the_index(run: Run) -> None:
+    model = registry.load("tiny")
+    images = run.images(3)
+    frame = pd.DataFrame({"image": images * 15}, index=range(100, 145))  # more than one batch
+    table: Any = model.predict(frame)
+    assert list(table.columns) == ["label", "probability", *PROBABILITIES]
+    assert list(table.index) == list(frame.index)
+    np.testing.assert_allclose(table[PROBABILITIES].to_numpy()[:3], champion().predict(images), atol=1e-6)
+    np.testing.assert_allclose(table[PROBABILITIES].to_numpy()[42:], table[PROBABILITIES].to_numpy()[:3], atol=1e-6)
+
+
+def test_requirements_are_pinned_and_the_example_is_small(run: Run) -> None:
+    lines = (stored_model(run) / "requirements.txt").read_text().split()
+    assert {"mlflow", "torch", "open_clip_torch", "safetensors", "numpy"} <= {line.split("==")[0] for line in lines}
+    assert all("==" in line and "+" not in line for line in lines)
+    assert len((stored_model(run) / "input_example.json").read_text()) < 1000
+
+
+def test_a_moved_project_folder_keeps_its_registry(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = run.images(2)
+    expected = champion().predict(images)
+    moved = tmp_path / "moved"
+    run.root.rename(moved)
+    monkeypatch.chdir(moved)
+    np.testing.assert_array_equal(champion().predict(images), expected)
+    assert tracking.connect().get_experiment_by_name("clinprompt").artifact_location == (moved / "mlartifacts").as_uri()
+
+
+def test_the_payload_is_the_same_bytes_every_time(finished: Run, tmp_path: Path) -> None:
+    backbone = load_backbone("tiny-clip", finished.root / "backbone")
+    files = package.BackboneFiles("tiny-clip", backbone.digest, backbone.folder)
+    model, descriptions = finished.folder / "tune" / "coop-1", finished.folder / "describe" / "descriptions.parquet"
+    first, second = (
+        package.payload_of(model, descriptions, files).write(tmp_path / name) for name in ("first", "second")
+    )
+    assert first == second == sha256_file(tmp_path / "first" / "manifest.json")
+    accepted = json.loads((tmp_path / "first" / "descriptions.json").read_text())
+    assert [row["class"] for row in accepted] == sorted(CLASSES)
+    assert not any("script" in row["text"] for row in accepted)
+
+
+def test_a_backbone_other_than_the_tuned_one_is_refused(finished: Run, tmp_path: Path) -> None:
+    files = package.BackboneFiles("tiny-clip", "0" * 64, finished.root / "backbone")
+    model, descriptions = finished.folder / "tune" / "coop-1", finished.folder / "describe" / "descriptions.parquet"
+    with pytest.raises(InputCorrupt, match="was tuned on the backbone tiny-clip"):
+        package.payload_of(model, descriptions, files)
+
+
+@pytest.fixture
+def referenced(finished: Run, fresh_copy: Callable[[Run], Run], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A promoted model whose backbone was too large to go along."""
+    run = fresh_copy(finished)
+    (run.root / "backbone").rename(run.root / "tiny-clip")
+    params = (run.root / "params.yaml").read_text().replace(str(run.root / "backbone"), str(run.root / "tiny-clip"))
+    (run.root / "params.yaml").write_text(params)
+    monkeypatch.setattr("registry.package.EMBED_UP_TO", 0)
+    monkeypatch.setenv("CLINPROMPT_BACKBONES", str(run.root))
+    assert promote(run) == 0
+    return run
+
+
+def test_a_large_backbone_is_found_by_name_and_checked(referenced: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = champion()
+    assert not (found.folder / "backbone").exists()
+    table = pd.read_parquet(referenced.folder / "evaluate" / "coop-1" / "predictions.parquet")
+    expected = table[table["split"] == "test"][PROBABILITIES].to_numpy()
+    np.testing.assert_allclose(found.predict(referenced.images()), expected, atol=1e-5)
+    monkeypatch.delenv("CLINPROMPT_BACKBONES")
+    with pytest.raises(ValueError, match="set CLINPROMPT_BACKBONES"):
+        registry.load("tiny")
+
+
+def test_a_large_backbone_with_other_weights_is_refused(referenced: Run) -> None:
+    with (referenced.root / "tiny-clip" / "open_clip_model.safetensors").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(ValueError, match="was changed after the model was registered"):
+        registry.load("tiny")
+
+
+def script() -> ModuleType:
+    """The served script as a module."""
+    spec = importlib.util.spec_from_file_location("served_script", package.SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("weights", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_the_image_tower_of_a_biomedclip_shaped_folder_is_loaded_without_its_text_tower(
+    tmp_path: Path, weights: str
+) -> None:
+    from open_clip import CustomTextCLIP
+
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {
+            "timm_model_name": "vit_tiny_patch16_224",
+            "timm_model_pretrained": False,
+            "timm_pool": "",
+            "timm_proj": "linear",
+            "image_size": 224,
+        },
+        "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1},
+    }
+    model = CustomTextCLIP(**config).eval()
+    # The text tower that the folder names can't be had here: loading it would fail.
+    config["text_cfg"] = {"hf_model_name": "no-such/text-model", "hf_tokenizer_name": "no-such/text-model"}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    if weights.endswith(".bin"):
+        torch.save(state, tmp_path / weights)
+    else:
+        save_file(state, tmp_path / weights)
+    reference = {"config": "open_clip_config.json", "weights": weights}
+    tower = script()._image_tower(tmp_path, reference)
+    pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(tower(pixels), model.encode_image(pixels))

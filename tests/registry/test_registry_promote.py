@@ -1,0 +1,210 @@
+"""Promotion: one end state, whatever happened before."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fabricate import Run, promote
+
+import registry
+from registry import listing
+from registry.tracking import connect
+
+
+def state() -> dict[str, Any]:
+    """The registered models: how many versions, which payloads, which aliases."""
+    return {
+        one["name"]: ([v["lineage"]["payload_digest"] for v in one["versions"]], one["aliases"])
+        for one in listing.models()
+    }
+
+
+def result(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """The component's last result line."""
+    line: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return line
+
+
+@pytest.fixture
+def run(promoted: Run, fresh_copy: Callable[[Run], Run]) -> Run:
+    """A project whose first model is in production."""
+    return fresh_copy(promoted)
+
+
+@pytest.fixture
+def challenged(run: Run) -> Run:
+    """A project with a second candidate that the gate chose over the champion."""
+    run.tune(2, 0.9)
+    record = run.decide("coop-2", champion=registry.champion("tiny"))
+    assert record["verdict"] == "accepted"
+    return run
+
+
+def test_first_accepted_model_becomes_champion_with_its_lineage(run: Run) -> None:
+    receipt = json.loads(run.receipt.read_text())
+    decision = json.loads(run.decision.read_text())
+    assert (receipt["action"], receipt["version"], receipt["model"]) == ("promoted", 1, "tiny")
+    assert receipt["aliases"] == {"champion": 1, "previous": None}
+    assert receipt["candidate"] == {"model": "tiny-candidate", "version": 1}
+    assert receipt["model_digest"] == decision["chosen"]["model_digest"]
+    version = listing.model("tiny")["versions"][0]
+    for key in ("manifest", "knowledge", "backbone", "decision", "params", "model", "card", "requirements"):
+        assert len(version["lineage"][f"{key}_digest"]) == 64
+    assert version["lineage"]["seed"] == "1"
+    test = json.loads((run.folder / "metrics" / "coop-1.json").read_text())["test"]["balanced_accuracy"]
+    assert version["metrics"]["test_balanced_accuracy"] == pytest.approx(test["value"])
+    assert version["metrics"]["test_balanced_accuracy_low"] == pytest.approx(test["low"])
+
+
+def test_the_run_holds_report_decision_and_the_dataset(run: Run) -> None:
+    client = connect()
+    entity = client.get_run(listing.model("tiny")["versions"][0]["run"])
+    assert {"report.html", "decision.json"} <= {file.path for file in client.list_artifacts(entity.info.run_id)}
+    dataset = entity.inputs.dataset_inputs[0].dataset
+    assert dataset.name == "tiny"
+    assert len(dataset.digest) <= 36
+    assert entity.data.tags["manifest_digest"] in dataset.source
+    assert entity.data.tags["manifest_digest"].startswith(dataset.digest)
+
+
+def test_promoting_again_changes_no_byte_and_loads_neither_torch_nor_mlflow(run: Run, root: Path) -> None:
+    before, receipt = state(), run.receipt.read_bytes()
+    script = (
+        "import sys; from pathlib import Path; from components.promote.__main__ import work;"
+        "from components.runner import execute;"
+        f"code = execute('promote', work, sys.argv[1:], Path({str(root / 'components')!r}));"
+        "assert not {'torch', 'mlflow'} & set(sys.modules); sys.exit(code)"
+    )
+    env = os.environ | {"PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-c", script, *run.promote_options()], cwd=run.root, env=env, check=True)
+    assert run.receipt.read_bytes() == receipt
+    assert state() == before
+
+
+def test_a_lost_alias_is_set_again_without_a_second_version(run: Run) -> None:
+    before = state()
+    connect().delete_registered_model_alias("tiny", "champion")
+    assert promote(run) == 0
+    assert state() == before
+
+
+def test_the_old_champion_becomes_previous(challenged: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    old = registry.champion("tiny")
+    assert promote(challenged) == 0
+    assert result(capsys)["version"] == 2
+    new, previous = registry.champion("tiny"), registry.champion("tiny", "previous")
+    assert old is not None
+    assert new is not None
+    assert previous is not None
+    assert (previous.version, previous.payload_digest) == (1, old.payload_digest)
+    assert new.model_digest != old.model_digest
+    assert json.loads(challenged.receipt.read_text())["aliases"] == {"champion": 2, "previous": 1}
+
+
+def test_a_decision_against_another_champion_is_stale(
+    challenged: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    stale = challenged.decision.read_bytes()
+    challenged.tune(3, 0.8)
+    challenged.decide("coop-3", champion=registry.champion("tiny"))
+    assert promote(challenged) == 0
+    before = state()
+    challenged.decision.write_bytes(stale)
+    assert promote(challenged) == 65
+    line = result(capsys)
+    assert "made against version 1, and the champion is now version 2" in line["message"]
+    assert "dvc repro" in line["message"]
+    assert state() == before
+
+
+def test_a_rejected_decision_leaves_no_trace_in_the_registry(finished: Run, fresh_copy: Callable[[Run], Run]) -> None:
+    run = fresh_copy(finished)
+    assert run.decide("coop-1", "zero_shot-1", floor=1.01)["verdict"] == "rejected"
+    assert promote(run) == 0
+    receipt = json.loads(run.receipt.read_text())
+    assert (receipt["action"], receipt["version"]) == ("rejected", None)
+    assert not (run.root / "mlflow.db").exists()
+    assert not (run.root / "mlartifacts").exists()
+
+
+class Crash(BaseException):
+    """A process that dies: nothing may catch it."""
+
+
+CRASHES = [
+    ("mlflow.MlflowClient.log_inputs", 1),
+    ("mlflow.pyfunc.log_model", 1),
+    ("mlflow.MlflowClient.create_model_version", 1),
+    ("mlflow.MlflowClient.create_model_version", 2),
+    ("registry.promote._verify", 1),
+    ("mlflow.MlflowClient.set_registered_model_alias", 1),
+    ("mlflow.MlflowClient.set_registered_model_alias", 2),
+    ("registry.promote._receipt", 1),
+]
+
+
+@pytest.mark.parametrize(("step", "call"), CRASHES)
+def test_a_crash_before_any_step_and_a_second_try_end_the_same(
+    challenged: Run, monkeypatch: pytest.MonkeyPatch, step: str, call: int
+) -> None:
+    import importlib
+
+    owner, name = step.rsplit(".", 1)
+    module = importlib.import_module("mlflow" if owner == "mlflow.MlflowClient" else owner)
+    target = module.MlflowClient if owner == "mlflow.MlflowClient" else module
+    original, calls = getattr(target, name), []
+
+    def crash(*args: Any, **kwargs: Any) -> Any:
+        calls.append(name)
+        if len(calls) == call:
+            raise Crash
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target, name, crash)
+        with pytest.raises(Crash):
+            promote(challenged)
+    champion = registry.champion("tiny")
+    assert champion is not None  # consumers are served at every moment
+    assert promote(challenged) == 0
+    found = state()
+    assert {name: (len(payloads), aliases) for name, (payloads, aliases) in found.items()} == {
+        "tiny": (2, {"champion": 2, "previous": 1}),
+        "tiny-candidate": (2, {}),
+    }
+    assert found["tiny"][0] == found["tiny-candidate"][0]
+    unfinished = [run for run in connect().search_runs(["1"]) if run.info.status == "RUNNING"]
+    assert not unfinished
+
+
+@pytest.mark.slow
+def test_two_promotions_at_once_register_one_version(challenged: Run, root: Path) -> None:
+    command = [sys.executable, "-m", "components.promote", *challenged.promote_options()]
+    env = os.environ | {"PYTHONPATH": str(root)}
+    both = [subprocess.Popen(command, cwd=challenged.root, env=env, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert state()["tiny"][1] == {"champion": 2, "previous": 1}
+    assert len(state()["tiny"][0]) == len(state()["tiny-candidate"][0]) == 2
+
+
+def test_a_model_that_is_not_the_chosen_one_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with (run.folder / "tune" / "coop-1" / "head.safetensors").open("ab") as file:
+        file.write(b" ")
+    assert promote(run) == 67
+    assert "is not the model that the gate chose" in result(capsys)["message"]
+
+
+def test_a_server_that_is_away_is_said_with_its_address(
+    finished: Run, fresh_copy: Callable[[Run], Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fresh_copy(finished)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert promote(run) == 69
+    assert "http://127.0.0.1:9 does not answer" in result(capsys)["message"]
+    assert not run.receipt.exists()

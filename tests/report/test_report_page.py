@@ -1,0 +1,167 @@
+"""The report: everything in one file, and nothing that the inputs can smuggle in."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from fabricate import COMPONENTS, Run
+
+from clinprompt.files import read_json, write_json
+from components.report.__main__ import work
+from components.report.figures import curve_charts
+from components.runner import execute
+
+VOID = {"meta", "img", "br", "line", "polyline", "link", "hr"}
+
+
+def report(run: Run) -> str:
+    """Make the report through its component; its HTML."""
+    assert execute("report", work, run.report_options(), COMPONENTS) == 0
+    return (run.folder / "report.html").read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """Collects texts, addresses and unclosed elements."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text, self.addresses, self.open, self.ids, self.tags = "", [], [], set(), []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.ids |= {value for key, value in attrs if key == "id"}
+        self.addresses += [value or "" for key, value in attrs if key in ("src", "href", "data", "action", "srcset")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text += data
+
+
+def test_it_is_one_file_that_asks_for_nothing(run: Run) -> None:
+    html = report(run)
+    page = Page(html)
+    assert page.open == []
+    assert "script" not in page.tags
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.addresses)
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= page.ids
+    assert not re.search(r"https?://|@import|url\(", html)
+    assert "prefers-color-scheme: dark" in html
+    assert "@media print" in html
+
+
+def test_the_same_inputs_give_the_same_bytes(run: Run, tmp_path: Path) -> None:
+    first = report(run)
+    shutil.copytree(run.root, tmp_path / "elsewhere")
+    assert report(Run(tmp_path / "elsewhere")) == first
+    assert str(tmp_path) not in first
+
+
+def test_it_shows_the_decision_with_every_bound_and_interval(run: Run) -> None:
+    text = Page(report(run)).text
+    decision = read_json(run.decision)
+    assert "ACCEPTED" in text
+    for reason in decision["reasons"]:
+        assert reason in text
+    for check in decision["checks"]:
+        for key in ("value", "low", "high", "bound"):
+            assert f"{check[key]:.3f}" in text
+    for candidate in decision["candidates"]:
+        estimate = candidate["test"]["balanced_accuracy"]
+        assert f"{estimate['value']:.3f}{estimate['low']:.3f} to {estimate['high']:.3f}" in text
+
+
+def test_it_shows_mistakes_and_right_answers_of_the_chosen_candidate(run: Run) -> None:
+    html = report(run)
+    table = pd.read_parquet(run.folder / "evaluate" / "coop-1" / "predictions.parquet")
+    test = table[table["split"] == "test"]
+    wrong = test[test["label"] != test["predicted"]]
+    text = Page(html).text
+    assert f"Wrong: {len(wrong)} of {len(test)} test images" in text
+    assert f"Right: {len(test) - len(wrong)} of {len(test)} test images" in text
+    surest = wrong.assign(p=wrong[[c for c in wrong if c.startswith("p_")]].max(axis=1)).sort_values("p").iloc[-1]
+    assert surest["path"] in text
+    pictures = html.count("data:image/png")
+    assert pictures >= 4 + 1  # the four plots and the examples
+    assert len(html) < 3_000_000
+
+
+def test_data_and_descriptions_appear_as_text_and_never_as_markup(run: Run) -> None:
+    html = report(run)
+    text = Page(html).text
+    assert "<b>uneven</b>" in text
+    assert "<script>alert(1)</script>" in text
+    assert "<script" not in html
+    assert "train/dark/9.png" in text
+    assert "dark square: 1 of 2 accepted" in text
+    assert "18" in text
+
+
+def test_a_rejection_shows_the_best_candidate(run: Run) -> None:
+    assert run.decide("coop-1", "zero_shot-1", floor=1.01)["chosen"] is None
+    text = Page(report(run)).text
+    assert "REJECTED" in text
+    assert "No candidate may be promoted" in text
+    assert "coop, seed 1, the best on the validation split" in text
+    assert "failed" in text
+
+
+def test_the_champion_that_it_was_compared_with_is_named(run: Run) -> None:
+    decision = read_json(run.decision)
+    decision["champion"] = {"name": "tiny", "version": "7", "model_digest": "a" * 64}
+    write_json(run.decision, decision)
+    assert "in place of version 7 of tiny" in Page(report(run)).text
+
+
+def test_candidates_that_were_not_measured_leave_gaps_and_no_crash(run: Run) -> None:
+    decision = read_json(run.decision)
+    decision.update(verdict="rejected", chosen=None, checks=[], reasons=["coop-1: there are no predictions"])
+    for candidate in decision["candidates"]:
+        candidate.update(val=None, test=None, model_digest=None)
+    write_json(run.decision, decision)
+    text = Page(report(run)).text
+    assert "REJECTED" in text
+    assert "Examples" not in text
+
+
+def test_absent_plots_curves_and_slices_are_left_out(run: Run) -> None:
+    shutil.rmtree(run.folder / "evaluate" / "coop-1" / "plots")
+    (run.folder / "tune" / "coop-1" / "curves.csv").unlink()
+    metrics = read_json(run.folder / "metrics" / "coop-1.json")
+    metrics["slices"] = {}
+    write_json(run.folder / "metrics" / "coop-1.json", metrics)
+    text = Page(report(run)).text
+    assert "Confusion matrix" not in text
+    assert "Training" not in text
+    assert "Slices" not in text
+
+
+def test_a_missing_decision_is_said_in_one_sentence(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.decision.unlink()
+    assert execute("report", work, run.report_options(), COMPONENTS) == 66
+    assert "decision.json does not exist" in capsys.readouterr().err
+
+
+def test_curves_keep_their_order_and_stay_inside_the_frame() -> None:
+    curves = pd.DataFrame(
+        {"epoch": range(50), "loss": [2.0 / (e + 1) for e in range(50)], "val_accuracy": [None] * 49 + [0.5]}
+    )
+    loss, accuracy = curve_charts(curves)
+    points = [tuple(map(float, point.split(","))) for point in loss.lines[0].points.split()]
+    assert len(points) == 50
+    assert [x for x, _ in points] == sorted(x for x, _ in points)
+    assert [y for _, y in points] == sorted(y for _, y in points)  # a falling loss goes down the page
+    for x, y in points:
+        assert loss.left <= x <= loss.right
+        assert loss.top <= y <= loss.bottom
+    assert len(accuracy.lines[0].points.split()) == 1
+    assert curve_charts(curves.head(1)) == []
