@@ -7,14 +7,15 @@ from typing import Any
 from clinprompt.errors import ClinpromptError
 from clinprompt.files import read_json
 from clinprompt.params import Params, load_params
+from registry.tracking import tracking_uri
 
 NEXT = """
-Look at the models      mlflow ui --backend-store-uri {uri}     then http://127.0.0.1:5000/#/models
-Use the champion        import mlflow
-                        model = mlflow.pyfunc.load_model("models:/{model}@champion")  # after mlflow.set_tracking_uri("{uri}")
-                        print(model.predict([{{"image": "path/to/image.png"}}]))
-Run on your images      python -m clinprompt.data.new my-images /path/to/folder   # <class>/* or <split>/<class>/*
-                        then put my-images into `datasets:` of params.yaml, and: dvc repro && python -m components
+Look at the models     mlflow ui --backend-store-uri {uri}, then http://127.0.0.1:5000/#/models
+Use the champion       import registry
+                       model = registry.load("{model}")
+                       print(model.predict([{{"image": "scan.png"}}]))
+Run on your images     python -m clinprompt.data.new my-images /path/to/folder    # <class>/* or <split>/<class>/*
+                       put my-images into `datasets:` of params.yaml, then: dvc repro && python -m components
 """
 
 

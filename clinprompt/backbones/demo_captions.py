@@ -19,8 +19,23 @@ NAMES = ("glioma", "meningioma", "pituitary tumor")
 
 _NOUNS = ("mass", "lesion", "tumor", "finding", "abnormality", "nodule")
 _SEEN = ("{}", "an image of {}", "{} is seen", "a scan showing {}", "there is {}", "a photo of {}", "{} visible")
-_WHERE = ("{m} of the {o} with {f}", "{o} {m} showing {f}", "a {o} {m} with {f}", "{f} on {o} {m}", "{f} in the {o}", "{f}")
-_NORMAL = ("no {n}", "no {n} seen", "without a {n}", "a normal {o}", "an unremarkable {o} {m}", "a healthy {o}", "no abnormality")
+_WHERE = (
+    "{m} of the {o} with {f}",
+    "{o} {m} showing {f}",
+    "a {o} {m} with {f}",
+    "{f} on {o} {m}",
+    "{f} in the {o}",
+    "{f}",
+)
+_NORMAL = (
+    "no {n}",
+    "no {n} seen",
+    "without a {n}",
+    "a normal {o}",
+    "an unremarkable {o} {m}",
+    "a healthy {o}",
+    "no abnormality",
+)
 
 
 @dataclass(frozen=True)

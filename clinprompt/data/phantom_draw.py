@@ -68,9 +68,7 @@ def draw_lesion(rng: np.random.Generator, image: Image, lesion: Lesion) -> Image
     x, y = grid(size)
     dx, dy = x - lesion.x, y - lesion.y
     angle = np.arctan2(dy, dx)
-    lobes = sum(
-        rng.normal() / k**0.5 * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in range(2, 8)
-    )
+    lobes = sum(rng.normal() / k**0.5 * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in range(2, 8))
     border = lesion.radius * (1 + lesion.irregularity * 0.5 * lobes)
     distance = np.hypot(dx, dy) - np.maximum(border, 0.25 * lesion.radius)
     core = inside(distance, lesion.edge)

@@ -1,4 +1,4 @@
-"""Phantoms of organs, without a lesion: a brain in MRI, a chest X-ray, a breast in ultrasound, a fundus, a liver in CT."""
+"""Phantoms of organs without a lesion: brain MRI, chest X-ray, breast ultrasound, fundus photograph, liver CT."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +38,9 @@ def brain(rng: np.random.Generator, size: int, shape: np.random.Generator, age: 
     midline = inside(np.abs(x - cx + tilt * (y - cy)) - 0.006, 0.008) * inside(np.abs(y - cy) - 0.75 * b, 0.02)
     image -= 0.22 * midline * tissue
     for side in (-1, 1):
-        horn = ellipse(x, y, cx + side * 0.1 * ventricle, cy - 0.06, 0.055 * ventricle, 0.2 * ventricle, side * 0.3 + tilt)
+        horn = ellipse(
+            x, y, cx + side * 0.1 * ventricle, cy - 0.06, 0.055 * ventricle, 0.2 * ventricle, side * 0.3 + tilt
+        )
         image -= 0.38 * inside(horn, 0.015) * tissue
     return Anatomy(image, cx, cy, a, b)
 
@@ -60,7 +62,7 @@ def chest(rng: np.random.Generator, size: int, shape: np.random.Generator) -> An
 
 def breast(rng: np.random.Generator, size: int, shape: np.random.Generator) -> Anatomy:
     """A breast in ultrasound: layers and speckle."""
-    x, y = grid(size)
+    _, y = grid(size)
     layers = 0.5 + 0.18 * np.sin(6 * y + shape.uniform(0, 6) + 0.5 * noise(rng, size, 0.25)) - 0.15 * y
     speckle = rng.rayleigh(0.8, (size, size))
     image = layers * (0.5 + 0.5 * speckle)

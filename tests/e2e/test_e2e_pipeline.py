@@ -156,4 +156,7 @@ def test_kill_9_in_every_stage_and_the_same_digests_in_the_end(
     registry_dependent = {"runs/brain-phantom/promote/receipt.json"}
     mine, theirs = workspace.digests(), finished.digests()
     assert {p for p in theirs if mine.get(p) != theirs[p]} <= registry_dependent
-    assert workspace.json("promote/receipt.json")["payload_digest"] == finished.json("promote/receipt.json")["payload_digest"]
+    assert (
+        workspace.json("promote/receipt.json")["payload_digest"]
+        == finished.json("promote/receipt.json")["payload_digest"]
+    )

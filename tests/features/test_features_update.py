@@ -89,7 +89,9 @@ def test_nothing_new_leaves_the_files_alone(scratch: Path, backbone: Backbone, i
 
 
 @pytest.mark.parametrize("change", [{"batch_size": 8}, {"intensity": "full"}])
-def test_other_settings_share_no_rows(scratch: Path, backbone: Backbone, images: Images, change: dict[str, Any]) -> None:
+def test_other_settings_share_no_rows(
+    scratch: Path, backbone: Backbone, images: Images, change: dict[str, Any]
+) -> None:
     assert update(scratch, backbone, images, **change) == (42, 42, 0, 0)
 
 
@@ -122,7 +124,9 @@ def test_a_damaged_shard_is_computed_again_and_the_others_are_kept(
 
 
 @pytest.mark.parametrize("name", ["index.parquet", "store.json"])
-def test_a_store_that_can_not_be_read_is_made_anew(scratch: Path, backbone: Backbone, images: Images, name: str) -> None:
+def test_a_store_that_can_not_be_read_is_made_anew(
+    scratch: Path, backbone: Backbone, images: Images, name: str
+) -> None:
     digest = sha256_folder(scratch)
     (scratch / name).write_bytes(b"{")
     assert update(scratch, backbone, images) == (42, 42, 0, 0)

@@ -58,7 +58,7 @@ def test_sampling_equals_a_loop_with_the_same_noise(llm: Llm) -> None:
 
 
 def test_tokens_are_drawn_with_the_nucleus_probabilities(llm: Llm) -> None:
-    sampling, prompt, n = Sampling(0.3, 0.8, 1), prompts(llm)[0], 3000
+    sampling, prompt, n = Sampling(0.8, 0.8, 1), prompts(llm)[0], 3000
     expected = nucleus(next_scores(llm, prompt), sampling).numpy()
     made = complete(llm, [prompt] * n, [seed_of("draw", i) for i in range(n)], sampling)
     eos = min(llm.eos_ids)
