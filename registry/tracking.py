@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 DEFAULT_URI = "sqlite:///mlflow.db"
 ARTIFACTS = "mlartifacts"  # beside the local store
 _SQLITE = "sqlite:///"
+_VARIABLE = "MLFLOW_TRACKING_URI"
 
 # A variable that the user has set wins.
 _SETTINGS = {
@@ -37,7 +38,7 @@ _QUIET = {
 
 def tracking_uri() -> str:
     """`MLFLOW_TRACKING_URI`, or a SQLite file in the working directory."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    return os.environ.get(_VARIABLE) or DEFAULT_URI
 
 
 def local_store() -> Path | None:
@@ -65,8 +66,20 @@ def connect() -> "MlflowClient":
         logging.getLogger(name).setLevel(level)
     with speaking():
         # Absolute: MLflow keeps one connection per address, whatever the working directory becomes.
-        mlflow.set_tracking_uri(f"{_SQLITE}{store.resolve()}" if store else tracking_uri())
+        _point_mlflow_to(f"{_SQLITE}{store.resolve()}" if store else tracking_uri())
         return mlflow.MlflowClient()
+
+
+def _point_mlflow_to(uri: str) -> None:
+    """Set MLflow's tracking address and leave the user's variable, which MLflow would overwrite, as it is."""
+    import mlflow
+
+    before = os.environ.get(_VARIABLE)
+    mlflow.set_tracking_uri(uri)
+    if before is None:
+        os.environ.pop(_VARIABLE, None)
+    else:
+        os.environ[_VARIABLE] = before
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 
-from clinprompt.backbones.demo_captions import Scene, caption, draw_scene
+from clinprompt.backbones.demo_captions import FACTS, Scene, attributes, caption, draw_scene
 from clinprompt.backbones.text import TextTower
 from clinprompt.data.phantom_organs import ORGANS
 from clinprompt.files import atomic, sha256_file, write_json, write_text
@@ -34,7 +34,9 @@ log = logging.getLogger(__name__)
 FOLDER = Path(__file__).with_name("weights") / "demo-clip"
 WEIGHTS = "open_clip_model.safetensors"
 SIZE = 64
+PATCH = 8
 MEAN, STD = 0.3, 0.25
+_FEATURE_SCALE = 8.0  # unit features have entries of about 0.1
 
 
 _UNKNOWN = "[UNK]"
@@ -52,7 +54,7 @@ class Recipe:
 
     scenes: int = 16000
     held_out: int = 1000
-    steps: int = 2000
+    steps: int = 1800
     batch_size: int = 96
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
@@ -66,7 +68,7 @@ def model_config(vocabulary: int) -> dict[str, Any]:
         "embed_dim": 128,
         "vision_cfg": {
             "image_size": SIZE,
-            "patch_size": 8,
+            "patch_size": PATCH,
             "width": 128,
             "head_width": 32,
             "layers": 5,
@@ -139,8 +141,10 @@ def train(folder: Path, recipe: Recipe, workers: int) -> dict[str, float]:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     scenes = draw_scenes(recipe, workers)
     held_out, kept = scenes[: recipe.held_out], scenes[recipe.held_out :]
-    pixels = _pixels(kept)
-    optimizer = _optimizer(model, recipe)
+    pixels = torch.stack([_pixels(kept), torch.from_numpy(np.stack([s.mask for s in kept]))], dim=1)
+    facts = torch.tensor([attributes(scene) for scene in kept])
+    helper = Helper(model)
+    optimizer = _optimizer(nn.ModuleList([model, helper]), recipe)
     rng = np.random.default_rng([recipe.seed, 13])
     for step in progress(range(recipe.steps), "training demo-clip", unit="step"):
         rate = _rate(step, recipe)
@@ -149,7 +153,7 @@ def train(folder: Path, recipe: Recipe, workers: int) -> dict[str, float]:
         rows = rng.choice(len(kept), recipe.batch_size, replace=False)
         texts = [caption(kept[row], rng) for row in rows]
         with torch.autocast("cpu", torch.bfloat16):
-            loss = contrastive_loss(model, _augment(pixels[rows], rng), _ids(tokenizer, texts))
+            loss = helper(_augment(pixels[rows], rng), _ids(tokenizer, texts), facts[rows])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -162,13 +166,36 @@ def train(folder: Path, recipe: Recipe, workers: int) -> dict[str, float]:
     return retrieval(model.eval(), tokenizer, held_out, recipe.seed)
 
 
-def contrastive_loss(model: Any, pixels: Tensor, ids: Tensor) -> Tensor:
-    """Symmetric InfoNCE over a batch: each image's own caption is the only positive, and the other way round."""
-    image = F.normalize(model.encode_image(pixels).float(), dim=-1)
-    text = F.normalize(TextTower(model).encode_ids(ids).float(), dim=-1)  # cropped to the longest caption
-    logits = model.logit_scale.exp() * image @ text.T
-    target = torch.arange(len(logits))
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+class Helper(nn.Module):
+    """The training loss, with two heads that are thrown away afterwards.
+
+    Symmetric InfoNCE between images and captions, plus two losses that make a small transformer see small lesions
+    within minutes: is there lesion in this patch, read from the patch's token; and the facts of the caption, read
+    from the image's feature.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self._model = [model]  # in a list: its parameters are not this module's
+        self.patches = nn.Linear(model.visual.transformer.width, 1)
+        self.facts = nn.Linear(model.visual.output_dim, len(FACTS))
+
+    def forward(self, images: Tensor, ids: Tensor, facts: Tensor) -> Tensor:
+        """The loss of images and masks [B, 2, S, S] in uint8 range, token ids [B, T] and facts [B, F]."""
+        model = self._model[0]
+        model.visual.output_tokens = True
+        feature, tokens = model.visual(_normalise(images[:, 0]))
+        model.visual.output_tokens = False
+        text = F.normalize(TextTower(model).encode_ids(ids).float(), dim=-1)  # cropped to the longest caption
+        image = F.normalize(feature.float(), dim=-1)
+        logits = model.logit_scale.exp() * image @ text.T
+        target = torch.arange(len(logits))
+        contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        covered = F.avg_pool2d(images[:, 1:] / 255, PATCH).flatten(1)
+        where = F.binary_cross_entropy_with_logits(self.patches(tokens).squeeze(-1).float(), covered)
+        known = ~facts.isnan()
+        read = self.facts(image * _FEATURE_SCALE).float()[known]
+        return contrast + 4 * where + F.binary_cross_entropy_with_logits(read, facts[known])
 
 
 @torch.no_grad()
@@ -219,18 +246,19 @@ def _pixels(scenes: Sequence[Scene]) -> Tensor:
     return torch.from_numpy(np.stack([scene.pixels for scene in scenes]))
 
 
-def _augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
-    """Flips, shifts and brightness of uint8 images [B, S, S]; normalised [B, 3, S, S]."""
+def _augment(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Flips and shifts of images and masks [B, 2, S, S] alike, and brightness of the images."""
     shift = tuple(int(s) for s in rng.integers(-3, 4, 2))
-    moved = torch.roll(pixels, shift, dims=(1, 2))
-    flipped = torch.where(torch.from_numpy(rng.random(len(pixels)) < 0.5)[:, None, None], moved.flip(2), moved)
-    gain = torch.from_numpy(rng.uniform(0.8, 1.2, (len(pixels), 1, 1, 1)).astype(np.float32))
-    return _normalise(flipped, gain)
+    moved = torch.roll(images, shift, dims=(2, 3))
+    flipped = torch.where(torch.from_numpy(rng.random(len(images)) < 0.5)[:, None, None, None], moved.flip(3), moved)
+    gain = torch.ones(len(images), 2, 1, 1)
+    gain[:, 0, 0, 0] = torch.from_numpy(rng.uniform(0.8, 1.2, len(images)))
+    return flipped * gain
 
 
-def _normalise(pixels: Tensor, gain: Tensor | float = 1.0) -> Tensor:
-    x = (pixels[:, None].float() / 255 * gain - MEAN) / STD
-    return x.expand(-1, 3, -1, -1)
+def _normalise(pixels: Tensor) -> Tensor:
+    """[B, S, S] in uint8 range to [B, 3, S, S]."""
+    return ((pixels[:, None].float() / 255 - MEAN) / STD).expand(-1, 3, -1, -1)
 
 
 def _ids(tokenizer: Tokenizer, texts: list[str]) -> Tensor:

@@ -5,16 +5,17 @@ named in few of them, and then often wrongly, so that zero-shot by class names i
 tuned prompts can find.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from clinprompt.data.phantom import SITES, scan
-from clinprompt.data.phantom_draw import Image, Lesion, draw_lesion
+from clinprompt.data.phantom_draw import Image, Lesion, draw_lesion, grid
 from clinprompt.data.phantom_organs import ORGANS, Anatomy
 
-NAMED = 0.10  # share of brain captions with a class's name
-MISNAMED = 0.45  # share of these in which the name is drawn at random
+NAMED = 0.03  # share of brain captions with a class's name
+MISNAMED = 0.8  # share of these in which the name is drawn at random
 NAMES = ("glioma", "meningioma", "pituitary tumor")
 
 _NOUNS = ("mass", "lesion", "tumor", "finding", "abnormality", "nodule")
@@ -40,9 +41,10 @@ _NORMAL = (
 
 @dataclass(frozen=True)
 class Scene:
-    """An image, uint8 [S, S], and the facts that captions are made of."""
+    """An image, uint8 [S, S], where its lesion is, 0 or 255 [S, S], and the facts that captions are made of."""
 
     pixels: np.ndarray
+    mask: np.ndarray
     organ: str
     modality: str
     lesion: Lesion | None
@@ -61,7 +63,28 @@ def draw_scene(seed: int, index: int, size: int) -> Scene:
         image = draw_lesion(rng, image, lesion)
     site = SITES[str(rng.choice(list(SITES)))]
     image = scan(image, site, 1.0, rng)
-    return Scene(_grey(image), organ, modality, lesion, place)
+    return Scene(_grey(image), _mask(lesion, size), organ, modality, lesion, place)
+
+
+def attributes(scene: Scene) -> list[float]:
+    """The facts as numbers: 0 or 1, and NaN where a scene without a lesion has none; the order is that of `FACTS`."""
+    lesion = scene.lesion
+    if lesion is None:
+        return [0.0] + [math.nan] * (len(FACTS) - 1)
+    return [
+        1.0,
+        float(lesion.radius > 0.15),
+        float(lesion.contrast > 0),
+        float(lesion.irregularity > 0.22),
+        float(lesion.heterogeneity > 0.3),
+        float(lesion.edge > 0.022),
+        float(lesion.halo > 0.03),
+        float("edge" in scene.place),
+        float("midline" in scene.place),
+    ]
+
+
+FACTS = ("lesion", "large", "bright", "irregular", "heterogeneous", "ill-defined", "surroundings", "edge", "midline")
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
@@ -84,7 +107,7 @@ def _finding(scene: Scene, rng: np.random.Generator) -> str:
         ("heterogeneous" if lesion.heterogeneity > 0.3 else "homogeneous"),
         ("ill-defined" if lesion.edge > 0.022 else "well-defined"),
     ]
-    kept = [adjectives[i] for i in sorted(rng.choice(5, rng.integers(0, 4), replace=False))]
+    kept = [adjectives[i] for i in sorted(rng.choice(5, rng.integers(1, 5), replace=False))]
     noun = str(rng.choice(_NOUNS))
     if scene.organ == "brain" and rng.random() < NAMED:
         noun = _name(scene, rng)
@@ -118,14 +141,21 @@ def _random_lesion(rng: np.random.Generator, anatomy: Anatomy, organ: str) -> tu
     lesion = Lesion(
         x=anatomy.cx + dx,
         y=anatomy.cy + dy,
-        radius=rng.uniform(0.05, 0.26),
-        contrast=rng.choice([-1, 1], p=[0.3, 0.7]) * rng.uniform(0.12, 0.42),
+        radius=rng.uniform(0.06, 0.26),
+        contrast=rng.choice([-1, 1], p=[0.3, 0.7]) * rng.uniform(0.15, 0.45),
         irregularity=rng.uniform(0.0, 0.18) if rng.random() < 0.5 else rng.uniform(0.25, 0.55),
         edge=rng.uniform(0.008, 0.02) if sharp else rng.uniform(0.025, 0.05),
         heterogeneity=rng.uniform(0.0, 0.25) if rng.random() < 0.5 else rng.uniform(0.35, 0.8),
         halo=0.0 if rng.random() < 0.5 else rng.uniform(0.05, 0.2),
     )
     return lesion, place
+
+
+def _mask(lesion: Lesion | None, size: int) -> np.ndarray:
+    if lesion is None:
+        return np.zeros((size, size), dtype=np.uint8)
+    x, y = grid(size)
+    return ((np.hypot(x - lesion.x, y - lesion.y) < lesion.radius) * 255).astype(np.uint8)
 
 
 def _grey(image: Image) -> np.ndarray:

@@ -1,22 +1,33 @@
 """From image files to frozen features: decoding in worker processes, the backbone's forward pass in this one."""
 
+import ctypes
+import logging
+import multiprocessing
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from clinprompt.backbones import Backbone
 from clinprompt.data.pixels import Intensity, Preprocessing, decode
-from clinprompt.errors import ClinpromptError, GpuOutOfMemory, InputCorrupt, InputMissing
+from clinprompt.errors import GpuOutOfMemory, InputCorrupt, InputMissing, Interrupted
 from clinprompt.files import sha256_bytes
+
+log = logging.getLogger(__name__)
 
 # Images that travel from a worker at once: enough to make the trip cheap, few enough to share out a small batch.
 CHUNK = 8
+_START = "fork" if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
 
@@ -45,15 +56,24 @@ def extract(
         InputCorrupt: an image's bytes are not those of its id, or can't be decoded, or its features are not finite.
         GpuOutOfMemory: a single image is too much.
     """
-    ids = list(images)
+    items = list(images.items())
+    gpu = backbone.device.type == "cuda"
     forward = Forward(backbone.encode_images, batch_size, backbone.device, precision)
+    # On a CPU the two would only get in each other's way: all cores decode, then all compute.
+    ahead = 2 if gpu else 0
+    workers = min(workers, _cores(), -(-len(items) // CHUNK)) if len(items) > CHUNK else 0
+    read = partial(_read, backbone.preprocessing, intensity)
+    size = backbone.preprocessing.size
+    # Two of them, since the copy to a GPU goes on while the next batch is put together.
+    buffers = [torch.zeros(batch_size, 3, size, size, pin_memory=gpu) for _ in range(1 + gpu)]
     launched: tuple[list[str], torch.Tensor] | None = None
-    pinned = backbone.device.type == "cuda"
-    batches = _batches(images, backbone.preprocessing, intensity, batch_size=batch_size, workers=workers, pinned=pinned)
-    for start, pixels in zip(range(0, len(ids), batch_size), batches, strict=True):
-        # On a GPU the last forward pass has been running while this batch was put together.
+    batches = _batches(items, read, batch_size=batch_size, workers=workers, ahead=ahead)
+    for number, chunks in enumerate(batches):
+        pixels = buffers[number % len(buffers)]
+        count = _fill(pixels, chunks)
         done = None if launched is None else (launched[0], _finish(*launched))
-        launched = ids[start : start + batch_size], forward(pixels)
+        start = number * batch_size
+        launched = [digest for digest, _ in items[start : start + count]], forward(pixels)
         if done is not None:
             yield done
     if launched is not None:
@@ -90,6 +110,16 @@ class Forward:
             torch.cuda.empty_cache()
 
 
+def _fill(batch: torch.Tensor, chunks: list[np.ndarray]) -> int:
+    """Copy chunks into `batch`, one after the other, and zeros behind them; how many images that are."""
+    target, count = batch.numpy(), 0
+    for chunk in chunks:
+        target[count : count + len(chunk)] = chunk
+        count += len(chunk)
+    target[count:] = 0
+    return count
+
+
 def _finish(ids: list[str], features: torch.Tensor) -> np.ndarray:
     rows: np.ndarray = features[: len(ids)].cpu().numpy()
     finite = np.isfinite(rows).all(axis=1)
@@ -98,78 +128,60 @@ def _finish(ids: list[str], features: torch.Tensor) -> np.ndarray:
     return rows
 
 
-class _Images(Dataset[torch.Tensor | ClinpromptError]):
-    """Chunks of preprocessed images [n, 3, S, S]. An error is returned: raised, it would come with a traceback."""
-
-    def __init__(self, images: Mapping[str, Path], preprocessing: Preprocessing, intensity: Intensity) -> None:
-        self._images = list(images.items())
-        self._preprocessing = preprocessing
-        self._intensity = intensity
-
-    def __getitem__(self, chunk: Sequence[int]) -> torch.Tensor | ClinpromptError:
-        try:
-            return torch.from_numpy(np.stack([self._pixels(*self._images[i]) for i in chunk]))
-        except ClinpromptError as error:
-            return error
-
-    def _pixels(self, digest: str, path: Path) -> np.ndarray:
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise InputMissing(f"The image {path} does not exist; run the ingest stage again.") from None
-        if sha256_bytes(data) != digest:
-            raise InputCorrupt(f"The image {path} is not the one that the manifest lists; run the ingest stage again.")
-        try:
-            return self._preprocessing.apply(decode(data, self._intensity))
-        except ValueError as error:
-            raise InputCorrupt(f"The image {path} can't be decoded: {error}. Run the validate stage again.") from None
-
-
 def _batches(
-    images: Mapping[str, Path],
-    preprocessing: Preprocessing,
-    intensity: Intensity,
+    items: list[tuple[str, Path]],
+    read: Callable[[list[tuple[str, Path]]], np.ndarray],
     *,
     batch_size: int,
     workers: int,
-    pinned: bool,
-) -> Iterator[torch.Tensor]:
-    """Batches [batch_size, 3, S, S] of preprocessed images; each is valid until the next but one is asked for."""
-    chunks = [list(range(i, min(i + CHUNK, len(images)))) for i in range(0, len(images), CHUNK)]
-    workers = min(workers, len(chunks), _cores()) if len(chunks) > 1 else 0
-    loader = DataLoader(
-        _Images(images, preprocessing, intensity),
-        batch_size=None,
-        sampler=chunks,
-        num_workers=workers,
-        # One batch ahead of the one that is being computed.
-        prefetch_factor=1 + -(-batch_size // (CHUNK * workers)) if workers else None,
-        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-        worker_init_fn=_step_back,
-    )
-    shape = (batch_size, 3, preprocessing.size, preprocessing.size)
-    batch, other = (torch.zeros(shape, pin_memory=pinned) for _ in range(2))
-    filled = 0
-    for chunk in loader:
-        if isinstance(chunk, ClinpromptError):
-            raise chunk
-        while len(chunk):
-            taken = chunk[: batch_size - filled]
-            batch[filled : filled + len(taken)] = taken
-            filled += len(taken)
-            chunk = chunk[len(taken) :]  # noqa: PLW2901 - the rest opens the next batch
-            if filled == batch_size:
-                yield batch
-                batch, other, filled = other, batch, 0
-    if filled:
-        batch[filled:] = 0
-        yield batch
+    ahead: int,
+) -> Iterator[list[np.ndarray]]:
+    """The chunks of batch after batch, decoded; `ahead` batches are on their way while one is being used."""
+    bounds = [(start, min(start + batch_size, len(items))) for start in range(0, len(items), batch_size)]
+    batches = [[items[i : min(i + CHUNK, stop)] for i in range(start, stop, CHUNK)] for start, stop in bounds]
+    if workers == 0:
+        yield from ([read(chunk) for chunk in chunks] for chunks in batches)
+        return
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context(_START), initializer=_start_worker)
+    try:
+        submitted: deque[list[Future[np.ndarray]]] = deque()
+        for chunks in batches:
+            submitted.append([pool.submit(read, chunk) for chunk in chunks])
+            if len(submitted) > ahead:
+                yield [future.result() for future in submitted.popleft()]
+        while submitted:
+            yield [future.result() for future in submitted.popleft()]
+    except BrokenProcessPool:
+        log.error("A process that decodes images was killed, most often for lack of memory; lower cache.workers.")
+        raise Interrupted("a process that decodes images was killed") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _step_back(worker: int) -> None:
-    """Decode in the gaps that the forward pass leaves: its threads wait for each other, so that one that is pushed
-    aside by a worker holds up the others."""
-    os.nice(10)
+def _start_worker() -> None:
+    """Leave signals to the parent, and end with it even if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _read(preprocessing: Preprocessing, intensity: Intensity, chunk: list[tuple[str, Path]]) -> np.ndarray:
+    """Pixels float32 [n, 3, S, S] of image files whose bytes have the given SHA-256."""
+    return np.stack([_pixels(preprocessing, intensity, digest, path) for digest, path in chunk])
+
+
+def _pixels(preprocessing: Preprocessing, intensity: Intensity, digest: str, path: Path) -> np.ndarray:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputMissing(f"The image {path} does not exist; run the ingest stage again.") from None
+    if sha256_bytes(data) != digest:
+        raise InputCorrupt(f"The image {path} is not the one that the manifest lists; run the ingest stage again.")
+    try:
+        return preprocessing.apply(decode(data, intensity))
+    except ValueError as error:
+        raise InputCorrupt(f"The image {path} can't be decoded: {error}. Run the validate stage again.") from None
 
 
 def _cores() -> int:

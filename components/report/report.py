@@ -127,9 +127,16 @@ def _headline(decision: dict[str, Any], shown: dict[str, Any] | None) -> list[di
 def _data(verdict: dict[str, Any], card: Card) -> dict[str, Any]:
     counts = verdict["counts"]
     totals = {split: sum(row.values()) for split, row in counts.items()}
-    leaks = {key.replace("_", " "): value for key, value in sorted((verdict.get("leaks") or {}).items())}
+    leaks = {key.replace("_", " "): _plain(value) for key, value in (verdict.get("leaks") or {}).items()}
     checks = sorted(verdict["checks"], key=lambda check: (check["passed"], check["severity"]))
     return {**verdict, "totals": totals, "classes": card.class_ids, "leaks": leaks, "checks": checks}
+
+
+def _plain(value: Any) -> str:
+    """A value for a table's cell; a mapping becomes "all: 3, train and test: 2"."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {one}" for key, one in value.items())
+    return str(value).replace("_", " ")
 
 
 def _knowledge(table: Path, card: Card) -> list[dict[str, Any]]:

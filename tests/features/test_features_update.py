@@ -208,7 +208,7 @@ def test_after_kill_9_the_finished_batches_are_not_computed_again(
 ) -> None:
     path, direct = tmp_path / "features", tmp_path / "direct"
     command = [sys.executable, "-c", KILLED, backbone_folder, tmp_path / "images", path, Path(__file__).parent]
-    killed = subprocess.run(command, cwd=Path(__file__).parents[2], check=False, capture_output=True, timeout=120)
+    killed = subprocess.run(command, cwd=Path(__file__).parents[2], check=False, capture_output=True, timeout=600)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     damaged, *_ = sorted(path.with_name(".features.parts").rglob("*.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")

@@ -245,7 +245,11 @@ def _evidence(run: Run) -> None:
         ],
         "counts": counts,
         "dropped": [{"path": "train/dark/9.png", "reason": "same image as", "twin_path": "test/dark/1.png"}],
-        "leaks": {"exact": 1, "near": 0},
+        "leaks": {
+            "on_leak": "drop_from_train",
+            "exact_groups": 1,
+            "near_pairs_across_splits": {"all": 0, "test and train": 0},
+        },
     }
     folder = run.folder / "validate" / "evidence"
     folder.mkdir(parents=True)

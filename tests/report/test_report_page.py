@@ -103,7 +103,8 @@ def test_data_and_descriptions_appear_as_text_and_never_as_markup(run: Run) -> N
     assert "<script" not in html
     assert "train/dark/9.png" in text
     assert "dark square: 1 of 2 accepted" in text
-    assert "18" in text
+    assert "Near pairs across splits" in text
+    assert "all: 0, test and train: 0" in text
 
 
 def test_a_rejection_shows_the_best_candidate(run: Run) -> None:

@@ -1,0 +1,23 @@
+"""A run with two evaluated candidates."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from toy_run import ToyRun, make_run
+
+
+@pytest.fixture(scope="session")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> ToyRun:
+    """coop-1 is good, zero_shot-1 fair; nobody writes to it."""
+    run = make_run(tmp_path_factory.mktemp("evaluated"))
+    run.candidate("coop-1", 1.0)
+    run.candidate("zero_shot-1", 0.5, noise=1)
+    return run
+
+
+@pytest.fixture
+def run(evaluated: ToyRun, tmp_path: Path) -> ToyRun:
+    """A copy of this test's own."""
+    shutil.copytree(evaluated.root, tmp_path / "run")
+    return ToyRun(tmp_path / "run")

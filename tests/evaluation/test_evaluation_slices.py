@@ -1,0 +1,55 @@
+"""Slices hold the right images, and say when they are small or unknown."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import balanced_accuracy_score
+from toy_run import predictions
+
+from clinprompt.errors import BadParams
+from clinprompt.evaluation.intervals import Bootstrap
+from clinprompt.evaluation.slices import age_bands, measure_slices
+
+
+def test_a_bound_belongs_to_the_band_above_it() -> None:
+    ages = pd.Series([0.0, 39.9, 40.0, 59.0, 60.0, 101.0, None])
+    assert age_bands(ages, [40, 60]).tolist() == [
+        "below 40",
+        "below 40",
+        "40 to below 60",
+        "40 to below 60",
+        "60 and above",
+        "60 and above",
+        "unknown",
+    ]
+
+
+def test_without_bounds_ages_are_known_or_not() -> None:
+    assert age_bands(pd.Series([3.0, None]), []).tolist() == ["any", "unknown"]
+
+
+def test_a_slice_is_measured_on_its_images_alone() -> None:
+    p = predictions(1.0)
+    site = np.where(np.arange(len(p)) % 12 < 6, "A", "B")
+    found = measure_slices(p, pd.DataFrame({"site": site}), ["site"], Bootstrap(50))
+    assert list(found) == ["site=A", "site=B"]
+    rows = site == "A"
+    expected = balanced_accuracy_score(p.labels[rows], p.probabilities[rows].argmax(axis=1))
+    assert found["site=A"]["balanced_accuracy"]["value"] == pytest.approx(expected, abs=1e-6)
+    assert found["site=A"]["balanced_accuracy"]["low"] < expected < found["site=A"]["balanced_accuracy"]["high"]
+    assert (found["site=A"]["n"], found["site=A"]["patients"]) == (60, 30)
+
+
+def test_missing_values_are_a_slice_and_small_slices_are_flagged() -> None:
+    p = predictions(1.0)
+    sex = pd.Series(["F"] * 9 + [None] * 111)
+    found = measure_slices(p, pd.DataFrame({"sex": sex}), ["sex"], Bootstrap(50))
+    assert {key: (value["n"], value["small"]) for key, value in found.items()} == {
+        "sex=F": (9, True),
+        "sex=unknown": (111, False),
+    }
+
+
+def test_a_column_that_is_not_there_is_named() -> None:
+    with pytest.raises(BadParams, match=r"evaluation.slices: the manifest has no column 'hospital'.*site"):
+        measure_slices(predictions(1.0), pd.DataFrame({"site": []}), ["hospital"], Bootstrap(50))
