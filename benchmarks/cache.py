@@ -41,7 +41,9 @@ def main() -> None:
     print(json.dumps(_machine(device)))
     for name, (backbone, count, side) in _cases(device).items():
         if options.only in (None, name):
-            print(json.dumps({"model": name} | _measure(backbone(), count, side, options)), flush=True)
+            print(
+                json.dumps({"model": name} | _measure(backbone(), options.images or count, side, options)), flush=True
+            )
 
 
 def _options() -> argparse.Namespace:
@@ -49,9 +51,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", help="measure this model alone")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="at least 1")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--scale", type=int, default=1, help="times as many images, for a fast device")
+    parser.add_argument("--images", type=int, help="so many instead of each model's own number")
     return parser.parse_args()
 
 
@@ -87,7 +89,6 @@ def _random_vit(device: str) -> Backbone:
 
 
 def _measure(backbone: Backbone, count: int, side: int, options: argparse.Namespace) -> dict[str, Any]:
-    count *= options.scale
     with tempfile.TemporaryDirectory() as scratch:
         images = _images(Path(scratch), count, side)
         parts = {

@@ -23,7 +23,7 @@ def summary(params: Params, runs: Path) -> str:
     """The runs of all datasets, a few lines each, and the commands that come next."""
     parts = [_dataset(name, params, runs / name) for name in params.datasets]
     model = params.registry.production_model.format(dataset=params.datasets[0])
-    return "\n".join(parts) + "\n" + NEXT.format(uri=tracking_uri(), model=model).strip("\n")
+    return "\n\n".join([*parts, NEXT.format(uri=tracking_uri(), model=model).strip("\n")])
 
 
 def _dataset(name: str, params: Params, folder: Path) -> str:

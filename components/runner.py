@@ -79,13 +79,20 @@ def _explain(name: str, error: BaseException) -> tuple[ExitCode, str]:
         return ExitCode.INTERRUPTED, "interrupted; run the same command again to go on."
     if isinstance(error, ClinpromptError):
         return error.exit_code, str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f" while writing {error.filename}" if error.filename else ""
+    if _disk_is_full(error):
+        where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
         return ExitCode.INTERRUPTED, f"the disk is full{where}; free some space and run the same command again."
     if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch
         return ExitCode.GPU_OUT_OF_MEMORY, "the GPU's memory is too small for this batch size; lower it in params.yaml."
     log.error("%s: unexpected error", name, exc_info=error)
     return ExitCode.BUG, f"{type(error).__name__}: {error}"
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    """Whether an error says so: Python's own by number, the libraries' (safetensors, SQLite) only in words."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(words in str(error) for words in ("No space left on device", "disk is full"))
 
 
 def _attempt(interface: Interface, work: Work, argv: list[str]) -> dict[str, Any]:

@@ -113,7 +113,7 @@ above, for images of anything else too; its probabilities are no diagnosis. It i
 
 ## Data
 
-{card.source} Licence: {card.licence}.
+Source: {card.source}. Licence: {card.licence}.
 
 ## Origin
 

@@ -48,10 +48,12 @@ def confusion_figure(predictions: Predictions, names: list[str], title: str) -> 
     side = max(4.6, 0.9 * len(names) + 2.2)
     figure, axes = _figure(title, (side + 0.9, side))
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    size = 10 if len(names) <= 8 else 7
     for (row, column), count in np.ndenumerate(table):
         colour = "white" if share[row, column] > 0.55 else "black"
         text = f"{count:.0f}\n{share[row, column]:.0%}"
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=10 if len(names) <= 8 else 7)
+        cell = axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
+        cell.set_in_layout(False)  # it lies within the axes; measuring hundreds of them takes seconds
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("predicted")

@@ -69,20 +69,18 @@ def update_store(
     old = _readable(path, identity)
     intact = old is not None and _take_over(old, ids, features, missing)
     stale = 0 if old is None else len(set(old.ids.tolist()) - {i.encode() for i in ids})
+    changes = bool(missing.any()) or stale > 0 or not intact
     with Parts(path, identity, flush_seconds) as parts:
-        left = parts.read() if missing.any() else {}
-        for i in np.flatnonzero(missing):
-            if ids[i] in left:
-                features[i], missing[i] = left[ids[i]], False
-        todo = {ids[i]: images[ids[i]] for i in np.flatnonzero(missing)}
-        place = {digest: i for i, digest in enumerate(ids)}
-        results = extract(
+        _take_parts(parts, ids, features, missing)
+        place = {ids[i]: i for i in np.flatnonzero(missing)}
+        todo = {digest: images[digest] for digest in place}
+        batches = extract(
             backbone, todo, intensity=intensity, batch_size=batch_size, workers=workers, precision=precision
         )
-        for done, rows in progress(results, "features", total=-(-len(todo) // batch_size), unit="batch"):
+        for done, rows in progress(batches, "features", total=-(-len(todo) // batch_size), unit="batch"):
             features[[place[digest] for digest in done]] = rows
             parts.add(done, rows)
-        if not (intact and not todo and not stale):
+        if changes:
             write_store(path, identity, ids, features)
         parts.clear()
     return Update(images=len(ids), computed=len(todo), reused=len(ids) - len(todo), removed=stale)
@@ -132,6 +130,14 @@ def _take_over(old: FeatureStore, ids: list[str], features: np.ndarray, missing:
         features[at] = old.get([ids[i] for i in at])
         missing[at] = False
     return intact
+
+
+def _take_parts(parts: Parts, ids: list[str], features: np.ndarray, missing: np.ndarray) -> None:
+    """Copy the rows that an interrupted run has left."""
+    left = parts.read() if missing.any() else {}
+    for i in np.flatnonzero(missing):
+        if ids[i] in left:
+            features[i], missing[i] = left[ids[i]], False
 
 
 def _recover(path: Path) -> None:

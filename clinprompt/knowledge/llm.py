@@ -5,6 +5,7 @@ import struct
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -200,7 +201,9 @@ def _load_gguf(file: Path) -> tuple[Any, Any]:
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     with no_init_weights():
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    tensors = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=model)["tensors"]
+    # The names are looked up once more below every submodule, in vain and for seconds: show it none.
+    flat = SimpleNamespace(config=config, state_dict=model.state_dict, named_children=tuple)
+    tensors = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=flat)["tensors"]
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     tied = set(model.all_tied_weights_keys) if config.tie_word_embeddings else set()
     if set(missing) - tied or unexpected:

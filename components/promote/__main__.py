@@ -28,7 +28,8 @@ def work(job: Job) -> dict[str, Any]:
     else:
         receipt = rejected(release)
     write_json(job.outputs["receipt"], receipt)
-    log.info("promote: %s: %s %s", receipt["action"], receipt["model"], f"version {receipt['version']}")
+    champion = f"version {receipt['version']} is the champion" if receipt["version"] else "the registry stays as it is"
+    log.info("promote: %s: %s: %s.", receipt["model"], receipt["action"], champion)
     return {"dataset": release.dataset, **{key: receipt[key] for key in ("action", "model", "version")}}
 
 

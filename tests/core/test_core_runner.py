@@ -69,6 +69,7 @@ def test_success_publishes_and_prints_one_line(folder: Path, capsys: pytest.Capt
         (ServiceDown("no answer."), 69, "no answer."),
         (KeyboardInterrupt(), 75, "run the same command again"),
         (OSError(errno.ENOSPC, "No space left on device", "x"), 75, "the disk is full while writing x"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), 75, "the disk is full; free some space"),
         (ZeroDivisionError("oops"), 70, "ZeroDivisionError: oops"),
     ],
 )

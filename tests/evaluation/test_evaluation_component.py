@@ -12,6 +12,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 from toy_run import CLASSES, ROOT, ToyRun
 
+from clinprompt.data.manifest import write_manifest
 from clinprompt.evaluation.metrics import OVERALL, PER_CLASS
 from clinprompt.evaluation.table import FACTS
 from clinprompt.files import to_json
@@ -80,7 +81,7 @@ def test_a_card_s_own_column_can_be_a_slice(run: ToyRun) -> None:
 
 def test_a_class_that_the_test_split_lacks_leaves_nulls_with_a_reason(run: ToyRun) -> None:
     manifest = pd.read_parquet(run.path("manifest"))
-    manifest[(manifest["split"] != "test") | (manifest["label"] != "none")].to_parquet(run.path("manifest"))
+    write_manifest(manifest[(manifest["split"] != "test") | (manifest["label"] != "none")], run.path("manifest"))
     assert run.evaluate("coop-1") == 0
     found = run.metrics("coop-1")
     assert found["test"]["auroc"] == {"value": None, "low": None, "high": None, "reason": "no image of class none"}
@@ -90,7 +91,7 @@ def test_a_class_that_the_test_split_lacks_leaves_nulls_with_a_reason(run: ToyRu
 def _forget_a_feature(run: ToyRun) -> None:
     manifest = pd.read_parquet(run.path("manifest"))
     manifest.loc[len(manifest) - 1, "id"] = "0" * 64
-    manifest.to_parquet(run.path("manifest"))
+    write_manifest(manifest, run.path("manifest"))
 
 
 BROKEN: dict[str, tuple[Any, int, str]] = {

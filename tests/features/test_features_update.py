@@ -1,5 +1,6 @@
 """Bringing a store up to date: the same bytes whatever happened before, and no row computed twice."""
 
+import errno
 import os
 import shutil
 import signal
@@ -185,6 +186,22 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert update(path, backbone, images)[1] < 42
     assert sha256_folder(path) == sha256_folder(scratch)
     assert not path.with_name(".features.parts").exists()
+
+
+def test_a_full_disk_at_the_very_end_costs_no_computing(
+    scratch: Path, tmp_path: Path, backbone: Backbone, images: Images
+) -> None:
+    def disk_is_full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "features"
+    update(path, backbone, some(images, 0, 20))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clinprompt.features.update.write_store", disk_is_full)
+        with pytest.raises(OSError, match="No space"):
+            update(path, backbone, images)
+    assert update(path, backbone, images) == (42, 0, 42, 0)
+    assert sha256_folder(path) == sha256_folder(scratch)
 
 
 KILLED = """

@@ -132,7 +132,7 @@ def test_a_table_that_is_missing_damaged_or_foreign_is_named(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_the_embedded_model_describes_two_classes_the_same_way_twice(folder: Path) -> None:
-    real = {"aspects": ["location"], "descriptions_per_aspect": 3, "max_new_tokens": 40, "min_accepted_per_class": 1}
+    real = {"aspects": ["location"], "descriptions_per_aspect": 3, "max_new_tokens": 32, "min_accepted_per_class": 1}
     runs = []
     for _ in range(2):
         assert call(folder, **real) == 0
