@@ -298,7 +298,7 @@ that asking by a class's name works poorly and tuned prompts have something to f
 | | |
 | --- | --- |
 | pairs | {scenes} drawn scenes, a new caption at each step; none of the images of `brain-phantom` |
-| training | {steps} steps of {batch_size} pairs, symmetric InfoNCE, AdamW at {learning_rate:g}, seed {seed} |
+| training | {steps} steps of {batch_size} pairs: symmetric InfoNCE and two helper losses (lesion in each patch, the caption's facts); AdamW at {learning_rate:g}, seed {seed} |
 | held-out images, own caption nearest of 100 | {retrieval_at_1_of_100:.1%}; among the nearest five {retrieval_at_5_of_100:.1%} |
 | weights | `open_clip_model.safetensors`, half precision, SHA-256 `{digest}` |
 

@@ -51,6 +51,5 @@ def test_the_stage_depends_on_the_files_that_it_reads(name: str) -> None:
     deps = paths(stage["deps"])
     # The content-addressed images are fixed by the manifest: who depends on that need not hash them again.
     fixed_by_manifest = {"images"} if any("manifest.parquet" in d for d in deps) else set()
-    watched_otherwise = {"manifest", "images"} if name == "report" else fixed_by_manifest
     for key in interface.inputs:
-        assert options[key] in deps or key in watched_otherwise, key
+        assert options[key] in deps or key in fixed_by_manifest, key
