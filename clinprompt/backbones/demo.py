@@ -282,7 +282,8 @@ def finish(folder: Path, recipe: Recipe, found: dict[str, float]) -> None:
         "versions": versions,
     }
     write_json(folder / "recipe.json", record | {"sha256": digest})
-    write_text(folder / "README.md", _CARD.format(digest=digest, millions=parameters / 1e6, **asdict(recipe), **found))
+    facts = {"digest": digest, "millions": parameters / 1e6, **asdict(recipe), **found}
+    write_text(folder / "README.md", _CARD.format(**facts))
 
 
 _CARD = """# demo-clip
@@ -298,11 +299,12 @@ that asking by a class's name works poorly and tuned prompts have something to f
 | | |
 | --- | --- |
 | pairs | {scenes} drawn scenes, a new caption at each step; none of the images of `brain-phantom` |
-| training | {steps} steps of {batch_size} pairs: symmetric InfoNCE and two helper losses (lesion in each patch, the caption's facts); AdamW at {learning_rate:g}, seed {seed} |
+| training | {steps} steps of {batch_size} pairs: InfoNCE, two helper losses, AdamW at {learning_rate:g}, seed {seed} |
 | held-out images, own caption nearest of 100 | {retrieval_at_1_of_100:.1%}; among the nearest five {retrieval_at_5_of_100:.1%} |
 | weights | `open_clip_model.safetensors`, half precision, SHA-256 `{digest}` |
 
-Several of 100 captions can be equally true of an image, which bounds the retrieval figures.
+The helper losses ask where the lesion is (of each patch) and for the caption's facts (of the image feature); their heads are
+thrown away. Several of 100 captions can be equally true of an image, which bounds the retrieval figures.
 
 Made by `python -m clinprompt.backbones.demo`; every number of the recipe and the versions are in `recipe.json`.
 """
