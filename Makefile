@@ -19,7 +19,7 @@ demo: $(VENV)/.components
 	python -m components
 
 test: $(VENV)/.components $(VENV)/.dev
-	pytest $(PYTEST_ARGS)
+	pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.components $(VENV)/.dev
 	ruff check .
