@@ -20,12 +20,11 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 
 from clinprompt.backbones.demo_captions import FACTS, Scene, attributes, caption, draw_scene
 from clinprompt.backbones.text import TextTower
-from clinprompt.data.phantom_organs import ORGANS
 from clinprompt.files import atomic, sha256_file, write_json, write_text
 from clinprompt.progress import progress
 
@@ -37,15 +36,10 @@ SIZE = 64
 PATCH = 8
 MEAN, STD = 0.3, 0.25
 _FEATURE_SCALE = 8.0  # unit features have entries of about 0.1
-
-
 _UNKNOWN = "[UNK]"
-# Words that descriptions use and captions do not: they are one token each, with the vectors that they were drawn with.
-_ENGLISH = (
-    "a the of in on at with and or is are be it its this that for from by as an to not usually often may can appears "
-    "shows image scan tissue normal area region dense dark light gray white shape round oval edge border inside around "
-    "near glioma meningioma pituitary tumor cancer cyst brain skull bone lung heart skin eye vessel fluid signal . , -"
-)
+# One entry a line, in the order of the ids. It is kept rather than learnt anew: the trainer of the tokenizers library
+# breaks ties at random.
+_VOCABULARY = Path(__file__).with_name("demo_vocabulary.txt")
 
 
 @dataclass(frozen=True)
@@ -85,26 +79,12 @@ def model_config(vocabulary: int) -> dict[str, Any]:
     }
 
 
-def make_tokenizer(seed: int) -> Tokenizer:
+def make_tokenizer() -> Tokenizer:
     """A WordPiece tokenizer over the captions' words and single letters; the end token has the highest id."""
-    rng = np.random.default_rng([seed, 12])
-    texts = [caption(draw_scene(seed, index, 32), rng) for index in range(3000)]
-    names = " ".join(f"{organ} {modality}" for organ, (modality, _) in ORGANS.items())
-    tokenizer = Tokenizer(models.WordPiece(unk_token=_UNKNOWN))
+    ids = {entry: number for number, entry in enumerate(_VOCABULARY.read_text(encoding="utf-8").split())}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token=_UNKNOWN))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)] + [str(digit) for digit in range(10)]
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=1200, special_tokens=["[PAD]", "[UNK]"], initial_alphabet=letters, show_progress=False
-    )
-    tokenizer.train_from_iterator([*texts, names, _ENGLISH], trainer)
-    continued = [f"##{letter}" for letter in letters]
-    vocabulary = tokenizer.get_vocab()
-    words = sorted(vocabulary, key=vocabulary.__getitem__)
-    words += [piece for piece in continued if piece not in vocabulary]
-    words += ["[SOT]", "[EOT]"]
-    ids = {word: number for number, word in enumerate(words)}
-    tokenizer.model = models.WordPiece(ids, unk_token=_UNKNOWN)
     tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[SOT]", "[EOT]"])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[SOT] $A [EOT]", special_tokens=[("[SOT]", ids["[SOT]"]), ("[EOT]", ids["[EOT]"])]
@@ -115,7 +95,7 @@ def make_tokenizer(seed: int) -> Tokenizer:
 def write_folder(folder: Path, recipe: Recipe) -> Any:
     """Write config and tokenizer to `folder`, and return the model with initial weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = make_tokenizer(recipe.seed)
+    tokenizer = make_tokenizer()
     tokenizer.save(str(folder / "tokenizer.json"))
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "[SOT]", "eos_token": "[EOT]"}
     write_json(
@@ -273,6 +253,7 @@ def finish(folder: Path, recipe: Recipe, found: dict[str, float]) -> None:
     """Write the recipe and the model card beside the weights."""
     digest = sha256_file(folder / WEIGHTS)
     parameters = sum(t.numel() for t in load_file(folder / WEIGHTS).values())
+    threads = torch.get_num_threads()  # the order of sums, and so the last bits, depend on it
     versions = {"python": platform.python_version(), "torch": torch.__version__, "open_clip": open_clip.__version__}
     record = {
         "recipe": asdict(recipe),
@@ -303,11 +284,11 @@ that asking by a class's name works poorly and tuned prompts have something to f
 | held-out images, own caption nearest of 100 | {retrieval_at_1_of_100:.1%}; among the nearest five {retrieval_at_5_of_100:.1%} |
 | weights | `open_clip_model.safetensors`, half precision, SHA-256 `{digest}` |
 
-The helper losses ask where the lesion is (of each patch) and for the caption's facts (of the image feature); their heads are
-thrown away. Several of 100 captions can be equally true of an image, which bounds the retrieval figures.
+The helper losses ask where the lesion is (of each patch) and for the caption's facts (of the image feature); their
+heads are thrown away. Several of 100 captions can be equally true of an image, which bounds the retrieval figures.
 
 Made by `python -m clinprompt.backbones.demo`; every number of the recipe and the versions are in `recipe.json`.
-"""
+"""  # noqa: E501
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
