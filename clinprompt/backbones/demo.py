@@ -260,9 +260,10 @@ def finish(folder: Path, recipe: Recipe, found: dict[str, float]) -> None:
         "results": found,
         "parameters": parameters,
         "sha256": digest,
+        "threads": threads,
         "versions": versions,
     }
-    write_json(folder / "recipe.json", record | {"sha256": digest})
+    write_json(folder / "recipe.json", record)
     facts = {"digest": digest, "millions": parameters / 1e6, **asdict(recipe), **found}
     write_text(folder / "README.md", _CARD.format(**facts))
 
