@@ -31,7 +31,7 @@ def test_the_stage_passes_what_the_interface_asks_for(name: str) -> None:
     for argument in interface.arguments:
         assert options[argument] == "${item." + argument + "}"
 
-    outs = paths(stage.get("outs", [])) | paths(stage.get("metrics", []))
+    outs = paths([*stage.get("outs", []), *stage.get("plots", []), *stage.get("metrics", [])])
     assert {options[o] for o in interface.outputs} == set(outs)
     for key, output in interface.outputs.items():
         assert outs[options[key]].get("persist", False) == output.keep
