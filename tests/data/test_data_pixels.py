@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import pytest
 import tifffile
 from hypothesis import given, settings
@@ -246,7 +247,6 @@ def test_probe_tells_size_and_mode(data: bytes, mode: str) -> None:
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("mode", ["shortest", "squash"])
 def test_preprocessing_equals_open_clip(shape: tuple[int, int], interpolation: str, mode: str) -> None:
-    open_clip = pytest.importorskip("open_clip")
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     image = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
     transform = open_clip.image_transform(
