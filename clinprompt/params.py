@@ -110,6 +110,19 @@ class Registry(Section):
     experiment: str
     candidate_model: str
     production_model: str
+    approval: Literal["none", "required"]
+
+
+class Airflow(Section):
+    """How the DAGs in dags/ run; no stage depends on it."""
+
+    runner: Literal["local", "docker", "kubernetes"]
+    python: str
+    sweep: str
+    deadline_hours: PositiveInt
+    owner: str
+    approval_hours: PositiveInt
+    namespace: Name
 
 
 class Params(Section):
@@ -127,6 +140,7 @@ class Params(Section):
     evaluation: Evaluation
     gate: Gate
     registry: Registry
+    airflow: Airflow
 
     @model_validator(mode="after")
     def _candidates_have_knobs(self) -> "Params":

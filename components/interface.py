@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from clinprompt.errors import BadParams, ExitCode
 from clinprompt.params import Name, Section, check, read_yaml
@@ -30,7 +30,7 @@ class Output(Artifact):
     """What the component writes.
 
     `keep: true` leaves an earlier run's output in place for the component to build on; the component then writes it
-    itself, atomically. `metric: true` marks small JSON that is kept in git instead of the DVC cache.
+    itself, atomically. `metric: true` marks the JSON that `dvc metrics` compares.
     """
 
     keep: bool = False
@@ -46,7 +46,10 @@ class Resources(Section):
 
 
 class Interface(Section):
-    """The whole of a `component.yaml`. `params` may hold `{argument}`, as in `methods.{method}`."""
+    """The whole of a `component.yaml`. `params` may hold `{argument}`, as in `methods.{method}`.
+
+    `pool`, `retries` and `timeout_minutes` are for a scheduler; a retry makes sense only after some exit codes.
+    """
 
     name: Name
     about: str
@@ -56,6 +59,9 @@ class Interface(Section):
     params: list[str] = []
     image: Literal["data", "vision", "registry"]
     resources: Resources
+    pool: Literal["default", "gpu", "promotion"] = "default"
+    retries: Annotated[int, Field(ge=0)] = 2
+    timeout_minutes: PositiveInt
     exit_codes: list[int]
 
 

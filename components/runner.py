@@ -8,6 +8,7 @@ import argparse
 import errno
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -23,6 +24,8 @@ from clinprompt.params import Params, load_params
 from components.interface import Interface, load_interface
 
 log = logging.getLogger("clinprompt")
+
+RESULT_VARIABLE = "CLINPROMPT_RESULT"  # the result line is written to this file too, for a caller that runs DVC
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def execute(name: str, work: Work, argv: list[str], folder: Path) -> int:
     except (Exception, KeyboardInterrupt) as error:
         return _fail(name, *_explain(name, error))
     line = {"component": name, "seconds": round(time.monotonic() - started, 1), "status": "ok", **result}
-    sys.stdout.write(json.dumps(line, default=str) + "\n")
+    _tell(line)
     return int(result.get("exit_code", ExitCode.OK))
 
 
@@ -151,6 +154,13 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 def _fail(name: str, code: ExitCode, message: str) -> int:
     sys.stderr.write(f"{name}: {message}\n")
     line = {"component": name, "status": code.name.lower(), "exit_code": int(code), "message": message}
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+    _tell(line)
     return int(code)
+
+
+def _tell(line: dict[str, Any]) -> None:
+    text = json.dumps(line, default=str) + "\n"
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    if os.environ.get(RESULT_VARIABLE):
+        Path(os.environ[RESULT_VARIABLE]).write_text(text, encoding="utf-8")

@@ -1,5 +1,6 @@
 """The real graph on a small phantom: to a champion, again, with more images, with wrong labels, with kills."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -135,7 +136,8 @@ def kill_in(workspace: Any, stage: str, moment: Callable[[], bool]) -> None:
         while is_running(process.pid, module) and not moment():
             time.sleep(0.02)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # a fast stage, and all after it, may have ended by now
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
