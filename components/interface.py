@@ -1,5 +1,10 @@
-"""`component.yaml`: what a component takes, gives, reads from the params, needs and answers."""
+"""`component.yaml`: what a component takes, gives, reads from the params, needs and answers.
 
+`python -m components.interface` writes it as a JSON schema, for programs that cannot import this package.
+"""
+
+import json
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -79,3 +84,12 @@ def load_interface(name: str, folder: Path = FOLDER) -> Interface:
     if unknown:
         raise BadParams(f"{path}: exit_codes: {unknown[0]} is not in the shared table of exit codes.")
     return interface
+
+
+def schema() -> str:
+    """The JSON schema of a `component.yaml`, as it stands in `components/component.schema.json`."""
+    return json.dumps(Interface.model_json_schema(), indent=2, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(schema())

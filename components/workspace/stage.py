@@ -173,9 +173,9 @@ def _failure(task: StageTask, result: Path, error: Exception) -> StageFailed:
         return StageFailed(line["message"], line["exit_code"])
     cause = error.__cause__
     if isinstance(cause, StageCmdFailedError):
-        status = cause.returncode
+        status = int(str(cause).rsplit(maxsplit=1)[-1])  # DVC says it in words only
         code = 128 - status if status < 0 else status
-        return StageFailed(f"{task.address} was killed or could not start (status {status}).", code)
+        return StageFailed(f"{task.address} was killed, or could not start (status {code}).", code)
     return StageFailed(f"{task.address}: {cause or error}", int(ExitCode.BUG))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.interface import load_interface
+from components.interface import load_interface, schema
 
 ROOT = Path(__file__).parents[2]
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -20,6 +20,11 @@ def paths(entries: list[Any]) -> dict[str, dict[str, Any]]:
 
 def test_every_component_is_a_stage_and_the_other_way_round() -> None:
     assert {p.parent.name for p in (ROOT / "components").glob("*/component.yaml")} == set(STAGES)
+
+
+def test_the_json_schema_is_that_of_the_interface() -> None:
+    told = "python -m components.interface > components/component.schema.json"
+    assert (ROOT / "components/component.schema.json").read_text() == schema(), told
 
 
 @pytest.mark.parametrize("name", STAGES)

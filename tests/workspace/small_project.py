@@ -1,0 +1,65 @@
+"""A small project with a drawn dataset, and a store in a folder."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clinprompt.data.phantom import write_phantom
+from components.workspace.plan import plan
+from components.workspace.stage import run_stage
+from components.workspace.store import Store
+from components.workspace.task import Entry, Plan, PlanTask, StageTask, pack
+
+PARTS = ["clinprompt", "components", "datasets", "dvc.yaml", "infra/images.lock", "params.yaml", "registry"]
+PARTS += ["requirements/components.txt"]
+
+
+@dataclass(frozen=True)
+class Project:
+    """A copy of the project whose card reads images from a folder, and its store."""
+
+    root: Path
+    store: Store
+
+    def plan(self, **asked: Any) -> Plan:
+        """The plan of a run on the drawn images."""
+        return plan(PlanTask(dataset="drawn", **asked), self.store)
+
+    def run(self, settled: Plan, stage: str, *entries: Entry) -> tuple[Entry, bool]:
+        """Run a stage: its entry, and whether it was cached."""
+        done = run_stage(StageTask(plan=settled, stage=stage, entries=list(entries)), self.store)
+        return Entry.model_validate(done["entry"]), done["cached"]
+
+    def command(self, name: str, task: dict[str, Any] | None = None, *arguments: str) -> tuple[int, dict[str, Any]]:
+        """Run the command as a scheduler does: its exit status, and what stands on standard output."""
+        env = {**os.environ, "CLINPROMPT_TASK": pack(task)} if task is not None else dict(os.environ)
+        done = subprocess.run(
+            [sys.executable, "-m", "components.workspace", name, *arguments],
+            cwd=self.root,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        [line] = done.stdout.splitlines()
+        return done.returncode, json.loads(line)
+
+    def edit(self, name: str, change: Callable[[Any], None]) -> None:
+        """Change a YAML file of the project."""
+        value = yaml.safe_load((self.root / name).read_text())
+        change(value)
+        (self.root / name).write_text(yaml.safe_dump(value, sort_keys=False))
+
+
+def draw(folder: Path, patients: int, seed: int = 0) -> Path:
+    """Images of four classes with their table, as if from somewhere else."""
+    write_phantom(folder, patients=patients, images_per_patient=1, size=32, seed=seed)
+    (folder / ".phantom.json").unlink(missing_ok=True)
+    return folder

@@ -1,0 +1,121 @@
+"""Releases, plans and sweeps: what a run is made of, settled before it starts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_project import Project, draw
+
+from clinprompt.errors import BadParams, InputMissing
+from components.workspace.plan import promotion, sweep
+from components.workspace.records import record
+from components.workspace.releases import list_releases, publish
+from components.workspace.task import PromotionTask, RecordTask, StageTask, SweepTask, pack, read_task
+
+
+def test_a_release_is_published_once_and_never_changes(project: Project, tmp_path: Path) -> None:
+    again, new = publish(project.store, "drawn", tmp_path / "r1", "r1")
+    assert not new
+    assert [r.partition for r in list_releases(project.store)] == ["drawn@r1"]
+    assert again.files == sum(1 for path in (tmp_path / "r1").rglob("*") if path.is_file())
+    with pytest.raises(BadParams, match="releases never change"):
+        publish(project.store, "drawn", draw(tmp_path / "other", patients=5), "r1")
+
+
+@pytest.mark.parametrize("name", ["a/b", "../a", "a b"])
+def test_a_release_s_name_is_safe_as_a_key(project: Project, tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadParams, match="letters, digits"):
+        publish(project.store, "drawn", tmp_path / "r1", name)
+
+
+def test_an_empty_folder_is_no_release(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputMissing, match="holds no files"):
+        publish(project.store, "drawn", tmp_path / "empty", "r2")
+
+
+def test_only_the_newest_release_is_promoted(project: Project, tmp_path: Path) -> None:
+    assert project.plan().promote
+    publish(project.store, "drawn", draw(tmp_path / "r2", patients=5), "r2")
+    assert project.plan().release == "r2"
+    assert project.plan().promote
+    assert not project.plan(release="r1").promote
+    assert not project.plan(promote="never").promote
+
+
+def test_a_plan_names_the_candidates_and_keeps_the_overrides(project: Project) -> None:
+    settled = project.plan(methods=["coop"], seeds=[3, 4], overrides={"training": {"shots": 4}})
+    assert [(cell.method, cell.seed) for cell in settled.cells] == [("coop", 3), ("coop", 4)]
+    assert settled.overrides == {"training": {"shots": 4}, "candidates": {"methods": ["coop"], "seeds": [3, 4]}}
+    assert settled.partition == "drawn@r1"
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"release": "r9"}, "no release r9 of drawn"),
+        ({"overrides": {"trainign": {}}}, "trainign: no such key .*did you mean 'training'"),
+        ({"overrides": {"training": {"shots": "four"}}}, "training.shots"),
+        ({"methods": ["copp"]}, "copp"),
+        ({"promote": "yes"}, "auto or never"),
+    ],
+)
+def test_what_cannot_be_planned_is_named(project: Project, asked: dict[str, Any], told: str) -> None:
+    with pytest.raises((BadParams, InputMissing), match=told):
+        project.plan(**asked)
+
+
+def test_a_sweep_finds_the_releases_without_a_record(project: Project, tmp_path: Path) -> None:
+    publish(project.store, "drawn", draw(tmp_path / "r2", patients=5), "r2")
+    assert sweep(SweepTask(), project.store) == ["drawn@r2"]
+    assert sweep(SweepTask(dataset="drawn", releases="missing"), project.store) == ["drawn@r1", "drawn@r2"]
+    record(RecordTask(plan=project.plan(release="r2"), entries=[]), project.store)
+    assert sweep(SweepTask(), project.store) == []
+    assert sweep(SweepTask(releases="missing"), project.store) == ["drawn@r1"]
+    assert sweep(SweepTask(dataset="drawn", releases=["r2"]), project.store) == ["drawn@r2"]
+    with pytest.raises(InputMissing, match="no release r7"):
+        sweep(SweepTask(dataset="drawn", releases=["r7"]), project.store)
+
+
+def test_a_promotion_takes_the_recorded_run(project: Project) -> None:
+    with pytest.raises(InputMissing, match="No run of drawn is recorded"):
+        promotion(PromotionTask(dataset="drawn"), project.store)
+    settled = project.plan(promote="never")
+    record(RecordTask(plan=settled, entries=[]), project.store)
+    found = promotion(PromotionTask(dataset="drawn", release="r1"), project.store)
+    assert found["plan"]["promote"]
+    assert found["plan"]["digest"] == settled.digest
+
+
+def test_the_command_answers_with_one_line_and_the_shared_exit_codes(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, answer = project.command("plan", {"dataset": "drawn"})
+    assert status == 0
+    assert answer["plan"]["release"] == "r1"
+    status, answer = project.command("plan", {"dataset": "nothing"})
+    assert (status, answer["exit_code"]) == (64, 64)
+    assert "datasets/nothing.yaml" in answer["message"]
+    monkeypatch.setenv("CLINPROMPT_STORE", "")
+    status, answer = project.command("plan", {"dataset": "drawn"})
+    assert status == 64
+    assert "CLINPROMPT_STORE" in answer["message"]
+
+
+def test_a_store_that_does_not_answer_is_told_apart_from_one_that_is_empty(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLINPROMPT_STORE", "s3://nowhere/prefix")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    status, answer = project.command("plan", {"dataset": "drawn"})
+    assert status == 69
+    assert "does not answer" in answer["message"]
+
+
+@pytest.mark.parametrize("text", [None, "", "not packed", pack({"plan": {}})])
+def test_a_task_that_is_none_is_refused(text: str | None) -> None:
+    with pytest.raises(BadParams, match="CLINPROMPT_TASK"):
+        read_task(StageTask, text)
