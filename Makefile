@@ -1,10 +1,13 @@
 # make demo   installs what is needed into .venv and runs the whole pipeline on the embedded dataset
 # make test   the same installation if needed, and the test suite
 # make lint   style, types, and the direction of the imports
+# make airflow   installs Airflow into .venv-airflow and starts it with the DAGs, on SQLite, for one machine
+# make images    builds the components' images and writes their digests to infra/images.lock
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+AIRFLOW := .venv-airflow
 PIP_INSTALL := $(BIN)/python -m pip install --require-hashes --no-deps
 UV_COMPILE := ../$(BIN)/uv pip compile --quiet --python-version 3.11 --no-emit-index-url --no-header --no-annotate
 
@@ -12,23 +15,39 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo run test lint bench lock clean
+.PHONY: demo test test-fast test-dags test-servers lint bench airflow images lock clean
 
 demo: $(VENV)/.components
 	dvc repro
 	python -m components
 
-test: $(VENV)/.components $(VENV)/.dev
-	pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+test: test-fast test-dags test-servers
+
+# What needs no server, and no Airflow.
+test-fast: $(VENV)/.components $(VENV)/.dev
+	pytest -n 2 --dist loadfile -m "not servers" $(PYTEST_ARGS)
+
+test-dags: $(AIRFLOW)/.dev
+	$(AIRFLOW)/bin/python -m pytest -m "not servers" tests/dags $(PYTEST_ARGS)
+
+# On real servers, which infra/dev starts: skipped where their packages are missing (infra/dev/packages.sh).
+test-servers: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.airflow
+	pytest -m servers $(PYTEST_ARGS)
 
 lint: $(VENV)/.components $(VENV)/.dev
 	ruff check .
 	ruff format --check .
 	mypy
-	lint-imports
+	PYTHONPATH=dags lint-imports
 
 bench: $(VENV)/.components
 	python -m benchmarks.pipeline && python -m benchmarks.cache && python -m benchmarks.coop
+
+airflow: $(VENV)/.components $(AIRFLOW)/.airflow
+	infra/dev/airflow.sh
+
+images: $(VENV)/.components
+	python -m infra.images build
 
 $(VENV)/.components: requirements/components.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clinprompt needs Python 3.11 or newer")'
@@ -40,12 +59,24 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.components
 	$(PIP_INSTALL) -r requirements/dev.txt
 	touch $@
 
+$(AIRFLOW)/.airflow: requirements/airflow.txt
+	test -x $(AIRFLOW)/bin/python || $(PYTHON) -m venv $(AIRFLOW)
+	$(AIRFLOW)/bin/python -m pip install --require-hashes --no-deps -r requirements/airflow.txt
+	touch $@
+
+$(AIRFLOW)/.dev: requirements/airflow-dev.txt $(AIRFLOW)/.airflow
+	$(AIRFLOW)/bin/python -m pip install --require-hashes --no-deps -r requirements/airflow-dev.txt
+	touch $@
+
 # Resolves everything anew. Extra indexes or folders of wheels: make lock UV_ARGS="--find-links FOLDER".
 lock: $(VENV)/.dev
 	cd requirements && $(UV_COMPILE) --override overrides.txt $(UV_ARGS) components.in airflow.in -o constraints.txt
 	cd requirements && $(UV_COMPILE) --universal --generate-hashes --override overrides.txt \
 	    -c constraints.txt $(UV_ARGS) components.in -o components.txt
 	cd requirements && $(UV_COMPILE) --universal --generate-hashes $(UV_ARGS) dev.in -o dev.txt
+	cd requirements && $(UV_COMPILE) --universal --generate-hashes -c constraints.txt $(UV_ARGS) \
+	    airflow.in -o airflow.txt
+	cd requirements && $(UV_COMPILE) --universal --generate-hashes $(UV_ARGS) airflow-dev.in -o airflow-dev.txt
 
 clean:
-	rm -rf $(VENV) runs data mlflow.db mlartifacts dvc.lock
+	rm -rf $(VENV) $(AIRFLOW) .airflow runs data mlflow.db mlartifacts dvc.lock

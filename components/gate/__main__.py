@@ -39,10 +39,10 @@ def work(job: Job) -> dict[str, Any]:
     record = read_decision(job.outputs["decision"])
     if record is not None and still_holds(record, inputs, _params(job), reference):
         log.info("gate: nothing to do: the decision on disk still holds.")
-        return _result(record, changed=False)
+        return _result(record, reference, changed=False)
     record = _decide(job, inputs, champion, reference)
     write_json(job.outputs["decision"], record)
-    return _result(record, changed=True)
+    return _result(record, reference, changed=True)
 
 
 def _params(job: Job) -> dict[str, Any]:
@@ -141,13 +141,15 @@ def _image(path: Path, digest: str) -> bytes:
     return data
 
 
-def _result(record: dict[str, Any], *, changed: bool) -> dict[str, Any]:
+def _result(record: dict[str, Any], champion: ChampionRef | None, *, changed: bool) -> dict[str, Any]:
     accepted = record["verdict"] == "accepted"
     log.info("%s: %s.", "ACCEPTED" if accepted else "REJECTED", "; ".join(record["reasons"]))
+    chosen = record["chosen"] or {}
     facts = {
         "dataset": record["dataset"],
         "verdict": record["verdict"],
-        "chosen": record["chosen"] and record["chosen"]["folder"],
+        "chosen": chosen.get("folder"),
+        "already_champion": accepted and champion is not None and champion.model_digest == chosen["model_digest"],
         "changed": changed,
     }
     if not accepted and os.environ.get(EXIT_CODE_VARIABLE) == "1":

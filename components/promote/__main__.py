@@ -12,6 +12,7 @@ from clinprompt.files import read_json, sha256_file, write_json
 from clinprompt.methods.artifact import model_digest
 from clinprompt.params import BackboneChoice, Registry
 from components.runner import Job, run
+from registry.links import run_url
 from registry.package import BackboneFiles, Hub
 from registry.promote import Release, promote, rejected
 
@@ -28,9 +29,23 @@ def work(job: Job) -> dict[str, Any]:
     else:
         receipt = rejected(release)
     write_json(job.outputs["receipt"], receipt)
-    champion = f"version {receipt['version']} is the champion" if receipt["version"] else "the registry stays as it is"
-    log.info("promote: %s: %s: %s.", receipt["model"], receipt["action"], champion)
-    return {"dataset": release.dataset, **{key: receipt[key] for key in ("action", "model", "version")}}
+    log.info("promote: %s: %s: %s.", receipt["model"], receipt["action"], _outcome(receipt))
+    facts = {"dataset": release.dataset, **{key: receipt[key] for key in ("action", "model", "version")}}
+    page = run_url(receipt["model"], receipt["version"]) if receipt["action"] in ("promoted", "unchanged") else None
+    return facts | ({"run_url": page} if page else {})
+
+
+def _outcome(receipt: dict[str, Any]) -> str:
+    champion = f"version {receipt['version']} is the champion" if receipt["version"] else "there is no champion"
+    if receipt["action"] == "rejected":
+        return "the registry stays as it is"
+    if receipt["action"] == "quarantined":
+        model, held = receipt["model"], receipt["quarantined"]
+        lift = f"python -m registry unquarantine {model} --version {held['version']} --reason TEXT"
+        return (
+            f"it was rolled back as version {held['version']} ({held['reason']}), and {champion}; to let it in: {lift}"
+        )
+    return champion
 
 
 def _release(job: Job, verdict: dict[str, Any]) -> Release:

@@ -35,17 +35,21 @@ def work(job: Job) -> dict[str, Any]:
 
     from clinprompt.methods.base import Task
     from clinprompt.training.checkpoint import Checkpoint
-    from clinprompt.training.loop import Run, choose_device
+    from clinprompt.training.loop import Run, choose_device, micro_batches
+    from clinprompt.training.schedule import Descent
 
     device = choose_device(training.device)
     backbone = _backbone(job, store, device)
     model = method(name)(Task(backbone, tuple(c.name for c in card.classes), seed), config)
     train, val = (_examples(rows, store, card, device) for rows in (support, validation))
+    parts = micro_batches(config.batch_size) if isinstance(config, Descent) else 1
     record = _record(job, card, backbone, model) | {"support": _support_digest(support)}
+    if parts > 1:
+        record["micro_batches"] = parts
     identity = sha256_bytes(to_json([record, store.identity, device]).encode())
     path = job.final["model"].with_name(f".{job.final['model'].name}.checkpoint")
     checkpoint = Checkpoint(path, training.checkpoint_every, identity)
-    curves = model.fit(train, val, Run(seed, checkpoint))
+    curves = model.fit(train, val, Run(seed, checkpoint, parts))
     write_model(
         job.outputs["model"],
         spec=record,
@@ -57,7 +61,7 @@ def work(job: Job) -> dict[str, Any]:
     checkpoint.delete()
     shown = {key: round(curves[-1][key], 4) for key in ("train_accuracy", "val_accuracy")}
     facts = {"dataset": card.name, "method": name, "seed": seed, "images": len(support), **shown}
-    return facts | {"device": device, "model_digest": model_digest(job.outputs["model"])}
+    return facts | {"device": device, "micro_batches": parts, "model_digest": model_digest(job.outputs["model"])}
 
 
 def _check_splits(manifest: pd.DataFrame, support: pd.DataFrame, validation: pd.DataFrame, card: Card) -> None:

@@ -1,6 +1,7 @@
 """`python -m components.workspace`: the tasks of a scheduler, and the releases and records for people."""
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -150,6 +151,11 @@ def _explain(error: BaseException) -> dict[str, Any]:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):  # the component, which would go on without us
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.terminate()
     raise Interrupted(f"stopped by {signal.Signals(signum).name}")
 
 

@@ -61,5 +61,4 @@ class Project:
 def draw(folder: Path, patients: int, seed: int = 0) -> Path:
     """Images of four classes with their table, as if from somewhere else."""
     write_phantom(folder, patients=patients, images_per_patient=1, size=32, seed=seed)
-    (folder / ".phantom.json").unlink(missing_ok=True)
     return folder

@@ -1,0 +1,108 @@
+"""The sections of params.yaml that the DAGs read, and the variables of the environment that win over them."""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from clinprompt_dags.documents import BadDocument, check, read_yaml
+
+PROJECT = Path(__file__).resolve().parents[2]
+RUNNERS = ("local", "docker", "kubernetes")
+
+_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["airflow", "registry", "methods"],
+    "properties": {
+        "methods": {"type": "object", "minProperties": 1},
+        "registry": {
+            "type": "object",
+            "required": ["approval"],
+            "properties": {"approval": {"enum": ["none", "required"]}},
+        },
+        "airflow": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["runner", "python", "sweep", "deadline_hours", "owner", "approval_hours", "namespace"],
+            "properties": {
+                "runner": {"enum": list(RUNNERS)},
+                "python": {"type": "string", "minLength": 1},
+                "sweep": {"type": "string", "minLength": 1},
+                "deadline_hours": {"type": "integer", "minimum": 1},
+                "owner": {"type": "string", "minLength": 1},
+                "approval_hours": {"type": "integer", "minimum": 1},
+                "namespace": {"type": "string", "minLength": 1},
+            },
+        },
+    },
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the DAGs run."""
+
+    root: Path
+    runner: str
+    python: Path
+    sweep: str
+    deadline: timedelta | None  # after which a run raises an alert
+    owner: str
+    approval: Literal["none", "required"]
+    approval_timeout: timedelta
+    namespace: str
+    retry_delay: timedelta
+    run_timeout: timedelta  # when a run is given up
+    datasets: tuple[str, ...]
+    methods: tuple[str, ...]
+    gpu: bool  # whether components that can use a GPU get one
+    network: str | None  # docker: the containers' network
+    weights: str | None  # docker: a volume or folder for weights; kubernetes: a persistent volume claim
+
+
+def load_settings(root: Path = PROJECT) -> Settings:
+    """Read params.yaml, the names of the dataset cards, and the environment.
+
+    The variables CLINPROMPT_DEADLINE_SECONDS (0: no alert), CLINPROMPT_APPROVAL_SECONDS and CLINPROMPT_RETRY_SECONDS
+    are for trying things out: they replace the hours of params.yaml and the first delay before a retry.
+
+    Raises:
+        BadDocument: names the key or the variable.
+    """
+    params = read_yaml(root, "params.yaml")
+    check(params, _SCHEMA, "params.yaml")
+    own = params["airflow"]
+    runner = os.environ.get("CLINPROMPT_RUNNER") or own["runner"]
+    if runner not in RUNNERS:
+        raise BadDocument(f"CLINPROMPT_RUNNER: must be one of {', '.join(RUNNERS)}, found {runner!r}.")
+    datasets = tuple(sorted(path.stem for path in (root / "datasets").glob("*.yaml")))
+    if not datasets:
+        raise BadDocument(f"datasets: {root / 'datasets'} holds no card; python -m clinprompt.data.new writes one.")
+    deadline = timedelta(seconds=_seconds("CLINPROMPT_DEADLINE_SECONDS", 3600 * own["deadline_hours"]))
+    return Settings(
+        root=root,
+        runner=runner,
+        python=root / own["python"],
+        sweep=own["sweep"],
+        deadline=deadline or None,
+        owner=own["owner"],
+        approval=params["registry"]["approval"],
+        approval_timeout=timedelta(seconds=_seconds("CLINPROMPT_APPROVAL_SECONDS", 3600 * own["approval_hours"])),
+        # Long after the alert, and not before an approval could come.
+        run_timeout=timedelta(hours=2 * own["deadline_hours"] + own["approval_hours"]),
+        namespace=own["namespace"],
+        retry_delay=timedelta(seconds=_seconds("CLINPROMPT_RETRY_SECONDS", 30)),
+        datasets=datasets,
+        methods=tuple(sorted(params["methods"])),
+        gpu=os.environ.get("CLINPROMPT_GPU") == "1",
+        network=os.environ.get("CLINPROMPT_NETWORK") or None,
+        weights=os.environ.get("CLINPROMPT_WEIGHTS_VOLUME") or None,
+    )
+
+
+def _seconds(variable: str, default: int) -> int:
+    text = os.environ.get(variable) or str(default)
+    if not text.isdigit():
+        raise BadDocument(f"{variable}: must be a number of seconds, found {text!r}.")
+    return int(text)

@@ -1,0 +1,44 @@
+"""The project's YAML files as the DAGs read them, with errors that name the file and the key."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class BadDocument(ValueError):
+    """A file is missing, is no YAML, or has a key or value that it must not have."""
+
+
+def read_yaml(root: Path, name: str) -> Any:
+    """Read `root/name`.
+
+    Raises:
+        BadDocument: there is no such file, or it is not YAML.
+    """
+    try:
+        return yaml.load((root / name).read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 # a safe loader
+    except FileNotFoundError:
+        raise BadDocument(f"{name}: does not exist in {root}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadDocument(f"{name}: is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def check(value: Any, schema: dict[str, Any], name: str, prefix: str = "") -> None:
+    """Validate a document's value against a JSON schema.
+
+    Raises:
+        BadDocument: names the file, the key and what is wrong with it.
+    """
+    errors = sorted(Draft202012Validator(schema).iter_errors(value), key=lambda e: [str(part) for part in e.path])
+    if errors:
+        raise BadDocument(f"{name}: {'; '.join(_describe(error, prefix) for error in errors)}.")
+
+
+def _describe(error: ValidationError, prefix: str) -> str:
+    key = ".".join([prefix] * bool(prefix) + [str(part) for part in error.path])
+    return f"{key}: {error.message}" if key else error.message

@@ -1,0 +1,88 @@
+"""What a task's environment is made of: the worker's own variables and Airflow's connections."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.sdk import BaseHook, Connection
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+STORE = "clinprompt_store"
+MLFLOW = "clinprompt_mlflow"
+
+# What a process of the local runner may see of the worker's environment.
+_NAMES = frozenset(
+    {"HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ", "USER"}
+    | {"REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE"}
+    | {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
+)
+_PREFIXES = ("AWS_", "CLINPROMPT_", "CUDA_", "DVC_", "HF_", "MKL_", "MLFLOW_", "NVIDIA_", "OMP_", "TORCH_")
+# What travels into a container: the services, not the worker's own folders.
+_SERVICES = ("AWS_", "MLFLOW_")
+_SECRET = ("KEY", "PASSWORD", "TOKEN", "SECRET")
+
+
+def local_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The worker's variables that concern a component; Airflow's own and Python's are left out."""
+    return {k: v for k, v in environ.items() if k in _NAMES or k.startswith(_PREFIXES)}
+
+
+def services() -> tuple[dict[str, str], dict[str, str]]:
+    """The variables that name the store and the registry, and those that hold their secrets.
+
+    Airflow's connections `clinprompt_store` and `clinprompt_mlflow` win over the worker's environment.
+    """
+    found = {k: v for k, v in os.environ.items() if k.startswith(_SERVICES) or k == "CLINPROMPT_STORE"}
+    found |= _store(find_connection(STORE)) | _mlflow(find_connection(MLFLOW))
+    private = {k: v for k, v in found.items() if is_secret(k, v)}
+    return {k: v for k, v in found.items() if k not in private}, private
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Whether a variable must not be shown: by its name, or for a password in a URL."""
+    return any(word in name for word in _SECRET) or ("://" in value and "@" in value)
+
+
+def base_url(connection: Connection) -> str:
+    """The URL that a connection of type http names: its host may be a whole URL; the schema is http or https."""
+    host = connection.host or "localhost"
+    if "://" in host:
+        return host.rstrip("/")
+    port = f":{connection.port}" if connection.port else ""
+    return f"{connection.schema or 'http'}://{host}{port}"
+
+
+def find_connection(name: str) -> Connection | None:
+    """A connection, or None where nobody made it."""
+    try:
+        found: Connection = BaseHook.get_connection(name)
+    except AirflowNotFoundException:
+        return None
+    return found
+
+
+def _store(connection: Connection | None) -> dict[str, str]:
+    if connection is None:
+        return {}
+    extra: dict[str, Any] = connection.extra_dejson
+    return _present(
+        CLINPROMPT_STORE=extra.get("store"),
+        AWS_ACCESS_KEY_ID=connection.login,
+        AWS_SECRET_ACCESS_KEY=connection.password,
+        AWS_ENDPOINT_URL=extra.get("endpoint_url"),
+        AWS_DEFAULT_REGION=extra.get("region_name"),
+    )
+
+
+def _mlflow(connection: Connection | None) -> dict[str, str]:
+    if connection is None:
+        return {}
+    return _present(
+        MLFLOW_TRACKING_URI=base_url(connection),
+        MLFLOW_TRACKING_USERNAME=connection.login,
+        MLFLOW_TRACKING_PASSWORD=connection.password,
+    )
+
+
+def _present(**values: str | None) -> dict[str, str]:
+    return {key: value for key, value in values.items() if value}

@@ -1,0 +1,31 @@
+"""What the two container runners share: the image's reference and the places inside a container."""
+
+from typing import Any
+
+from clinprompt_dags.config import Settings
+from clinprompt_dags.documents import BadDocument, read_yaml
+
+IMAGES_LOCK = "infra/images.lock"
+USER = 10001  # the images' user and group
+SCRATCH = "/var/tmp"  # noqa: S108 # a volume of its own; open to all users in every Debian image
+WEIGHTS = "/weights"
+COMMAND = ["python"]
+
+
+def image_reference(settings: Settings, image: str) -> str:
+    """`reference@digest` of an image.
+
+    Raises:
+        BadDocument: the lock file has no such image, or the image was never built.
+    """
+    entry: Any = (read_yaml(settings.root, IMAGES_LOCK) or {}).get(image)
+    if not isinstance(entry, dict) or "reference" not in entry:
+        raise BadDocument(f"{IMAGES_LOCK}: {image}: is missing; `make images` writes it.")
+    if not entry.get("digest"):
+        raise BadDocument(f"{IMAGES_LOCK}: {image}.digest: is null: the image was never built; run `make images`.")
+    return f"{entry['reference']}@{entry['digest']}"
+
+
+def places(settings: Settings) -> dict[str, str]:
+    """The variables that name folders inside a container."""
+    return {"CLINPROMPT_SCRATCH": SCRATCH, **({"CLINPROMPT_WEIGHTS": WEIGHTS} if settings.weights else {})}

@@ -1,0 +1,164 @@
+"""The docker runner: one container per task instance, on the engine that DOCKER_HOST names."""
+
+import hashlib
+import re
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from airflow.providers.docker.operators.docker import DockerOperator
+from docker.errors import APIError, NotFound
+from docker.types import DeviceRequest, Mount
+
+from clinprompt_dags.config import Settings
+from clinprompt_dags.graph import Need, memory_bytes
+from clinprompt_dags.jobs import Job
+from clinprompt_dags.operators import ComponentTask
+from clinprompt_dags.runners.containers import COMMAND, SCRATCH, USER, WEIGHTS, image_reference, places
+from clinprompt_dags.task import TAIL, Call, conclude, read_result
+
+LABEL = "clinprompt.task"
+_RESULT_LINES = 500
+_STOP = 20  # seconds between SIGTERM and SIGKILL
+
+
+class DockerTask(ComponentTask, DockerOperator):
+    """A container named after the task instance, so that a worker's death leaves nothing that runs twice."""
+
+    template_fields: Sequence[str] = ("cell", "image")
+    template_ext: Sequence[str] = ()
+
+    def __init__(self, *, job: Job, need: Need, settings: Settings, **kwargs: Any) -> None:
+        gpu = need.gpu == "required" or (need.gpu == "optional" and settings.gpu)
+        super().__init__(
+            job=job,
+            need=need,
+            settings=settings,
+            image=image_reference(settings, need.image),
+            api_version="auto",
+            user=f"{USER}:{USER}",
+            mount_tmp_dir=False,
+            mounts=_mounts(settings),
+            network_mode=settings.network,
+            mem_limit=memory_bytes(need.memory),
+            cpus=need.cpu,
+            device_requests=[DeviceRequest(count=1, capabilities=[["gpu"]])] if gpu else None,
+            auto_remove="force",
+            **kwargs,
+        )
+
+    def execute(self, context: Any) -> Any:
+        """The steps of every runner; those of DockerOperator follow in `run_component`."""
+        return ComponentTask.execute(self, context)
+
+    def run_component(self, call: Call, context: Any) -> dict[str, Any]:
+        """Pull the image where it is missing, and run the container."""
+        self.container_name = container_name(context["ti"])
+        self.command = [*COMMAND, *call.arguments]
+        self.environment = {**call.plain, **places(self.settings)}
+        self._private_environment = call.private
+        self.labels = {LABEL: call.digest}
+        found: dict[str, Any] = DockerOperator.execute(self, context)
+        return found
+
+    def _run_image_with_mounts(self, target_mounts: list[Mount], add_tmp_variable: bool) -> Any:
+        """DockerOperator's own, but for what it cannot say: adoption, a read-only root, the exit code, two streams."""
+        adopted = self._adopt()
+        self.container = adopted or self._create(target_mounts)
+        name = self.container["Id"]
+        output: deque[str] = deque(maxlen=_RESULT_LINES)
+        tail: deque[str] = deque(maxlen=TAIL)
+        try:
+            stream = self.cli.attach(name, stdout=True, stderr=True, stream=True, demux=True, logs=bool(adopted))
+            if not adopted:
+                self.cli.start(name)
+            self._follow(stream, output, tail)
+            code = int(self.cli.wait(name)["StatusCode"])
+        finally:
+            self.cli.remove_container(name, force=True, v=True)
+        return conclude(code, read_result(output), tail)
+
+    def on_kill(self) -> None:
+        """Let the component save what it has, then remove the container."""
+        if self.container is None:
+            return
+        try:
+            self.cli.stop(self.container["Id"], timeout=_STOP)
+            self.cli.remove_container(self.container["Id"], force=True, v=True)
+        except APIError as error:
+            self.log.info("The container is gone already: %s", error)
+
+    def _create(self, mounts: list[Mount]) -> dict[str, Any]:
+        host_config = self.cli.create_host_config(
+            mounts=mounts,
+            network_mode=self.network_mode,
+            mem_limit=self.mem_limit,
+            cpu_shares=round(self.cpus * 1024),
+            device_requests=self.device_requests,
+            read_only=True,
+            tmpfs={"/tmp": "rw,mode=1777"},  # noqa: S108 # the container's own
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+        )
+        created: dict[str, Any] = self.cli.create_container(
+            image=self.image,
+            command=self.command,
+            name=self.container_name,
+            environment={**self.environment, **self._private_environment},
+            host_config=host_config,
+            user=self.user,
+            labels=self.labels,
+        )
+        return created
+
+    def _adopt(self) -> dict[str, Any] | None:
+        """The container that an earlier try left, when it does or has done this work; any other one is removed."""
+        try:
+            left: dict[str, Any] = self.cli.inspect_container(self.container_name)
+        except NotFound:
+            return None
+        state, labels = left["State"], left["Config"].get("Labels") or {}
+        useful = state.get("Running") or (state.get("Status") == "exited" and state.get("ExitCode") == 0)
+        if useful and labels.get(LABEL) == self.labels[LABEL]:
+            self.log.info("Going on with the container %s that an earlier try has left.", self.container_name)
+            return left
+        self.log.info("Removing the container %s that an earlier try has left.", self.container_name)
+        self.cli.remove_container(left["Id"], force=True, v=True)
+        return None
+
+    def _follow(
+        self, stream: Iterable[tuple[bytes | None, bytes | None]], output: deque[str], tail: deque[str]
+    ) -> None:
+        rest = {"out": "", "err": ""}
+        for out, err in stream:
+            for key, chunk in (("out", out), ("err", err)):
+                *lines, rest[key] = re.split(r"[\r\n]", rest[key] + (chunk or b"").decode("utf-8", errors="replace"))
+                self._take(key, lines, output, tail)
+        for key, line in rest.items():
+            self._take(key, [line], output, tail)
+
+    def _take(self, key: str, lines: list[str], output: deque[str], tail: deque[str]) -> None:
+        for line in lines:
+            if not line.strip():
+                continue
+            if key == "out":
+                output.append(line)
+            else:
+                tail.append(line)
+                self.log.info("%s", line.rstrip())
+
+
+def container_name(ti: Any) -> str:
+    """The same for all tries of a task instance."""
+    instance = f"{ti.task_id}-{ti.map_index}" if ti.map_index >= 0 else ti.task_id
+    run = hashlib.sha256(ti.run_id.encode()).hexdigest()[:12]
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", f"clinprompt-{ti.dag_id}-{instance}-{run}")
+
+
+def _mounts(settings: Settings) -> list[Mount]:
+    """A fresh volume for workspaces, which goes with its container, and the node's weights."""
+    mounts = [Mount(target=SCRATCH, source=None, type="volume")]
+    if settings.weights:
+        kind = "bind" if settings.weights.startswith("/") else "volume"
+        mounts.append(Mount(target=WEIGHTS, source=settings.weights, type=kind))
+    return mounts

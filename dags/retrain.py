@@ -1,0 +1,110 @@
+"""The DAG `retrain`: one run per release of a dataset, from its files to a champion."""
+
+from airflow.sdk import AssetAny, Param, PartitionedAssetTimetable, TriggerRule, XComArg, chain, task_group
+
+from clinprompt_dags.factory import GROUP, Factory
+from clinprompt_dags.jobs import FromTasks, PlanJob, RecordJob
+from clinprompt_dags.operators import PromotionBranch
+
+DOC = """
+Trains every candidate on a release of a dataset, compares them, and promotes the best when the gate allows it.
+The tasks are the stages of `dvc.yaml`; what each needs is in its `component.yaml`.
+
+A run starts when the asset of a dataset gets an event with the partition key `dataset@release` (the DAG `sweep` sends
+them, or a POST to `/api/v2/assets/events`), or by hand, with the params below. What has run before is taken from the
+run cache: running a release again computes nothing and promotes nothing.
+"""
+PROMOTE = "promote"
+GATE = "gate"
+
+factory = Factory()
+graph, settings = factory.graph, factory.settings
+
+with factory.dag(
+    "retrain",
+    description="Train, compare and promote on a release of a dataset",
+    doc_md=DOC,
+    schedule=PartitionedAssetTimetable(assets=AssetAny(*factory.assets.values())),
+    max_active_runs=4,
+    params={
+        "dataset": Param(
+            settings.datasets[0], type="string", enum=list(settings.datasets), description="A card in datasets/."
+        ),
+        "release": Param(None, type=["null", "string"], description="Its release; by default the newest."),
+        "methods": Param(
+            None,
+            type=["null", "array"],
+            minItems=1,
+            items={"type": "string", "enum": list(settings.methods)},
+            description="The methods that compete; by default those of params.yaml.",
+        ),
+        "seeds": Param(
+            None,
+            type=["null", "array"],
+            minItems=1,
+            items={"type": "integer", "minimum": 0},
+            description="The seeds of each method; by default those of params.yaml.",
+        ),
+        "overrides": Param({}, type="object", description='Keys of params.yaml: {"training": {"shots": 16}}.'),
+        "promote": Param("auto", type="string", enum=["auto", "never"], description="never: stop after the report."),
+    },
+) as dag:
+    plan = factory.task("plan", PlanJob(factory.images), doc="Settles release, code, params and candidates, once.")
+    last = {}
+
+    @task_group(group_id=GROUP)
+    def candidates(cell: XComArg) -> None:
+        """The mapped stages of one candidate."""
+        for stage in graph.stages:
+            if stage.mapped:
+                first, last[stage.name] = factory.stage(stage, cell)
+                for name in graph.edges(stage.name):
+                    if graph[name].mapped:
+                        last[name] >> first
+
+    group = candidates.expand(cell=plan.output)
+
+    for stage in graph.stages:
+        if not stage.mapped and stage.name != PROMOTE:
+            first, last[stage.name] = factory.stage(stage)
+            for name in graph.edges(stage.name):
+                (group if graph[name].mapped else last[name]) >> first
+            if not stage.upstream:
+                plan >> first
+    for stage in graph.stages:
+        if stage.mapped:
+            for name in graph.edges(stage.name):
+                if not graph[name].mapped:
+                    last[name] >> group
+
+    branch = PromotionBranch(
+        task_id="branch",
+        plan_task="plan",
+        gate=GATE,
+        approval="approval",
+        action=PROMOTE,
+        trigger_rule=TriggerRule.NONE_FAILED,
+        doc_md="Goes on to the promotion, or past it: after a rejection, or when the plan says so.",
+    )
+    approval = factory.approval(
+        "Promote {{ ti.xcom_pull(task_ids='gate', key='facts')['chosen'] }} on "
+        "{{ ti.xcom_pull(task_ids='plan', key='plan')['dataset'] }}@"
+        "{{ ti.xcom_pull(task_ids='plan', key='plan')['release'] }}?",
+        "The gate has accepted it. The report's task shows what it rests on.\n\n"
+        "```\n{{ ti.xcom_pull(task_ids='gate', key='facts') | tojson(indent=2) }}\n```",
+    )
+    _, promote = factory.stage(graph[PROMOTE])
+    promote.trigger_rule = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
+    record = factory.task(
+        "record",
+        RecordJob(FromTasks(tuple(factory.source(stage.name) for stage in graph.stages))),
+        doc="Keeps the run's whole dvc.lock, also after a rejection.",
+        trigger_rule=TriggerRule.NONE_FAILED,
+    )
+    for name in graph.edges(PROMOTE):
+        last[name] >> branch
+    chain(branch, approval, promote, record)
+    branch >> promote
+    for name in graph.leaves():
+        if name != PROMOTE:
+            last[name] >> record

@@ -1,0 +1,188 @@
+"""The docker runner's requests to the engine, which is replaced at its API."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("docker", reason="the docker provider is not installed")
+
+
+class Engine:
+    """A container engine that remembers; its containers end at once with a given code and output."""
+
+    def __init__(self, left: dict[str, Any] | None = None, code: int = 0, out: bytes = b'{"releases": []}\n') -> None:
+        self.left = left
+        self.code = code
+        self.out = out
+        self.created: dict[str, Any] = {}
+        self.done: list[str] = []
+
+    def images(self, name: str) -> list[str]:
+        return [name]
+
+    def create_host_config(self, **options: Any) -> dict[str, Any]:
+        return options
+
+    def create_container(self, **options: Any) -> dict[str, Any]:
+        self.created = options
+        return {"Id": "new"}
+
+    def inspect_container(self, name: str) -> dict[str, Any]:
+        from docker.errors import NotFound
+
+        if self.left is None:
+            raise NotFound("no such container")
+        return {"Id": "left", **self.left}
+
+    def attach(self, container: str, **options: Any) -> Any:
+        assert options["demux"]
+        self.done.append(f"attach {container}")
+        return iter([(None, b"half a "), (self.out[:5], b"line\nand one\n"), (self.out[5:], None)])
+
+    def start(self, container: str) -> None:
+        self.done.append(f"start {container}")
+
+    def wait(self, container: str) -> dict[str, int]:
+        return {"StatusCode": self.code}
+
+    def stop(self, container: str, timeout: int) -> None:
+        self.done.append(f"stop {container}")
+
+    def remove_container(self, container: str, *, force: bool, v: bool) -> None:
+        assert force
+        assert v
+        self.done.append(f"remove {container}")
+
+
+def make(project: Path, engine: Engine, need: dict[str, Any] | None = None, **changes: Any) -> Any:
+    """A task of the docker runner on a fake engine."""
+    from dataclasses import replace
+
+    from clinprompt_dags.config import load_settings
+    from clinprompt_dags.graph import Need
+    from clinprompt_dags.jobs import SweepJob
+    from clinprompt_dags.runners.docker import DockerTask
+
+    settings = replace(load_settings(project), **changes)
+    task = DockerTask(task_id="look", job=SweepJob(), need=Need("vision", **(need or {})), settings=settings)
+    task.hook = SimpleNamespace(api_client=engine, client_created=True)
+    return task
+
+
+CONTEXT = {
+    "ti": SimpleNamespace(dag_id="sweep", run_id="manual__2026-01-01T00:00:00+00:00", task_id="g.look", map_index=3)
+}
+
+
+def call(count: str = "1") -> Any:
+    """A call with a secret."""
+    from clinprompt_dags.task import Call
+
+    plain = {"CLINPROMPT_TASK": "x", "CLINPROMPT_MICRO_BATCHES": count}
+    return Call(["-m", "components.workspace", "sweep"], {"a": 1}, plain, {"AWS_SECRET_ACCESS_KEY": "hush"})
+
+
+def test_the_container_has_no_more_than_it_needs(project: Path) -> None:
+    from clinprompt_dags.runners.containers import SCRATCH
+
+    engine = Engine()
+    task = make(project, engine, {"cpu": 2, "memory": "4Gi", "gpu": "optional"}, network="clinprompt")
+    assert task.run_component(call(), CONTEXT) == {"releases": []}
+    made, host = engine.created, engine.created["host_config"]
+    assert made["image"] == f"clinprompt-vision@sha256:{'0' * 64}"
+    assert made["command"] == ["python", "-m", "components.workspace", "sweep"]
+    assert made["user"] == "10001:10001"
+    assert made["environment"].items() >= call().private.items()
+    assert made["environment"]["CLINPROMPT_SCRATCH"] == SCRATCH
+    assert "hush" not in json.dumps([task.environment, task.command, task.labels])
+    assert (host["mem_limit"], host["cpu_shares"], host["network_mode"]) == (4 << 30, 2048, "clinprompt")
+    assert host["read_only"] is True
+    assert set(host["tmpfs"]) == {"/tmp"}  # noqa: S108
+    assert (host["cap_drop"], host["security_opt"]) == (["ALL"], ["no-new-privileges"])
+    assert [mount["Target"] for mount in host["mounts"]] == [SCRATCH]
+    assert host["device_requests"] is None
+    assert not any("docker.sock" in str(mount) for mount in host["mounts"])
+    assert task.mount_tmp_dir is task.retrieve_output is False
+    assert engine.done == ["attach new", "start new", "remove new"]
+
+
+def test_a_gpu_is_asked_for_when_it_is_needed_or_allowed(project: Path) -> None:
+    for gpu, allowed, expected in [
+        ("required", False, True),
+        ("optional", True, True),
+        ("optional", False, False),
+        ("none", True, False),
+    ]:
+        task = make(project, Engine(), {"gpu": gpu}, gpu=allowed)
+        assert bool(task.device_requests) is expected
+
+
+def test_the_nodes_weights_are_mounted(project: Path) -> None:
+    for weights, kind in (("models", "volume"), ("/srv/models", "bind")):
+        engine = Engine()
+        make(project, engine, weights=weights).run_component(call(), CONTEXT)
+        mount = engine.created["host_config"]["mounts"][1]
+        assert (mount["Type"], mount["Source"], mount["Target"]) == (kind, weights, "/weights")
+        assert engine.created["environment"]["CLINPROMPT_WEIGHTS"] == "/weights"
+
+
+def test_the_name_is_the_task_instances_and_not_the_tries(project: Path) -> None:
+    from clinprompt_dags.runners.docker import container_name
+
+    first = container_name(SimpleNamespace(**vars(CONTEXT["ti"]), try_number=1))
+    again = container_name(SimpleNamespace(**vars(CONTEXT["ti"]), try_number=2))
+    other = container_name(SimpleNamespace(**{**vars(CONTEXT["ti"]), "map_index": 4}))
+    assert first == again != other
+    assert first.startswith("clinprompt-sweep-g.look-3-")
+
+
+def labels(digest: str) -> dict[str, Any]:
+    """What an engine tells of a container's labels."""
+    return {"Labels": {"clinprompt.task": digest}}
+
+
+@pytest.mark.parametrize(
+    ("state", "same", "adopted"),
+    [
+        ({"Running": True}, True, True),
+        ({"Running": False, "Status": "exited", "ExitCode": 0}, True, True),
+        ({"Running": False, "Status": "exited", "ExitCode": 137}, True, False),
+        ({"Running": True}, False, False),
+    ],
+)
+def test_what_a_killed_worker_has_left_is_adopted_or_removed(
+    project: Path, state: dict[str, Any], same: bool, adopted: bool
+) -> None:
+    digest = call().digest if same else call("2").digest
+    engine = Engine({"State": state, "Config": labels(digest)})
+    assert make(project, engine).run_component(call(), CONTEXT) == {"releases": []}
+    if adopted:
+        assert engine.done == ["attach left", "remove left"]
+    else:
+        assert engine.done == ["remove left", "attach new", "start new", "remove new"]
+
+
+def test_the_exit_code_decides(project: Path) -> None:
+    from clinprompt_dags.exit_codes import Interrupted, OutOfMemory
+
+    answer = b'{"status": "failed", "exit_code": 72, "message": "too large"}\n'
+    engine = Engine(code=72, out=answer)
+    with pytest.raises(OutOfMemory, match=r"exit code 72 \(GPU out of memory\): too large") as caught:
+        make(project, engine).run_component(call(), CONTEXT)
+    assert caught.value.tail == ["half a line", "and one"]
+    assert engine.done[-1] == "remove new"
+    with pytest.raises(Interrupted, match="killed"):
+        make(project, Engine(code=137, out=b"")).run_component(call(), CONTEXT)
+
+
+def test_a_stopped_task_stops_its_container(project: Path) -> None:
+    engine = Engine()
+    task = make(project, engine)
+    task.on_kill()
+    assert engine.done == []
+    task.container = {"Id": "new"}
+    task.on_kill()
+    assert engine.done == ["stop new", "remove new"]
