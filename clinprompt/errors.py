@@ -65,7 +65,7 @@ class ServiceDown(ClinpromptError):
 
 
 class GpuOutOfMemory(ClinpromptError):
-    """The smallest micro-batch does not fit on the GPU."""
+    """The GPU's memory is too small; with more micro-batches it may do. Not even one image fitting is BadParams."""
 
     exit_code = ExitCode.GPU_OUT_OF_MEMORY
 

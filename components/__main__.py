@@ -7,7 +7,7 @@ from typing import Any
 from clinprompt.errors import ClinpromptError
 from clinprompt.files import read_json
 from clinprompt.params import Params, load_params
-from registry.tracking import tracking_uri
+from registry.tracking import shown_uri
 
 NEXT = """
 Look at the models     mlflow ui --backend-store-uri {uri}, then http://127.0.0.1:5000/#/models
@@ -23,7 +23,7 @@ def summary(params: Params, runs: Path) -> str:
     """The runs of all datasets, a few lines each, and the commands that come next."""
     parts = [_dataset(name, params, runs / name) for name in params.datasets]
     model = params.registry.production_model.format(dataset=params.datasets[0])
-    return "\n\n".join([*parts, NEXT.format(uri=tracking_uri(), model=model).strip("\n")])
+    return "\n\n".join([*parts, NEXT.format(uri=shown_uri(), model=model).strip("\n")])
 
 
 def _dataset(name: str, params: Params, folder: Path) -> str:

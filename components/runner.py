@@ -86,7 +86,8 @@ def _explain(name: str, error: BaseException) -> tuple[ExitCode, str]:
         where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
         return ExitCode.INTERRUPTED, f"the disk is full{where}; free some space and run the same command again."
     if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch
-        return ExitCode.GPU_OUT_OF_MEMORY, "the GPU's memory is too small for this batch size; lower it in params.yaml."
+        advice = "free it, or set CLINPROMPT_MICRO_BATCHES=2 or more, which trains with the same effective batch."
+        return ExitCode.GPU_OUT_OF_MEMORY, f"the GPU's memory is too small; {advice}"
     log.error("%s: unexpected error", name, exc_info=error)
     return ExitCode.BUG, f"{type(error).__name__}: {error}"
 

@@ -1,5 +1,6 @@
 """The MLflow registry: package a tuned model, promote it, and load what is in production."""
 
 from registry.consumer import Champion, champion, load
+from registry.revert import rollback
 
-__all__ = ["Champion", "champion", "load"]
+__all__ = ["Champion", "champion", "load", "rollback"]

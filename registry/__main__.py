@@ -1,26 +1,50 @@
-"""`python -m registry list | show NAME | load NAME [--image FILE]`: look at the registry and try a model out."""
+"""`python -m registry COMMAND`: look at the registry, try a model out, roll a champion back."""
 
 import argparse
+import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from clinprompt.errors import BadParams, ClinpromptError, InputMissing
-from clinprompt.files import to_json
-from registry import champion, listing
+from clinprompt.files import to_json, write_text
+from clinprompt.params import load_params
+from registry import champion, listing, quarantine, rollback
 from registry.versions import CHAMPION
+
+# A file that gets the JSON line of a command that changes the registry, for schedulers that can't read its output.
+RESULT_FILE = "CLINPROMPT_RESULT_FILE"
 
 
 def main(argv: list[str]) -> int:
     """Run a command; the exit code is 0 or that of the error."""
+    options = argparse.Namespace(json="--json" in argv, changes=bool({"rollback", "unquarantine"} & set(argv[:1])))
     try:
-        options = _parser().parse_args(argv)
+        _parser().parse_args(argv, options)
         value, text = options.command(options)
     except ClinpromptError as error:
         sys.stderr.write(f"{error}\n")
+        if options.changes:
+            code = error.exit_code
+            _write_line(options, {"status": code.name.lower(), "exit_code": int(code), "message": str(error)})
         return int(error.exit_code)
-    sys.stdout.write(to_json(value) if options.json else text)
+    if options.changes:
+        _write_line(options, {"status": "ok", **value})
+    elif options.json:
+        sys.stdout.write(to_json(value))
+    if not options.json:
+        sys.stdout.write(text)
     return 0
+
+
+def _write_line(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    """The result of a command that changes the registry, in one line, as a component gives it."""
+    line = json.dumps(result) + "\n"
+    if options.json:
+        sys.stdout.write(line)
+    if path := os.environ.get(RESULT_FILE):
+        write_text(Path(path), line)
 
 
 def _list(options: argparse.Namespace) -> tuple[Any, str]:
@@ -64,6 +88,32 @@ def _load(options: argparse.Namespace) -> tuple[Any, str]:
     return facts, "\n".join(lines) + "\n"
 
 
+def _rollback(options: argparse.Namespace) -> tuple[Any, str]:
+    name = _model_name(options.name, options.params)
+    done = rollback(name, options.reason, version=options.version, to=options.to)
+    back, now, why = (done[key] for key in ("rolled_back", "version", "reason"))
+    if done["action"] == "unchanged":
+        return done, f"{name}: version {back} was rolled back before ({why}); version {now} stays the champion.\n"
+    return done, f"{name}: version {back} was rolled back and is quarantined ({why}); version {now} is the champion.\n"
+
+
+def _unquarantine(options: argparse.Namespace) -> tuple[Any, str]:
+    name = _model_name(options.name, options.params)
+    done = quarantine.lift(name, options.version, options.reason)
+    if done["action"] == "unchanged":
+        return done, f"{name}: version {options.version} is not quarantined; nothing changed.\n"
+    return done, f"{name}: version {options.version} may be promoted again.\n"
+
+
+def _model_name(name: str, params: Path) -> str:
+    """The registered model that a name means: where it is a dataset's, the one that its champions are versions of."""
+    if not params.is_file():
+        return name
+    found = load_params(params)
+    is_dataset = name in found.datasets or (params.parent / "datasets" / f"{name}.yaml").is_file()
+    return found.registry.production_model.format(dataset=name) if is_dataset else name
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         raise BadParams(f"{message} (see {self.prog} --help).")
@@ -82,9 +132,26 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument("--alias", default=CHAMPION, help="which version (default: %(default)s)")
     load.add_argument("--image", type=Path, metavar="FILE", help="a PNG, JPEG or TIFF image to classify")
     load.set_defaults(command=_load)
-    for command in (one, show, load):
+    _add_changes(commands)
+    for command in commands.choices.values():
         command.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _add_changes(commands: Any) -> None:
+    back = commands.add_parser("rollback", help="make the version before the champion the champion again")
+    back.add_argument("--version", type=int, help="the champion that is meant; another one is left alone")
+    back.add_argument("--to", type=int, metavar="VERSION", help="the version to go back to (default: previous)")
+    back.set_defaults(command=_rollback)
+    lift = commands.add_parser("unquarantine", help="let a version that was rolled back be promoted again")
+    lift.add_argument("--version", type=int, required=True, help="the version in quarantine")
+    lift.set_defaults(command=_unquarantine)
+    for command in (back, lift):
+        command.add_argument("name", help="the dataset's or the registered model's name")
+        command.add_argument("--reason", required=True, help="why; it is kept with the version")
+        command.add_argument(
+            "--params", type=Path, default=Path("params.yaml"), help="the params (default: %(default)s)"
+        )
 
 
 if __name__ == "__main__":

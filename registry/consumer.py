@@ -41,13 +41,16 @@ class Champion:
     def _download(self) -> tempfile.TemporaryDirectory[str]:
         client = tracking.connect()
         from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
 
         folder = tempfile.TemporaryDirectory(prefix="clinprompt-model-")
         with tracking.speaking():
             uri = client.get_model_version_download_uri(self.name, str(self.version))
             try:
                 download_artifacts(artifact_uri=uri, dst_path=folder.name)
-            except OSError as error:
+            except (OSError, MlflowException) as error:
+                if tracking.is_away(error):
+                    raise
                 raise InputMissing(
                     f"The files of {self.name!r} version {self.version} can't be read: {error}"
                 ) from None
@@ -112,7 +115,7 @@ def load(name: str, alias: str = CHAMPION) -> "PyFuncModel":
     """
     found = champion(name, alias)
     if found is None:
-        raise InputMissing(f"No version of {name!r} carries the alias {alias!r} at {tracking.tracking_uri()}.")
+        raise InputMissing(f"No version of {name!r} carries the alias {alias!r} at {tracking.shown_uri()}.")
     return found.model
 
 

@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 from clinprompt.errors import InputMissing
-from registry import tracking
+from registry import quarantine, tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 Model = dict[str, Any]
 SHOWN = "test_balanced_accuracy"
-_COLUMNS = ("MODEL", "VERSION", "ALIASES", "METHOD", "SEED", "BALANCED ACCURACY", "PAYLOAD")
+_COLUMNS = ("MODEL", "VERSION", "ALIASES", "STATE", "METHOD", "SEED", "BALANCED ACCURACY", "PAYLOAD")
 
 
 def models() -> list[Model]:
@@ -34,7 +34,7 @@ def model(name: str) -> Model:
         if one["name"] == name:
             return one
     names = ", ".join(one["name"] for one in known) or "none yet"
-    raise InputMissing(f"There is no registered model {name!r} at {tracking.tracking_uri()}; registered: {names}.")
+    raise InputMissing(f"There is no registered model {name!r} at {tracking.shown_uri()}; registered: {names}.")
 
 
 def table(listed: list[Model]) -> str:
@@ -55,7 +55,8 @@ def details(one: Model) -> str:
         facts = {**version["lineage"], **values}
         width = max(map(len, facts), default=0)
         lines = [f"  {key.ljust(width)}  {value}" for key, value in facts.items()]
-        blocks.append("\n".join([f"{one['name']} version {version['version']}{aliases}", *lines]))
+        state = f", {version['state']}" if version["state"] else ""
+        blocks.append("\n".join([f"{one['name']} version {version['version']}{aliases}{state}", *lines]))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -93,6 +94,7 @@ def _version(client: "MlflowClient", entity: Any, aliases: dict[str, int]) -> di
     return {
         "version": number,
         "aliases": sorted(alias for alias, version in aliases.items() if version == number),
+        "state": "quarantined" if entity.tags.get(quarantine.MARK) == quarantine.HELD else None,
         "lineage": dict(sorted(entity.tags.items())),
         "metrics": dict(sorted(metrics.items())),
         "run": entity.run_id,
@@ -108,6 +110,7 @@ def _row(name: str, version: dict[str, Any]) -> tuple[str, ...]:
         name,
         str(version["version"]),
         aliases,
+        version["state"] or "-",
         lineage.get("method", "-"),
         lineage.get("seed", "-"),
         value,

@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
+from clinprompt.errors import DataRejected
 from clinprompt.files import sha256_bytes, sha256_file, to_json
 from clinprompt.params import Registry
-from registry import tracking
+from registry import links, quarantine, tracking
 from registry.consumer import Champion
 from registry.package import PIXELS, SCRIPT, BackboneFiles
+from registry.verify import verify
 from registry.versions import CHAMPION, PREVIOUS, Version, by_alias, find_or_create
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from registry.run import Packed
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ class Release:
 def promote(release: Release) -> dict[str, Any]:
     """Make the decision's choice the champion and return the receipt; nothing is touched when it is already.
 
+    A choice that was rolled back, in this payload or in another one of the same tuned model, is quarantined: the
+    receipt says so and the champion stays.
+
     Raises:
         DataRejected: the champion is no longer the one that the decision was made against.
         InputCorrupt: what was registered doesn't load, or has other digests.
@@ -71,22 +75,35 @@ def promote(release: Release) -> dict[str, Any]:
     with tracking.promotion_lock():
         name = release.names.production_model
         current = by_alias(name, CHAMPION)
-        if current is None or current.tags.get("inputs_digest") != release.inputs_digest:
-            _check_not_stale(release.verdict, current)
-            current = _replace(release, current)
-        return _receipt(release, current, by_alias(name, PREVIOUS))
+        if current is not None and current.tags.get("inputs_digest") == release.inputs_digest:
+            if quarantine.is_held(current):  # a rollback that was not finished
+                return _quarantined(release, current, current)
+            return _receipt(release, current, by_alias(name, PREVIOUS))
+        return _replace(release, current)
 
 
-def _replace(release: Release, current: Version | None) -> Version:
-    """Register the release, try it out, and make it the champion."""
-    client = tracking.connect()
-    new = _register(client, release)
-    _verify(Champion(new), release.sample())
+def _replace(release: Release, current: Version | None) -> dict[str, Any]:
+    """Register the release, try it out, and make it the champion, unless it is quarantined."""
+    from registry.run import pack
+
+    client, name = tracking.connect(), release.names.production_model
+    held = quarantine.held(client, name)
+    found = quarantine.match(held, {"model_digest": release.verdict["chosen"]["model_digest"]})
+    if found is not None:
+        return _quarantined(release, current, found)
+    _check_not_stale(release.verdict, current)
+    with tempfile.TemporaryDirectory(prefix="clinprompt-payload-") as scratch:
+        packed = pack(release, Path(scratch))
+        found = quarantine.match(held, packed.facts)
+        if found is not None:
+            return _quarantined(release, current, found)
+        new = _register(client, release, packed)
+    verify(Champion(new), release.sample())
     _set_aliases(client, current, new)
-    found = by_alias(new.name, CHAMPION)
-    if found is None or found.number != new.number:
-        raise DataRejected(f"Another promotion of {new.name!r} went on at the same time; run `dvc repro` again.")
-    return found
+    champion = by_alias(name, CHAMPION)
+    if champion is None or champion.number != new.number:
+        raise _overtaken(name)
+    return _receipt(release, champion, by_alias(name, PREVIOUS))
 
 
 def rejected(release: Release) -> dict[str, Any]:
@@ -119,6 +136,19 @@ def _receipt(release: Release, current: Version, previous: Version | None) -> di
     }
 
 
+def _quarantined(release: Release, current: Version | None, found: Version) -> dict[str, Any]:
+    """The receipt where the choice was rolled back before: the champion stays."""
+    return {
+        "format": 1,
+        "dataset": release.dataset,
+        "verdict": "accepted",
+        "action": "quarantined",
+        "model": release.names.production_model,
+        "version": current.number if current else None,
+        "quarantined": {"version": found.number, "reason": found.tags.get(quarantine.REASON, "")},
+    }
+
+
 def _check_not_stale(verdict: dict[str, Any], current: Version | None) -> None:
     """The champion must be the one that the decision was made against, or the chosen model in another payload."""
     judged = verdict["champion"]
@@ -138,40 +168,28 @@ def _check_not_stale(verdict: dict[str, Any], current: Version | None) -> None:
         )
 
 
-def _register(client: "MlflowClient", release: Release) -> Version:
+def _register(client: "MlflowClient", release: Release, packed: "Packed") -> Version:
     """The production version of the release: run, logged model, candidate version and production version."""
     from registry.run import log_release
 
-    with tempfile.TemporaryDirectory(prefix="clinprompt-payload-") as scratch:
-        logged = log_release(client, release, Path(scratch))
-    tags = logged.facts
-    candidate = find_or_create(client, release.names.candidate_model, logged.uri, logged.run_id, tags)
+    logged = log_release(client, release, packed)
+    tags = packed.facts | links.airflow_tags()
+    candidate = find_or_create(client, release.names.candidate_model, logged.uri, logged.run_id, tags, logged.model_id)
     tags = tags | {"candidate_model": candidate.name, "candidate_version": str(candidate.number)}
     source = f"models:/{candidate.name}/{candidate.number}"
     return find_or_create(client, release.names.production_model, source, logged.run_id, tags)
 
 
-def _verify(registered: Champion, sample: Sequence[bytes]) -> None:
-    """Load the registered version as a consumer does, and classify its input example and the sample."""
-    import pandas as pd
-
-    example: Any = registered.model.input_example
-    if example is None:
-        raise InputMissing(f"Version {registered.version} of {registered.name!r} has no input example.")
-    columns = [f"p_{name}" for name in registered.classes]
-    for images in (list(example["image"]), list(sample)):
-        table: Any = registered.model.predict(pd.DataFrame({"image": images}))
-        values = table[columns].to_numpy(dtype=np.float64)
-        sound = np.isfinite(values).all() and np.allclose(values.sum(axis=1), 1, atol=1e-6) and len(values)
-        if not sound:
-            raise InputCorrupt(
-                f"Version {registered.version} of {registered.name!r} does not predict probabilities; it was not "
-                "made the champion. Train it again."
-            )
-
-
 def _set_aliases(client: "MlflowClient", current: Version | None, new: Version) -> None:
+    """The commit. On a server without locks, look again right before: no other promotion may have come in between."""
+    now = by_alias(new.name, CHAMPION)
+    if now is not None and now.number != new.number and (current is None or now.number != current.number):
+        raise _overtaken(new.name)
     with tracking.speaking():
-        if current is not None and current.number != new.number:
+        if current is not None and current.number != new.number and not quarantine.is_held(current):
             client.set_registered_model_alias(new.name, PREVIOUS, str(current.number))
         client.set_registered_model_alias(new.name, CHAMPION, str(new.number))
+
+
+def _overtaken(name: str) -> DataRejected:
+    return DataRejected(f"Another promotion of {name!r} went on at the same time; run `dvc repro` again.")

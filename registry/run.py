@@ -12,7 +12,7 @@ import numpy as np
 from clinprompt.data.card import load_card
 from clinprompt.files import read_json, sha256_file, to_json
 from clinprompt.params import read_yaml
-from registry import record, tracking
+from registry import links, record, tracking
 from registry.package import payload_of
 
 if TYPE_CHECKING:
@@ -25,30 +25,44 @@ EXAMPLE_SIDE = 8  # pixels of the input example
 
 
 @dataclass(frozen=True)
-class Logged:
-    """A logged model that is not registered yet, with the facts for its tags."""
+class Packed:
+    """A written payload, with the facts for its tags."""
 
-    uri: str
-    run_id: str
+    payload: Path
     facts: dict[str, str]
 
 
-def log_release(client: "MlflowClient", release: "Release", scratch: Path) -> Logged:
-    """Package the release and log it, unless a finished run holds the same payload."""
-    spec = read_yaml(release.model / "model.yaml")
+@dataclass(frozen=True)
+class Logged:
+    """A logged model that is not registered yet."""
+
+    uri: str
+    run_id: str
+
+    @property
+    def model_id(self) -> str:
+        """MLflow's own, which its address ends with."""
+        return self.uri.removeprefix("models:/")
+
+
+def pack(release: "Release", scratch: Path) -> Packed:
+    """Write the release's payload below `scratch`; nothing is registered or logged."""
     payload = scratch / "payload"
-    payload_digest = payload_of(release.model, release.descriptions, release.backbone()).write(payload)
-    facts = _facts(release, spec, payload_digest)
+    digest = payload_of(release.model, release.descriptions, release.backbone()).write(payload)
+    return Packed(payload, _facts(release, read_yaml(release.model / "model.yaml"), digest))
+
+
+def log_release(client: "MlflowClient", release: "Release", packed: Packed) -> Logged:
+    """Log a packed release, unless a finished run holds the same payload."""
     with tracking.speaking():
         experiment = tracking.experiment_id(client, release.names.experiment)
-        found = client.search_runs([experiment], f"tags.payload_digest = '{payload_digest}'")
+        found = client.search_runs([experiment], f"tags.payload_digest = '{packed.facts['payload_digest']}'")
         for run in found:
             if run.info.status == "FINISHED":
-                return Logged(run.data.tags["model_uri"], run.info.run_id, facts)
+                return Logged(run.data.tags["model_uri"], run.info.run_id)
         for run in found:
             client.set_terminated(run.info.run_id, "KILLED")  # an earlier attempt stopped here
-        uri, run_id = _log(client, release, facts, payload, experiment)
-    return Logged(uri, run_id, facts)
+        return _log(client, release, packed, experiment)
 
 
 def _facts(release: "Release", spec: dict[str, Any], payload_digest: str) -> dict[str, str]:
@@ -64,19 +78,14 @@ def _facts(release: "Release", spec: dict[str, Any], payload_digest: str) -> dic
     return record.lineage(spec, release.verdict, digests, params)
 
 
-def _log(
-    client: "MlflowClient",
-    release: "Release",
-    facts: dict[str, str],
-    payload: Path,
-    experiment: str,
-) -> tuple[str, str]:
+def _log(client: "MlflowClient", release: "Release", packed: Packed, experiment: str) -> Logged:
     import mlflow
 
+    payload, facts = packed.payload, packed.facts
     spec, metrics = read_yaml(release.model / "model.yaml"), read_json(release.metrics)
     beside = _write_record(release, spec, metrics, facts, payload.with_name("record"))
     name = f"{release.dataset} {spec['method']}-{spec['seed']}"
-    with mlflow.start_run(experiment_id=experiment, run_name=name, tags=facts) as run:
+    with mlflow.start_run(experiment_id=experiment, run_name=name, tags=facts | links.airflow_tags()) as run:
         run_id = str(run.info.run_id)
         mlflow.log_params(_params(spec))
         mlflow.log_metrics(_flat_metrics(metrics))
@@ -92,7 +101,7 @@ def _log(
             pip_requirements=record.requirements(),
         )
         mlflow.set_tag("model_uri", info.model_uri)
-    return str(info.model_uri), run_id
+    return Logged(str(info.model_uri), run_id)
 
 
 def _write_record(

@@ -3,13 +3,15 @@
 import fcntl
 import logging
 import os
+import re
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clinprompt.errors import BadParams, ServiceDown
+from clinprompt.errors import BadParams, InputMissing, ServiceDown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -19,11 +21,18 @@ ARTIFACTS = "mlartifacts"  # beside the local store
 _SQLITE = "sqlite:///"
 _VARIABLE = "MLFLOW_TRACKING_URI"
 
+# What says that trying later may help: statuses; base classes of requests, urllib3, botocore and Python itself, by name
+# since not all are installed or loaded; and MLflow's own words.
+_LATER = (408, 425, 429, 500, 502, 503, 504)
+_CONNECTION = {"RequestException", "HTTPError", "HTTPClientError", "ConnectionError", "TimeoutError"}
+_AWAY = ("failed with exception", "failed with timeout exception", "too many 50", "database is locked")
+
 # A variable that the user has set wins.
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -39,6 +48,11 @@ _QUIET = {
 def tracking_uri() -> str:
     """`MLFLOW_TRACKING_URI`, or a SQLite file in the working directory."""
     return os.environ.get(_VARIABLE) or DEFAULT_URI
+
+
+def shown_uri() -> str:
+    """The address for people: without a user's name and password."""
+    return _without_password(tracking_uri())
 
 
 def local_store() -> Path | None:
@@ -87,25 +101,68 @@ def speaking() -> Iterator[None]:
     """Turn a server that is away, or that refuses, into an error with its address.
 
     Raises:
-        ServiceDown: no answer, an answer that says to try later, or a database that is locked.
+        ServiceDown: no answer, an answer that says to try later, or a database that is locked; also of the store that
+            holds the artifacts.
         BadParams: the server wants other credentials, or doesn't accept the host's name.
+        InputMissing: the artifact store has no such file.
     """
-    import requests
     from mlflow.exceptions import MlflowException
+    from urllib3.exceptions import HTTPError
 
     try:
         yield
-    except requests.exceptions.RequestException as error:
-        raise _down(error) from None
-    except MlflowException as error:
-        text, code = str(error), error.error_code
-        if code in ("PERMISSION_DENIED", "UNAUTHENTICATED") or "error code 403" in text or "error code 401" in text:
-            raise BadParams(f"{tracking_uri()} refused the request: {_first_line(text)}") from None
-        away = isinstance(error.__context__, requests.exceptions.RequestException)
-        away = away or "failed with exception" in text or "too many 50" in text or "error code 50" in text
-        if away or code == "TEMPORARILY_UNAVAILABLE" or "database is locked" in text:
+    except (MlflowException, OSError, HTTPError, *_object_store_errors()) as error:
+        if is_away(error):
             raise _down(error) from None
+        text, status = str(error), next(filter(None, map(_status, _chain(error))), None)
+        code = getattr(error, "error_code", None)
+        if code in ("PERMISSION_DENIED", "UNAUTHENTICATED") or status in (401, 403):
+            raise BadParams(f"{shown_uri()} refused the request: {_first_line(text)}") from None
+        if status == 404 and not isinstance(error, MlflowException):
+            raise InputMissing(f"{shown_uri()} has no such file: {_first_line(text)}") from None
         raise
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error, or one that it came from, says that a server does not answer or asks to try later."""
+    for seen in _chain(error):
+        status, text = _status(seen), str(seen)
+        if status is not None:
+            return status in _LATER
+        if not _CONNECTION.isdisjoint(base.__name__ for base in type(seen).__mro__):
+            return True
+        if getattr(seen, "error_code", None) == "TEMPORARILY_UNAVAILABLE" or any(words in text for words in _AWAY):
+            return True
+    return False
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and those that it came from."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that an error of requests, MLflow or botocore carries."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):  # botocore's
+        found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return int(found) if found else None
+    code = getattr(response, "status_code", None)
+    if code is None:
+        written = re.search(r"failed with error code (\d{3})", str(error))
+        code = int(written[1]) if written else None
+    return code
+
+
+def _object_store_errors() -> tuple[type[Exception], ...]:
+    """The base classes of the errors of boto, when it is what the artifacts go through."""
+    loaded = (("botocore.exceptions", ("BotoCoreError", "ClientError")), ("boto3.exceptions", ("Boto3Error",)))
+    return tuple(
+        getattr(sys.modules[module], name) for module, names in loaded if module in sys.modules for name in names
+    )
 
 
 @contextmanager
@@ -132,13 +189,17 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
 
 def _down(error: Exception) -> ServiceDown:
     return ServiceDown(
-        f"The MLflow server at {tracking_uri()} does not answer ({_first_line(str(error))}). Start it, or unset "
+        f"The MLflow server at {shown_uri()} does not answer ({_first_line(str(error))}). Start it, or unset "
         "MLFLOW_TRACKING_URI to use a local file."
     )
 
 
 def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0][:200] if text.strip() else "no reason given"
+    return _without_password(text.strip().splitlines()[0])[:200] if text.strip() else "no reason given"
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"//[^/@\s]+@", "//", text)
 
 
 # MLflow keeps absolute paths: (table, column) of those that begin with an artifact folder's.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clinprompt.errors import InputCorrupt
+from clinprompt.errors import InputCorrupt, InputMissing
 from registry import tracking
 
 if TYPE_CHECKING:
@@ -58,18 +58,56 @@ def by_alias(name: str, alias: str) -> Version | None:
         return _by_alias(tracking.connect(), name, alias)
 
 
-def by_payload(client: "MlflowClient", name: str, payload_digest: str) -> Version | None:
-    """The first version of `name` with this payload, or None."""
-    with tracking.speaking():
-        found = client.search_model_versions(f"name = '{name}' and tags.payload_digest = '{payload_digest}'")
-    return min(map(_version, found), key=lambda version: version.number, default=None)
+def by_number(client: "MlflowClient", name: str, number: int) -> Version:
+    """The version with this number.
 
-
-def find_or_create(client: "MlflowClient", name: str, source: str, run_id: str, tags: dict[str, str]) -> Version:
-    """The version of `name` that holds the payload of `tags`; made from `source` when there is none."""
+    Raises:
+        InputMissing: there is none.
+    """
     from mlflow.exceptions import MlflowException
 
-    found = by_payload(client, name, tags["payload_digest"])
+    with tracking.speaking():
+        try:
+            return _version(client.get_model_version(name, str(number)))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+    raise InputMissing(f"There is no version {number} of {name!r} at {tracking.shown_uri()}.")
+
+
+def search(client: "MlflowClient", name: str, condition: str) -> list[Version]:
+    """The versions of `name` that meet a condition of MLflow's search."""
+    found: list[Version] = []
+    token = None
+    with tracking.speaking():
+        while True:
+            page = client.search_model_versions(f"name = '{name}' and {condition}", page_token=token)
+            found += map(_version, page)
+            token = page.token
+            if not token:
+                return found
+
+
+def by_payload(client: "MlflowClient", name: str, payload_digest: str) -> Version | None:
+    """The first version of `name` with this payload, or None."""
+    found = search(client, name, f"tags.payload_digest = '{payload_digest}'")
+    return min(found, key=lambda version: version.number, default=None)
+
+
+def find_or_create(
+    client: "MlflowClient", name: str, source: str, run_id: str, tags: dict[str, str], model_id: str | None = None
+) -> Version:
+    """The version of `name` that holds the payload of `tags`; made from `source` when there is none.
+
+    `model_id` goes with a source that is a logged model: a server takes no such source without it.
+
+    MLflow can't create a version on the condition that there is none yet. Two promotions on a server may therefore
+    both create one; the first then stays, and whoever made another takes it back.
+    """
+    from mlflow.exceptions import MlflowException
+
+    payload_digest = tags["payload_digest"]
+    found = by_payload(client, name, payload_digest)
     if found is not None:
         return found
     with tracking.speaking():
@@ -78,7 +116,11 @@ def find_or_create(client: "MlflowClient", name: str, source: str, run_id: str, 
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        return _version(client.create_model_version(name, source, run_id=run_id, tags=tags))
+        made = _version(client.create_model_version(name, source, run_id=run_id, tags=tags, model_id=model_id))
+        first = by_payload(client, name, payload_digest) or made
+        if first.number != made.number:
+            client.delete_model_version(name, str(made.number))
+        return first
 
 
 def _by_alias(client: "MlflowClient", name: str, alias: str) -> Version | None:

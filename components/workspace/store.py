@@ -68,12 +68,13 @@ class Store:
                 fs.pipe_file(path, text.encode())
 
     def keys(self, prefix: str) -> list[str]:
-        """The keys of the JSON objects below a prefix, sorted."""
+        """The keys of the JSON objects below a folder of keys, sorted."""
         fs, path = self._at(prefix)
+        root = self._at("")[1].rstrip("/") + "/"
         with speaking(self.url):
             fs.invalidate_cache()
             found = fs.find(path)
-        return sorted(prefix + key.removeprefix(path) for key in found if key.endswith(".json"))
+        return sorted(key.removeprefix(root) for key in found if key.endswith(".json"))
 
     def check(self) -> None:
         """Raise ServiceDown or BadParams when the store cannot be listed."""

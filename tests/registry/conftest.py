@@ -1,10 +1,11 @@
-"""Finished runs in miniature, one of them promoted; every test works on its own copy."""
+"""Finished runs in miniature, one of them promoted; every test works on its own copy. And an MLflow server."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from fabricate import Run, copy_run, fabricate, promote
+from server import Server
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +36,17 @@ def fresh_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Run
         return mine
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("mlflow-server"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def server(_server: Server) -> Server:
+    """An MLflow server that answers; it is the same one in all tests, which use names of their own."""
+    _server.start()
+    return _server

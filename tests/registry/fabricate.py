@@ -114,6 +114,16 @@ class Run:
         """Write and evaluate a candidate; `quality` 0 guesses, 1 knows the class means."""
         _tune_and_evaluate(self, method, seed, quality)
 
+    def evaluate_again(self, method: str, seed: int) -> None:
+        """Give a candidate's evaluation the digest that its folder has now."""
+        name = f"{method}-{seed}"
+        digest = model_digest(self.folder / "tune" / name)
+        table = self.folder / "evaluate" / name / "predictions.parquet"
+        metrics = self.folder / "metrics" / f"{name}.json"
+        summary = json.loads(metrics.read_text())
+        write_json(metrics, summary | {"model_digest": digest})
+        write_predictions(pd.read_parquet(table), About(DATASET, method, seed, digest), table)
+
     def decide(self, *candidates: str, champion: Any = None, floor: float = 0.3) -> dict[str, Any]:
         """Write the gate's record for these candidates, as "coop-1", against a registry champion."""
         return _decide(self, list(candidates), champion, floor)

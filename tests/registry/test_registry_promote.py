@@ -141,7 +141,7 @@ CRASHES = [
     ("mlflow.pyfunc.log_model", 1),
     ("mlflow.MlflowClient.create_model_version", 1),
     ("mlflow.MlflowClient.create_model_version", 2),
-    ("registry.promote._verify", 1),
+    ("registry.promote.verify", 1),
     ("mlflow.MlflowClient.set_registered_model_alias", 1),
     ("mlflow.MlflowClient.set_registered_model_alias", 2),
     ("registry.promote._receipt", 1),

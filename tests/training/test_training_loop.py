@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clinprompt.errors import BadParams
+from clinprompt.errors import BadParams, GpuOutOfMemory
 from clinprompt.training.batches import Batch, Examples, epoch_rows
 from clinprompt.training.checkpoint import Checkpoint
-from clinprompt.training.loop import Run, accuracy, descend
+from clinprompt.training.loop import Run, accuracy, descend, micro_batches
 from clinprompt.training.schedule import Descent, learning_rate
 
 KNOBS: dict[str, Any] = {
@@ -203,3 +203,56 @@ def test_a_loss_that_is_not_finite_names_the_learning_rate() -> None:
         BadParams, match=r"methods\.softmax\.learning_rate: .* epoch \d+; choose a smaller .* than 1e\+30"
     ):
         train(learning_rate=1e30)
+
+
+class Crowded(Softmax):
+    """Runs out of memory, as a GPU does, for more than `room` images at once."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def forward(self, batch: Batch) -> Tensor:
+        if len(batch) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity")
+        return super().forward(batch)
+
+
+def train_crowded(room: int, micro_batches: int, **knobs: Any) -> tuple[list[dict[str, float]], Tensor]:
+    model = Crowded(room)
+    run = Run(5, micro_batches=micro_batches)
+    return descend(model, data(), data(10, 1), Descent(**KNOBS | knobs), run), model.weight.detach()
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4, 9])
+def test_micro_batches_give_the_training_of_the_whole_batch(parts: int) -> None:
+    expected_curves, expected = train(batch_size=7)
+    curves, weight = train_crowded(math.ceil(7 / parts), parts, batch_size=7)
+    torch.testing.assert_close(weight, expected, atol=1e-6, rtol=1e-5)
+    assert [list(row) for row in curves] == [list(row) for row in expected_curves]
+    for row, other in zip(curves, expected_curves, strict=True):
+        assert row == pytest.approx(other, abs=1e-6)
+
+
+@pytest.mark.parametrize(("room", "parts", "advice"), [(3, 1, "=2"), (1, 2, "=4")])
+def test_running_out_of_memory_asks_for_more_micro_batches(room: int, parts: int, advice: str) -> None:
+    with pytest.raises(GpuOutOfMemory, match=rf"at a time \(CUDA out of memory\); .*CLINPROMPT_MICRO_BATCHES{advice},"):
+        train_crowded(room, parts)
+    assert len(train_crowded(room, parts * 2)[0]) == 7
+
+
+def test_no_room_for_a_single_image_is_said_not_to_be_worth_a_retry() -> None:
+    with pytest.raises(BadParams, match="even with one image at a time .*, so running again won't help: .*backbone"):
+        train_crowded(0, 4)
+
+
+def test_the_number_of_micro_batches_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CLINPROMPT_MICRO_BATCHES", raising=False)
+    assert micro_batches(32) == 1
+    for text, expected in (("", 1), ("4", 4), ("64", 32)):
+        monkeypatch.setenv("CLINPROMPT_MICRO_BATCHES", text)
+        assert micro_batches(32) == expected
+    for text in ("0", "-1", "two", "1.5", "²"):
+        monkeypatch.setenv("CLINPROMPT_MICRO_BATCHES", text)
+        with pytest.raises(BadParams, match="CLINPROMPT_MICRO_BATCHES must be a whole number of at least 1, found"):
+            micro_batches(32)

@@ -1,0 +1,119 @@
+"""Rollback: the champion goes back to the version before it, and what it was is quarantined.
+
+The order is that of a promotion: the quarantine with the version to go back to is the intent, setting the alias
+`champion` the commit point. In between the alias `previous` is deleted: what was rolled back must not be reached by it,
+and a second call then finds no way further back and changes nothing. The next promotion sets it again.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from clinprompt.errors import BadParams, DataRejected, InputMissing
+from registry import links, quarantine, tracking
+from registry.consumer import Champion
+from registry.verify import verify
+from registry.versions import CHAMPION, PREVIOUS, Version, by_alias, by_number
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def rollback(name: str, reason: str, *, version: int | None = None, to: int | None = None) -> dict[str, Any]:
+    """Quarantine the champion of the registered model `name` and make the version before it the champion.
+
+    Args:
+        reason: why, for those who look later.
+        version: the champion that is meant. With it, a late second call can't hit a champion that came since.
+        to: the version to go back to, instead of the one that carries the alias `previous`.
+
+    Returns:
+        model, action ("rolled_back", or "unchanged" when an earlier call had done it), version (the champion's),
+        rolled_back (the quarantined version's) and reason.
+
+    Raises:
+        BadParams: no reason is given, or the champion is another version than the one meant.
+        InputMissing: there is no champion, or no version to go back to.
+        InputCorrupt: the version to go back to does not load.
+        DataRejected: a promotion went on at the same time.
+        ServiceDown: the MLflow server does not answer.
+    """
+    reason = quarantine.worded(reason)
+    with tracking.promotion_lock():
+        client = tracking.connect()
+        current, previous = by_alias(name, CHAMPION), by_alias(name, PREVIOUS)
+        if current is None:
+            raise InputMissing(f"No version of {name!r} carries the alias {CHAMPION!r} at {tracking.shown_uri()}.")
+        earlier = _earlier(client, current, previous, version, to)
+        if earlier is not None:
+            repeated = earlier.tags.get(quarantine.BY) == links.airflow_run()
+            return _result("rolled_back" if repeated else "unchanged", current, earlier)
+        if version is not None and version != current.number:
+            raise BadParams(
+                f"The champion of {name!r} is version {current.number}, not {version}; nothing was rolled back. Look "
+                f"at `python -m registry show {name}`."
+            )
+        target = _target(client, current, previous, to)
+        verify(Champion(target))
+        if current.tags.get(quarantine.CHAMPION) != str(target.number) or not quarantine.is_held(current):
+            quarantine.hold(client, current, reason, target)
+        if previous is not None:
+            with tracking.speaking():
+                client.delete_registered_model_alias(name, PREVIOUS)
+        _make_champion(client, current, target)
+        return _result("rolled_back", target, by_number(client, name, current.number))
+
+
+def _earlier(
+    client: "MlflowClient", current: Version, previous: Version | None, version: int | None, to: int | None
+) -> Version | None:
+    """The version that this same rollback, asked for again, has taken back before; None when it is a new one."""
+    asked_by = links.airflow_run()
+    for one in quarantine.held(client, current.name):
+        if one.number == current.number:
+            continue  # stopped before the commit point
+        back_here = one.tags.get(quarantine.CHAMPION) == str(current.number)
+        same = version is None and to in (None, current.number) and back_here and previous is None
+        same_run = asked_by is not None and one.tags.get(quarantine.BY) == asked_by
+        if same or same_run or version == one.number:
+            return one
+    return None
+
+
+def _target(client: "MlflowClient", current: Version, previous: Version | None, to: int | None) -> Version:
+    if to is None and quarantine.is_held(current) and quarantine.CHAMPION in current.tags:
+        to = int(current.tags[quarantine.CHAMPION])  # an earlier call stopped before the commit point
+    target = by_number(client, current.name, to) if to is not None else previous
+    if target is None or target.number == current.number:
+        where = f"version {to} is the champion" if to is not None else f"no version carries the alias {PREVIOUS!r}"
+        raise InputMissing(
+            f"There is no version of {current.name!r} to go back to: {where}. Name one with --to VERSION; "
+            f"`python -m registry show {current.name}` lists them."
+        )
+    if quarantine.is_held(target):
+        raise InputMissing(
+            f"Version {target.number} of {current.name!r} is quarantined itself; name another with --to VERSION."
+        )
+    return target
+
+
+def _make_champion(client: "MlflowClient", current: Version, target: Version) -> None:
+    found = by_alias(current.name, CHAMPION)
+    if found is not None and found.number == current.number:
+        with tracking.speaking():
+            client.set_registered_model_alias(target.name, CHAMPION, str(target.number))
+        found = by_alias(target.name, CHAMPION)
+    if found is None or found.number != target.number:
+        now = f"version {found.number}" if found else "none"
+        raise DataRejected(
+            f"A promotion of {current.name!r} went on at the same time: the champion is now {now}. Look at it, and "
+            "roll back again if need be."
+        )
+
+
+def _result(action: str, champion: Version, back: Version) -> dict[str, Any]:
+    return {
+        "model": champion.name,
+        "action": action,
+        "version": champion.number,
+        "rolled_back": back.number,
+        "reason": back.tags.get(quarantine.REASON, ""),
+    }
