@@ -128,6 +128,8 @@ def _by_alias(client: "MlflowClient", name: str, alias: str) -> Version | None:
 
     with tracking.speaking():
         try:
+            # A server with logins forbids the alias of a model that is not there, instead of saying that it isn't.
+            client.get_registered_model(name)
             return _version(client.get_model_version_by_alias(name, alias))
         except MlflowException as error:
             if error.error_code in _ABSENT:

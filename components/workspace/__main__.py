@@ -26,7 +26,8 @@ def main(argv: list[str]) -> int:
     """Run one command; the result is the last line of standard output, and all there is on it."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     logging.getLogger("dvc").propagate = False  # it has a handler of its own
-    logging.getLogger("botocore").setLevel(logging.WARNING)
+    for name in ("aiobotocore", "botocore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, _interrupt)
     result = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what DVC and the components print is for the log

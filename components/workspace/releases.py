@@ -70,7 +70,8 @@ def publish(store: Store, dataset: str, source: Path, name: str | None) -> tuple
         raise InputMissing(f"{source} holds no files; name the folder with the dataset's files.")
     if name is not None and not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
         raise BadParams(f"--name {name!r}: only letters, digits, '.', '_' and '-' are allowed.")
-    with Workspace.empty(store) as workspace:
+    source = source.absolute()
+    with Workspace.empty(store) as workspace:  # which is the working directory from here on
         digest, size, files = workspace.upload(source)
     name = name or digest[:12]
     before = store.read(_key(dataset, name))

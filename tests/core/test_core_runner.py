@@ -22,6 +22,7 @@ outputs:
 params: [cache]
 image: data
 resources: {cpu: 1, memory: 1Gi}
+timeout_minutes: 5
 exit_codes: [0, 65]
 """
 

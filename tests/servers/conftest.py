@@ -38,7 +38,7 @@ class Project:
     def publish(self, release: str, *, patients: int, seed: int = 0) -> None:
         """Draw images and publish them as a release."""
         folder = self.root.parent / release
-        write_phantom(folder, patients=patients, images_per_patient=2, size=96, seed=seed)
+        write_phantom(folder, patients=patients, images_per_patient=1, size=96, seed=seed)
         done = self.run(
             sys.executable, "-m", "components.workspace", "release", DATASET, str(folder), "--name", release
         )

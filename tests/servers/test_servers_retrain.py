@@ -48,8 +48,8 @@ def first(stack: Stack, project: Project) -> str:
     assert stack.airflow.import_errors() == {}
     for dag in ("retrain", "promote", "rollback", "sweep"):
         stack.airflow.unpause(dag)
-    project.publish("r0", patients=4, seed=7)
-    project.publish("r1", patients=8)
+    project.publish("r0", patients=20, seed=7)
+    project.publish("r1", patients=24)
     partition = f"{DATASET}@r1"
     stack.airflow.asset_event(f"dataset/{DATASET}", {"release": "r1"}, partition=partition)
     deadline = time.monotonic() + 120
@@ -248,7 +248,7 @@ def test_a_corrupt_object_is_named_and_nothing_is_trained_on_it(stack: Stack, pr
 def test_two_runs_of_one_release_and_a_scheduler_that_restarts_make_one_version(
     stack: Stack, project: Project, first: str
 ) -> None:
-    project.publish("r2", patients=8, seed=3)
+    project.publish("r2", patients=24, seed=3)
     runs = [retrain(stack, "r2"), retrain(stack, "r2")]
     stack.airflow.wait_for_task("retrain", runs[0], "validate", "running", "success", timeout=180)
     stack.restart("scheduler")
