@@ -2,7 +2,7 @@
 # make test   the same installation if needed, and the test suite
 # make lint   style, types, and the direction of the imports
 # make airflow   installs Airflow into .venv-airflow and starts it with the DAGs, on SQLite, for one machine
-# make images    builds the components' images and writes their digests to infra/images.lock
+# make images    builds the components' images and writes their digests to infra/images.lock (IMAGE_ARGS="--base REF")
 
 PYTHON ?= python3
 VENV := .venv
@@ -47,7 +47,8 @@ airflow: $(VENV)/.components $(AIRFLOW)/.airflow
 	infra/dev/airflow.sh
 
 images: $(VENV)/.components
-	python -m infra.images build
+	python -m infra.images build $(IMAGE_ARGS)
+	python -m infra.images lock
 
 $(VENV)/.components: requirements/components.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clinprompt needs Python 3.11 or newer")'
@@ -77,6 +78,10 @@ lock: $(VENV)/.dev
 	cd requirements && $(UV_COMPILE) --universal --generate-hashes -c constraints.txt $(UV_ARGS) \
 	    airflow.in -o airflow.txt
 	cd requirements && $(UV_COMPILE) --universal --generate-hashes $(UV_ARGS) airflow-dev.in -o airflow-dev.txt
+	cd requirements && for image in data vision registry mlflow uv sbom; do \
+	    $(UV_COMPILE) --universal --generate-hashes --override overrides.txt -c dev.txt -c constraints.txt $(UV_ARGS) \
+	        images/$$image.in -o images/$$image.txt || exit 1; done
+	python -m infra.images lock --without-images
 
 clean:
 	rm -rf $(VENV) $(AIRFLOW) .airflow runs data mlflow.db mlartifacts dvc.lock

@@ -45,8 +45,9 @@ def test_the_stage_passes_what_the_interface_asks_for(name: str) -> None:
     deps = paths(stage["deps"])
     assert f"components/{name}" in deps
     assert "requirements/components.txt" in deps
-    declared = {p.replace("${item.", "{").replace("}", "}") for p in stage.get("params", [])}
-    assert declared == set(interface.params)
+    params, images = stage["params"][1:], stage["params"][0]
+    assert {p.replace("${item.", "{") for p in params} == set(interface.params)
+    assert images == {"infra/images.lock": [f"{interface.image}.environment"]}
 
 
 @pytest.mark.parametrize("name", STAGES)

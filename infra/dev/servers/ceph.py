@@ -79,7 +79,8 @@ def prepare_osd(config: Config) -> None:
     folder, log = _folder(config), config.folder / "logs" / "s3-prepare.log"
     fsid = folder / "osd" / "fsid"
     if not fsid.exists():
-        run([*_daemon(config, "osd"), "--mkfs"], environment(), log)
+        # Without a name of ours it calls itself by zeros, which the monitor does not always take.
+        run([*_daemon(config, "osd"), "--mkfs", "--osd-uuid", str(uuid.uuid4())], environment(), log)
     command = [binary("ceph"), "-c", str(folder / "ceph.conf"), "--connect-timeout", "20", "osd", "new"]
     run([*command, fsid.read_text().strip()], environment(), log)
 

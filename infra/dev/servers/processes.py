@@ -17,6 +17,7 @@ from clinprompt.errors import ServiceDown
 
 MARK = "CLINPROMPT_STACK_PART"
 PREPARE = "prepare"
+_RUN_TIMEOUT = 180  # seconds, for what is prepared before a part starts
 _POLL = 0.2  # seconds
 _started: list[subprocess.Popen[bytes]] = []  # kept, so that Python does not warn of children that outlive it
 
@@ -53,9 +54,21 @@ def run(command: list[str], env: dict[str, str], log: Path, *, user: str | None 
 
     `log` lies in the folder's logs/; the process belongs to the part `prepare`.
     """
+    try:
+        done = _run(command, env, log, user, text)
+    except subprocess.TimeoutExpired:
+        raise ServiceDown(f"{Path(command[0]).name} did not end within {_RUN_TIMEOUT} s; see {log}") from None
+    if done.returncode:
+        raise ServiceDown(f"{Path(command[0]).name} ended with status {done.returncode}; see {log}\n{tail(log)}")
+    return done.stdout
+
+
+def _run(
+    command: list[str], env: dict[str, str], log: Path, user: str | None, text: str
+) -> subprocess.CompletedProcess[str]:
     folder = log.parent.parent
     with log.open("a") as errors:
-        done = subprocess.run(
+        return subprocess.run(
             command,
             env=env | {MARK: f"{folder}:{PREPARE}"},
             cwd=folder,
@@ -67,10 +80,8 @@ def run(command: list[str], env: dict[str, str], log: Path, *, user: str | None 
             stderr=errors,
             text=True,
             check=False,
+            timeout=_RUN_TIMEOUT,
         )
-    if done.returncode:
-        raise ServiceDown(f"{Path(command[0]).name} ended with status {done.returncode}; see {log}\n{tail(log)}")
-    return done.stdout
 
 
 def spawn(folder: Path, part: str, command: list[str], env: dict[str, str], *, user: str | None = None) -> int:
