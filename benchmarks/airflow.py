@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from clinprompt.data.phantom import write_phantom
 from components.workspace.task import pack
 from infra.dev.servers import Stack
 
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 DATASET = "brain-phantom"
 RELEASE = "benchmark"
 PARTS = ["clinprompt", "components", "dags", "datasets", "registry", "infra/images.lock", "requirements/components.txt"]
-PARTS += ["dvc.yaml", "params.yaml"]
+PARTS += [".dvcignore", "dvc.yaml", "params.yaml"]
 UPSTREAM = {"ingest": [], "validate": ["ingest"], "cache": ["ingest", "validate"], "describe": ["validate"]}
 BARE = ("ingest", "validate", "cache", "tune", "evaluate")  # timed one by one
 
@@ -69,6 +70,11 @@ def fan_out(stack: Stack, run: str) -> dict[str, float]:
     return {"seconds": (end - begin).total_seconds(), "tasks": len(tasks)}
 
 
+def name_of(stage: str, cell: dict[str, Any] | None) -> str:
+    """How a stage is called in the table."""
+    return f"{stage} {cell['method']}-{cell['seed']}" if cell else stage
+
+
 def one_stage(
     stack: Stack, run: str, project: Path, clone: Path, cell: dict[str, Any] | None, stage: str
 ) -> tuple[float, float]:
@@ -84,16 +90,18 @@ def one_stage(
         else stack.airflow.xcom("retrain", run, name)
         for name in sources
     ]
-    # Another store with the same objects and no run cache: the stage has to run.
+    # Without the run cache, and without an earlier record, the stage has to run.
     task = {"plan": plan, "stage": stage, "cell": cell or {}, "entries": entries, "airflow": {}}
     forget_runs(env)
-    as_task, _ = call(project, env | {"CLINPROMPT_TASK": pack(task)}, sys.executable, "-m", "components.workspace", "stage")
+    as_task, _ = call(
+        project, env | {"CLINPROMPT_TASK": pack(task)}, sys.executable, "-m", "components.workspace", "stage"
+    )
     address = f"{stage}@{DATASET}" + (f"-{cell['method']}-{cell['seed']}" if cell else "")
-    command = yaml.safe_load((clone / "dvc.lock").read_text())["stages"][address]["cmd"]
-    for word in command.split():
+    bare_command = yaml.safe_load((clone / "dvc.lock").read_text())["stages"][address]["cmd"]
+    for word in bare_command.split():
         if word.startswith(f"runs/{DATASET}/features") and stage == "cache":
             shutil.rmtree(clone / word)
-    bare, _ = call(clone, env, "bash", "-c", command)
+    bare, _ = call(clone, env, "bash", "-c", bare_command)
     return as_task, bare
 
 
@@ -127,7 +135,7 @@ def measure(stack: Stack, project: Path, scratch: Path) -> dict[str, Any]:
     """One run by Airflow, then its stages one by one."""
     env = stack.env | {"OMP_NUM_THREADS": "1"}
     workspace = [sys.executable, "-m", "components.workspace"]
-    call(project, env, sys.executable, "-m", "clinprompt.data.phantom", str(scratch / "drawn"))
+    write_phantom(scratch / "drawn")
     call(project, env, *workspace, "release", DATASET, str(scratch / "drawn"), "--name", RELEASE)
     stack.airflow.wait_for_dags("retrain", timeout=120)
     stack.airflow.unpause("retrain")
@@ -143,7 +151,9 @@ def measure(stack: Stack, project: Path, scratch: Path) -> dict[str, Any]:
     cells = stack.airflow.xcom("retrain", run, "plan", key="plan")["cells"]
     work = [(stage, None) for stage in BARE[:3]] + [(stage, cell) for cell in cells for stage in BARE[3:]]
     seconds = {
-        f"{stage} {cell['method']}-{cell['seed']}" if cell else stage: one_stage(stack, run, project, clone, cell, stage)
+        f"{stage} {cell['method']}-{cell['seed']}" if cell else stage: one_stage(
+            stack, run, project, clone, cell, stage
+        )
         for stage, cell in work
     }
     overhead = [as_task - bare for as_task, bare in seconds.values()]

@@ -11,8 +11,8 @@ Trains every candidate on a release of a dataset, compares them, and promotes th
 The tasks are the stages of `dvc.yaml`; what each needs is in its `component.yaml`.
 
 A run starts when the asset of a dataset gets an event with the partition key `dataset@release` (the DAG `sweep` sends
-them, or a POST to `/api/v2/assets/events`), or by hand, with the params below. What has run before is taken from the
-run cache: running a release again computes nothing and promotes nothing.
+them, or a POST to `/api/v2/assets/events`), or by hand, with the params of the trigger form. What has run
+before is taken from the run cache: running a release again computes nothing and promotes nothing.
 """
 PROMOTE = "promote"
 GATE = "gate"
@@ -90,8 +90,8 @@ with factory.dag(
         "Promote {{ ti.xcom_pull(task_ids='gate', key='facts')['chosen'] }} on "
         "{{ ti.xcom_pull(task_ids='plan', key='plan')['dataset'] }}@"
         "{{ ti.xcom_pull(task_ids='plan', key='plan')['release'] }}?",
-        "The gate has accepted it. The report's task shows what it rests on.\n\n"
-        "```\n{{ ti.xcom_pull(task_ids='gate', key='facts') | tojson(indent=2) }}\n```",
+        "The gate has accepted it:\n\n"
+        "{% for reason in ti.xcom_pull(task_ids='gate', key='facts').get('reasons', []) %}- {{ reason }}\n{% endfor %}",
     )
     _, promote = factory.stage(graph[PROMOTE])
     promote.trigger_rule = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS

@@ -150,6 +150,7 @@ def _result(record: dict[str, Any], champion: ChampionRef | None, *, changed: bo
         "verdict": record["verdict"],
         "chosen": chosen.get("folder"),
         "already_champion": accepted and champion is not None and champion.model_digest == chosen["model_digest"],
+        "reasons": record["reasons"],
         "changed": changed,
     }
     if not accepted and os.environ.get(EXIT_CODE_VARIABLE) == "1":

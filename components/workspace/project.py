@@ -74,5 +74,5 @@ def _files(root: Path) -> Iterator[Path]:
             yield path
         elif path.is_dir():
             yield from sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-        elif part != ".dvcignore":
+        else:
             raise BadParams(f"{path} does not exist; set {VARIABLE} to the project's folder.")

@@ -155,6 +155,7 @@ def _reproduce(task: StageTask, workspace: Workspace) -> dict[str, Any]:
     result = workspace.folder / ".dvc" / "tmp" / "result.json"
     os.environ[RESULT_VARIABLE] = str(result)
     os.environ[AIRFLOW_VARIABLE] = json.dumps(task.airflow, sort_keys=True)
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # the workspace holds what DVC hashes, and is thrown away
     # The stages say `python`: let it be this one.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     try:

@@ -48,7 +48,8 @@ class ComponentTask(BaseOperator):
     def execute(self, context: Any) -> Any:
         """Ask, and keep the answer; after GPU out-of-memory the next try gets twice the micro-batches."""
         cell: Cell = self.cell or {}
-        context["cell"] = "-".join(str(value) for value in cell.values())  # the label of the mapped instance
+        # The label of the mapped instance; the database gives the keys back in an order of its own.
+        context["cell"] = "-".join(str(cell[key]) for key in ("method", "seed") if key in cell)
         count = int(context["task_state_store"].get(MICRO_BATCHES, 1))
         task = self.job.task(context, cell)
         plain, private = services()

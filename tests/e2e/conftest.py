@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-PARTS = ["clinprompt", "components", "registry", "requirements", "datasets", "params.yaml", "dvc.yaml", ".dvcignore"]
+PARTS = ["clinprompt", "components", "datasets", "dvc.yaml", "infra/images.lock", "params.yaml", "registry"]
+PARTS += ["requirements", ".dvcignore"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def make_workspace(root: Path) -> Callable[[Path], Workspace]:
     def make(folder: Path) -> Workspace:
         folder.mkdir(parents=True)
         for part in PARTS:
+            (folder / part).parent.mkdir(exist_ok=True)
             if (root / part).is_dir():
                 shutil.copytree(root / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
             else:

@@ -29,6 +29,11 @@ sys.exit(int(os.environ.get("FAKE_ENGINE_STATUS", "0")))
 """
 
 
+# What the command reads of a project.
+READ = ["pyproject.toml", "components/*/*.yaml", "infra/Dockerfile", "infra/install.sh", "infra/images.lock"]
+READ += ["requirements/images/*.txt"]
+
+
 class FakeEngine:
     """What the fake engine was called with, and the images that it claims to have."""
 
@@ -65,7 +70,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
 def project(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project of which only what the command reads is there; its lock may be written."""
     copy = tmp_path / "project"
-    for file in (images.LOCK, Path("pyproject.toml"), *(p.relative_to(root) for p in root.glob("components/*/*.yaml"))):
+    for file in (path.relative_to(root) for glob in READ for path in root.glob(glob)):
         (copy / file).parent.mkdir(parents=True, exist_ok=True)
         (copy / file).write_text((root / file).read_text())
     monkeypatch.setattr(images, "ROOT", copy)
@@ -73,8 +78,12 @@ def project(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def write_lock(project: Path, **digests: str | None) -> None:
-    entries = {t: {"reference": f"clinprompt-{t}", "digest": digests.get(t)} for t in images.TARGETS}
+    entries = {t: entry(f"clinprompt-{t}", digests.get(t), images.environment(t)) for t in images.TARGETS}
     (project / images.LOCK).write_text(yaml.safe_dump(entries))
+
+
+def entry(reference: str, digest: str | None, environment: str | None) -> dict[str, str | None]:
+    return {"reference": reference, "digest": digest, "environment": environment}
 
 
 def sha(digit: str) -> str:
@@ -158,9 +167,9 @@ def test_lock_takes_the_digests_and_keeps_the_references(engine: FakeEngine, pro
     assert images.main(["--engine", "podman", "lock"]) == 0
     text = (project / images.LOCK).read_text()
     assert yaml.safe_load(text) == {
-        "data": {"reference": "clinprompt-data", "digest": sha("1")},
-        "vision": {"reference": name, "digest": sha("3")},
-        "registry": {"reference": "clinprompt-registry", "digest": None},
+        "data": entry("clinprompt-data", sha("1"), images.environment("data")),
+        "vision": entry(name, sha("3"), images.environment("vision")),
+        "registry": entry("clinprompt-registry", None, images.environment("registry")),
     }
     assert text.startswith("# The images that the components run in")
     images.main(["--engine", "podman", "lock"])
@@ -202,6 +211,36 @@ def test_check_names_the_image_that_is_not_the_locked_one(
     engine.has({})
     assert images.main(["--engine", "podman", "check"]) == 66
     assert "infra/images.lock: data: not built or not locked" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", ["infra/Dockerfile", "infra/install.sh", "requirements/images/vision.txt"])
+def test_check_refuses_an_image_of_another_recipe(
+    file: str, engine: FakeEngine, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_lock(project, data=sha("1"), vision=sha("2"), registry=sha("3"))
+    engine.has({f"clinprompt-{t}:0.1.0": {"Digest": sha(str(n))} for n, t in enumerate(images.TARGETS, 1)})
+    (project / file).write_text((project / file).read_text() + "# changed\n")
+    assert images.main(["--engine", "podman", "check"]) == 67
+    target = "vision" if "vision" in file else "data"
+    assert f"infra/images.lock: {target}: the recipe has changed" in capsys.readouterr().err
+    assert images.main(["--engine", "podman", "lock"]) == 0
+    assert images.main(["--engine", "podman", "check"]) == 0
+
+
+def test_an_environment_is_that_of_its_own_image(project: Path) -> None:
+    before = {target: images.environment(target) for target in images.TARGETS}
+    packages = project / "requirements" / "images" / "data.txt"
+    packages.write_text(packages.read_text() + "# changed\n")
+    after = {target: images.environment(target) for target in images.TARGETS}
+    assert {target for target in images.TARGETS if after[target] != before[target]} == {"data"}
+
+
+def test_without_images_a_lock_has_environments_only(engine: FakeEngine, project: Path) -> None:
+    write_lock(project, data=sha("1"))
+    assert images.main(["--engine", "podman", "lock", "--without-images"]) == 0
+    assert engine.calls() == []
+    locked = yaml.safe_load((project / images.LOCK).read_text())
+    assert locked == {t: entry(f"clinprompt-{t}", None, images.environment(t)) for t in images.TARGETS}
 
 
 def test_pip_settings_merge_files_and_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from clinprompt.data.phantom import write_phantom
 from infra.dev.servers import Stack
 
 PARTS = ["clinprompt", "components", "dags", "datasets", "registry", "infra/images.lock", "requirements/components.txt"]
-PARTS += ["dvc.yaml", "params.yaml"]
+PARTS += [".dvcignore", "dvc.yaml", "params.yaml"]
 DATASET = "brain-phantom"
 
 

@@ -21,6 +21,7 @@ from infra.dev.servers import Stack
 pytestmark = pytest.mark.servers
 
 TUNE = "candidates.tune"
+LONG = 900  # seconds; a busy machine takes its time
 
 
 def retrain(stack: Stack, release: str, **params: Any) -> str:
@@ -28,7 +29,7 @@ def retrain(stack: Stack, release: str, **params: Any) -> str:
     return stack.airflow.trigger("retrain", {"dataset": DATASET, **params}, partition=f"{DATASET}@{release}")
 
 
-def succeeded(stack: Stack, run: str, dag: str = "retrain", timeout: float = 400) -> dict[str, str | None]:
+def succeeded(stack: Stack, run: str, dag: str = "retrain", timeout: float = LONG) -> dict[str, str | None]:
     """Wait for a run to succeed; the states of its tasks."""
     state = stack.airflow.wait_for_run(dag, run, timeout)
     states = stack.airflow.states(dag, run)
@@ -44,7 +45,7 @@ def versions(project: Project) -> list[str]:
 @pytest.fixture(scope="module")
 def first(stack: Stack, project: Project) -> str:
     """The run that an asset's event starts."""
-    stack.airflow.wait_for_dags("retrain", "promote", "rollback", "sweep", timeout=120)
+    stack.airflow.wait_for_dags("retrain", "promote", "rollback", "sweep", timeout=LONG)
     assert stack.airflow.import_errors() == {}
     for dag in ("retrain", "promote", "rollback", "sweep"):
         stack.airflow.unpause(dag)
@@ -52,7 +53,7 @@ def first(stack: Stack, project: Project) -> str:
     project.publish("r1", patients=24)
     partition = f"{DATASET}@r1"
     stack.airflow.asset_event(f"dataset/{DATASET}", {"release": "r1"}, partition=partition)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + LONG
     while not (runs := stack.airflow.runs("retrain", partition=partition)):
         assert time.monotonic() < deadline, "the asset's event has started no run"
         time.sleep(1)
@@ -131,7 +132,7 @@ def test_s3_that_is_down_for_a_while_delays_a_run(stack: Stack, first: str) -> N
     stack.stop("s3")
     run = retrain(stack, "r1", overrides={"evaluation": {"confidence": 0.9}})
     try:
-        found = stack.airflow.wait_for_task("retrain", run, "plan", "up_for_retry", timeout=120)
+        found = stack.airflow.wait_for_task("retrain", run, "plan", "up_for_retry", timeout=LONG)
     finally:
         stack.start("s3")
     assert found["try_number"] >= 1
@@ -144,7 +145,7 @@ def test_a_worker_killed_in_tune_is_replaced_and_the_digests_are_the_same(
 ) -> None:
     long = {"methods": {"coop": {"epochs": 60}}}
     run = retrain(stack, "r1", methods=["coop"], seeds=[5], overrides=long, promote="never")
-    stack.airflow.wait_for_task("retrain", run, TUNE, map_index=0, timeout=240)
+    stack.airflow.wait_for_task("retrain", run, TUNE, map_index=0, timeout=LONG)
     wait_for_process("components.tune")
     stack.kill("worker")
     stack.start("worker")
@@ -167,14 +168,14 @@ def test_a_worker_killed_in_tune_is_replaced_and_the_digests_are_the_same(
 
 def test_an_approval_and_mlflow_down_at_the_promotion(stack: Stack, project: Project, first: str) -> None:
     run = retrain(stack, "r1", methods=["coop"], seeds=[2], overrides={"registry": {"approval": "required"}})
-    stack.airflow.wait_for_task("retrain", run, "approval", "awaiting_input", "deferred", timeout=240)
+    stack.airflow.wait_for_task("retrain", run, "approval", "awaiting_input", "deferred", timeout=LONG)
     [question] = stack.airflow.waiting_for_people("retrain", run)
     assert "coop-2" in question["subject"]
     time.sleep(15)  # Airflow 3.3.2 asks again when it is answered within the first seconds
     stack.stop("mlflow")
     try:
         stack.airflow.respond("retrain", run, "approval", "Approve")
-        stack.airflow.wait_for_task("retrain", run, "promote", "up_for_retry", timeout=180)
+        stack.airflow.wait_for_task("retrain", run, "promote", "up_for_retry", timeout=LONG)
     finally:
         stack.start("mlflow")
     assert succeeded(stack, run)["promote"] == "success"
@@ -185,7 +186,7 @@ def test_a_rejected_and_an_unanswered_approval_promote_nothing(stack: Stack, pro
     asked = {"registry": {"approval": "required"}}
     rejected = retrain(stack, "r1", methods=["coop"], seeds=[3], overrides=asked)
     unanswered = retrain(stack, "r1", methods=["coop"], seeds=[4], overrides=asked)
-    stack.airflow.wait_for_task("retrain", rejected, "approval", "awaiting_input", "deferred", timeout=300)
+    stack.airflow.wait_for_task("retrain", rejected, "approval", "awaiting_input", "deferred", timeout=LONG)
     time.sleep(15)  # see above
     stack.airflow.respond("retrain", rejected, "approval", "Reject")
     for run in (rejected, unanswered):
@@ -231,7 +232,7 @@ def test_a_corrupt_object_is_named_and_nothing_is_trained_on_it(stack: Stack, pr
     s3.put_object(Bucket=bucket, Key=shard, Body=bytes(broken))
     try:
         run = retrain(stack, "r1", methods=["coop"], seeds=[9])
-        assert stack.airflow.wait_for_run("retrain", run, 240) == "failed"
+        assert stack.airflow.wait_for_run("retrain", run, LONG) == "failed"
     finally:
         s3.put_object(Bucket=bucket, Key=shard, Body=sound)
     [task] = [task for task in stack.airflow.tasks("retrain", run) if task["task_id"] == TUNE]
@@ -250,10 +251,10 @@ def test_two_runs_of_one_release_and_a_scheduler_that_restarts_make_one_version(
 ) -> None:
     project.publish("r2", patients=24, seed=3)
     runs = [retrain(stack, "r2"), retrain(stack, "r2")]
-    stack.airflow.wait_for_task("retrain", runs[0], "validate", "running", "success", timeout=180)
+    stack.airflow.wait_for_task("retrain", runs[0], "validate", "running", "success", timeout=LONG)
     stack.restart("scheduler")
     for run in runs:
-        succeeded(stack, run, timeout=600)
+        succeeded(stack, run)
     assert versions(project) == ["1", "2", "3", "4"]
 
 
@@ -262,7 +263,7 @@ def test_a_sweep_backfills_the_releases_without_a_run_and_promotes_no_old_one(
 ) -> None:
     before = project.champion()["aliases"]
     succeeded(stack, stack.airflow.trigger("sweep", {"releases": "missing"}), "sweep")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + LONG
     while not (runs := stack.airflow.runs("retrain", partition=f"{DATASET}@r0")):
         assert time.monotonic() < deadline, "the sweep has started no run of r0"
         time.sleep(1)
@@ -275,7 +276,7 @@ def test_a_broken_component_yaml_is_an_import_error_that_names_the_key(stack: St
     sound = path.read_text()
     path.write_text(sound.replace("memory:", "memroy:"))
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + LONG
         while not (errors := stack.airflow.import_errors()):
             assert time.monotonic() < deadline, "the broken file was not noticed"
             time.sleep(1)
@@ -284,7 +285,7 @@ def test_a_broken_component_yaml_is_an_import_error_that_names_the_key(stack: St
     assert any("components/tune/component.yaml" in text and "memroy" in text for text in errors.values())
 
 
-def wait_for_process(module: str, timeout: float = 120) -> None:
+def wait_for_process(module: str, timeout: float = LONG) -> None:
     """Wait until a component's process runs."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

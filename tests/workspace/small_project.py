@@ -18,7 +18,7 @@ from components.workspace.store import Store
 from components.workspace.task import Entry, Plan, PlanTask, StageTask, pack
 
 PARTS = ["clinprompt", "components", "datasets", "dvc.yaml", "infra/images.lock", "params.yaml", "registry"]
-PARTS += ["requirements/components.txt"]
+PARTS += [".dvcignore", "requirements/components.txt"]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ objects are still there when it comes back. Ceph's manager is left out: nothing 
 import json
 import uuid
 from pathlib import Path
+from typing import Any
 
 from clinprompt.errors import ServiceDown
 from infra.dev.servers.config import Config
@@ -74,6 +75,30 @@ def mon_command(config: Config) -> list[str]:
     return [*_daemon(config, "mon"), "-f"]
 
 
+def mon_ready(config: Config, since: float) -> bool:
+    """Whether the monitor is in office; before, it refuses what it is asked."""
+    return _answers(config, "quorum_status") is not None
+
+
+def osd_ready(config: Config, since: float) -> bool:
+    """Whether the monitor has seen the store."""
+    found = _answers(config, "osd", "stat")
+    return found is not None and found["num_up_osds"] == 1
+
+
+def _answers(config: Config, *question: str) -> dict[str, Any] | None:
+    try:
+        answer = run(_ceph(config, *question, "--format", "json"), environment(), config.folder / "logs" / "s3-ask.log")
+    except ServiceDown:
+        return None
+    found: dict[str, Any] = json.loads(answer)
+    return found
+
+
+def _ceph(config: Config, *command: str) -> list[str]:
+    return [binary("ceph"), "-c", str(_folder(config) / "ceph.conf"), "--connect-timeout", "20", *command]
+
+
 def prepare_osd(config: Config) -> None:
     """Make the store's folder and tell the monitor of it; the store asks the running monitor for its map."""
     folder, log = _folder(config), config.folder / "logs" / "s3-prepare.log"
@@ -81,8 +106,13 @@ def prepare_osd(config: Config) -> None:
     if not fsid.exists():
         # Without a name of ours it calls itself by zeros, which the monitor does not always take.
         run([*_daemon(config, "osd"), "--mkfs", "--osd-uuid", str(uuid.uuid4())], environment(), log)
-    command = [binary("ceph"), "-c", str(folder / "ceph.conf"), "--connect-timeout", "20", "osd", "new"]
-    run([*command, fsid.read_text().strip()], environment(), log)
+    for last in (False, False, True):  # a client that asks before it has the monitor's map is refused
+        try:
+            run(_ceph(config, "osd", "new", fsid.read_text().strip()), environment(), log)
+            return
+        except ServiceDown:
+            if last:
+                raise
 
 
 def osd_command(config: Config) -> list[str]:

@@ -43,6 +43,7 @@ class Part:
     env: Callable[[Config], dict[str, str]] = _own_variables
     unprivileged: bool = False
     stop: signal.Signals = signal.SIGTERM
+    attempts: int = 1  # to start it
 
 
 def _mlflow_command(config: Config) -> list[str]:
@@ -97,8 +98,9 @@ PARTS: dict[str, Part] = {
         stop=signal.SIGINT,
     ),
     "redis": Part(databases.redis_command, databases.redis_ready, prepare=databases.prepare_redis),
-    "s3-mon": Part(ceph.mon_command, prepare=ceph.prepare_mon),
-    "s3-osd": Part(ceph.osd_command, needs=("s3-mon",), prepare=ceph.prepare_osd),
+    "s3-mon": Part(ceph.mon_command, ceph.mon_ready, prepare=ceph.prepare_mon),
+    # It gives up when it asks before it has the monitor's map.
+    "s3-osd": Part(ceph.osd_command, ceph.osd_ready, needs=("s3-mon",), prepare=ceph.prepare_osd, attempts=5),
     "s3": Part(
         ceph.gateway_command,
         ceph.gateway_ready,

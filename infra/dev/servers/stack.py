@@ -17,10 +17,10 @@ from typing import Any
 from clinprompt.errors import BadParams, InputMissing, ServiceDown
 from infra.dev.servers import airflow
 from infra.dev.servers.config import ROOT, Config, create, load
-from infra.dev.servers.parts import CLIENTS, MIGRATE, PARTS, missing
+from infra.dev.servers.parts import CLIENTS, MIGRATE, PARTS, Part, missing
 from infra.dev.servers.processes import PREPARE, end, find, main_process, memory, spawn, unprivileged, wait_ready
 
-_START_TIMEOUT = 120  # seconds, for each part
+_START_TIMEOUT = 300  # seconds, for each part
 
 
 class Stack:
@@ -108,12 +108,21 @@ class Stack:
             return
         since = time.time()
         part.prepare(self.config)
+        for attempt in range(part.attempts):
+            try:
+                self._spawn(name, part, since, timeout)
+                break
+            except ServiceDown:
+                if attempt + 1 == part.attempts or self._abort.is_set():
+                    raise
+        part.after(self.config)
+        self.seconds[name] = time.time() - since
+
+    def _spawn(self, name: str, part: Part, since: float, timeout: float) -> None:
         airflow.mark_start(self.folder / "logs" / f"{name}.log")
         user = unprivileged() if part.unprivileged else None
         spawn(self.folder, name, part.command(self.config), part.env(self.config), user=user)
         wait_ready(self.folder, name, lambda: self._go_on() and part.ready(self.config, since), timeout)
-        part.after(self.config)
-        self.seconds[name] = time.time() - since
 
     def stop(self, name: str, patience: float = 20) -> None:
         """Ask a part to end; after `patience` seconds it is killed. A worker ends its tasks first."""
