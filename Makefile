@@ -15,13 +15,18 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast test-dags test-servers lint bench airflow images lock clean
+.PHONY: demo test test-airflow test-fast test-dags test-servers lint bench airflow images lock clean
 
 demo: $(VENV)/.components
 	dvc repro
 	python -m components
 
-test: test-fast test-dags test-servers
+# Two at a time: what runs on servers mostly waits. The output of each part comes when the part has ended.
+test: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.dev
+	@echo "Tests: about 25 minutes; each part is printed when it has ended."
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-fast test-airflow
+
+test-airflow: test-dags test-servers
 
 # What needs no server, and no Airflow.
 test-fast: $(VENV)/.components $(VENV)/.dev
@@ -31,7 +36,7 @@ test-dags: $(AIRFLOW)/.dev
 	$(AIRFLOW)/bin/python -m pytest -m "not servers" tests/dags $(PYTEST_ARGS)
 
 # On real servers, which infra/dev starts: skipped where their packages are missing (infra/dev/packages.sh).
-test-servers: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.airflow
+test-servers: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.airflow | test-dags
 	pytest -m servers $(PYTEST_ARGS)
 
 lint: $(VENV)/.components $(VENV)/.dev

@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -153,17 +155,35 @@ def _reproduce(task: StageTask, workspace: Workspace) -> dict[str, Any]:
     from dvc.exceptions import ReproductionError
 
     result = workspace.folder / ".dvc" / "tmp" / "result.json"
-    os.environ[RESULT_VARIABLE] = str(result)
-    os.environ[AIRFLOW_VARIABLE] = json.dumps(task.airflow, sort_keys=True)
-    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # the workspace holds what DVC hashes, and is thrown away
-    # The stages say `python`: let it be this one.
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    try:
-        workspace.repo.reproduce(targets=[task.address], single_item=True)
-    except ReproductionError as error:
-        raise _failure(task, result, error) from None
+    variables = {
+        RESULT_VARIABLE: str(result),
+        AIRFLOW_VARIABLE: json.dumps(task.airflow, sort_keys=True),
+        "PYTHONDONTWRITEBYTECODE": "1",  # the workspace holds what DVC hashes, and is thrown away
+        # The stages say `python`: let it be this one.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+    with _environment(variables):
+        try:
+            workspace.repo.reproduce(targets=[task.address], single_item=True)
+        except ReproductionError as error:
+            raise _failure(task, result, error) from None
     line = read_json(result) if result.exists() else {}
     return {key: value for key, value in line.items() if key not in _NOT_FACTS}
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set variables for the processes that DVC starts."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _failure(task: StageTask, result: Path, error: Exception) -> StageFailed:

@@ -109,8 +109,8 @@ def test_the_record_in_an_empty_clone_leaves_dvc_nothing_to_do(project: Project,
 
 def test_the_champion_leads_to_its_run_in_airflow_and_back(stack: Stack, project: Project, first: str) -> None:
     [version] = project.champion()["versions"]
-    assert version["tags"]["airflow_run_id"] == first
-    assert version["tags"]["airflow_url"].startswith(stack.url)
+    assert version["lineage"]["airflow_run_id"] == first
+    assert version["lineage"]["airflow_url"].startswith(stack.url)
     facts = stack.airflow.xcom("retrain", first, "promote", key="facts")
     assert facts["run_url"].startswith(project.env["MLFLOW_TRACKING_URI"])
 
