@@ -4,7 +4,7 @@
 set -euo pipefail
 
 servers=(postgresql redis-server radosgw ceph-mon ceph-osd)
-containers=(podman runc fuse-overlayfs mmdebstrap uidmap netavark catatonit)
+containers=(curl podman buildah runc fuse-overlayfs mmdebstrap uidmap netavark catatonit)
 browser=(chromium fonts-dejavu-core)
 
 missing=()

@@ -17,11 +17,21 @@ class Engine:
         self.left = left
         self.code = code
         self.out = out
+        self.has_image = True
+        self.pulling: list[dict[str, str]] = [{"status": "Downloaded"}]
         self.created: dict[str, Any] = {}
         self.done: list[str] = []
 
-    def images(self, name: str) -> list[str]:
-        return [name]
+    def inspect_image(self, name: str) -> dict[str, Any]:
+        from docker.errors import ImageNotFound
+
+        if not self.has_image:
+            raise ImageNotFound("no such image")
+        return {"Id": name}
+
+    def pull(self, name: str, **options: Any) -> Any:
+        self.done.append(f"pull {name}")
+        return iter(self.pulling)
 
     def create_host_config(self, **options: Any) -> dict[str, Any]:
         return options
@@ -37,10 +47,13 @@ class Engine:
             raise NotFound("no such container")
         return {"Id": "left", **self.left}
 
-    def attach(self, container: str, **options: Any) -> Any:
-        assert options["demux"]
-        self.done.append(f"attach {container}")
-        return iter([(None, b"half a "), (self.out[:5], b"line\nand one\n"), (self.out[5:], None)])
+    def logs(self, container: str, *, stdout: bool, stderr: bool, **options: Any) -> Any:
+        assert stdout != stderr
+        if stdout:
+            return self.out
+        assert options == {"stream": True, "follow": True}
+        self.done.append(f"follow {container}")
+        return iter([b"half a ", b"line\nand", b" one"])
 
     def start(self, container: str) -> None:
         self.done.append(f"start {container}")
@@ -106,7 +119,17 @@ def test_the_container_has_no_more_than_it_needs(project: Path) -> None:
     assert host["device_requests"] is None
     assert not any("docker.sock" in str(mount) for mount in host["mounts"])
     assert task.mount_tmp_dir is task.retrieve_output is False
-    assert engine.done == ["attach new", "start new", "remove new"]
+    assert engine.done == ["start new", "follow new", "remove new"]
+
+
+@pytest.mark.parametrize(("cpu", "workers", "threads"), [(4, "", "4"), (0.5, "", "1"), (4, "1", "1")])
+def test_numeric_libraries_start_as_many_threads_as_the_component_has_cpus(
+    project: Path, monkeypatch: pytest.MonkeyPatch, cpu: float, workers: str, threads: str
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", workers)
+    engine = Engine()
+    make(project, engine, {"cpu": cpu}).run_component(call(), CONTEXT)
+    assert engine.created["environment"]["OMP_NUM_THREADS"] == threads
 
 
 def test_a_gpu_is_asked_for_when_it_is_needed_or_allowed(project: Path) -> None:
@@ -160,9 +183,9 @@ def test_what_a_killed_worker_has_left_is_adopted_or_removed(
     engine = Engine({"State": state, "Config": labels(digest)})
     assert make(project, engine).run_component(call(), CONTEXT) == {"releases": []}
     if adopted:
-        assert engine.done == ["attach left", "remove left"]
+        assert engine.done == ["follow left", "remove left"]
     else:
-        assert engine.done == ["remove left", "attach new", "start new", "remove new"]
+        assert engine.done == ["remove left", "start new", "follow new", "remove new"]
 
 
 def test_the_exit_code_decides(project: Path) -> None:
@@ -176,6 +199,21 @@ def test_the_exit_code_decides(project: Path) -> None:
     assert engine.done[-1] == "remove new"
     with pytest.raises(Interrupted, match="killed"):
         make(project, Engine(code=137, out=b"")).run_component(call(), CONTEXT)
+
+
+def test_an_image_is_pulled_where_it_is_missing(project: Path) -> None:
+    from clinprompt_dags.exit_codes import ServiceDown
+
+    engine = Engine()
+    engine.has_image = False
+    assert make(project, engine).run_component(call(), CONTEXT) == {"releases": []}
+    pulled = f"pull clinprompt-vision@sha256:{'0' * 64}"
+    assert engine.done == [pulled, "start new", "follow new", "remove new"]
+    engine.pulling = [{"status": "Pulling"}, {"error": "no such host"}]
+    engine.done.clear()
+    with pytest.raises(ServiceDown, match=r"has no image clinprompt-vision@.* cannot pull it \(no such host\)"):
+        make(project, engine).run_component(call(), CONTEXT)
+    assert engine.done == [pulled]
 
 
 def test_a_stopped_task_stops_its_container(project: Path) -> None:

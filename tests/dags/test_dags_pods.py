@@ -88,6 +88,7 @@ def test_the_environment_of_a_pod_holds_no_secret(project: Path, monkeypatch: py
     from clinprompt_dags.runners.containers import SCRATCH
     from clinprompt_dags.task import Call
 
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     task, _ = render(project, "ingest", weights="weights")
     monkeypatch.setattr(KubernetesPodOperator, "execute", lambda self, context: {"entry": {}})
     plain = {"CLINPROMPT_TASK": "x", "CLINPROMPT_MICRO_BATCHES": "2", "MLFLOW_TRACKING_URI": "http://m"}
@@ -98,6 +99,7 @@ def test_the_environment_of_a_pod_holds_no_secret(project: Path, monkeypatch: py
         "CLINPROMPT_SCRATCH": SCRATCH,
         "CLINPROMPT_WEIGHTS": "/weights",
         "CLINPROMPT_RESULT_FILE": "/airflow/xcom/return.json",
+        "OMP_NUM_THREADS": "2",
     }
 
 

@@ -1,15 +1,18 @@
 """What the two container runners share: the image's reference and the places inside a container."""
 
+import os
 from typing import Any
 
 from clinprompt_dags.config import Settings
 from clinprompt_dags.documents import BadDocument, read_yaml
+from clinprompt_dags.graph import Need
 
 IMAGES_LOCK = "infra/images.lock"
 USER = 10001  # the images' user and group
 SCRATCH = "/var/tmp"  # noqa: S108 # a volume of its own; open to all users in every Debian image
 WEIGHTS = "/weights"
 COMMAND = ["python"]
+THREADS = "OMP_NUM_THREADS"  # the worker's, where it is set, wins
 
 
 def image_reference(settings: Settings, image: str) -> str:
@@ -26,6 +29,11 @@ def image_reference(settings: Settings, image: str) -> str:
     return f"{entry['reference']}@{entry['digest']}"
 
 
-def places(settings: Settings) -> dict[str, str]:
-    """The variables that name folders inside a container."""
-    return {"CLINPROMPT_SCRATCH": SCRATCH, **({"CLINPROMPT_WEIGHTS": WEIGHTS} if settings.weights else {})}
+def variables(settings: Settings, need: Need) -> dict[str, str]:
+    """What a container is told of itself: its folders, and for how many CPUs it is meant.
+
+    A container sees all CPUs of its machine. Without a number, numeric libraries start a thread on each.
+    """
+    threads = os.environ.get(THREADS) or str(max(1, round(need.cpu)))
+    weights = {"CLINPROMPT_WEIGHTS": WEIGHTS} if settings.weights else {}
+    return {"CLINPROMPT_SCRATCH": SCRATCH, THREADS: threads, **weights}

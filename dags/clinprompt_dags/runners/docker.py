@@ -11,14 +11,14 @@ from docker.errors import APIError, NotFound
 from docker.types import DeviceRequest, Mount
 
 from clinprompt_dags.config import Settings
+from clinprompt_dags.exit_codes import SERVICE_DOWN, failure
 from clinprompt_dags.graph import Need, memory_bytes
 from clinprompt_dags.jobs import Job
 from clinprompt_dags.operators import ComponentTask
-from clinprompt_dags.runners.containers import COMMAND, SCRATCH, USER, WEIGHTS, image_reference, places
+from clinprompt_dags.runners.containers import COMMAND, SCRATCH, USER, WEIGHTS, image_reference, variables
 from clinprompt_dags.task import TAIL, Call, conclude, read_result
 
 LABEL = "clinprompt.task"
-_RESULT_LINES = 500
 _STOP = 20  # seconds between SIGTERM and SIGKILL
 
 
@@ -55,28 +55,48 @@ class DockerTask(ComponentTask, DockerOperator):
         """Pull the image where it is missing, and run the container."""
         self.container_name = container_name(context["ti"])
         self.command = [*COMMAND, *call.arguments]
-        self.environment = {**call.plain, **places(self.settings)}
+        self.environment = {**call.plain, **variables(self.settings, self.need)}
         self._private_environment = call.private
         self.labels = {LABEL: call.digest}
-        found: dict[str, Any] = DockerOperator.execute(self, context)
+        self._pull_missing()
+        found: dict[str, Any] = self._run_image()
         return found
+
+    def _pull_missing(self) -> None:
+        """DockerOperator's own finds no image by its digest on podman, and does not see that a pull has failed."""
+        try:
+            self.cli.inspect_image(self.image)
+            return
+        except NotFound:
+            self.log.info("Pulling %s.", self.image)
+        try:
+            steps = list(self.cli.pull(self.image, stream=True, decode=True))
+        except APIError as error:
+            steps = [{"error": error.explanation or str(error)}]
+        for step in steps:
+            if "error" in step:
+                raise failure(
+                    SERVICE_DOWN,
+                    f"the engine has no image {self.image} and cannot pull it ({step['error']}); push it to a "
+                    "registry, or build it where the engine runs (`make images`).",
+                )
 
     def _run_image_with_mounts(self, target_mounts: list[Mount], add_tmp_variable: bool) -> Any:
         """DockerOperator's own, but for what it cannot say: adoption, a read-only root, the exit code, two streams."""
         adopted = self._adopt()
         self.container = adopted or self._create(target_mounts)
         name = self.container["Id"]
-        output: deque[str] = deque(maxlen=_RESULT_LINES)
         tail: deque[str] = deque(maxlen=TAIL)
         try:
-            stream = self.cli.attach(name, stdout=True, stderr=True, stream=True, demux=True, logs=bool(adopted))
             if not adopted:
                 self.cli.start(name)
-            self._follow(stream, output, tail)
+            # Not by attaching: podman starts an ended container anew for that, and mixes the streams of an adopted one.
+            self._follow(self.cli.logs(name, stdout=False, stderr=True, stream=True, follow=True), tail)
             code = int(self.cli.wait(name)["StatusCode"])
+            output: bytes = self.cli.logs(name, stdout=True, stderr=False)
         finally:
             self.cli.remove_container(name, force=True, v=True)
-        return conclude(code, read_result(output), tail)
+        return conclude(code, read_result(output.decode("utf-8", errors="replace").splitlines()), tail)
 
     def on_kill(self) -> None:
         """Let the component save what it has, then remove the container."""
@@ -126,26 +146,19 @@ class DockerTask(ComponentTask, DockerOperator):
         self.cli.remove_container(left["Id"], force=True, v=True)
         return None
 
-    def _follow(
-        self, stream: Iterable[tuple[bytes | None, bytes | None]], output: deque[str], tail: deque[str]
-    ) -> None:
-        rest = {"out": "", "err": ""}
-        for out, err in stream:
-            for key, chunk in (("out", out), ("err", err)):
-                *lines, rest[key] = re.split(r"[\r\n]", rest[key] + (chunk or b"").decode("utf-8", errors="replace"))
-                self._take(key, lines, output, tail)
-        for key, line in rest.items():
-            self._take(key, [line], output, tail)
+    def _follow(self, stream: Iterable[bytes], tail: deque[str]) -> None:
+        """Log line by line; a progress bar's carriage return ends one too."""
+        rest = b""
+        for chunk in stream:
+            *lines, rest = re.split(rb"[\r\n]", rest + chunk)
+            self._log(lines, tail)
+        self._log([rest], tail)
 
-    def _take(self, key: str, lines: list[str], output: deque[str], tail: deque[str]) -> None:
+    def _log(self, lines: list[bytes], tail: deque[str]) -> None:
         for line in lines:
-            if not line.strip():
-                continue
-            if key == "out":
-                output.append(line)
-            else:
-                tail.append(line)
-                self.log.info("%s", line.rstrip())
+            if text := line.decode("utf-8", errors="replace").rstrip():
+                tail.append(text)
+                self.log.info("%s", text)
 
 
 def container_name(ti: Any) -> str:

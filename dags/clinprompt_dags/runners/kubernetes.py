@@ -13,7 +13,7 @@ from clinprompt_dags.exit_codes import failure
 from clinprompt_dags.graph import Need
 from clinprompt_dags.jobs import Job
 from clinprompt_dags.operators import ComponentTask
-from clinprompt_dags.runners.containers import COMMAND, SCRATCH, USER, WEIGHTS, image_reference, places
+from clinprompt_dags.runners.containers import COMMAND, SCRATCH, USER, WEIGHTS, image_reference, variables
 from clinprompt_dags.task import TAIL, Call, conclude
 
 NAME = "clinprompt"  # of the secret, the config map and the service account
@@ -70,8 +70,8 @@ class KubernetesTask(ComponentTask, KubernetesPodOperator):
         self.arguments = call.arguments
         own = {key: value for key, value in call.plain.items() if key.startswith("CLINPROMPT_")}
         own.pop("CLINPROMPT_STORE", None)
-        variables = {**own, **places(self.settings), "CLINPROMPT_RESULT_FILE": _RESULT}
-        self.env_vars = [k8s.V1EnvVar(name=key, value=value) for key, value in sorted(variables.items())]
+        told = {**own, **variables(self.settings, self.need), "CLINPROMPT_RESULT_FILE": _RESULT}
+        self.env_vars = [k8s.V1EnvVar(name=key, value=value) for key, value in sorted(told.items())]
         self.tail.clear()
         result: dict[str, Any] | None = KubernetesPodOperator.execute(self, context)
         return result or {} if self.job.quiet else conclude(0, result, self.tail)
