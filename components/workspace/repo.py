@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -129,14 +129,15 @@ class Workspace:
             ServiceDown: the remote does not answer.
         """
         for out in outs:
-            problems = _Problems()
-            with speaking(self.store.url), problems.watching():
+            with speaking(self.store.url):
                 try:
-                    for odb, objects in out.get_used_objs().items():
-                        self.repo.cloud.pull(objects, odb=odb)
-                    out.checkout()
+                    results = [self.repo.cloud.pull(found, odb=odb) for odb, found in out.get_used_objs().items()]
+                    if not any(result.failed for result in results):
+                        out.checkout()
+                        continue
                 except _dvc_errors() as error:
-                    self._explain(out, problems, error)
+                    log.debug("%s", error)
+                self._explain(out)
 
     def push(self, stage: Any) -> None:
         """Send the stage's outputs and its run-cache entry into the remote, the outputs first."""
@@ -148,15 +149,24 @@ class Workspace:
                     raise InputMissing(f"{len(result.failed)} objects of {stage.addressing} could not be pushed.")
             self.repo.stage_cache.push(None)
 
-    def _explain(self, out: Any, problems: "_Problems", error: Exception) -> None:
+    def _explain(self, out: Any) -> NoReturn:
+        """What could not be fetched and is in the store all the same is not what its name says."""
         self.store.check()
-        where = f"{self.store.remote}: {out.def_path} ({out.hash_info.value})"
-        if problems.corrupt:
-            raise InputCorrupt(
-                f"{where}: the object {problems.corrupt[0]} is corrupt; nothing was computed from it. Remove it from "
-                "the store and run the stage that makes it again."
-            ) from error
-        raise InputMissing(f"{where} is not in the store; run the stage that makes it again.") from error
+        remote = self.repo.cloud.get_remote_odb(None, "fetch")
+        parts = {out.def_path: out.hash_info.value}
+        with contextlib.suppress(*_dvc_errors()):
+            parts |= {"/".join((out.def_path, *key)): info.value for key, _, info in out.get_obj() or ()}
+        lost = {path: digest for path, digest in parts.items() if not self.repo.cache.local.exists(digest)}
+        for path, digest in lost.items():
+            if remote.exists(digest):
+                raise InputCorrupt(
+                    f"{self.store.remote}: the object {digest} ({path}) is corrupt; nothing was computed from it. "
+                    "Remove it from the store and run the stage that makes it again."
+                )
+        path, digest = next(iter(lost.items()), (out.def_path, out.hash_info.value))
+        raise InputMissing(
+            f"{self.store.remote}: the object {digest} ({path}) is not there; run the stage that makes it again."
+        )
 
     def _fill(self, items: Iterable[Any], facts: dict[str, list[str | int]]) -> None:
         for item in items:
@@ -173,31 +183,6 @@ def set_digest(item: Any, facts: list[str | int]) -> None:
     digest, size, *files = facts
     item.hash_info = HashInfo("md5", str(digest))
     item.meta = Meta(isdir=str(digest).endswith(".dir"), size=int(size), nfiles=int(files[0]) if files else None)
-
-
-class _Problems(logging.Handler):
-    """Listens to what DVC says about objects: it raises one error for all of them, without the reasons."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.corrupt: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if "corrupted" in text:
-            self.corrupt.append(text)
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Listen while the block runs."""
-        loggers = [logging.getLogger(name) for name in ("dvc", "dvc_data", "dvc_objects")]
-        for logger in loggers:
-            logger.addHandler(self)
-        try:
-            yield
-        finally:
-            for logger in loggers:
-                logger.removeHandler(self)
 
 
 def compact(stage: Any, entry: dict[str, Any]) -> Entry:

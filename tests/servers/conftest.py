@@ -88,7 +88,7 @@ def stack(project_root: Path) -> Iterator[Stack]:
     # A service that is away is asked again soon; the host's network is that of the servers.
     settings = {
         "CLINPROMPT_RETRY_SECONDS": "5",
-        "CLINPROMPT_APPROVAL_SECONDS": "75",
+        "CLINPROMPT_APPROVAL_SECONDS": "120",
         "CLINPROMPT_NETWORK": "host",
         "OMP_NUM_THREADS": "1",
     }

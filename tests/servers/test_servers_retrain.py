@@ -217,7 +217,8 @@ def test_a_rollback_brings_the_version_before_back_and_keeps_it_there(
 
 def test_a_corrupt_object_is_named_and_nothing_is_trained_on_it(stack: Stack, project: Project, first: str) -> None:
     env = stack.env
-    s3 = boto3.client("s3", endpoint_url=env["AWS_ENDPOINT_URL"])
+    keys = {"aws_access_key_id": env["AWS_ACCESS_KEY_ID"], "aws_secret_access_key": env["AWS_SECRET_ACCESS_KEY"]}
+    s3 = boto3.client("s3", endpoint_url=env["AWS_ENDPOINT_URL"], region_name=env["AWS_DEFAULT_REGION"], **keys)
     bucket, _, prefix = env["CLINPROMPT_STORE"].removeprefix("s3://").partition("/")
 
     def key(md5: str) -> str:
