@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-airflow test-fast test-dags test-servers lint bench airflow images lock clean
+.PHONY: demo test test-airflow test-fast test-dags test-servers test-long lint bench airflow images lock clean
 
 demo: $(VENV)/.components
 	dvc repro
@@ -30,14 +30,18 @@ test-airflow: test-dags test-servers
 
 # What needs no server, and no Airflow.
 test-fast: $(VENV)/.components $(VENV)/.dev
-	pytest -n 2 --dist loadfile -m "not servers" $(PYTEST_ARGS)
+	pytest -n 2 --dist loadfile -m "not servers and not long" $(PYTEST_ARGS)
 
 test-dags: $(AIRFLOW)/.dev
 	$(AIRFLOW)/bin/python -m pytest -m "not servers" tests/dags $(PYTEST_ARGS)
 
 # On real servers, which infra/dev starts: skipped where their packages are missing (infra/dev/packages.sh).
 test-servers: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.airflow | test-dags
-	pytest -m servers $(PYTEST_ARGS)
+	pytest -m "servers and not long" $(PYTEST_ARGS)
+
+# What takes minutes each: more failures on real servers. The tests of a module build on each other, so all of it runs.
+test-long: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.airflow
+	pytest tests/servers/test_servers_retrain.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.components $(VENV)/.dev
 	ruff check .
