@@ -39,9 +39,9 @@ test-dags: $(AIRFLOW)/.dev
 test-servers: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.airflow | test-dags
 	pytest -m "servers and not long" $(PYTEST_ARGS)
 
-# What takes minutes each: more failures on real servers. The tests of a module build on each other, so all of it runs.
+# All tests that run whole pipelines, also those that `make test` leaves out because each takes minutes.
 test-long: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.airflow
-	pytest tests/servers/test_servers_retrain.py $(PYTEST_ARGS)
+	pytest tests/e2e tests/servers $(PYTEST_ARGS)
 
 lint: $(VENV)/.components $(VENV)/.dev
 	ruff check .
