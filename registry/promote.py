@@ -17,7 +17,7 @@ from registry import links, quarantine, tracking
 from registry.consumer import Champion
 from registry.package import PIXELS, SCRIPT, BackboneFiles
 from registry.verify import verify
-from registry.versions import CHAMPION, PREVIOUS, Version, by_alias, find_or_create
+from registry.versions import CHAMPION, PREVIOUS, Version, by_alias, find_or_create, run_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -177,7 +177,9 @@ def _register(client: "MlflowClient", release: Release, packed: "Packed") -> Ver
     candidate = find_or_create(client, release.names.candidate_model, logged.uri, logged.run_id, tags, logged.model_id)
     tags = tags | {"candidate_model": candidate.name, "candidate_version": str(candidate.number)}
     source = f"models:/{candidate.name}/{candidate.number}"
-    return find_or_create(client, release.names.production_model, source, logged.run_id, tags)
+    # The candidate may be another promotion's, logged by a run of its own.
+    run_id = run_of(client, candidate)
+    return find_or_create(client, release.names.production_model, source, run_id, tags)
 
 
 def _set_aliases(client: "MlflowClient", current: Version | None, new: Version) -> None:

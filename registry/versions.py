@@ -75,6 +75,12 @@ def by_number(client: "MlflowClient", name: str, number: int) -> Version:
     raise InputMissing(f"There is no version {number} of {name!r} at {tracking.shown_uri()}.")
 
 
+def run_of(client: "MlflowClient", version: Version) -> str:
+    """The id of the run that logged a version's model."""
+    with tracking.speaking():
+        return str(client.get_model_version(version.name, str(version.number)).run_id)
+
+
 def search(client: "MlflowClient", name: str, condition: str) -> list[Version]:
     """The versions of `name` that meet a condition of MLflow's search."""
     found: list[Version] = []

@@ -154,8 +154,9 @@ class Workspace:
         self.store.check()
         remote = self.repo.cloud.get_remote_odb(None, "fetch")
         parts = {out.def_path: out.hash_info.value}
-        with contextlib.suppress(*_dvc_errors()):
-            parts |= {"/".join((out.def_path, *key)): info.value for key, _, info in out.get_obj() or ()}
+        if out.hash_info.isdir:
+            with contextlib.suppress(*_dvc_errors()):
+                parts |= {"/".join((out.def_path, *key)): info.value for key, _, info in out.get_obj() or ()}
         lost = {path: digest for path, digest in parts.items() if not self.repo.cache.local.exists(digest)}
         for path, digest in lost.items():
             if remote.exists(digest):

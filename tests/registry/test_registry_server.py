@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -197,6 +198,25 @@ def test_two_promotions_at_once_leave_one_production_version(run: Run, name: str
     numbers, aliases, candidates = state(name)
     assert (len(numbers), candidates, aliases) == (1, 1, {"champion": numbers[0]})
     assert receipts[0].read_bytes() == receipts[1].read_bytes()
+
+
+def test_a_candidate_that_another_promotion_registered_is_promoted(
+    run: Run, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import registry.run as module
+
+    log_release = module.log_release
+
+    def other_first(client: Any, release: Any, packed: Any) -> Any:
+        other = log_release(client, release, packed)
+        versions.find_or_create(client, f"{name}-candidate", other.uri, other.run_id, packed.facts, other.model_id)
+        client.set_terminated(other.run_id, "KILLED")  # so that this promotion logs a run of its own
+        shutil.rmtree(packed.payload.with_name("record"))
+        return log_release(client, release, packed)
+
+    monkeypatch.setattr(module, "log_release", other_first)
+    assert promote(run) == 0
+    assert state(name) == ([1], {"champion": 1}, 1)
 
 
 def test_a_version_that_another_promotion_made_first_is_the_one(
