@@ -135,7 +135,15 @@ def main_process(folder: Path, part: str) -> int | None:
     if not file.exists():
         return None
     pid = int(file.read_text())
-    return pid if pid in find(folder, part) else None
+    return pid if _starting(pid) or pid in find(folder, part) else None
+
+
+def _starting(pid: int) -> bool:
+    """Whether a process is still being loaded: until then, which takes a while from a cold disk, it shows no mark."""
+    with contextlib.suppress(OSError):
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state not in "ZX" and not Path(f"/proc/{pid}/environ").read_bytes()
+    return False
 
 
 def end(folder: Path, parts: Iterable[str], how: signal.Signals, patience: float) -> None:
