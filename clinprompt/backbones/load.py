@@ -21,6 +21,7 @@ from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
 
 if TYPE_CHECKING:
     from clinprompt.backbones.text import TextTower
+    from clinprompt.backbones.vision import VisionTower
 
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 
@@ -66,6 +67,17 @@ class Backbone:
         from clinprompt.backbones.text import TextTower
 
         return TextTower(self.model)
+
+    @cached_property
+    def vision(self) -> "VisionTower":
+        """The image tower, opened up between its patch tokens and its output.
+
+        Raises:
+            BadParams: it is not a vision transformer read out at its class token.
+        """
+        from clinprompt.backbones.vision import VisionTower
+
+        return VisionTower(self.model)
 
 
 def load_backbone(

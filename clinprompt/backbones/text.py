@@ -5,7 +5,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from clinprompt.backbones.blocks import Block, open_block
 from clinprompt.errors import BadParams
+
+_FIRST_TOKEN = ("ClsPooler", "ClsLastHiddenStatePooler")
 
 
 class TextTower:
@@ -60,6 +63,28 @@ class TextTower:
         length = int(self.real_length(ids).max())
         return self._parts.encode(embeddings[:, :length], ids[:, :length])
 
+    @property
+    def causal(self) -> bool:
+        """Whether a token attends only to itself and to those before it."""
+        return self._parts.causal
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The transformer's blocks, in order.
+
+        Raises:
+            BadParams: they are of a kind that can't be taken apart.
+        """
+        return self._parts.blocks()
+
+    def place(self, embeddings: Tensor, positions: Tensor) -> Tensor:
+        """Embeddings [..., n, d] at positions [n] or [C, n] of the sequence, ready for the first block."""
+        return self._parts.place(embeddings, positions)
+
+    def project(self, rows: Tensor) -> Tensor:
+        """Features [..., e], not normalised, of the last block's outputs [..., d] for the token that is read out."""
+        return self._parts.project(rows)
+
     def encode_ids(self, ids: Tensor) -> Tensor:
         """Features [N, e] of ids [N, T], as the model's own `encode_text`, not normalised."""
         return self.encode(self.embed(ids), ids)
@@ -70,10 +95,17 @@ class _Parts(Protocol):
 
     embedding: nn.Embedding
     croppable: bool
+    causal: bool
 
     def length(self, ids: Tensor) -> Tensor: ...
 
     def encode(self, x: Tensor, ids: Tensor) -> Tensor: ...
+
+    def blocks(self) -> list[Block]: ...
+
+    def place(self, x: Tensor, positions: Tensor) -> Tensor: ...
+
+    def project(self, rows: Tensor) -> Tensor: ...
 
 
 def _parts(model: Any) -> _Parts:
@@ -97,7 +129,8 @@ class _OpenClip:
         self.text, self.pool = text, pool
         self.embedding = text.token_embedding
         self.eos: Any = getattr(text, "text_eos_id", None) or getattr(text, "eos_id", None)
-        self.croppable = text.attn_mask is not None and pool in ("argmax", "eos")
+        self.causal = text.attn_mask is not None
+        self.croppable = self.causal and pool in ("argmax", "eos")
 
     def length(self, ids: Tensor) -> Tensor:
         return self._row(ids) + 1
@@ -108,7 +141,17 @@ class _OpenClip:
         x = x + self.text.positional_embedding[:n].to(x.dtype)
         x = self.text.transformer(x, attn_mask=None if mask is None else mask[:n, :n])
         # The norm works row by row: only the row that is read out needs it.
-        x = self.text.ln_final(x[torch.arange(len(x), device=x.device), self._row(ids)])
+        return self.project(x[torch.arange(len(x), device=x.device), self._row(ids)])
+
+    def blocks(self) -> list[Block]:
+        return [open_block(block) for block in self.text.transformer.resblocks]
+
+    def place(self, x: Tensor, positions: Tensor) -> Tensor:
+        placed: Tensor = x + self.text.positional_embedding[positions].to(x.dtype)
+        return placed
+
+    def project(self, rows: Tensor) -> Tensor:
+        x: Tensor = self.text.ln_final(rows)
         projection = self.text.text_projection
         if projection is None:
             return x
@@ -126,6 +169,7 @@ class _HuggingFace:
     """A Hugging Face encoder: bidirectional, padding masked, its own positions, pooler and projection."""
 
     croppable = True
+    causal = False
 
     def __init__(self, text: Any) -> None:
         self.text = text
@@ -139,6 +183,21 @@ class _HuggingFace:
         mask = self._real(ids).long()
         out = self.text.transformer(inputs_embeds=x, attention_mask=mask)
         return self.text.proj(self.text.pooler(out, mask))
+
+    def blocks(self) -> list[Block]:
+        if getattr(self.text.pooler, "use_pooler_output", False) or type(self.text.pooler).__name__ not in _FIRST_TOKEN:
+            raise BadParams("backbone: deep text prompts need a text tower that is read out at its first token.")
+        return [open_block(layer) for layer in self.text.transformer.encoder.layer]
+
+    def place(self, x: Tensor, positions: Tensor) -> Tensor:
+        embeddings = self.text.transformer.embeddings
+        placed = x + embeddings.position_embeddings(positions) + embeddings.token_type_embeddings.weight[0]
+        normed: Tensor = embeddings.LayerNorm(placed)
+        return normed
+
+    def project(self, rows: Tensor) -> Tensor:
+        projected: Tensor = self.text.proj(rows)
+        return projected
 
     def _real(self, ids: Tensor) -> Tensor:
         return ids != self.text.config.pad_token_id

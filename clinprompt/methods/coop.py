@@ -11,9 +11,7 @@ from clinprompt.methods import register
 from clinprompt.methods.base import FeatureMethod, Head, Task
 from clinprompt.methods.context import ContextPrompts, Position
 from clinprompt.params import Section
-from clinprompt.training.batches import Examples
-from clinprompt.training.checkpoint import Curves
-from clinprompt.training.loop import Run, descend
+from clinprompt.training.batches import Batch
 from clinprompt.training.schedule import Descent
 
 _INIT_STD = 0.02
@@ -58,13 +56,13 @@ class CoOp(FeatureMethod):
         """The normalised features of the prompts, times the backbone's logit scale."""
         return Head(self.text_features(), self.scale)
 
+    def features(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Unit features of the images [B, e] and of the classes' prompts [C, e]."""
+        return F.normalize(batch.inputs, dim=-1), self.text_features()
+
     def text_features(self) -> Tensor:
         """Unit features of the classes' prompts [C, e]."""
         return F.normalize(self.tower.encode(self.prompts.fill(self.ctx), self.prompts.ids), dim=-1)
-
-    def fit(self, train: Examples, val: Examples, run: Run) -> Curves:
-        """SGD with a constant warm-up and a cosine per epoch."""
-        return descend(self, train, val, self.config, run)
 
     def _initial(self, classes: int, seed: int) -> Tensor:
         shape: tuple[int, ...] = (self.config.n_ctx, self.tower.width)

@@ -107,5 +107,5 @@ def _numpy(x: Tensor) -> np.ndarray:
 
 
 def _unit(examples: Examples) -> np.ndarray:
-    x = _numpy(examples.features).astype(np.float64)
+    x = _numpy(examples.inputs).astype(np.float64)
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)

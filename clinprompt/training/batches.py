@@ -9,9 +9,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Some examples: `features` [B, e] raw from the image tower, `labels` [B] class indices."""
+    """Some examples: `inputs` [B, ...] at the method's level (features [B, e], raw from the image tower, or what its
+    `prepare` makes of pixels), `labels` [B] class indices."""
 
-    features: Tensor
+    inputs: Tensor
     labels: Tensor
 
     def __len__(self) -> int:
@@ -20,15 +21,18 @@ class Batch:
 
 @dataclass(frozen=True)
 class Examples:
-    """All examples of a split in memory: `features` float32 [n, e], `labels` int64 [n]."""
+    """All examples of a split: `inputs` float32 [n, ...] at the method's level, `labels` int64 [n].
 
-    features: Tensor
+    The labels' device is where batches go; inputs that are too large for it may lie elsewhere, or in a mapped file.
+    """
+
+    inputs: Tensor
     labels: Tensor
 
     @classmethod
-    def of(cls, features: np.ndarray, labels: np.ndarray, device: str | torch.device = "cpu") -> "Examples":
+    def of(cls, inputs: np.ndarray, labels: np.ndarray, device: str | torch.device = "cpu") -> "Examples":
         """Copy arrays to a device."""
-        x = torch.tensor(np.ascontiguousarray(features, dtype=np.float32), device=device)
+        x = torch.tensor(np.ascontiguousarray(inputs, dtype=np.float32), device=device)
         return cls(x, torch.tensor(labels, dtype=torch.int64, device=device))
 
     def __len__(self) -> int:
@@ -36,8 +40,8 @@ class Examples:
 
     def batch(self, rows: np.ndarray | slice) -> Batch:
         """The examples at the given rows."""
-        at = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self.labels.device)
-        return Batch(self.features[at], self.labels[at])
+        at = rows if isinstance(rows, slice) else torch.from_numpy(rows)
+        return Batch(self.inputs[at].to(self.labels.device), self.labels[at])
 
 
 def epoch_rows(n: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:

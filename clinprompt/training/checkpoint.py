@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clinprompt.files import atomic
+from clinprompt.training.averaging import GaussianAverage
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +31,17 @@ class Checkpoint:
     every: int
     identity: str
 
-    def save(self, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, curves: Curves) -> None:
+    def save(
+        self,
+        parameters: dict[str, nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        curves: Curves,
+        average: GaussianAverage | None = None,
+    ) -> None:
         """Write the state after the epochs that `curves` lists."""
         tensors = {f"parameter.{name}": p.detach() for name, p in parameters.items()}
+        if average is not None:
+            tensors |= {f"average.{name}": t for name, t in average.state().items()}
         for index, state in optimizer.state_dict()["state"].items():
             found = {key: value for key, value in state.items() if value is not None}
             tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in found.items()}
@@ -40,7 +49,12 @@ class Checkpoint:
         with atomic(self.path) as partial:
             save_file({name: t.contiguous() for name, t in tensors.items()}, partial, metadata=record)
 
-    def restore(self, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> Curves:
+    def restore(
+        self,
+        parameters: dict[str, nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        average: GaussianAverage | None = None,
+    ) -> Curves:
         """Put the saved state back; returns the curves so far, empty when there is nothing to go on from."""
         found = self._read()
         if found is None:
@@ -55,6 +69,10 @@ class Checkpoint:
                 _, index, name = key.split(".", 2)
                 saved["state"].setdefault(int(index), {})[name] = value
         optimizer.load_state_dict(saved)
+        if average is not None:
+            sums = {k: t for k, t in tensors.items() if k.startswith("average.")}
+            device = next(iter(parameters.values())).device
+            average.restore({name.removeprefix("average."): t.to(device) for name, t in sums.items()})
         log.info("going on after epoch %d, from %s", len(curves), self.path.name)
         return curves
 

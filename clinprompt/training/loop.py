@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from clinprompt.errors import BadParams, GpuOutOfMemory
 from clinprompt.progress import progress
+from clinprompt.training.averaging import GaussianAverage
 from clinprompt.training.batches import Batch, Examples, epoch_rows
 from clinprompt.training.checkpoint import Checkpoint, Curves
-from clinprompt.training.schedule import Descent, learning_rate
+from clinprompt.training.schedule import Descent, learning_rate, make_optimizer
 
 MICRO_BATCHES = "CLINPROMPT_MICRO_BATCHES"
 _EVALUATION_BATCH = 4096
@@ -35,18 +36,23 @@ class Trainable(Protocol):
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]: ...
 
+    def averaging(self) -> GaussianAverage | None: ...
+
 
 @dataclass(frozen=True)
 class Run:
     """What a fit needs beside the data and the method's own knobs.
 
-    `micro_batches`: in how many parts each batch goes through the method, so that it takes less memory. The gradient is
-    that of the whole batch, up to the order of sums.
+    Attributes:
+        micro_batches: in how many parts each batch goes through the method, so that it takes less memory. The gradient
+            is that of the whole batch, up to the order of sums.
+        mixed: compute in bfloat16 where autocast finds that safe; the parameters stay in float32. On a GPU.
     """
 
     seed: int
     checkpoint: Checkpoint | None = None
     micro_batches: int = 1
+    mixed: bool = False
 
 
 def micro_batches(batch_size: int) -> int:
@@ -76,7 +82,7 @@ def choose_device(asked: str) -> str:
 
 
 def descend(method: Trainable, train: Examples, val: Examples, descent: Descent, run: Run) -> Curves:
-    """Train by SGD with momentum; the parameters after the last epoch stay in the method.
+    """Train by SGD with momentum or AdamW; the parameters after the last epoch, or their average, stay in the method.
 
     Equal inputs and seed give equal bytes on a CPU, also when an interrupted run is taken up from its checkpoint.
 
@@ -89,10 +95,8 @@ def descend(method: Trainable, train: Examples, val: Examples, descent: Descent,
         GpuOutOfMemory: it is too small for these micro-batches.
     """
     parameters = method.trainable_parameters()
-    optimizer = torch.optim.SGD(
-        parameters.values(), lr=descent.learning_rate, momentum=descent.momentum, weight_decay=descent.weight_decay
-    )
-    curves = run.checkpoint.restore(parameters, optimizer) if run.checkpoint else []
+    optimizer, average = make_optimizer(parameters.values(), descent), method.averaging()
+    curves = run.checkpoint.restore(parameters, optimizer, average) if run.checkpoint else []
     for epoch in progress(range(len(curves), descent.epochs), f"training {method.name}", unit="epoch"):
         rate = learning_rate(epoch, descent)
         for group in optimizer.param_groups:
@@ -101,12 +105,17 @@ def descend(method: Trainable, train: Examples, val: Examples, descent: Descent,
             means = _epoch(method, optimizer, train, epoch, descent, run)
             _check_finite(method, means["loss"], parameters, epoch, descent)
             at_once = _EVALUATION_BATCH if run.micro_batches == 1 else _largest_part(train, descent, run)
-            val_accuracy = accuracy(method, val, at_once)
+            if average is not None:
+                average.add(parameters, epoch, descent.epochs)
+                if epoch == descent.epochs - 1:
+                    average.put(parameters)
+            with _autocast(run, val):
+                val_accuracy = accuracy(method, val, at_once)
         except torch.OutOfMemoryError as error:
             raise _out_of_memory(method, _largest_part(train, descent, run), run, error) from None
         curves.append({"epoch": epoch + 1, "learning_rate": rate, **means, "val_accuracy": val_accuracy})
         if run.checkpoint and len(curves) % run.checkpoint.every == 0 and len(curves) < descent.epochs:
-            run.checkpoint.save(parameters, optimizer, curves)
+            run.checkpoint.save(parameters, optimizer, curves, average)
     return curves
 
 
@@ -124,20 +133,27 @@ def _epoch(
     method: Trainable, optimizer: torch.optim.Optimizer, train: Examples, epoch: int, descent: Descent, run: Run
 ) -> dict[str, float]:
     steps = [
-        _step(method, optimizer, train, np.array_split(rows, min(run.micro_batches, len(rows))))
+        _step(method, optimizer, train, np.array_split(rows, min(run.micro_batches, len(rows))), descent, run)
         for rows in epoch_rows(len(train), descent.batch_size, run.seed, epoch)
     ]
     return {key: float(torch.stack([step[key] for step in steps]).mean()) for key in steps[0]}
 
 
 def _step(
-    method: Trainable, optimizer: torch.optim.Optimizer, train: Examples, parts: list[np.ndarray]
+    method: Trainable,
+    optimizer: torch.optim.Optimizer,
+    train: Examples,
+    parts: list[np.ndarray],
+    descent: Descent,
+    run: Run,
 ) -> dict[str, Tensor]:
     """One step on a batch given as the rows of its micro-batches, each weighted by its share of the batch."""
     optimizer.zero_grad(set_to_none=True)
     total = sum(map(len, parts))
     shares = [len(rows) / total for rows in parts]
-    seen = [_backward(method, train.batch(rows), share) for rows, share in zip(parts, shares, strict=True)]
+    seen = [_backward(method, train.batch(rows), share, run) for rows, share in zip(parts, shares, strict=True)]
+    if descent.clip_norm is not None:
+        nn.utils.clip_grad_norm_(method.trainable_parameters().values(), descent.clip_norm)
     optimizer.step()
     if len(seen) == 1:
         return seen[0]
@@ -146,9 +162,14 @@ def _step(
     }
 
 
-def _backward(method: Trainable, batch: Batch, share: float) -> dict[str, Tensor]:
-    logits = method(batch)
-    loss, parts = method.loss(batch, logits)
+def _autocast(run: Run, data: Examples | Batch) -> torch.autocast:
+    return torch.autocast(data.labels.device.type, torch.bfloat16, enabled=run.mixed)
+
+
+def _backward(method: Trainable, batch: Batch, share: float, run: Run) -> dict[str, Tensor]:
+    with _autocast(run, batch):
+        logits = method(batch)
+        loss, parts = method.loss(batch, logits.float())
     (share * loss).backward()
     hits = (logits.argmax(-1) == batch.labels).float().mean()
     # Tensors, not numbers: reading a number would make a GPU wait at each step.

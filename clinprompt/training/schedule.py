@@ -1,23 +1,39 @@
-"""Stochastic gradient descent as the prompt-tuning papers run it: a constant warm-up, then a cosine per epoch."""
+"""Gradient descent as the prompt-tuning papers run it: a constant warm-up, then a cosine per epoch."""
 
 import math
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Literal
 
+import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from clinprompt.params import Section
 
 
 class Descent(Section):
-    """The knobs that every method trained by gradient descent has."""
+    """The knobs that every method trained by gradient descent has.
 
+    `momentum` is SGD's alone; `clip_norm` bounds the norm of the whole gradient, null leaves it alone.
+    """
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: PositiveFloat
-    momentum: Annotated[float, Field(ge=0, lt=1)]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_epochs: NonNegativeInt
     warmup_learning_rate: PositiveFloat
     batch_size: PositiveInt
     epochs: PositiveInt
+    clip_norm: PositiveFloat | None = None
+
+
+def make_optimizer(parameters: Iterable[torch.nn.Parameter], descent: Descent) -> torch.optim.Optimizer:
+    """SGD with momentum, or AdamW with torch's betas and epsilon."""
+    if descent.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=descent.learning_rate, weight_decay=descent.weight_decay)
+    return torch.optim.SGD(
+        parameters, lr=descent.learning_rate, momentum=descent.momentum, weight_decay=descent.weight_decay
+    )
 
 
 def learning_rate(epoch: int, descent: Descent) -> float:

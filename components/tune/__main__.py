@@ -54,7 +54,7 @@ def work(job: Job) -> dict[str, Any]:
         job.outputs["model"],
         spec=record,
         prompts={key: p.detach().cpu().numpy() for key, p in model.trainable_parameters().items()},
-        head={key: tensor.numpy() for key, tensor in model.export_head().items()},
+        head={key: tensor.numpy() for key, tensor in (model.export_head() or {}).items()},
         curves=curves,
         support={column: support[column].tolist() for column in ("path", "id", "label")},
     )
@@ -99,7 +99,7 @@ def _record(job: Job, card: Card, backbone: "Backbone", model: "PromptMethod") -
     """What `model.yaml` says: all that the model depends on, by digest where it is a file."""
     import torch
 
-    knowledge = {key: sha256_file(job.inputs[key]) for key in sorted(model.needs.knowledge)}
+    knowledge = {key: sha256_file(job.inputs[key]) for key in sorted(type(model).needs(model.config).knowledge)}
     return {
         "dataset": card.name,
         "method": model.name,

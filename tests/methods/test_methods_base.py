@@ -71,7 +71,7 @@ def test_the_zero_shot_head_is_the_classes_sentences(
     model = method("zero_shot")(Task(backbone, NAMES, 0), config)
     text = F.normalize(backbone.model.encode_text(backbone.tokenize([f"a scan of {n} ." for n in NAMES])), dim=-1)
     examples = make_examples(9, 3)
-    expected = backbone.logit_scale * F.normalize(examples.features, dim=-1) @ text.T
+    expected = backbone.logit_scale * F.normalize(examples.inputs, dim=-1) @ text.T
     curves = model.fit(examples, examples, Run(0))
     torch.testing.assert_close(model(examples.batch(slice(None))), expected, atol=1e-4, rtol=0)
     assert model.trainable_parameters() == {}

@@ -62,7 +62,7 @@ def reference_loss(
     own = ctx if ctx.dim() == 3 else [ctx] * len(names)
     text = [reference_text_feature(backbone, name, own[c], position) for c, name in enumerate(names)]
     logits, losses = [], []
-    for feature, label in zip(batch.features, batch.labels.tolist(), strict=True):
+    for feature, label in zip(batch.inputs, batch.labels.tolist(), strict=True):
         row = torch.stack([backbone.logit_scale * (feature / feature.norm()) @ t for t in text])
         losses.append(row.logsumexp(0) - row[label])
         logits.append(row)

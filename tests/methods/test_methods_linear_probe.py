@@ -21,7 +21,7 @@ def fit(backbone: Any, train: Examples, val: Examples, classes: int) -> tuple[An
 
 
 def unit(examples: Examples) -> np.ndarray:
-    x = examples.features.numpy().astype(np.float64)
+    x = examples.inputs.numpy().astype(np.float64)
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 

@@ -24,6 +24,7 @@ from clinprompt.data.manifest import write_manifest
 from clinprompt.errors import ExitCode, InputCorrupt, InputMissing, Interrupted
 from clinprompt.features.store import write_store
 from clinprompt.files import sha256_bytes
+from clinprompt.methods import check_config
 from clinprompt.methods.artifact import load_model, model_digest
 from clinprompt.training.batches import epoch_rows
 from components.runner import execute
@@ -130,7 +131,7 @@ def test_a_method_writes_a_complete_model_and_the_same_bytes_again(
     assert contents(folder) == contents(workspace.folder / "again")
     spec = yaml.safe_load((folder / "model.yaml").read_text())
     assert (spec["dataset"], spec["method"], spec["seed"], spec["format"]) == ("toy", method, 1, 1)
-    assert spec["config"] == workspace.params["methods"][method]
+    assert spec["config"] == check_config(method, workspace.params["methods"][method]).model_dump(mode="json")
     assert (spec["classes"], spec["class_names"]) == (list(CLASSES), ["glioma", "meningioma", "no tumour"])
     assert spec["backbone"]["name"] == "mine"
     assert spec["preprocessing"]["size"] == 16

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clinprompt.errors import BadParams, GpuOutOfMemory
+from clinprompt.training.averaging import GaussianAverage
 from clinprompt.training.batches import Batch, Examples, epoch_rows
 from clinprompt.training.checkpoint import Checkpoint
 from clinprompt.training.loop import Run, accuracy, descend, micro_batches
@@ -33,7 +34,7 @@ class Softmax(nn.Module):
         self.weight = nn.Parameter(torch.zeros(3, 2))
 
     def forward(self, batch: Batch) -> Tensor:
-        return batch.features @ self.weight.T
+        return batch.inputs @ self.weight.T
 
     def loss(self, batch: Batch, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         parts = {"ce": F.cross_entropy(logits, batch.labels), "norm": 0.05 * self.weight.square().sum()}
@@ -41,6 +42,9 @@ class Softmax(nn.Module):
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         return dict(self.named_parameters())
+
+    def averaging(self) -> GaussianAverage | None:
+        return None
 
 
 def data(n: int = 18, seed: int = 0) -> Examples:
@@ -57,7 +61,7 @@ def train(checkpoint: Checkpoint | None = None, **knobs: Any) -> tuple[list[dict
 
 def by_hand() -> np.ndarray:
     """The same training in numpy: the gradient of the softmax by its formula, momentum as in torch's SGD."""
-    x, y = data().features.numpy().astype(np.float64), data().labels.numpy()
+    x, y = data().inputs.numpy().astype(np.float64), data().labels.numpy()
     weight, velocity = np.zeros((3, 2)), None
     for epoch in range(7):
         rate = 0.01 if epoch == 0 else 0.2 * (1 + math.cos(math.pi * (epoch - 1) / 7)) / 2

@@ -1,0 +1,149 @@
+"""Frozen image towers that take tokens instead of pixels, so that prompts can stand among the patches."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clinprompt.backbones.blocks import Adapter, Block, Rows, open_block, run
+from clinprompt.errors import BadParams
+
+CLASS_TOKEN = Rows(0, slice(0, 1))
+
+
+class VisionTower:
+    """The image side of an open_clip model, from patch tokens to a projected feature.
+
+    Serves open_clip's own vision transformer and timm's, read out at the class token. `encode([embed(pixels)])` equals
+    the model's `encode_image(pixels)`.
+
+    Args:
+        model: an open_clip model in evaluation state; it is not copied, and not registered as a sub-module.
+
+    Raises:
+        BadParams: the model's image tower is of a kind that prompts can't be put into.
+    """
+
+    def __init__(self, model: Any) -> None:
+        visual = model.visual
+        self._parts = _Timm(visual) if hasattr(visual, "trunk") else _OpenClip(visual)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The transformer's blocks, in order."""
+        return self._parts.blocks
+
+    @property
+    def width(self) -> int:
+        """The width `w` of a token."""
+        return self._parts.width
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side of the image."""
+        return self._parts.grid
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Tokens [B, 1 + patches, w]: the class token, then the patches, with their positions."""
+        return self._parts.embed(pixels)
+
+    def start(self, tokens: Tensor) -> Tensor:
+        """What comes between positions and the first block: a norm in CLIP, nothing elsewhere."""
+        return self._parts.start(tokens)
+
+    def project(self, rows: Tensor) -> Tensor:
+        """Features [..., e], not normalised, of the last block's outputs [..., w] for the class token."""
+        return self._parts.project(self._parts.norm(rows))
+
+    def norm(self, rows: Tensor) -> Tensor:
+        """The norm behind the last block."""
+        return self._parts.norm(rows)
+
+    def project_normed(self, rows: Tensor) -> Tensor:
+        """Features [..., e] of rows that went through `norm`."""
+        return self._parts.project(rows)
+
+    def encode(
+        self,
+        segments: list[Tensor],
+        writes: Mapping[int, Mapping[int, Tensor]] | None = None,
+        read: Rows = CLASS_TOKEN,
+        adapter: Adapter | None = None,
+    ) -> Tensor:
+        """Features [B, e], projected and not normalised, of the mean of the rows read: mostly the class token's.
+
+        Args:
+            segments: tokens [B, n, w] or [1, n, w] each, in front of `start`; the class token is first in one of them.
+            writes: by block and segment, tokens [B, n, w] or [n, w] that replace the segment's in front of that block.
+            read: which rows the feature is taken from.
+            adapter: what is added to the MLP's output in each block; sees tokens [B, 1, n, w].
+        """
+        opened = [self.start(x)[:, None] for x in segments]
+        given = {
+            block: {place: tokens.reshape(-1, 1, *tokens.shape[-2:]) for place, tokens in some.items()}
+            for block, some in (writes or {}).items()
+        }
+        [rows] = run(self.blocks, opened, causal=False, writes=given, read=read, adapter=adapter)
+        return self.project_normed(self.norm(rows[:, 0]).mean(1))
+
+
+class _OpenClip:
+    def __init__(self, visual: Any) -> None:
+        if getattr(visual, "attn_pool", None) is not None or getattr(visual, "pool_type", None) != "tok":
+            raise _unknown(visual)
+        self.visual = visual
+        self.blocks = [open_block(block) for block in visual.transformer.resblocks]
+        self.width, self.grid = int(visual.class_embedding.shape[0]), int(visual.grid_size[0])
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        patches = self.visual.conv1(pixels).flatten(2).transpose(1, 2)
+        first = self.visual.class_embedding.expand(len(patches), 1, -1)
+        tokens: Tensor = torch.cat([first, patches], dim=1) + self.visual.positional_embedding
+        return tokens
+
+    def start(self, tokens: Tensor) -> Tensor:
+        found: Tensor = self.visual.ln_pre(tokens)
+        return found
+
+    def norm(self, rows: Tensor) -> Tensor:
+        found: Tensor = self.visual.ln_post(rows)
+        return found
+
+    def project(self, rows: Tensor) -> Tensor:
+        return rows if self.visual.proj is None else rows @ self.visual.proj
+
+
+class _Timm:
+    def __init__(self, visual: Any) -> None:
+        trunk = visual.trunk
+        if getattr(trunk, "global_pool", None) != "token" or getattr(trunk, "num_prefix_tokens", None) != 1:
+            raise _unknown(trunk)
+        if hasattr(visual.head, "pool") or getattr(trunk, "attn_pool", None) is not None:
+            raise _unknown(trunk)
+        self.visual, self.trunk = visual, trunk
+        self.blocks = [open_block(block) for block in trunk.blocks]
+        self.width, self.grid = int(trunk.embed_dim), int(trunk.patch_embed.grid_size[0])
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        tokens: Tensor = self.trunk._pos_embed(self.trunk.patch_embed(pixels))
+        return tokens
+
+    def start(self, tokens: Tensor) -> Tensor:
+        found: Tensor = self.trunk.norm_pre(tokens)
+        return found
+
+    def norm(self, rows: Tensor) -> Tensor:
+        found: Tensor = self.trunk.norm(rows)
+        return found
+
+    def project(self, rows: Tensor) -> Tensor:
+        found: Tensor = self.visual.head(self.trunk.head(self.trunk.fc_norm(rows)))
+        return found
+
+
+def _unknown(tower: Any) -> BadParams:
+    return BadParams(
+        f"backbone: the image tower {type(tower).__name__} is not a vision transformer that is read out at its class "
+        "token; methods that put prompts among the patches need one."
+    )
