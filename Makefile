@@ -15,33 +15,30 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-airflow test-fast test-dags test-servers test-long lint bench airflow images lock clean
+.PHONY: demo test test-fast test-dags test-retrain test-servers lint bench airflow images lock clean
 
 demo: $(VENV)/.components
 	dvc repro
 	python -m components
 
-# Two at a time: what runs on servers mostly waits. The output of each part comes when the part has ended.
+# Three at a time: what runs on servers mostly waits. The output of each part comes when the part has ended.
 test: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.dev
-	@echo "Tests: about 25 minutes; each part is printed when it has ended."
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-fast test-airflow
-
-test-airflow: test-dags test-servers
+	@echo "Tests: about 30 minutes; each part is printed when it has ended."
+	$(MAKE) --no-print-directory --jobs=3 --output-sync=target test-fast test-dags test-retrain test-servers
 
 # What needs no server, and no Airflow.
 test-fast: $(VENV)/.components $(VENV)/.dev
-	pytest -n 2 --dist loadfile -m "not servers and not long" $(PYTEST_ARGS)
+	pytest -n 2 --dist loadfile -m "not servers" $(PYTEST_ARGS)
 
 test-dags: $(AIRFLOW)/.dev
 	$(AIRFLOW)/bin/python -m pytest -m "not servers" tests/dags $(PYTEST_ARGS)
 
 # On real servers, which infra/dev starts: skipped where their packages are missing (infra/dev/packages.sh).
-test-servers: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.airflow | test-dags
-	pytest -m "servers and not long" $(PYTEST_ARGS)
+test-retrain: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.airflow
+	pytest tests/servers/test_servers_retrain.py $(PYTEST_ARGS)
 
-# All tests that run whole pipelines, also those that `make test` leaves out because each takes minutes.
-test-long: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.airflow
-	pytest tests/e2e tests/servers $(PYTEST_ARGS)
+test-servers: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.airflow | test-dags
+	pytest tests/servers --ignore=tests/servers/test_servers_retrain.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.components $(VENV)/.dev
 	ruff check .

@@ -153,7 +153,6 @@ def is_running(session: int, module: str) -> bool:
     return any(re.search(rf"python\S* -m {re.escape(module)}\b", line) for line in listed.stdout.splitlines())
 
 
-@pytest.mark.long
 def test_kill_9_in_every_stage_and_the_same_digests_in_the_end(
     finished: Any, make_workspace: Callable[[Path], Any], tmp_path: Path
 ) -> None:

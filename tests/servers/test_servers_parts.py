@@ -22,7 +22,7 @@ from clinprompt.errors import BadParams, ServiceDown
 from infra.dev.servers import RestError, Stack
 from infra.dev.servers.rest import wait
 
-pytestmark = [pytest.mark.servers, pytest.mark.long]
+pytestmark = pytest.mark.servers
 
 
 @pytest.fixture

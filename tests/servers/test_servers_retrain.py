@@ -182,7 +182,6 @@ def test_an_approval_and_mlflow_down_at_the_promotion(stack: Stack, project: Pro
     assert versions(project) == ["1", "2"]
 
 
-@pytest.mark.long
 def test_a_rejected_and_an_unanswered_approval_promote_nothing(stack: Stack, project: Project, first: str) -> None:
     asked = {"registry": {"approval": "required"}}
     rejected = retrain(stack, "r1", methods=["coop"], seeds=[3], overrides=asked)
@@ -197,7 +196,6 @@ def test_a_rejected_and_an_unanswered_approval_promote_nothing(stack: Stack, pro
     assert versions(project) == ["1", "2"]
 
 
-@pytest.mark.long
 def test_what_was_not_approved_can_be_promoted_later(stack: Stack, project: Project, first: str) -> None:
     run = stack.airflow.trigger("promote", {"dataset": DATASET})
     assert succeeded(stack, run, "promote")["promote"] == "success"
@@ -249,7 +247,6 @@ def test_a_corrupt_object_is_named_and_nothing_is_trained_on_it(stack: Stack, pr
     assert alert["next"]
 
 
-@pytest.mark.long
 def test_two_runs_of_one_release_and_a_scheduler_that_restarts_make_one_version(
     stack: Stack, project: Project, first: str
 ) -> None:
@@ -263,7 +260,6 @@ def test_two_runs_of_one_release_and_a_scheduler_that_restarts_make_one_version(
     assert len(versions(project)) == len(before) + 1
 
 
-@pytest.mark.long
 def test_a_sweep_backfills_the_releases_without_a_run_and_promotes_no_old_one(
     stack: Stack, project: Project, first: str
 ) -> None:
