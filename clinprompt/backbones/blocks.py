@@ -154,7 +154,7 @@ def run(
         segments: [b, c, n, d] each, b in {1, B} and c in {1, C}, in the order of the sequence.
         causal: each token attends to itself and to those before it; else to all.
         writes: by block and segment, the tokens that replace the segment's in front of that block. What the block
-            before would have given for them is not computed.
+            before would have given for them is not computed; behind the last block, they only say what isn't.
         real: by segment, which of its tokens exist, bool [c, n], where not all do; the others are never attended to.
         read: what is wanted of the last block; without it, all segments are.
         adapter: what is added to the MLP's output in each block.
@@ -174,7 +174,7 @@ def run(
             rows = read.numbers(found[read.segment].shape[2], found[0].device)
             wanted = read.take(found[read.segment])
             return [_attend(block, wanted, rows, read.segment, keys_values, causal, real or {}, beside)]
-        rewritten = {} if last else writes.get(index + 1, {})
+        rewritten = writes.get(index + 1, {})
         found = [
             x if place in rewritten else _attend(block, x, None, place, keys_values, causal, real or {}, beside)
             for place, x in enumerate(found)

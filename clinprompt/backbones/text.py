@@ -43,6 +43,11 @@ class TextTower:
         """Whether positions behind the end of a prompt have no influence (a causal or a padding mask)."""
         return self._parts.croppable
 
+    @property
+    def context(self) -> int:
+        """How many positions the tower has."""
+        return self._parts.context
+
     def embed(self, ids: Tensor) -> Tensor:
         """Token embeddings [N, T, d] of ids [N, T], without positions."""
         return self._parts.embedding(ids)
@@ -96,6 +101,7 @@ class _Parts(Protocol):
     embedding: nn.Embedding
     croppable: bool
     causal: bool
+    context: int
 
     def length(self, ids: Tensor) -> Tensor: ...
 
@@ -130,6 +136,7 @@ class _OpenClip:
         self.embedding = text.token_embedding
         self.eos: Any = getattr(text, "text_eos_id", None) or getattr(text, "eos_id", None)
         self.causal = text.attn_mask is not None
+        self.context = int(text.positional_embedding.shape[0])
         self.croppable = self.causal and pool in ("argmax", "eos")
 
     def length(self, ids: Tensor) -> Tensor:
@@ -174,6 +181,7 @@ class _HuggingFace:
     def __init__(self, text: Any) -> None:
         self.text = text
         self.embedding = text.transformer.get_input_embeddings()
+        self.context = int(text.config.max_position_embeddings)
 
     def length(self, ids: Tensor) -> Tensor:
         positions = torch.arange(1, ids.shape[1] + 1, device=ids.device)

@@ -1,9 +1,11 @@
 """Frozen image towers that take tokens instead of pixels, so that prompts can stand among the patches."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import torch
+from timm.layers import Format, resample_abs_pos_embed
 from torch import Tensor
 
 from clinprompt.backbones.blocks import Adapter, Block, Rows, open_block, run
@@ -44,8 +46,17 @@ class VisionTower:
         """Patches along a side of the image."""
         return self._parts.grid
 
+    @property
+    def patch(self) -> int:
+        """The side of a patch in pixels."""
+        return self._parts.patch
+
     def embed(self, pixels: Tensor) -> Tensor:
-        """Tokens [B, 1 + patches, w]: the class token, then the patches, with their positions."""
+        """Tokens [B, 1 + patches, w]: the class token, then the patches, with their positions.
+
+        The side of the images [B, 3, S, S] may differ from the model's, by whole patches: the grid of positions is
+        then resampled (bicubic).
+        """
         return self._parts.embed(pixels)
 
     def start(self, tokens: Tensor) -> Tensor:
@@ -70,6 +81,7 @@ class VisionTower:
         writes: Mapping[int, Mapping[int, Tensor]] | None = None,
         read: Rows = CLASS_TOKEN,
         adapter: Adapter | None = None,
+        blocks: Sequence[Block] | None = None,
     ) -> Tensor:
         """Features [B, e], projected and not normalised, of the mean of the rows read: mostly the class token's.
 
@@ -78,13 +90,14 @@ class VisionTower:
             writes: by block and segment, tokens [B, n, w] or [n, w] that replace the segment's in front of that block.
             read: which rows the feature is taken from.
             adapter: what is added to the MLP's output in each block; sees tokens [B, 1, n, w].
+            blocks: run these instead of the tower's own.
         """
         opened = [self.start(x)[:, None] for x in segments]
         given = {
             block: {place: tokens.reshape(-1, 1, *tokens.shape[-2:]) for place, tokens in some.items()}
             for block, some in (writes or {}).items()
         }
-        [rows] = run(self.blocks, opened, causal=False, writes=given, read=read, adapter=adapter)
+        [rows] = run(blocks or self.blocks, opened, causal=False, writes=given, read=read, adapter=adapter)
         return self.project_normed(self.norm(rows[:, 0]).mean(1))
 
 
@@ -95,11 +108,16 @@ class _OpenClip:
         self.visual = visual
         self.blocks = [open_block(block) for block in visual.transformer.resblocks]
         self.width, self.grid = int(visual.class_embedding.shape[0]), int(visual.grid_size[0])
+        self.patch = int(visual.conv1.kernel_size[0])
 
     def embed(self, pixels: Tensor) -> Tensor:
-        patches = self.visual.conv1(pixels).flatten(2).transpose(1, 2)
+        grid = self.visual.conv1(pixels)
+        patches = grid.flatten(2).transpose(1, 2)
         first = self.visual.class_embedding.expand(len(patches), 1, -1)
-        tokens: Tensor = torch.cat([first, patches], dim=1) + self.visual.positional_embedding
+        positions = resample_abs_pos_embed(
+            self.visual.positional_embedding[None], list(grid.shape[2:]), [self.grid, self.grid]
+        )
+        tokens: Tensor = torch.cat([first, patches], dim=1) + positions
         return tokens
 
     def start(self, tokens: Tensor) -> Tensor:
@@ -124,9 +142,14 @@ class _Timm:
         self.visual, self.trunk = visual, trunk
         self.blocks = [open_block(block) for block in trunk.blocks]
         self.width, self.grid = int(trunk.embed_dim), int(trunk.patch_embed.grid_size[0])
+        self.patch = int(trunk.patch_embed.patch_size[0])
+        # Shallow copies that share the weights: for images of another size, timm resamples the positions itself.
+        self._patches, self._positions = copy(trunk.patch_embed), copy(trunk)
+        self._patches.strict_img_size, self._patches.flatten, self._patches.output_fmt = False, False, Format.NHWC
+        self._positions.dynamic_img_size = True
 
     def embed(self, pixels: Tensor) -> Tensor:
-        tokens: Tensor = self.trunk._pos_embed(self.trunk.patch_embed(pixels))
+        tokens: Tensor = self._positions._pos_embed(self._patches(pixels))
         return tokens
 
     def start(self, tokens: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from clinprompt.params import Section
 from clinprompt.training.averaging import GaussianAverage
 from clinprompt.training.batches import Batch, Examples
 from clinprompt.training.checkpoint import Curves
+from clinprompt.training.gradients import GradientRule
 from clinprompt.training.loop import Run, accuracy, descend
 
 if TYPE_CHECKING:
@@ -24,10 +25,14 @@ KnowledgeFile = Literal["descriptions", "hidden_states"]
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method must be fed: frozen image features from the cache, or pixels; and which knowledge files."""
+    """What a method must be fed: frozen image features from the cache, or pixels; and which knowledge files.
+
+    `image_size`: the side of the images in pixels; None: the backbone's.
+    """
 
     images: Literal["features", "pixels"] = "features"
     knowledge: frozenset[KnowledgeFile] = frozenset()
+    image_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,16 @@ class PromptMethod(nn.Module, ABC):
         """What the method must be fed with these knobs."""
         return Needs()
 
+    @classmethod
+    def transfers(cls, config: Any) -> bool:
+        """Whether what is trained serves other classes too: nothing of it belongs to a certain class."""
+        return True
+
+    @classmethod
+    def knowledge_in(cls, state: dict[str, Tensor]) -> Knowledge | None:
+        """The knowledge that a trained model carries in its `state`, for building the method again."""
+        return None
+
     def prepare(self, pixels: Tensor) -> Tensor:
         """What a batch holds, of preprocessed pixels [B, 3, S, S]: all that comes before the first trained tensor.
 
@@ -120,6 +135,10 @@ class PromptMethod(nn.Module, ABC):
 
     def averaging(self) -> GaussianAverage | None:
         """How parameters are averaged over the epochs; None: the last epoch's stay."""
+        return None
+
+    def gradient_rule(self) -> GradientRule | None:
+        """How the gradients of the loss's parts give the one to descend; None: that of the loss is descended."""
         return None
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:

@@ -47,6 +47,11 @@ class LinearProbe(FeatureMethod):
         classes, width, device = len(task.class_names), task.backbone.embed_dim, task.backbone.device
         self._head = Head(torch.zeros(classes, width, device=device), 1.0, torch.zeros(classes, device=device))
 
+    @classmethod
+    def transfers(cls, config: LinearProbeConfig) -> bool:
+        """Never: a row of the regression is a class's own."""
+        return False
+
     def head(self) -> Head:
         """The regression's coefficients and intercepts."""
         return self._head

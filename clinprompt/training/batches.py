@@ -38,6 +38,10 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def at(self, seed: int, epoch: int) -> "Examples":
+        """The examples as an epoch sees them: these, unless they are augmented."""
+        return self
+
     def batch(self, rows: np.ndarray | slice) -> Batch:
         """The examples at the given rows."""
         at = rows if isinstance(rows, slice) else torch.from_numpy(rows)

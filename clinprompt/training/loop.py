@@ -2,6 +2,8 @@
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,10 +16,13 @@ from clinprompt.progress import progress
 from clinprompt.training.averaging import GaussianAverage
 from clinprompt.training.batches import Batch, Examples, epoch_rows
 from clinprompt.training.checkpoint import Checkpoint, Curves
+from clinprompt.training.distributed import ALONE, Ranks
+from clinprompt.training.gradients import GradientRule, PartGradients
 from clinprompt.training.schedule import Descent, learning_rate, make_optimizer
 
 MICRO_BATCHES = "CLINPROMPT_MICRO_BATCHES"
-_EVALUATION_BATCH = 4096
+_EVALUATION_BATCH = 4096  # features; whole images' tokens are larger
+_EVALUATION_IMAGES = 64
 
 
 class Trainable(Protocol):
@@ -38,6 +43,10 @@ class Trainable(Protocol):
 
     def averaging(self) -> GaussianAverage | None: ...
 
+    def gradient_rule(self) -> GradientRule | None: ...
+
+    def train(self) -> Any: ...
+
 
 @dataclass(frozen=True)
 class Run:
@@ -47,12 +56,14 @@ class Run:
         micro_batches: in how many parts each batch goes through the method, so that it takes less memory. The gradient
             is that of the whole batch, up to the order of sums.
         mixed: compute in bfloat16 where autocast finds that safe; the parameters stay in float32. On a GPU.
+        ranks: the processes that share the work, each with its micro-batches of every batch.
     """
 
     seed: int
     checkpoint: Checkpoint | None = None
     micro_batches: int = 1
     mixed: bool = False
+    ranks: Ranks = ALONE
 
 
 def micro_batches(batch_size: int) -> int:
@@ -102,38 +113,43 @@ def descend(method: Trainable, train: Examples, val: Examples, descent: Descent,
         for group in optimizer.param_groups:
             group["lr"] = rate
         try:
-            means = _epoch(method, optimizer, train, epoch, descent, run)
-            _check_finite(method, means["loss"], parameters, epoch, descent)
-            at_once = _EVALUATION_BATCH if run.micro_batches == 1 else _largest_part(train, descent, run)
+            with _seeded(run.seed, epoch):
+                means = _epoch(method, optimizer, train, epoch, descent, run)
+            check_finite(method, means["loss"], parameters, epoch, descent)
             if average is not None:
                 average.add(parameters, epoch, descent.epochs)
                 if epoch == descent.epochs - 1:
                     average.put(parameters)
             with _autocast(run, val):
-                val_accuracy = accuracy(method, val, at_once)
+                val_accuracy = accuracy(method, val, _at_once(train, val, descent, run), run.ranks)
         except torch.OutOfMemoryError as error:
             raise _out_of_memory(method, _largest_part(train, descent, run), run, error) from None
         curves.append({"epoch": epoch + 1, "learning_rate": rate, **means, "val_accuracy": val_accuracy})
-        if run.checkpoint and len(curves) % run.checkpoint.every == 0 and len(curves) < descent.epochs:
+        due = len(curves) < descent.epochs and run.checkpoint and len(curves) % run.checkpoint.every == 0
+        if run.checkpoint and due and run.ranks.writes:
             run.checkpoint.save(parameters, optimizer, curves, average)
     return curves
 
 
 @torch.no_grad()
-def accuracy(method: Any, examples: Examples, at_once: int | None = None) -> float:
+def accuracy(method: Any, examples: Examples, at_once: int | None = None, ranks: Ranks = ALONE) -> float:
     """The share of examples whose largest logit is that of their class, computed `at_once` examples at a time."""
-    hits, size = 0, at_once or _EVALUATION_BATCH
-    for start in range(0, len(examples), size):
-        batch = examples.batch(slice(start, start + size))
-        hits += int((method(batch).argmax(-1) == batch.labels).sum())
-    return hits / len(examples)
+    method.eval()
+    hits, size, mine = torch.zeros_like(examples.labels[:1]), at_once or _EVALUATION_BATCH, ranks.span(len(examples))
+    for start in mine[::size]:
+        batch = examples.batch(slice(start, min(start + size, mine.stop)))
+        hits += (method(batch).argmax(-1) == batch.labels).sum()
+    ranks.add([hits])
+    return int(hits) / len(examples)
 
 
 def _epoch(
     method: Trainable, optimizer: torch.optim.Optimizer, train: Examples, epoch: int, descent: Descent, run: Run
 ) -> dict[str, float]:
+    method.train()
+    seen = train.at(run.seed, epoch)
     steps = [
-        _step(method, optimizer, train, np.array_split(rows, min(run.micro_batches, len(rows))), descent, run)
+        _step(method, optimizer, seen, rows, descent, run)
         for rows in epoch_rows(len(train), descent.batch_size, run.seed, epoch)
     ]
     return {key: float(torch.stack([step[key] for step in steps]).mean()) for key in steps[0]}
@@ -143,43 +159,75 @@ def _step(
     method: Trainable,
     optimizer: torch.optim.Optimizer,
     train: Examples,
-    parts: list[np.ndarray],
+    rows: np.ndarray,
     descent: Descent,
     run: Run,
 ) -> dict[str, Tensor]:
-    """One step on a batch given as the rows of its micro-batches, each weighted by its share of the batch."""
+    """One step on a batch given as rows, in micro-batches that are each weighted by their share of the batch."""
     optimizer.zero_grad(set_to_none=True)
-    total = sum(map(len, parts))
-    shares = [len(rows) / total for rows in parts]
-    seen = [_backward(method, train.batch(rows), share, run) for rows, share in zip(parts, shares, strict=True)]
+    parameters = list(method.trainable_parameters().values())
+    parts, shares = run.ranks.share(rows, run.micro_batches)
+    rule = method.gradient_rule()
+    apart = PartGradients(parameters) if rule is not None else None
+    seen = [_backward(method, train.batch(part), share, run, apart) for part, share in zip(parts, shares, strict=True)]
+    run.ranks.add(apart.tensors() if apart else [p.grad for p in parameters if p.grad is not None])
+    if rule is not None and apart is not None:
+        apart.combine(rule)
     if descent.clip_norm is not None:
-        nn.utils.clip_grad_norm_(method.trainable_parameters().values(), descent.clip_norm)
+        nn.utils.clip_grad_norm_(parameters, descent.clip_norm)
     optimizer.step()
-    if len(seen) == 1:
+    if len(seen) == run.ranks.size == 1:
         return seen[0]
-    return {
+    means = {
         key: torch.stack([share * one[key] for share, one in zip(shares, seen, strict=True)]).sum() for key in seen[0]
     }
+    run.ranks.add(means.values())
+    return means
+
+
+@contextmanager
+def _seeded(seed: int, epoch: int) -> Iterator[None]:
+    """What is drawn in an epoch (dropout) depends on the seed and the epoch only; the caller's generators stay."""
+    with torch.random.fork_rng():
+        torch.manual_seed(int(np.random.default_rng([seed, epoch]).integers(2**63)))
+        yield
 
 
 def _autocast(run: Run, data: Examples | Batch) -> torch.autocast:
     return torch.autocast(data.labels.device.type, torch.bfloat16, enabled=run.mixed)
 
 
-def _backward(method: Trainable, batch: Batch, share: float, run: Run) -> dict[str, Tensor]:
+def _backward(
+    method: Trainable, batch: Batch, share: float, run: Run, apart: PartGradients | None
+) -> dict[str, Tensor]:
+    """Add a micro-batch's gradient: to the parameters', or to `apart` for each part of the loss."""
     with _autocast(run, batch):
         logits = method(batch)
         loss, parts = method.loss(batch, logits.float())
-    (share * loss).backward()
-    hits = (logits.argmax(-1) == batch.labels).float().mean()
-    # Tensors, not numbers: reading a number would make a GPU wait at each step.
+    if apart is None:
+        (share * loss).backward()
+    else:
+        apart.add(parts, share)
+    return measures(loss, parts, logits, batch.labels)
+
+
+def measures(loss: Tensor, parts: dict[str, Tensor], logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """What a step adds to its epoch's row of the curves: tensors, as reading a number would make a GPU wait."""
+    hits = (logits.argmax(-1) == labels).float().mean()
     shown = parts if len(parts) > 1 else {}
     return {"loss": loss.detach(), **{k: v.detach() for k, v in shown.items()}, "train_accuracy": hits}
 
 
+def _at_once(train: Examples, val: Examples, descent: Descent, run: Run) -> int:
+    """How many validation examples are computed at once."""
+    if run.micro_batches > 1:
+        return _largest_part(train, descent, run)
+    return _EVALUATION_BATCH if val.inputs.dim() == 2 else _EVALUATION_IMAGES
+
+
 def _largest_part(train: Examples, descent: Descent, run: Run) -> int:
     """The number of images in the largest micro-batch."""
-    return math.ceil(min(descent.batch_size, len(train)) / run.micro_batches)
+    return math.ceil(min(descent.batch_size, len(train)) / run.ranks.size / run.micro_batches)
 
 
 def _out_of_memory(method: Trainable, images: int, run: Run, error: torch.OutOfMemoryError) -> Exception:
@@ -197,7 +245,7 @@ def _out_of_memory(method: Trainable, images: int, run: Run, error: torch.OutOfM
     )
 
 
-def _check_finite(
+def check_finite(
     method: Trainable, loss: float, parameters: dict[str, nn.Parameter], epoch: int, descent: Descent
 ) -> None:
     if math.isfinite(loss) and all(bool(torch.isfinite(p).all()) for p in parameters.values()):

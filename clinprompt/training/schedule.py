@@ -13,7 +13,8 @@ from clinprompt.params import Section
 class Descent(Section):
     """The knobs that every method trained by gradient descent has.
 
-    `momentum` is SGD's alone; `clip_norm` bounds the norm of the whole gradient, null leaves it alone.
+    `momentum` is SGD's alone, `epsilon` AdamW's; `clip_norm` bounds the norm of the whole gradient, null leaves it
+    alone.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -25,12 +26,15 @@ class Descent(Section):
     batch_size: PositiveInt
     epochs: PositiveInt
     clip_norm: PositiveFloat | None = None
+    epsilon: PositiveFloat = 1e-8
 
 
 def make_optimizer(parameters: Iterable[torch.nn.Parameter], descent: Descent) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW with torch's betas and epsilon."""
+    """SGD with momentum, or AdamW with torch's betas."""
     if descent.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=descent.learning_rate, weight_decay=descent.weight_decay)
+        return torch.optim.AdamW(
+            parameters, lr=descent.learning_rate, eps=descent.epsilon, weight_decay=descent.weight_decay
+        )
     return torch.optim.SGD(
         parameters, lr=descent.learning_rate, momentum=descent.momentum, weight_decay=descent.weight_decay
     )

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from clinprompt.backbones.text import TextTower
+from clinprompt.backbones.vision import VisionTower
 from clinprompt.training.batches import Examples
 
 T, VOCABULARY, E = 24, 64, 12
-VISION = {"image_size": 16, "layers": 1, "width": 16, "patch_size": 8, "head_width": 8}
+VISION = {"image_size": 16, "layers": 2, "width": 16, "patch_size": 8, "head_width": 8}
 
 
 @dataclass
@@ -40,6 +41,10 @@ class TinyBackbone:
     @property
     def text(self) -> TextTower:
         return TextTower(self.model)
+
+    @property
+    def vision(self) -> VisionTower:
+        return VisionTower(self.model)
 
     def tokenize(self, texts: list[str]) -> torch.Tensor:
         ids = torch.zeros(len(texts), T, dtype=torch.int64)

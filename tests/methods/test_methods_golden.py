@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import golden_cilmp  # noqa: F401 - registers its builder
+import golden_text  # noqa: F401 - registers its builders
+import golden_visual  # noqa: F401 - registers its builders
 import pytest
 import torch
 from golden import BUILDERS, Case
@@ -45,12 +48,18 @@ def test_the_method_gives_the_published_codes_numbers(folder: Path, name: str) -
         images, texts = model.features(batch)
         case.within("unit_features_abs", images, case.expected["image_features"])
         case.within("unit_features_abs", texts, case.expected["text_features"])
+    if "image_features_abs" in case.record["tolerances"]:
+        case.within("image_features_abs", model.image_features(batch), case.expected["image_features"])
     case.within("logits_abs", logits, case.expected["logits"])
     case.within("loss_abs", loss, case.expected["loss_total"])
     for part, value in parts.items():
         case.within("loss_abs", value, case.expected[f"loss_{part}"])
     for key, parameter in model.trainable_parameters().items():
         case.within("gradients", parameter.grad, case.expected[f"grad.{key}"])
+    if "gate_zero_image_features" in case.expected:
+        gates = {key: torch.zeros_like(t) for key, t in case.params.items() if key.endswith(".gate")}
+        model.load_state_dict(gates, strict=False)
+        case.within("image_features_abs", model.image_features(batch), case.expected["gate_zero_image_features"])
 
 
 @pytest.mark.parametrize(("folder", "name"), cases())
@@ -67,6 +76,28 @@ def test_training_gives_the_published_codes_parameters(folder: Path, name: str) 
         case.within("loss_abs", torch.tensor([row["loss"] for row in curves]), losses)
     after = next(key for key in case.record["tolerances"] if key.startswith("after_"))
     for key, parameter in model.trainable_parameters().items():
-        case.within(after, parameter, case.expected[f"{steps}.{key}"])
+        case.within(after, parameter, case.expected[f"{steps}.{key}"], case.expected[f"grad.{key}"])
     if f"{steps}_logits" in case.expected:
         case.within("logits_abs", model(examples.batch(slice(None))), case.expected[f"{steps}_logits"])
+
+
+def clipped(case: Any) -> bool:
+    folder = case.values[0]
+    return folder is None or "_clipped." in (folder / "case.json").read_text()
+
+
+@pytest.mark.parametrize(("folder", "name"), [case for case in cases() if clipped(case)])
+def test_a_step_with_a_clipped_gradient_gives_the_published_codes_parameters(folder: Path, name: str) -> None:
+    case = Case(folder)
+    check = case.record["optimiser_check"]
+    norms = re.findall(r"clipped to ([\d.]+)", " ".join(check.get("variants", [])))
+    steps = f"{check['name'].lower()}{check['steps']}_clipped"
+    for norm in norms:
+        model = BUILDERS[name](case)
+        model.load_state_dict(case.params, strict=False)
+        model.config = model.config.model_copy(update={"clip_norm": float(norm)})
+        examples = case.examples(model)
+        model.fit(examples, examples, Run(seed=0))
+        for key, parameter in model.trainable_parameters().items():
+            gradient = case.expected[f"grad.{key}"] * float(norm) / case.expected["grad_norm"]
+            case.within("after_adamw", parameter, case.expected[f"{steps}.{key}"], gradient)

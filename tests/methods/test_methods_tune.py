@@ -67,6 +67,7 @@ class Workspace:
         self.change({"methods.coop.learning_rate": 0.02, "training.checkpoint_every": 3})
         (folder / "toy.yaml").write_text(yaml.safe_dump(CARD))
         self.write_data(load_backbone("mine", backbone).digest)
+        (folder / "images").mkdir()
         for name in ("descriptions.parquet", "hidden_states.safetensors"):
             (folder / name).write_bytes(b"not read by these methods")
 
@@ -100,7 +101,7 @@ class Workspace:
     def argv(self, method: str, out: str, seed: int) -> list[str]:
         values = {
             "dataset": "toy", "method": method, "seed": seed, "card": "toy.yaml", "manifest": "manifest.parquet",
-            "features": "features", "descriptions": "descriptions.parquet",
+            "images": "images", "features": "features", "descriptions": "descriptions.parquet",
             "hidden-states": "hidden_states.safetensors", "model": out, "params": "params.yaml",
         }  # fmt: skip
         return [part for key, value in values.items() for part in (f"--{key}", str(value))]
@@ -130,7 +131,8 @@ def test_a_method_writes_a_complete_model_and_the_same_bytes_again(
     assert sorted(contents(folder)) == FILES
     assert contents(folder) == contents(workspace.folder / "again")
     spec = yaml.safe_load((folder / "model.yaml").read_text())
-    assert (spec["dataset"], spec["method"], spec["seed"], spec["format"]) == ("toy", method, 1, 1)
+    assert (spec["dataset"], spec["method"], spec["seed"], spec["format"]) == ("toy", method, 1, 2)
+    assert (spec["predicts_with"], spec["images"]) == ("head", "features")
     assert spec["config"] == check_config(method, workspace.params["methods"][method]).model_dump(mode="json")
     assert (spec["classes"], spec["class_names"]) == (list(CLASSES), ["glioma", "meningioma", "no tumour"])
     assert spec["backbone"]["name"] == "mine"
@@ -149,6 +151,7 @@ def test_the_artifact_gives_the_probabilities_of_the_methods_logits(
 ) -> None:
     workspace.tune("coop")
     model = load_model(workspace.folder / "out")
+    assert model.head is not None
     ctx = load_file(workspace.folder / "out" / "prompts.safetensors")["ctx"]
     backbone = load_backbone("mine", backbone_folder)
     ids = backbone.tokenize([f"a photo of a {name}." for name in ("glioma", "meningioma", "no tumour")])
@@ -157,8 +160,8 @@ def test_the_artifact_gives_the_probabilities_of_the_methods_logits(
     text = F.normalize(backbone.text.encode(embeddings, ids), dim=-1)
     features = np.random.default_rng(1).normal(size=(7, 12)).astype(np.float32)
     logits = backbone.logit_scale * F.normalize(torch.from_numpy(features), dim=-1) @ text.T
-    np.testing.assert_allclose(model.probabilities(features), logits.double().softmax(-1).numpy(), atol=1e-5)
-    np.testing.assert_allclose(model.probabilities(features).sum(1), 1, atol=1e-12)
+    np.testing.assert_allclose(model.head.probabilities(features), logits.double().softmax(-1).numpy(), atol=1e-5)
+    np.testing.assert_allclose(model.head.probabilities(features).sum(1), 1, atol=1e-12)
 
 
 def test_another_seed_is_another_model(workspace: Workspace) -> None:
@@ -264,7 +267,7 @@ def test_a_missing_file_of_a_model_is_named(workspace: Workspace, name: str) -> 
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("head.safetensors", "torn"), ("model.yaml", "a: b: c"), ("model.yaml", "classes: []\nbackbone: {}\nformat: 2\n")],
+    [("head.safetensors", "torn"), ("model.yaml", "a: b: c"), ("model.yaml", "classes: []\nbackbone: {}\nformat: 1\n")],
 )
 def test_a_damaged_file_of_a_model_is_named(workspace: Workspace, name: str, content: str) -> None:
     workspace.tune("zero_shot")

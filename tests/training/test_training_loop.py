@@ -46,6 +46,9 @@ class Softmax(nn.Module):
     def averaging(self) -> GaussianAverage | None:
         return None
 
+    def gradient_rule(self) -> None:
+        return None
+
 
 def data(n: int = 18, seed: int = 0) -> Examples:
     rng = np.random.default_rng(seed)

@@ -18,7 +18,8 @@ from clinprompt.data.manifest import write_manifest
 from clinprompt.features.store import write_store
 from clinprompt.files import sha256_bytes
 from clinprompt.methods.base import Task
-from clinprompt.methods.coop import CoOp, CoOpConfig
+from clinprompt.methods.context import ContextConfig
+from clinprompt.methods.coop import CoOp
 from clinprompt.training.batches import Batch, Examples
 from clinprompt.training.loop import Run, descend
 from components.runner import execute
@@ -81,7 +82,8 @@ def tune(out: str, method: str = "coop") -> int:
     """Run the component; the exit code."""
     values = {
         "dataset": "toy", "method": method, "seed": 1, "card": "toy.yaml", "manifest": "manifest.parquet",
-        "features": "features", "descriptions": "descriptions.parquet", "hidden-states": "hidden_states.safetensors",
+        "images": ".", "features": "features", "descriptions": "descriptions.parquet",
+        "hidden-states": "hidden_states.safetensors",
         "model": out, "params": "params.yaml",
     }  # fmt: skip
     argv = [part for key, value in values.items() for part in (f"--{key}", str(value))]
@@ -107,7 +109,7 @@ def give_room_for(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_gradient_of_four_micro_batches_is_that_of_the_batch(backbone_folder: Path) -> None:
-    config = CoOpConfig(
+    config = ContextConfig(
         n_ctx=4, context_init="a photo of a", class_specific=False, class_position="end", momentum=0.9,
         weight_decay=0.0005, warmup_epochs=0, warmup_learning_rate=0.01, learning_rate=0.01, batch_size=10, epochs=1,
     )  # fmt: skip

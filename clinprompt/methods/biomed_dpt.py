@@ -1,0 +1,97 @@
+"""Biomed-DPT: a clinical prompt taught by descriptions, beside zeros among the patches (arXiv 2505.05189, v1)."""
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from clinprompt.errors import BadParams
+from clinprompt.methods import register
+from clinprompt.methods.base import Needs, Task
+from clinprompt.methods.context import ContextKnobs, ContextTuning
+from clinprompt.methods.teacher import TeacherBank, Template, kl, l1
+from clinprompt.params import Section
+from clinprompt.training.batches import Batch
+
+Visual = Literal["replace_patches", "insert_frozen", "insert_trainable"]
+
+
+class BiomedDPTConfig(ContextKnobs):
+    """`template` is the clinical prompt, with {} where the class's name goes; its first `n_ctx` tokens are trained.
+
+    `visual` says what the `n_visual` zero vectors do; see `BiomedDPT`. `l1_weight` and `kl_weight` are λ1 and λ2.
+    """
+
+    template: Template
+    visual: Visual
+    n_visual: PositiveInt
+    l1_weight: Annotated[float, Field(ge=0)]
+    kl_weight: Annotated[float, Field(ge=0)]
+
+    def words(self) -> tuple[str | None, str]:
+        """The template's words before and behind the name."""
+        phrase, _, tail = self.template.partition("{}")
+        return phrase.strip() or None, tail
+
+
+@register("biomed_dpt")
+class BiomedDPT(ContextTuning):
+    """CoOp with L = CE + λ1 mean|t_c - m_c| + λ2 KL(q || p) / (B·C), m_c the mean feature of class c's descriptions.
+
+    q and p are the softmax of the images' logits with m and with t. In front of every image block, zeros stand among
+    the tokens [class token | patches]:
+
+    - `replace_patches`, as released: they overwrite the first patches. Nothing of them is trained.
+    - `insert_frozen`: they stand between the class token and the patches.
+    - `insert_trainable`, as the paper words it: `visual` [blocks, n_visual, w] stands there, zero at first, and is
+      trained. A norm multiplies the gradient at a zero vector by 1 / sqrt(its epsilon).
+
+    In the first two, an image's feature is computed once.
+    """
+
+    Config: ClassVar[type[Section]] = BiomedDPTConfig
+    config: BiomedDPTConfig
+    teacher: Tensor
+
+    def __init__(self, task: Task, config: BiomedDPTConfig) -> None:
+        super().__init__(task, config)
+        self.vision = task.backbone.vision
+        zeros = torch.zeros(len(self.vision.blocks), config.n_visual, self.vision.width, device=task.backbone.device)
+        self.visual: Tensor = nn.Parameter(zeros) if config.visual == "insert_trainable" else zeros
+        if config.visual == "replace_patches" and config.n_visual >= self.vision.grid**2:
+            raise BadParams(
+                f"params.yaml: methods.biomed_dpt.n_visual: must be below {self.vision.grid**2}, the number of patches "
+                f"of the backbone {task.backbone.name}, found {config.n_visual}."
+            )
+        if task.knowledge is not None:
+            self.teacher = TeacherBank.of(task, self.name).mean()
+
+    @classmethod
+    def needs(cls, config: BiomedDPTConfig) -> Needs:
+        """Pixels and descriptions."""
+        return Needs("pixels", frozenset({"descriptions"}))
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Features [B, e], not normalised; of `insert_trainable`, tokens [B, 1 + patches, w]."""
+        tokens = self.vision.embed(pixels)
+        return tokens if self.visual.requires_grad else self._encode(tokens)
+
+    def image_features(self, inputs: Tensor) -> Tensor:
+        """Unit features [B, e] of what `prepare` gave."""
+        return F.normalize(self._encode(inputs) if self.visual.requires_grad else inputs, dim=-1)
+
+    def loss(self, batch: Batch, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy, and the weighted distances of features and of logits from the teacher's."""
+        v, t = self.made
+        ce = F.cross_entropy(logits, batch.labels)
+        near = self.config.l1_weight * l1(t, self.teacher)
+        # The teacher carries no gradient, not even through trained image features.
+        agree = self.config.kl_weight * kl(logits, self.scale * v.detach() @ self.teacher.T)
+        return ce + near + agree, {"ce": ce, "l1": near, "kl": agree}
+
+    def _encode(self, tokens: Tensor) -> Tensor:
+        first = 1 + self.config.n_visual if self.config.visual == "replace_patches" else 1
+        writes = {block: {1: prompts} for block, prompts in enumerate(self.visual)}
+        return self.vision.encode([tokens[:, :1], self.visual[:1], tokens[:, first:]], writes)

@@ -1,0 +1,62 @@
+"""CLIP-Adapter: a small network behind the frozen image feature (Gao et al., IJCV 2024, arXiv 2110.04544)."""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from clinprompt.methods import register
+from clinprompt.methods.base import PromptMethod, Task
+from clinprompt.methods.teacher import Template, hand_written
+from clinprompt.methods.visual import linear
+from clinprompt.params import Fraction, Section
+from clinprompt.training.batches import Batch
+from clinprompt.training.schedule import Descent
+
+
+class ClipAdapterConfig(Descent):
+    """The adapter is `reduction` times narrower than the feature, and `mix` (the paper's α) is its share."""
+
+    template: Template
+    reduction: PositiveInt
+    mix: Fraction
+
+
+@register("clip_adapter")
+class ClipAdapter(PromptMethod):
+    """Trains W1 [e / reduction, e] and W2 [e, e / reduction] by cross-entropy.
+
+    A(f) = ReLU(W2 ReLU(W1 f)), f' = α A(f) + (1 - α) f and logits s cos(f', t_c) (section 3.2; the outer ReLU is the
+    published code's), for unit image features f and the frozen features t [C, e] of the classes' sentences. The text
+    side has no adapter, which is the paper's best variant. BiomedCoOp's version of the code leaves f' as long as it
+    comes out; here it gets unit length, as in the original.
+    """
+
+    Config: ClassVar[type[Section]] = ClipAdapterConfig
+    config: ClipAdapterConfig
+
+    def __init__(self, task: Task, config: ClipAdapterConfig) -> None:
+        super().__init__(task, config)
+        width, generator = task.backbone.embed_dim, torch.Generator().manual_seed(task.seed)
+        narrow = max(1, width // config.reduction)
+        self.adapter = nn.Sequential(
+            linear(width, narrow, generator, bias=False),
+            nn.ReLU(),
+            linear(narrow, width, generator, bias=False),
+            nn.ReLU(),
+        ).to(task.backbone.device)
+        self.text = hand_written(task, config.template)
+        self.scale = task.backbone.logit_scale
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [B, C]."""
+        v, t = self.features(batch)
+        return self.scale * v @ t.T
+
+    def features(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Unit features of the images [B, e], adapted, and of the classes' sentences [C, e]."""
+        f = F.normalize(batch.inputs, dim=-1)
+        mixed = self.config.mix * self.adapter(f) + (1 - self.config.mix) * f
+        return F.normalize(mixed, dim=-1), self.text

@@ -1,0 +1,64 @@
+"""CoCoOp: context that each image shifts (Zhou et al., CVPR 2022, arXiv 2203.05557)."""
+
+import math
+from collections import OrderedDict
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clinprompt.methods import register
+from clinprompt.methods.base import Task
+from clinprompt.methods.context import ContextConfig, ContextTuning
+from clinprompt.params import Section
+from clinprompt.training.batches import Batch
+
+_SQUEEZE = 16
+_AT_ONCE = 64  # images, without gradients
+
+
+@register("cocoop")
+class CoCoOp(ContextTuning):
+    """CoOp with ctx_m(v) = ctx_m + h(v), h the meta-net e -> e/16 -> d with a ReLU between, v of unit length.
+
+    t_bc comes from class c's prompt with image b's context. All B·C prompts of a batch, cut to the longest, go
+    through the text tower at once.
+    """
+
+    Config: ClassVar[type[Section]] = ContextConfig
+    config: ContextConfig
+
+    def __init__(self, task: Task, config: ContextConfig) -> None:
+        super().__init__(task, config)
+        e, hidden = task.backbone.embed_dim, max(task.backbone.embed_dim // _SQUEEZE, 1)
+        generator = torch.Generator().manual_seed(task.seed)
+        layers = {
+            "linear1": _linear(e, hidden, generator),
+            "relu": nn.ReLU(),
+            "linear2": _linear(hidden, self.tower.width, generator),
+        }
+        self.meta_net = nn.Sequential(OrderedDict(layers)).to(self.tower.device)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [B, C] = s <v_b, t_bc>."""
+        if len(batch) > _AT_ONCE and not torch.is_grad_enabled():
+            parts = zip(batch.inputs.split(_AT_ONCE), batch.labels.split(_AT_ONCE), strict=True)
+            return torch.cat([self.forward(Batch(*part)) for part in parts])
+        v, t = self.features(batch)
+        return self.scale * torch.einsum("be,bce->bc", v, t)
+
+    def features(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Unit features of the images [B, e] and, for each image, of the classes' prompts [B, C, e]."""
+        v = self.image_features(batch.inputs)
+        prompts = self.prompts.fill(self.ctx + self.meta_net(v)[:, None, None])
+        texts = self.tower.encode(prompts.flatten(0, 1), self.prompts.ids.repeat(len(v), 1))
+        return v, F.normalize(texts.unflatten(0, prompts.shape[:2]), dim=-1)
+
+
+def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    """A layer with torch's initial values, U(±1/sqrt(inputs)), drawn from a generator of its own."""
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    for parameter in (layer.weight, layer.bias):
+        nn.init.uniform_(parameter, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs), generator=generator)
+    return layer

@@ -1,0 +1,43 @@
+"""KgCoOp: context that stays near a hand-written prompt (Yao et al., CVPR 2023, arXiv 2303.13283)."""
+
+from typing import Annotated, ClassVar
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from clinprompt.methods import register
+from clinprompt.methods.base import FeatureMethod, Task
+from clinprompt.methods.context import ContextConfig, ContextTuning
+from clinprompt.methods.teacher import Template, cosine, hand_written
+from clinprompt.params import Section
+from clinprompt.training.batches import Batch
+
+
+class KgCoOpConfig(ContextConfig):
+    """`template` makes the hand-written prompt, with {} where the class's name goes; `kg_weight` is the paper's λ."""
+
+    template: Template
+    kg_weight: Annotated[float, Field(ge=0)]
+
+
+@register("kgcoop")
+class KgCoOp(ContextTuning, FeatureMethod):
+    """CoOp with L = CE + λ L_kg, L_kg = 1 - mean_c cos(t_c, m_c) for the template's features m [C, e].
+
+    The paper's L_kg is the mean squared distance ||t_c - m_c||², twice this for unit vectors; the published
+    code trains on the cosine.
+    """
+
+    Config: ClassVar[type[Section]] = KgCoOpConfig
+    config: KgCoOpConfig
+
+    def __init__(self, task: Task, config: KgCoOpConfig) -> None:
+        super().__init__(task, config)
+        self.teacher = hand_written(task, config.template)
+
+    def loss(self, batch: Batch, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy, and the weighted distance from the teacher."""
+        ce = F.cross_entropy(logits, batch.labels)
+        kg = self.config.kg_weight * cosine(self.made.texts, self.teacher)
+        return ce + kg, {"ce": ce, "kg": kg}

@@ -1,0 +1,122 @@
+"""LoRA: low-rank changes of the attention's weights (Hu et al., ICLR 2022, arXiv 2106.09685)."""
+
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from clinprompt.backbones.blocks import Block
+from clinprompt.methods import register
+from clinprompt.methods.base import Head, Needs, Task
+from clinprompt.methods.sentences import Sentences
+from clinprompt.methods.teacher import Template, hand_written
+from clinprompt.methods.visual import PatchMethod
+from clinprompt.params import Section
+from clinprompt.training.batches import Batch
+from clinprompt.training.schedule import Descent
+
+Target = Literal["query", "key", "value"]
+
+
+class LoRAConfig(Descent):
+    """`towers` says which are changed, `targets` which weights of their attention; `template` makes the sentences."""
+
+    towers: Literal["image", "text", "both"]
+    targets: list[Target] = Field(min_length=1)
+    rank: PositiveInt
+    alpha: PositiveFloat
+    template: Template
+
+
+class LowRank(nn.Module):
+    """W + (alpha / r) B A for each target's weight W [d, d] in each block of a tower (eq. 3).
+
+    A (`down` [blocks, targets, r, d]) is drawn from U(±1/√d), B (`up` [blocks, targets, d, r]) is zero at first. The
+    tower's own weights stay as they are.
+    """
+
+    def __init__(self, blocks: list[Block], config: LoRAConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.frozen, self.targets, self.scale = blocks, sorted(set(config.targets)), config.alpha / config.rank
+        d = blocks[0].query[0].shape[1]
+        shape = (len(blocks), len(self.targets), config.rank, d)
+        self.down = nn.Parameter(nn.init.uniform_(torch.empty(shape), -(d**-0.5), d**-0.5, generator=generator))
+        self.up = nn.Parameter(torch.zeros(*shape[:2], d, config.rank))
+
+    def blocks(self) -> list[Block]:
+        """The tower's blocks with the changed weights."""
+        return [self._changed(*one) for one in zip(self.frozen, self.scale * self.up @ self.down, strict=True)]
+
+    def _changed(self, block: Block, deltas: Tensor) -> Block:
+        by_target = dict(zip(self.targets, deltas, strict=True))
+        zero = torch.zeros_like(deltas[0])
+        query, key, value = (by_target.get(target, zero) for target in ("query", "key", "value"))
+        return replace(
+            block,
+            query=(block.query[0] + query, block.query[1]),
+            key_value=(block.key_value[0] + torch.cat([key, value]), block.key_value[1]),
+        )
+
+
+@register("lora")
+class LoRA(PatchMethod):
+    """Trains the low-rank changes of one or both towers' attention by cross-entropy on the towers' cosines.
+
+    So it is done with CLIP by Zanella & Ben Ayed (CVPRW 2024, arXiv 2405.18541); their dropout is left out. The library
+    peft gives the same numbers where it can be used, but can't change query and value alone in open_clip's and timm's
+    attention, which keep them in one matrix with the key.
+    """
+
+    Config: ClassVar[type[Section]] = LoRAConfig
+    config: LoRAConfig
+    text: Tensor
+
+    def __init__(self, task: Task, config: LoRAConfig) -> None:
+        super().__init__(task, config)
+        backbone, generator = task.backbone, torch.Generator().manual_seed(task.seed)
+        self.scale = backbone.logit_scale
+        if config.towers != "text":
+            self.image_tower = LowRank(self.vision.blocks, config, generator)
+        if config.towers != "image":
+            self.sentences = Sentences(backbone, config.template, task.class_names, "params.yaml: methods.lora")
+            self.text_tower = LowRank(backbone.text.blocks, config, generator)
+        else:
+            self.register_buffer("text", hand_written(task, config.template), persistent=False)
+        self.to(backbone.device)
+
+    @classmethod
+    def needs(cls, config: LoRAConfig) -> Needs:
+        """Pixels, unless the image tower is left alone."""
+        return Needs("features" if config.towers == "text" else "pixels")
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [B, C]."""
+        v, t = self.features(batch)
+        return self.scale * v @ t.T
+
+    def features(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Unit features of the images [B, e] and of the classes [C, e]."""
+        return F.normalize(self.image_features(batch), dim=-1), self.text_features()
+
+    def image_features(self, batch: Batch) -> Tensor:
+        """Features of the images [B, e], projected and not normalised."""
+        if self.config.towers == "text":
+            return batch.inputs
+        return self.vision.encode([batch.inputs], blocks=self.image_tower.blocks())
+
+    def text_features(self) -> Tensor:
+        """Unit features of the classes [C, e]."""
+        if self.config.towers == "image":
+            return self.text
+        sentences, shared = self.sentences, self.sentences.shared
+        start, rest = sentences.embedded[:1, :shared], sentences.embedded[:, shared:]
+        segments = [sentences.place(start, 0), sentences.place(rest, shared)]
+        return F.normalize(sentences.encode(segments, blocks=self.text_tower.blocks()), dim=-1)
+
+    @torch.no_grad()
+    def export_head(self) -> dict[str, Tensor] | None:
+        """The text features as a head, where the image features are the plain ones."""
+        return Head(self.text_features(), self.scale).tensors() if self.config.towers == "text" else None

@@ -1,0 +1,121 @@
+"""Tip-Adapter: the support set's features as a cache that is asked (Zhang et al., ECCV 2022, arXiv 2111.03930)."""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import PositiveFloat
+from torch import Tensor, nn
+
+from clinprompt.methods import register
+from clinprompt.methods.base import PromptMethod, Task
+from clinprompt.methods.teacher import Template, hand_written
+from clinprompt.params import Section
+from clinprompt.training.batches import Batch, Examples
+from clinprompt.training.checkpoint import Curves
+from clinprompt.training.loop import Run, accuracy, descend
+from clinprompt.training.schedule import Descent
+
+_LOWEST = 0.1
+_STEPS = {"beta": 200, "alpha": 20}  # as in the published search
+
+
+class TipAdapterConfig(Descent):
+    """`finetune: true` is Tip-Adapter-F; without it, nothing descends a gradient.
+
+    While the keys are trained, α and β are `init_alpha` and `init_beta`. Both are then searched between 0.1 and
+    `max_alpha` and `max_beta`.
+    """
+
+    template: Template
+    finetune: bool
+    init_alpha: PositiveFloat
+    init_beta: PositiveFloat
+    max_alpha: PositiveFloat
+    max_beta: PositiveFloat
+
+
+@register("tip_adapter")
+class TipAdapter(PromptMethod):
+    """logits = s ⟨v, t_c⟩ + α Σ_i exp(-β (1 - ⟨v, k_i⟩)) y_ic (section 3.1), for unit image features v.
+
+    t [C, e] are the frozen features of the classes' sentences, the keys k [n, e] the unit features of the n support
+    images, the values y [n, C] their labels. Tip-Adapter-F trains the keys by cross-entropy (section 3.2). α and β are
+    those with the best accuracy on the validation split, the smallest of equally good ones.
+
+    It differs from the published trainer in that the keys are features of the unaugmented images, instead of the mean
+    of ten augmented ones, and in that the last epoch's keys are kept, instead of those of the best epoch.
+    """
+
+    Config: ClassVar[type[Section]] = TipAdapterConfig
+    config: TipAdapterConfig
+    keys: Tensor
+    values: Tensor
+    alpha: Tensor
+    beta: Tensor
+
+    def __init__(self, task: Task, config: TipAdapterConfig) -> None:
+        super().__init__(task, config)
+        self.text = hand_written(task, config.template)
+        self.scale, classes = task.backbone.logit_scale, len(task.class_names)
+        self._fill(self.text.new_zeros(0, task.backbone.embed_dim), self.text.new_zeros(0, classes))
+        self.register_buffer("alpha", self.text.new_tensor(config.init_alpha))
+        self.register_buffer("beta", self.text.new_tensor(config.init_beta))
+
+    @classmethod
+    def transfers(cls, config: TipAdapterConfig) -> bool:
+        """Never: the cache holds images of its classes."""
+        return False
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [B, C]."""
+        zero_shot, affinity = self._compare(batch.inputs)
+        return zero_shot + self._ask(affinity, self.alpha, self.beta)
+
+    def fit(self, train: Examples, val: Examples, run: Run) -> Curves:
+        """Fill the cache, train its keys where that is asked for, and search α and β."""
+        self._fill(F.normalize(train.inputs, dim=-1), F.one_hot(train.labels, len(self.text)).to(self.text.dtype))
+        curves = descend(self, train, val, self.config, run) if self.config.finetune else [{"epoch": 0}]
+        curves = [{**row, "alpha": self.config.init_alpha, "beta": self.config.init_beta} for row in curves]
+        self._search(val)
+        found = {"alpha": float(self.alpha), "beta": float(self.beta)}
+        curves[-1] |= {**found, "train_accuracy": accuracy(self, train), "val_accuracy": accuracy(self, val)}
+        return curves
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Put a trained model back; the cache has as many keys as there were support images."""
+        if "keys" in state and "values" in state:
+            self._fill(*(state[name].to(self.text.device) for name in ("keys", "values")))
+        super().load_state(state)
+
+    def _fill(self, keys: Tensor, values: Tensor) -> None:
+        if self.config.finetune:
+            self.keys = nn.Parameter(keys)
+        else:
+            self.register_buffer("keys", keys)
+        self.register_buffer("values", values)
+
+    def _compare(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, C] against the sentences, and cosines [B, n] with the keys."""
+        v = F.normalize(inputs, dim=-1)
+        return self.scale * v @ self.text.T, v @ self.keys.T
+
+    def _ask(self, affinity: Tensor, alpha: Tensor | float, beta: Tensor | float) -> Tensor:
+        """What the cache says [B, C]."""
+        return alpha * torch.exp(beta * (affinity - 1)) @ self.values
+
+    @torch.no_grad()
+    def _search(self, val: Examples) -> None:
+        zero_shot, affinity = self._compare(val.inputs)
+        best = -1
+        for beta in _grid(self.config.max_beta, _STEPS["beta"]):
+            said = self._ask(affinity, 1.0, beta)
+            for alpha in _grid(self.config.max_alpha, _STEPS["alpha"]):
+                hits = int(((zero_shot + alpha * said).argmax(-1) == val.labels).sum())
+                if hits > best:
+                    best = hits
+                    self.alpha, self.beta = self.alpha.new_tensor(alpha), self.beta.new_tensor(beta)
+
+
+def _grid(highest: float, steps: int) -> list[float]:
+    return [_LOWEST + i * (highest - _LOWEST) / steps for i in range(steps)]

@@ -1,0 +1,73 @@
+"""VPT: learned tokens among the patches (Jia et al., ECCV 2022, arXiv 2203.12119)."""
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from clinprompt.methods import register
+from clinprompt.methods.base import Task
+from clinprompt.methods.teacher import Template, hand_written
+from clinprompt.methods.visual import CosineHead, PatchMethod, depth, linear
+from clinprompt.params import Section
+from clinprompt.training.batches import Batch
+from clinprompt.training.schedule import Descent
+
+
+class VPTConfig(Descent):
+    """`depth`: how many blocks get prompts of their own; 1 is VPT-shallow, null (all blocks) VPT-deep.
+
+    `head`: "cosine" compares with the classes' sentences, made from `template`; "linear" is trained from scratch.
+    """
+
+    n_prompts: PositiveInt
+    depth: PositiveInt | None
+    head: Literal["cosine", "linear"]
+    template: Template
+
+
+@register("vpt")
+class VPT(PatchMethod):
+    """Trains `prompts` [depth, p, w], and the linear head where there is one, by cross-entropy.
+
+    The prompts stand between the class token and the patches, which all stay: [x_0, P_0, E_0] goes into the first
+    block (eq. 4). With prompts of their own (VPT-deep, eq. 6), the later blocks drop what became of the earlier prompts
+    and take theirs instead; behind the last block that has some, they are tokens like the others (eq. 5). The class
+    token is read out (eq. 7 in VPT-deep). Initial values from U(±√(6 / (3 · patch² + w))), as published; no dropout.
+    """
+
+    Config: ClassVar[type[Section]] = VPTConfig
+    config: VPTConfig
+
+    def __init__(self, task: Task, config: VPTConfig) -> None:
+        super().__init__(task, config)
+        backbone, tower = task.backbone, self.vision
+        layers = depth(config.depth, len(tower.blocks), "params.yaml: methods.vpt.depth")
+        generator = torch.Generator().manual_seed(task.seed)
+        bound = math.sqrt(6 / (3 * tower.patch**2 + tower.width))
+        shape = (layers, config.n_prompts, tower.width)
+        self.prompts = nn.Parameter(nn.init.uniform_(torch.empty(shape), -bound, bound, generator=generator))
+        self.head: nn.Module
+        if config.head == "linear":
+            self.head = linear(backbone.embed_dim, len(task.class_names), generator)
+        else:
+            self.head = CosineHead(hand_written(task, config.template), backbone.logit_scale)
+        self.to(backbone.device)
+
+    @classmethod
+    def transfers(cls, config: VPTConfig) -> bool:
+        """Not with a linear head."""
+        return config.head == "cosine"
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [B, C]."""
+        logits: Tensor = self.head(self.image_features(batch))
+        return logits
+
+    def image_features(self, batch: Batch) -> Tensor:
+        """Features of the images [B, e], projected and not normalised."""
+        class_token, patches = batch.inputs[:1, :1], batch.inputs[:, 1:]
+        writes = {layer: {1: self.prompts[layer]} for layer in range(1, len(self.prompts))}
+        return self.vision.encode([class_token, self.prompts[:1], patches], writes)

@@ -1,0 +1,181 @@
+"""CLIP-Adapter and Tip-Adapter against their formulas, written as loops."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from clinprompt.errors import Interrupted
+from clinprompt.methods import check_config, method
+from clinprompt.methods.base import PromptMethod, Task
+from clinprompt.training.batches import Examples
+from clinprompt.training.checkpoint import Checkpoint
+from clinprompt.training.loop import Run
+
+NAMES = ("no tumour", "glioma", "meningioma of the brain")
+TEMPLATE = "an MRI of {}."
+KNOBS: dict[str, dict[str, Any]] = {
+    "clip_adapter": {
+        "template": TEMPLATE, "reduction": 4, "mix": 0.5, "learning_rate": 0.5, "weight_decay": 0.0,
+        "warmup_epochs": 1, "warmup_learning_rate": 1e-5, "batch_size": 8, "epochs": 6,
+    },
+    "tip_adapter": {
+        "template": TEMPLATE, "finetune": False, "init_alpha": 1.17, "init_beta": 1.0, "max_alpha": 3.0,
+        "max_beta": 7.0, "optimizer": "adamw", "learning_rate": 0.01, "weight_decay": 0.01, "epsilon": 1e-4,
+        "warmup_epochs": 0, "warmup_learning_rate": 1e-5, "batch_size": 8, "epochs": 6,
+    },
+}  # fmt: skip
+CASES = [("clip_adapter", {}), ("tip_adapter", {}), ("tip_adapter", {"finetune": True})]
+
+
+@pytest.fixture
+def build(make_backbone: Callable[[str], Any]) -> Callable[..., Any]:
+    def make(name: str, kind: str = "clip", seed: int = 1, **knobs: Any) -> Any:
+        return method(name)(Task(make_backbone(kind), NAMES, seed), check_config(name, KNOBS[name] | knobs))
+
+    return make
+
+
+def unit(row: Tensor) -> Tensor:
+    return row / math.sqrt(float((row * row).sum().detach()))
+
+
+def sentence(backbone: Any, name: str) -> Tensor:
+    return unit(backbone.model.encode_text(backbone.tokenize([TEMPLATE.format(name)]))[0])
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(["clip", "bert"]), n=st.integers(1, 5), reduction=st.integers(1, 20), seed=st.integers(0, 9)
+)
+def test_clip_adapter_is_its_formula(
+    build: Callable[..., Any], make_backbone: Callable[[str], Any], kind: str, n: int, reduction: int, seed: int
+) -> None:
+    model, backbone = build("clip_adapter", kind, seed, reduction=reduction, mix=0.3), make_backbone(kind)
+    inputs = torch.randn(n, 12, generator=torch.Generator().manual_seed(seed))
+    found = model(Examples(inputs, torch.zeros(n)).batch(slice(None)))
+    down, up = model.adapter[0].weight, model.adapter[2].weight
+    assert down.shape == (max(1, 12 // reduction), 12)
+    for b in range(n):
+        f = unit(inputs[b])
+        adapted = (up @ (down @ f).clamp(min=0)).clamp(min=0)
+        mixed = unit(0.3 * adapted + 0.7 * f)
+        for c, name in enumerate(NAMES):
+            assert float(found[b, c]) == pytest.approx(20 * float(mixed @ sentence(backbone, name)), abs=1e-4)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=st.sampled_from(["clip", "bert"]), n=st.integers(3, 9), seed=st.integers(0, 9), finetune=st.booleans())
+def test_tip_adapter_is_its_formula(
+    build: Callable[..., Any],
+    make_backbone: Callable[[str], Any],
+    make_examples: Callable[..., Examples],
+    kind: str,
+    n: int,
+    seed: int,
+    finetune: bool,
+) -> None:
+    model, backbone = build("tip_adapter", kind, seed, finetune=finetune, epochs=1), make_backbone(kind)
+    train, val = make_examples(n, 3, seed), make_examples(7, 3, seed + 1)
+    model.fit(train, val, Run(seed))
+    found = model(val.batch(slice(None)))
+    alpha, beta = float(model.alpha), float(model.beta)
+    for b in range(len(val)):
+        v = unit(val.inputs[b])
+        for c, name in enumerate(NAMES):
+            cache = 0.0
+            for i in range(n):
+                key = model.keys[i] if finetune else unit(train.inputs[i])
+                cache += math.exp(-beta * (1 - float(v @ key))) * float(train.labels[i] == c)
+            expected = 20 * float(v @ sentence(backbone, name)) + alpha * cache
+            assert float(found[b, c]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_tip_adapter_takes_the_best_of_the_published_grid(
+    build: Callable[..., Any], make_examples: Callable[..., Examples]
+) -> None:
+    model = build("tip_adapter")
+    train, val = make_examples(12, 3, 0, 2.0), make_examples(40, 3, 1, 2.0)
+    [row] = model.fit(train, val, Run(1))
+    hits: dict[tuple[float, float], int] = {}
+    batch = val.batch(slice(None))
+    for i in range(0, 200, 9):
+        for j in range(20):
+            model.beta, model.alpha = torch.tensor(0.1 + i * 6.9 / 200), torch.tensor(0.1 + j * 2.9 / 20)
+            hits[i, j] = int((model(batch).argmax(-1) == batch.labels).sum())
+    assert round(row["val_accuracy"] * len(val)) >= max(hits.values())
+    assert 0.1 <= row["beta"] < 7
+    assert 0.1 <= row["alpha"] < 3
+
+
+def test_only_the_finetuned_keys_are_trained(build: Callable[..., Any], make_examples: Callable[..., Examples]) -> None:
+    train, val = make_examples(12, 3, 0, 2.0), make_examples(9, 3, 1, 2.0)
+    cached, tuned = build("tip_adapter"), build("tip_adapter", finetune=True)
+    for model in (cached, tuned):
+        model.fit(train, val, Run(1))
+    assert cached.trainable_parameters() == {}
+    assert {name: p.shape for name, p in tuned.trainable_parameters().items()} == {"keys": (12, 12)}
+    torch.testing.assert_close(cached.keys.norm(dim=-1), torch.ones(12))
+    assert (tuned.keys - cached.keys).abs().max() > 1e-3
+    assert torch.equal(tuned.values, cached.values)
+
+
+@pytest.mark.parametrize(("name", "knobs"), CASES)
+def test_training_is_repeatable_and_helps(
+    build: Callable[..., Any], make_examples: Callable[..., Examples], name: str, knobs: dict[str, Any]
+) -> None:
+    train, val = make_examples(48, 3), make_examples(30, 3, 1)
+    models: list[PromptMethod] = [build(name, **knobs) for _ in range(2)]
+    curves = [model.fit(train, val, Run(1)) for model in models]
+    assert curves[0] == curves[1]
+    first, second = (model.state() for model in models)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert len({tuple(row) for row in curves[0]}) == 1  # one set of columns
+    assert curves[0][-1]["val_accuracy"] > 0.5
+    assert models[0].export_head() is None
+
+
+@pytest.mark.parametrize(("name", "knobs"), CASES)
+def test_a_trained_model_s_state_gives_its_logits(
+    build: Callable[..., Any], make_examples: Callable[..., Examples], name: str, knobs: dict[str, Any]
+) -> None:
+    train, val = make_examples(24, 3), make_examples(9, 3, 1)
+    model, again = build(name, **knobs), build(name, seed=5, **knobs)
+    model.fit(train, val, Run(1))
+    again.load_state(model.state())
+    batch = val.batch(slice(None))
+    assert torch.equal(again(batch), model(batch))
+
+
+@pytest.mark.parametrize(("name", "knobs"), [CASES[0], CASES[2]])
+def test_a_resumed_training_ends_with_the_same_bytes(
+    build: Callable[..., Any],
+    make_examples: Callable[..., Examples],
+    name: str,
+    knobs: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train, val = make_examples(24, 3), make_examples(9, 3, 1)
+    whole, resumed = build(name, **knobs), build(name, **knobs)
+    expected = whole.fit(train, val, Run(1))
+    run = Run(1, Checkpoint(tmp_path / "checkpoint", 2, "x"))
+    from clinprompt.training.batches import epoch_rows
+
+    def stop(n: int, batch_size: int, seed: int, epoch: int) -> Any:
+        if epoch == 4:
+            raise Interrupted("stopped")
+        return epoch_rows(n, batch_size, seed, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("clinprompt.training.loop.epoch_rows", stop)
+        with pytest.raises(Interrupted):
+            build(name, **knobs).fit(train, val, run)
+    assert resumed.fit(train, val, run) == expected
+    assert all(torch.equal(resumed.state()[key], tensor) for key, tensor in whole.state().items())
