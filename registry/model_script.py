@@ -1,16 +1,23 @@
 """The served model: MLflow runs this file beside a payload folder, in an environment that has no clinprompt.
 
 Everything that decides a prediction lies in the payload, and every file of it is checked against the payload's
-manifest before it is read; the payload's own decoding code is run under a module name made from its digest, so that two
-models in one process never share code.
+manifest before it is read; the payload's own code is run under module names made from its digest, so that two models in
+one process never share code.
 """
 
+import ast
 import base64
 import binascii
 import hashlib
+import importlib
 import json
 import os
+import secrets
 import sys
+from collections.abc import Mapping
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,27 +32,27 @@ from safetensors.numpy import load_file
 
 BATCH = 32
 LONGEST_PATH = 4096  # longer texts are base64
+CODE, OWN_NAME = "code", "clinprompt"
 
 
 class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
-    """A frozen image tower with one tuned weight vector per class.
+    """A frozen vision-language model with what was tuned.
 
     Takes a table with the column `image`: an encoded image's bytes, the same in base64, or a file's path. Gives
     `label`, `probability` and one `p_<class>` column per class, row by row.
     """
 
     def load_context(self, context: Any) -> None:
-        """Check the payload's digests, then build the image tower and the head."""
+        """Check the payload's digests, then build what predicts."""
         folder = Path(context.artifacts["payload"])
-        digest = _verify(folder)
+        files = _verify(folder)
+        package = f"clinprompt_payload_{_sha256(folder / 'manifest.json')[:32]}"
         spec = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         self._classes: list[str] = spec["classes"]
         self._intensity = spec["intensity"]
-        self._pixels = _load_module(folder / "pixels.py", f"clinprompt_payload_{digest[:32]}")
-        self._preprocessing = self._pixels.Preprocessing.from_dict(spec["preprocessing"])
-        self._head = load_file(folder / "head.safetensors")
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._tower = _image_tower(_backbone_folder(folder, spec["backbone"]), spec["backbone"]).to(self._device)
+        kind = _LinearHead if spec["predicts_with"] == "head" else _Method
+        self._model = kind(folder, files, spec, package)
+        self._preprocessing = self._model.pixels.Preprocessing.from_dict(spec["preprocessing"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Classify every row; ValueError names the first row that is not an image."""
@@ -53,8 +60,8 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
         if "image" not in frame.columns:
             raise ValueError(f"The input needs a column 'image'; it has {sorted(map(str, frame.columns))}.")
         images = list(frame["image"])
-        batches = [self._features(images[start : start + BATCH], start) for start in range(0, len(images), BATCH)]
-        probabilities = self._probabilities(np.concatenate(batches) if batches else np.zeros((0, self._width)))
+        logits = [self._logits(images[start : start + BATCH], start) for start in range(0, len(images), BATCH)]
+        probabilities = _softmax(np.concatenate(logits) if logits else np.zeros((0, len(self._classes))))
         best = probabilities.argmax(axis=1)
         columns: dict[str, Any] = {
             "label": [self._classes[k] for k in best],
@@ -63,30 +70,101 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
         columns |= {f"p_{name}": probabilities[:, k] for k, name in enumerate(self._classes)}
         return pd.DataFrame(columns, index=frame.index)
 
-    @property
-    def _width(self) -> int:
-        return int(self._head["weight"].shape[1])
-
-    def _features(self, images: list[Any], start: int) -> np.ndarray:
-        pixels = np.stack([self._read(image, start + k) for k, image in enumerate(images)])
-        with torch.inference_mode():
-            features = self._tower(torch.from_numpy(pixels).to(self._device))
-        return features.float().cpu().numpy()
+    def _logits(self, images: list[Any], start: int) -> np.ndarray:
+        pixels = torch.from_numpy(np.stack([self._read(image, start + k) for k, image in enumerate(images)]))
+        # cuDNN would otherwise round float32 to TF32.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            return self._model.logits(pixels)
 
     def _read(self, image: Any, row: int) -> np.ndarray:
         try:
-            return self._preprocessing.apply(self._pixels.decode(_bytes(image), self._intensity))
+            return self._preprocessing.apply(self._model.pixels.decode(_bytes(image), self._intensity))
         except (ValueError, OSError) as error:
             raise ValueError(f"Row {row} of the input can't be read as an image: {error}") from None
 
-    def _probabilities(self, features: np.ndarray) -> np.ndarray:
-        v = features.astype(np.float64)
+
+class _LinearHead:
+    """An image tower with one tuned weight vector per class."""
+
+    def __init__(self, folder: Path, files: Mapping[str, str], spec: dict[str, Any], package: str) -> None:
+        self.pixels = _load_module(folder / "pixels.py", package)
+        head = {name: values.astype(np.float64) for name, values in load_file(folder / "head.safetensors").items()}
+        self._weight, self._scale, self._bias = head["weight"], head["scale"].item(), head.get("bias", 0.0)
+        self._device = _device()
+        self._tower = _image_tower(_backbone_folder(folder, spec["backbone"]), spec["backbone"]).to(self._device)
+
+    def logits(self, pixels: torch.Tensor) -> np.ndarray:
+        """Float64 logits [B, C] of preprocessed pixels [B, 3, S, S]."""
+        v = self._tower(pixels.to(self._device)).double().cpu().numpy()
         v /= np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12)
-        logits = self._head["scale"].item() * (v @ self._head["weight"].astype(np.float64).T)
-        if "bias" in self._head:
-            logits += self._head["bias"].astype(np.float64)
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-        return exponentials / exponentials.sum(axis=1, keepdims=True)
+        logits: np.ndarray = self._scale * (v @ self._weight.T) + self._bias
+        return logits
+
+
+class _Method:
+    """A tuned method with both towers, run by the code in the payload."""
+
+    def __init__(self, folder: Path, files: Mapping[str, str], spec: dict[str, Any], package: str) -> None:
+        # A name for each load: what the code finds beside itself lies in a folder that may go with the model.
+        package = f"{package}_{secrets.token_hex(4)}"
+        sys.meta_path.insert(0, _Code(package, folder, files))
+        backbones, self._restore, self.pixels = (
+            importlib.import_module(f"{package}.{name}") for name in ("backbones", "methods.restore", "data.pixels")
+        )
+        place = _backbone_folder(folder, spec["backbone"])
+        self._backbone = backbones.load_backbone(spec["backbone"]["name"], place, _device())
+        self._method = self._restore.restore(spec, folder / "prompts.safetensors", self._backbone)
+
+    def logits(self, pixels: torch.Tensor) -> np.ndarray:
+        """Float64 logits [B, C] of preprocessed pixels [B, 3, S, S]."""
+        found: np.ndarray = self._restore.logits_of_pixels(self._method, self._backbone, pixels).double().cpu().numpy()
+        return found
+
+
+class _Code(MetaPathFinder, Loader):
+    """The modules below a payload's `code`, which name each other `clinprompt`, under the package name `package`.
+
+    Their sources are read and checked now; later imports run what was checked.
+    """
+
+    def __init__(self, package: str, folder: Path, files: Mapping[str, str]) -> None:
+        self._package = package
+        self._modules: dict[str, tuple[Path, bytes]] = {}
+        for name in files:
+            path = Path(name)
+            if path.parts[0] == CODE and path.suffix == ".py":
+                source = (folder / name).read_bytes()
+                _compare(folder / name, hashlib.sha256(source).hexdigest(), files[name])
+                parts = [*path.parts[1:-1], *([] if path.name == "__init__.py" else [path.stem])]
+                self._modules[".".join([package, *parts])] = folder / name, source
+
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+        """How a module of the package is loaded; None for all others."""
+        if fullname not in self._modules:
+            return None
+        file = self._modules[fullname][0]
+        spec = spec_from_loader(fullname, self, origin=str(file), is_package=file.name == "__init__.py")
+        if spec is not None:
+            spec.has_location = True  # gives the module its __file__
+        return spec
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run a module's source, its imports renamed. No compiled copy is read or written."""
+        file, source = self._modules[module.__name__]
+        tree = ast.parse(source, str(file))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == OWN_NAME:
+                node.module = self._package + node.module.removeprefix(OWN_NAME)
+        exec(compile(tree, str(file), "exec"), module.__dict__)  # noqa: S102 - verified above
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _sha256(path: Path) -> str:
@@ -97,21 +175,24 @@ def _sha256(path: Path) -> str:
 def _check(path: Path, expected: str) -> None:
     if not path.is_file():
         raise ValueError(f"{path} is missing; the model was not copied completely.")
-    if _sha256(path) != expected:
+    _compare(path, _sha256(path), expected)
+
+
+def _compare(path: Path, found: str, expected: str) -> None:
+    if found != expected:
         raise ValueError(f"{path} was changed after the model was registered (its SHA-256 is not {expected}).")
 
 
-def _verify(folder: Path) -> str:
-    """Check that the payload holds exactly the manifest's files with their bytes; return the manifest's digest."""
-    manifest = folder / "manifest.json"
-    files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+def _verify(folder: Path) -> dict[str, str]:
+    """Check that the payload holds exactly the manifest's files with their bytes; return their digests by name."""
+    files: dict[str, str] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     extra = sorted(found - set(files) - {"manifest.json"})
     if extra:
         raise ValueError(f"{folder / extra[0]} is not in the payload's manifest.")
     for name, digest in files.items():
         _check(folder / name, digest)
-    return _sha256(manifest)
+    return files
 
 
 def _load_module(path: Path, name: str) -> ModuleType:

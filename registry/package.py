@@ -11,7 +11,9 @@ from typing import Any
 import clinprompt
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
+from clinprompt.methods.artifact import HEAD, PROMPTS, needs_only_head
 from clinprompt.params import read_yaml
+from registry.inference import sources
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -38,6 +40,7 @@ class BackboneFiles:
     digest: str
     folder: Path
     hub: Hub | None = None
+    weights: str | None = None  # which file holds them, where several could
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,12 @@ def payload_of(model: Path, descriptions: Path, backbone: BackboneFiles) -> Payl
     """The payload of a tuned model.
 
     Args:
-        model: a folder that `tune` wrote (prompts, head, model.yaml).
+        model: a folder that `tune` wrote (its tensors, a linear head where that is all, model.yaml).
         descriptions: the knowledge table; its accepted rows go along.
         backbone: the one that the model was tuned on; its digest must be the model's.
 
     Raises:
-        InputMissing: a file isn't there, or the method exports no head.
+        InputMissing: a file isn't there.
         InputCorrupt: the backbone isn't the one of model.yaml.
     """
     spec = read_yaml(model / "model.yaml")
@@ -85,21 +88,27 @@ def payload_of(model: Path, descriptions: Path, backbone: BackboneFiles) -> Payl
             f"{model / 'model.yaml'} was tuned on the backbone {spec['backbone']['name']} with digest "
             f"{spec['backbone']['digest'][:12]}…, but {backbone.folder} has {backbone.digest[:12]}…. Run `dvc repro`."
         )
-    tuned = {name: model / name for name in ("head.safetensors", "prompts.safetensors")}
+    tuned = {name: model / name for name in ((HEAD, PROMPTS) if needs_only_head(spec) else (PROMPTS,))}
     for path in tuned.values():
         if not path.is_file():
             raise InputMissing(f"{path} does not exist; run the tune stage again (dvc repro).")
-    reference, embedded = _backbone(backbone)
+    reference, embedded = _backbone(backbone, with_text=not needs_only_head(spec))
     return Payload(
         {
             **tuned,
             **{f"backbone/{name}": path for name, path in embedded.items()},
+            **code_of(spec),
             "descriptions.json": to_json(accepted_descriptions(descriptions)).encode(),
             "model.json": to_json(_model(spec, reference)).encode(),
-            "model_script.py": SCRIPT,
-            "pixels.py": PIXELS,
         }
     )
+
+
+def code_of(spec: dict[str, Any]) -> dict[str, Path]:
+    """The code that goes into the payload of a model: for a linear head the decoding of images, else the method's."""
+    if needs_only_head(spec):
+        return {"model_script.py": SCRIPT, "pixels.py": PIXELS}
+    return {"model_script.py": SCRIPT, **{f"code/{name}": path for name, path in sources(spec["method"]).items()}}
 
 
 def accepted_descriptions(table: Path) -> list[dict[str, str]]:
@@ -138,17 +147,22 @@ def verify_payload(folder: Path, digest: str) -> dict[str, Any]:
 
 
 def _model(spec: dict[str, Any], backbone: dict[str, Any]) -> dict[str, Any]:
-    kept = ("dataset", "method", "config", "seed", "classes", "class_names", "preprocessing", "intensity")
+    kept = ["dataset", "method", "config", "seed", "classes", "class_names", "preprocessing", "intensity"]
+    kept.append("predicts_with")
     return {"format": FORMAT, "backbone": backbone, **{key: spec[key] for key in kept}}
 
 
-def _backbone(backbone: BackboneFiles) -> tuple[dict[str, Any], dict[str, Path]]:
-    """The reference for model.json and the files to embed, by name."""
+def _backbone(backbone: BackboneFiles, with_text: bool) -> tuple[dict[str, Any], dict[str, Path]]:
+    """The reference for model.json and the files to embed, by name; `with_text`: those of the text tower too."""
+    from clinprompt.backbones.hub import TOKENIZER_FILES
+
     folder = backbone.folder
-    weights = next((name for name in WEIGHTS if (folder / name).is_file()), None)
+    names: tuple[str, ...] = WEIGHTS if backbone.weights is None else (backbone.weights,)
+    weights = next((name for name in names if (folder / name).is_file()), None)
     if weights is None or not (folder / CONFIG).is_file():
-        raise InputMissing(f"{folder} must hold {CONFIG} and one of {', '.join(WEIGHTS)}.")
-    needed = {name: folder / name for name in (CONFIG, weights)}
+        raise InputMissing(f"{folder} must hold {CONFIG} and one of {', '.join(names)}.")
+    text = [n for n in ("config.json", *TOKENIZER_FILES) if (folder / n).is_file()] if with_text else []
+    needed = {name: folder / name for name in (CONFIG, weights, *text)}
     embed = sum(path.stat().st_size for path in needed.values()) <= EMBED_UP_TO
     reference = {
         "name": backbone.name,

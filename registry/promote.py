@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from clinprompt.errors import DataRejected
 from clinprompt.files import sha256_bytes, sha256_file, to_json
-from clinprompt.params import Registry
+from clinprompt.params import Registry, read_yaml
 from registry import links, quarantine, tracking
 from registry.consumer import Champion
-from registry.package import PIXELS, SCRIPT, BackboneFiles
+from registry.package import BackboneFiles, code_of
 from registry.verify import verify
 from registry.versions import CHAMPION, PREVIOUS, Version, by_alias, find_or_create, run_of
 
@@ -54,7 +54,8 @@ class Release:
         """Of all that the payload is made from. Cheap: the backbone counts by the digest in model.yaml."""
         parts = {
             "model": self.verdict["chosen"]["model_digest"],
-            **{path.name: sha256_file(path) for path in (self.descriptions, SCRIPT, PIXELS)},
+            self.descriptions.name: sha256_file(self.descriptions),
+            **{name: sha256_file(path) for name, path in code_of(read_yaml(self.model / "model.yaml")).items()},
         }
         return sha256_bytes(to_json(parts).encode())
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from clinprompt.data.card import Card
 from clinprompt.files import sha256_bytes, sha256_file, to_json
+from clinprompt.methods.artifact import needs_only_head
+from registry.inference import distributions, sources
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements" / "components.txt"
@@ -65,10 +67,16 @@ def git_commit(folder: Path = ROOT) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def requirements() -> list[str]:
-    """What a served model needs, pinned to the versions it was verified with."""
+def requirements(spec: dict[str, Any]) -> list[str]:
+    """What a served model needs, pinned to the versions it was verified with.
+
+    Args:
+        spec: the tuned model's model.yaml; a method's own code needs what it imports, and open_clip's tokenizers.
+    """
+    more = set() if needs_only_head(spec) else {"transformers", *distributions(sources(spec["method"]))}
+    names = [*SERVED_WITH, *sorted({name.lower() for name in more} - set(SERVED_WITH))]
     # "+cpu" and the like name one index's build of a version.
-    return [f"{name}=={metadata.version(name).split('+')[0]}" for name in SERVED_WITH]
+    return [f"{name}=={metadata.version(name).split('+')[0]}" for name in names]
 
 
 def interval(value: dict[str, Any] | None) -> str:
@@ -95,7 +103,7 @@ Classifies one {card.modality} image ({card.organ}) into:
 
 {classes}
 
-The image tower of `{spec["backbone"]["name"]}` is frozen. Method `{spec["method"]}`, seed {spec["seed"]}, with
+{_built_on(spec)} Method `{spec["method"]}`, seed {spec["seed"]}, with
 {spec.get("trainable_parameters", 0)} trainable parameters, on the training split of `{spec["dataset"]}`.
 
 ## Metrics
@@ -121,3 +129,10 @@ Source: {card.source}. Licence: {card.licence}.
 |---|---|
 {origin}
 """
+
+
+def _built_on(spec: dict[str, Any]) -> str:
+    backbone = f"`{spec['backbone']['name']}`"
+    if needs_only_head(spec):
+        return f"The image tower of {backbone} is frozen."
+    return f"Built on {backbone}; the method's own code predicts, and is part of the model."

@@ -98,7 +98,7 @@ def _log(client: "MlflowClient", release: "Release", packed: Packed, experiment:
             artifacts={"payload": str(payload), "record": str(beside)},
             signature=_signature(spec["classes"]),
             input_example=_example(),
-            pip_requirements=record.requirements(),
+            pip_requirements=record.requirements(spec),
         )
         mlflow.set_tag("model_uri", info.model_uri)
     return Logged(str(info.model_uri), run_id)

@@ -113,7 +113,7 @@ def _estimates(values: "dict[str, Estimate] | None") -> dict[str, Any] | None:
 def _model(folder: Path) -> str | None:
     try:
         return model_digest(folder)
-    except InputMissing:
+    except (InputMissing, InputCorrupt):
         return None
 
 

@@ -1,6 +1,6 @@
 """From image files to frozen features: decoding in worker processes, the backbone's forward pass in this one."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from clinprompt.backbones import Backbone
-from clinprompt.data.pixels import Intensity
+from clinprompt.data.pixels import Intensity, Preprocessing
 from clinprompt.errors import GpuOutOfMemory, InputCorrupt
-from clinprompt.features.decode import decoded
+from clinprompt.features.decode import Item, decoded
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
 
@@ -26,25 +26,61 @@ def extract(
 ) -> Iterator[tuple[list[str], np.ndarray]]:
     """Yield (ids, features float32 [n, e], projected and not normalised) for batch after batch of `images`.
 
+    Args:
+        images: file by id, the SHA-256 of its bytes.
+
+    Raises: as `encoded`; and
+        InputCorrupt: an image's features are not finite.
+    """
+    for ids, rows in encoded(
+        backbone.encode_images,
+        list(images.items()),
+        backbone.preprocessing,
+        backbone.device,
+        intensity=intensity,
+        batch_size=batch_size,
+        workers=workers,
+        precision=precision,
+    ):
+        finite = np.isfinite(rows).all(axis=1)
+        if not finite.all():
+            raise InputCorrupt(f"The features of the image {ids[int(np.argmin(finite))]} are not finite numbers.")
+        yield ids, rows
+
+
+def encoded(
+    encode: Encode,
+    items: Sequence[Item],
+    preprocessing: Preprocessing,
+    device: torch.device,
+    *,
+    intensity: Intensity,
+    batch_size: int,
+    workers: int,
+    precision: str,
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Yield (ids, float32 [n, ...]) for batch after batch of images: what `encode` makes of preprocessed pixels.
+
     Every forward pass gets exactly `batch_size` images, the last one filled up with zeros: a row's bits do not depend
     on which images were computed beside it.
 
     Args:
-        images: file by id, the SHA-256 of its bytes.
+        encode: of pixels [B, 3, S, S], which it puts on the device.
+        items: (SHA-256 of the file's bytes, file) of each image.
         workers: processes that decode; 0: this one.
         precision: "bfloat16" computes in mixed precision, on a GPU only.
 
     Raises:
         InputMissing: an image file is not there.
-        InputCorrupt: an image's bytes are not those of its id, or can't be decoded, or its features are not finite.
+        InputCorrupt: an image's bytes are not those of its id, or can't be decoded.
         GpuOutOfMemory: a single image is too much.
     """
-    gpu = backbone.device.type == "cuda"
-    forward = Forward(backbone.encode_images, batch_size, backbone.device, precision)
+    gpu = device.type == "cuda"
+    forward = Forward(encode, batch_size, device, precision)
     # On a CPU the two would only get in each other's way: all cores decode, then all compute.
     batches = decoded(
-        list(images.items()),
-        backbone.preprocessing,
+        list(items),
+        preprocessing,
         intensity,
         batch_size=batch_size,
         workers=workers,
@@ -72,7 +108,7 @@ class Forward:
         self.micro_batch = batch_size
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Features float32 [B, e] of pixels [B, 3, S, S]."""
+        """What `encode` makes of pixels [B, 3, S, S], float32 [B, ...]."""
         while True:
             try:
                 with self._mode():
@@ -99,7 +135,4 @@ class Forward:
 
 def _finish(ids: list[str], features: torch.Tensor) -> np.ndarray:
     rows: np.ndarray = features[: len(ids)].cpu().numpy()
-    finite = np.isfinite(rows).all(axis=1)
-    if not finite.all():
-        raise InputCorrupt(f"The features of the image {ids[int(np.argmin(finite))]} are not finite numbers.")
     return rows

@@ -3,8 +3,9 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from clinprompt.data.card import load_card
+from clinprompt.data.card import Card, load_card
 from clinprompt.data.manifest import read_manifest
 from clinprompt.errors import InputCorrupt
 from clinprompt.evaluation.intervals import Bootstrap
@@ -19,7 +20,7 @@ from components.runner import Job, run
 
 
 def work(job: Job) -> dict[str, Any]:
-    """Predict from the cached features, then write the predictions, the metrics and the plots."""
+    """Predict, then write the predictions, the metrics and the plots."""
     params = job.params("evaluation")
     card = load_card(job.inputs["card"])
     classes = tuple(card.class_ids)
@@ -28,7 +29,7 @@ def work(job: Job) -> dict[str, Any]:
     rows = evaluated_rows(read_manifest(job.inputs["manifest"]))
     rows["age_band"] = age_bands(rows["age"], params.age_bands)
     features = store.get(rows["id"].tolist())
-    probabilities = model.probabilities(features)
+    probabilities = _probabilities(job, model, rows, features, card)
     if not np.isfinite(probabilities).all():
         raise InputCorrupt(f"{job.inputs['model']} gives probabilities that are no numbers; run the tune stage again.")
     frame = predictions_frame(rows, probabilities, classes)
@@ -44,6 +45,15 @@ def work(job: Job) -> dict[str, Any]:
     write_plots(job.outputs["plots"], test, tested, names=names, title=title, bins=boot.bins)
     headline = {name: summary["test"][name]["value"] for name in ("balanced_accuracy", "auroc")}
     return {"dataset": card.name, "method": about.method, "seed": about.seed, "images": len(rows), **headline}
+
+
+def _probabilities(job: Job, model: TunedModel, rows: pd.DataFrame, features: np.ndarray, card: Card) -> np.ndarray:
+    if model.head is not None:
+        return model.head.probabilities(features)
+
+    from components.evaluate.predict import predict
+
+    return predict(job, model, rows, features, card)
 
 
 def _check_fits(job: Job, model: TunedModel, backbone_digest: str, classes: tuple[str, ...]) -> None:

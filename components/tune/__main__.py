@@ -1,5 +1,7 @@
-"""Tune one method with one seed on cached image features."""
+"""Tune one method with one seed on cached image features, or on images where the method needs them."""
 
+import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -11,14 +13,17 @@ from clinprompt.data.support import support_set
 from clinprompt.errors import DataRejected, InputCorrupt
 from clinprompt.features.store import FeatureStore
 from clinprompt.files import sha256_bytes, sha256_file, to_json
-from clinprompt.methods import check_config, method
+from clinprompt.methods import method
 from clinprompt.methods.artifact import model_digest, write_model
+from clinprompt.methods.knobs import method_config
 from components.runner import Job, run
 
 if TYPE_CHECKING:
     from clinprompt.backbones import Backbone
     from clinprompt.methods.base import PromptMethod
-    from clinprompt.training.batches import Examples
+    from clinprompt.training.checkpoint import Curves
+
+log = logging.getLogger(__name__)
 
 
 def work(job: Job) -> dict[str, Any]:
@@ -26,7 +31,7 @@ def work(job: Job) -> dict[str, Any]:
     name, seed = job.arguments["method"], job.arguments["seed"]
     card = load_card(job.inputs["card"])
     manifest = read_manifest(job.inputs["manifest"])
-    config = check_config(name, job.params(f"methods.{name}"))
+    config = method_config(name, job.params(f"methods.{name}"), card)
     training = job.params("training")
     support = support_set(manifest, card.class_ids, training.shots, seed)
     validation = manifest[manifest["split"] == "val"]
@@ -37,27 +42,25 @@ def work(job: Job) -> dict[str, Any]:
     from clinprompt.training.checkpoint import Checkpoint
     from clinprompt.training.loop import Run, choose_device, micro_batches
     from clinprompt.training.schedule import Descent
+    from components.tune.inputs import Feeder, knowledge
 
     device = choose_device(training.device)
+    mixed = _mixed(training.precision, device)
     backbone = _backbone(job, store, device)
-    model = method(name)(Task(backbone, tuple(c.name for c in card.classes), seed), config)
-    train, val = (_examples(rows, store, card, device) for rows in (support, validation))
+    cls = method(name)
+    known = knowledge(job, card, cls.needs(config))
+    model = cls(Task(backbone, tuple(c.name for c in card.classes), seed, known), config)
+    feeder = Feeder(job, card, store, backbone, model)
+    train, val = feeder.examples(support, training.augmentation), feeder.examples(validation)
     parts = micro_batches(config.batch_size) if isinstance(config, Descent) else 1
-    record = _record(job, card, backbone, model) | {"support": _support_digest(support)}
-    if parts > 1:
-        record["micro_batches"] = parts
+    record = (
+        _record(job, card, backbone, model) | {"support": _support_digest(support)} | _how(job, model, parts, mixed)
+    )
     identity = sha256_bytes(to_json([record, store.identity, device]).encode())
     path = job.final["model"].with_name(f".{job.final['model'].name}.checkpoint")
     checkpoint = Checkpoint(path, training.checkpoint_every, identity)
-    curves = model.fit(train, val, Run(seed, checkpoint, parts))
-    write_model(
-        job.outputs["model"],
-        spec=record,
-        prompts={key: p.detach().cpu().numpy() for key, p in model.trainable_parameters().items()},
-        head={key: tensor.numpy() for key, tensor in (model.export_head() or {}).items()},
-        curves=curves,
-        support={column: support[column].tolist() for column in ("path", "id", "label")},
-    )
+    curves = model.fit(train, val, Run(seed, checkpoint, parts, mixed))
+    _write(job.outputs["model"], model, record, curves, support)
     checkpoint.delete()
     shown = {key: round(curves[-1][key], 4) for key in ("train_accuracy", "val_accuracy")}
     facts = {"dataset": card.name, "method": name, "seed": seed, "images": len(support), **shown}
@@ -88,18 +91,21 @@ def _backbone(job: Job, store: FeatureStore, device: str) -> "Backbone":
     return backbone
 
 
-def _examples(rows: pd.DataFrame, store: FeatureStore, card: Card, device: str) -> "Examples":
-    from clinprompt.training.batches import Examples
-
-    index = {label: number for number, label in enumerate(card.class_ids)}
-    return Examples.of(store.get(rows["id"].tolist()), rows["label"].map(index).to_numpy("int64"), device)
+def _mixed(precision: str, device: str) -> bool:
+    if precision == "float32" or device == "cuda":
+        return precision != "float32"
+    log.warning("training.precision: %s needs a GPU; training in float32.", precision)
+    return False
 
 
 def _record(job: Job, card: Card, backbone: "Backbone", model: "PromptMethod") -> dict[str, Any]:
     """What `model.yaml` says: all that the model depends on, by digest where it is a file."""
     import torch
 
-    knowledge = {key: sha256_file(job.inputs[key]) for key in sorted(type(model).needs(model.config).knowledge)}
+    from components.tune.inputs import preprocessing
+
+    needs = type(model).needs(model.config)
+    knowledge = {key: sha256_file(job.inputs[key]) for key in sorted(needs.knowledge)}
     return {
         "dataset": card.name,
         "method": model.name,
@@ -108,13 +114,37 @@ def _record(job: Job, card: Card, backbone: "Backbone", model: "PromptMethod") -
         "classes": card.class_ids,
         "class_names": [c.name for c in card.classes],
         "backbone": {"name": backbone.name, "digest": backbone.digest, "embed_dim": backbone.embed_dim},
-        "preprocessing": backbone.preprocessing.to_dict(),
+        "preprocessing": preprocessing(backbone, needs).to_dict(),
         "intensity": card.intensity,
         "manifest": sha256_file(job.inputs["manifest"]),
+        "images": needs.images,
         "knowledge": knowledge or None,
         "versions": {"torch": str(torch.__version__), "clinprompt": __version__},
-        "trainable_parameters": sum(p.numel() for p in model.trainable_parameters().values()),
     }
+
+
+def _how(job: Job, model: "PromptMethod", parts: int, mixed: bool) -> dict[str, Any]:
+    """How it was trained, as far as that is not what it always is."""
+    found: dict[str, Any] = {"micro_batches": parts} if parts > 1 else {}
+    if mixed:
+        found["precision"] = job.params("training").precision
+    if type(model).needs(model.config).images == "pixels":
+        found["augmentation"] = job.params("training").augmentation
+    return found
+
+
+def _write(
+    folder: Path, model: "PromptMethod", record: dict[str, Any], curves: "Curves", support: pd.DataFrame
+) -> None:
+    head = model.export_head()
+    write_model(
+        folder,
+        spec=record | {"trainable_parameters": sum(p.numel() for p in model.trainable_parameters().values())},
+        state={key: tensor.numpy() for key, tensor in model.state().items()},
+        head=None if head is None else {key: tensor.numpy() for key, tensor in head.items()},
+        curves=curves,
+        support={column: support[column].tolist() for column in ("path", "id", "label")},
+    )
 
 
 def _support_digest(support: pd.DataFrame) -> str:

@@ -72,7 +72,9 @@ class ToyRun:
         )
         backbone = {"name": "toy", "digest": BACKBONE, "embed_dim": WIDTH}
         facts = {
-            "format": 1,
+            "format": 2,
+            "predicts_with": "head",
+            "images": "features",
             "method": method,
             "seed": int(seed),
             "classes": list(CLASSES),
@@ -84,7 +86,7 @@ class ToyRun:
     def evaluate(self, name: str) -> int:
         """Run the evaluate component; its exit code."""
         method, seed = name.rsplit("-", 1)
-        paths = {key: self.path(key) for key in ("card", "manifest", "features", "params")}
+        paths = {key: self.path(key) for key in ("card", "manifest", "images", "features", "params")}
         paths |= {"model": self.path("models") / name, "metrics": self.root / f"metrics/{name}.json"}
         paths |= {"predictions": self.predictions(name), "plots": self.path("evaluations") / name / "plots"}
         options = ["--dataset", "toy", "--method", method, "--seed", seed]

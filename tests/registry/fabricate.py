@@ -302,6 +302,8 @@ def _tune_and_evaluate(run: Run, method: str, seed: int, quality: float) -> None
         "scale": np.float32(100.0),
     }
     spec = {
+        "predicts_with": "head",
+        "images": "features",
         "dataset": DATASET,
         "method": method,
         "config": {"epochs": 3},
@@ -317,10 +319,11 @@ def _tune_and_evaluate(run: Run, method: str, seed: int, quality: float) -> None
     folder.mkdir(parents=True)
     save_file({}, folder / "prompts.safetensors")
     save_file({key: np.asarray(value) for key, value in head.items()}, folder / "head.safetensors")
-    (folder / "model.yaml").write_text(yaml.safe_dump({"format": 1, **spec}))
+    (folder / "model.yaml").write_text(yaml.safe_dump({"format": 2, **spec}))
     (folder / "curves.csv").write_text(CURVES)
     model = load_model(folder)
-    frame = predictions_frame(rows, model.probabilities(features), CLASSES)
+    assert model.head is not None
+    frame = predictions_frame(rows, model.head.probabilities(features), CLASSES)
     about = About(DATASET, method, seed, model.digest)
     out = run.folder / "evaluate" / f"{method}-{seed}"
     out.mkdir(parents=True)

@@ -122,7 +122,6 @@ def test_two_models_in_one_process_keep_their_own_code(
     inverted = tmp_path / "pixels.py"
     inverted.write_text(package.PIXELS.read_text() + INVERSION)
     monkeypatch.setattr("registry.package.PIXELS", inverted)
-    monkeypatch.setattr("registry.promote.PIXELS", inverted)
     assert promote(run) == 0
     second = champion()
     assert second.version == 2

@@ -158,7 +158,6 @@ def test_a_quarantined_model_is_known_in_another_payload_too(
     other = tmp_path / "pixels.py"
     other.write_text((Path(registry.__file__).parents[1] / "clinprompt/data/pixels.py").read_text() + "\n")
     monkeypatch.setattr("registry.package.PIXELS", other)
-    monkeypatch.setattr("registry.promote.PIXELS", other)
     assert promote_again(run) == 0
     assert json.loads(run.receipt.read_text())["action"] == "quarantined"
     assert aliases() == {"champion": 1}

@@ -1,0 +1,22 @@
+"""Which candidate a decision is shown with. Imports nothing: the report's image holds neither torch nor safetensors."""
+
+from typing import Any
+
+
+def shown_candidate(record: dict[str, Any]) -> dict[str, Any] | None:
+    """The chosen candidate; after a rejection the one that was best on the validation split; None if none was measured.
+
+    Its `name` is that of its folder.
+    """
+    named = [{**one, "name": f"{one['method']}-{one['seed']}"} for one in record["candidates"]]
+    chosen = record["chosen"]
+    if chosen:
+        return next(one for one in named if (one["method"], one["seed"]) == (chosen["method"], chosen["seed"]))
+    metric = record["params"].get("select_by", "balanced_accuracy")
+
+    def value(one: dict[str, Any]) -> float | None:
+        found: float | None = ((one["val"] or {}).get(metric) or {}).get("value")
+        return found
+
+    measured = [one for one in named if value(one) is not None]
+    return max(measured, key=lambda one: value(one) or 0.0, default=None)

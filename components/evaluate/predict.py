@@ -1,0 +1,57 @@
+"""Predictions that take the method's own code and the backbone, from cached features or from images."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+
+from clinprompt.backbones import Backbone, load_backbone
+from clinprompt.data.card import Card
+from clinprompt.data.pixels import Preprocessing
+from clinprompt.features.extract import Forward, encoded
+from clinprompt.features.prepare import BATCH, WORKERS
+from clinprompt.methods.artifact import PROMPTS, TunedModel, softmax
+from clinprompt.methods.base import PromptMethod
+from clinprompt.methods.restore import logits, logits_of_pixels, restore
+from clinprompt.progress import progress
+from components.runner import Job
+
+
+def predict(job: Job, model: TunedModel, rows: pd.DataFrame, features: np.ndarray, card: Card) -> np.ndarray:
+    """Float64 probabilities [n, C] of the rows' images.
+
+    Args:
+        rows: of the manifest.
+        features: raw ones [n, e] of the same images; not read by a method that needs pixels.
+
+    Raises:
+        InputMissing, InputCorrupt: the model does not fit the backbone, or an image is not the manifest's.
+        GpuOutOfMemory: a single image is too much.
+    """
+    choice = job.params("backbone")
+    backbone = load_backbone(choice.name, choice.path, "cuda" if torch.cuda.is_available() else "cpu")
+    method = restore(model.spec, job.inputs["model"] / PROMPTS, backbone)
+    if model.spec["images"] == "features":
+        batches = _from_features(method, backbone, features)
+    else:
+        items = [(digest, job.inputs["images"] / file) for digest, file in zip(rows["id"], rows["file"], strict=True)]
+        found = encoded(
+            lambda pixels: logits_of_pixels(method, backbone, pixels),
+            items,
+            Preprocessing.from_dict(model.spec["preprocessing"]),
+            backbone.device,
+            intensity=card.intensity,
+            batch_size=BATCH,
+            workers=WORKERS,
+            precision="float32",
+        )
+        batches = (part for _, part in found)
+    total = -(-len(rows) // BATCH)
+    return softmax(np.concatenate(list(progress(batches, "predicting", total=total, unit="batch"))))
+
+
+def _from_features(method: PromptMethod, backbone: Backbone, features: np.ndarray) -> Iterator[np.ndarray]:
+    forward = Forward(lambda x: logits(method, x.to(backbone.device)), BATCH, backbone.device, "float32")
+    for start in range(0, len(features), BATCH):
+        yield forward(torch.from_numpy(features[start : start + BATCH])).cpu().numpy()
