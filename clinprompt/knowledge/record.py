@@ -120,9 +120,9 @@ def report(
         "prompts": prompts,
         "hidden_states": {
             "file_digest": sha256_file(states_file),
-            "layers": int(states[0].states.shape[0]),
+            "which": params.hidden_states,
+            "rows": {s.prompt.class_id: int(s.states.shape[0]) for s in states},
             "width": int(states[0].states.shape[1]),
-            "token": "the last one of the answer, end of sequence",
             "classes": {s.prompt.class_id: _answer(s) for s in states},
         },
     }

@@ -21,7 +21,7 @@ def work(job: Job) -> dict[str, Any]:
     classes = _classes(card, job.inputs["classes"])
     llm = load_llm(params.llm, params.path)
     made = describe(llm, card, classes, params)
-    states = hidden_states(llm, card, classes, params.max_new_tokens)
+    states = hidden_states(llm, card, classes, params.max_new_tokens, params.hidden_states)
     description_table(made, llm, params).to_parquet(job.outputs["descriptions"], index=False)
     write_states(job.outputs["hidden_states"], states)
     facts = report(

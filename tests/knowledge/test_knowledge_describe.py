@@ -82,7 +82,7 @@ def test_the_report_counts_and_names_the_prompts(folder: Path, llm_folder: Path)
         assert prompt["digest"] == row.prompt_digest == sha256_bytes(prompt["prompt"].encode())
     states = safetensors.numpy.load_file(folder / OUTPUTS[1])
     assert {k: v.shape for k, v in states.items()} == {"glioma": (3, 32), "none": (3, 32)}
-    assert report["hidden_states"]["layers"] == 3
+    assert set(report["hidden_states"]["rows"].values()) == {3}
     assert report["hidden_states"]["file_digest"] == sha256_file(folder / OUTPUTS[1])
     answer = report["hidden_states"]["classes"]["none"]
     assert answer["answer_digest"] == sha256_bytes(answer["answer"].encode())

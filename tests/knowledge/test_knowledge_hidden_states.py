@@ -8,6 +8,7 @@ import torch
 from clinprompt.data.card import Card
 from clinprompt.knowledge.hidden_states import hidden_states
 from clinprompt.knowledge.llm import Llm
+from clinprompt.knowledge.prompts import token_ids
 
 
 def test_states_are_those_of_the_final_token_of_every_layer(llm: Llm, card: Card) -> None:
@@ -50,3 +51,16 @@ def states_by_hooks(llm: Llm, ids: list[int]) -> np.ndarray:
     for handle in handles:
         handle.remove()
     return torch.stack(caught).numpy()
+
+
+def test_other_rows_can_be_asked_for(llm: Llm, card: Card) -> None:
+    [published] = hidden_states(llm, card, card.classes[:1], 6)
+    [question] = hidden_states(llm, card, card.classes[:1], 6, "question_end_all_layers")
+    [answer] = hidden_states(llm, card, card.classes[:1], 6, "answer_last_layer")
+    ids = token_ids(llm, question.prompt.text)
+    with torch.inference_mode():
+        layers = llm.model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[1:]
+    np.testing.assert_allclose(question.states, np.stack([layer[0, -1].float() for layer in layers]), atol=1e-5)
+    assert question.answer == ""
+    np.testing.assert_array_equal(answer.states[-1], published.states[-1])
+    assert 2 <= len(answer.states) <= 7  # up to six tokens, and the end of sequence
