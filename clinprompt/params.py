@@ -60,6 +60,7 @@ class Knowledge(Section):
     descriptions_per_aspect: PositiveInt
     min_accepted_per_class: Annotated[int, Field(ge=0)]
     max_new_tokens: PositiveInt
+    hidden_states: Literal["answer_end_all_layers", "question_end_all_layers", "answer_last_layer"]
     temperature: Annotated[float, Field(ge=0)]
     batch_size: PositiveInt
 
@@ -76,6 +77,8 @@ class Training(Section):
     """What all methods share."""
 
     device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["float32", "bfloat16"]
+    augmentation: Literal["none", "crop_flip"]
     shots: PositiveInt | None
     checkpoint_every: PositiveInt
 
@@ -94,6 +97,14 @@ class Evaluation(Section):
         if sorted(set(self.age_bands)) != self.age_bands:
             raise ValueError("age_bands must ascend")
         return self
+
+
+class Explain(Section):
+    """How many images the pictures of a tuned model are made from."""
+
+    examples_per_class: PositiveInt
+    images: PositiveInt
+    seed: Annotated[int, Field(ge=0)]
 
 
 class Gate(Section):
@@ -137,7 +148,9 @@ class Params(Section):
     cache: Cache
     training: Training
     methods: dict[str, dict[str, Any]]
+    protocols: dict[str, Any]
     evaluation: Evaluation
+    explain: Explain
     gate: Gate
     registry: Registry
     airflow: Airflow

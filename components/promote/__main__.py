@@ -80,7 +80,7 @@ def backbone_files(choice: BackboneChoice) -> BackboneFiles:
     backbone = load_backbone(choice.name, choice.path)
     entry = backbone.card
     hub = Hub(entry.hub, entry.revision) if entry and entry.hub and entry.revision else None
-    return BackboneFiles(backbone.name, backbone.digest, backbone.folder, hub)
+    return BackboneFiles(backbone.name, backbone.digest, backbone.folder, hub, entry.weights if entry else None)
 
 
 def _sample(manifest: Path, images: Path) -> list[bytes]:

@@ -10,6 +10,7 @@ import pandas as pd
 from clinprompt.data.card import Card, load_card
 from clinprompt.data.manifest import read_manifest
 from clinprompt.errors import InputMissing
+from clinprompt.evaluation.shown import shown_candidate
 from clinprompt.files import read_json, sha256_file
 from clinprompt.params import read_yaml
 from components.report.figures import curve_charts, data_uri, thumbnail
@@ -47,6 +48,7 @@ class Sources:
     evaluations: Path
     metrics: Path
     decision: Path
+    pictures: Path | None = None
 
 
 def build(sources: Sources) -> str:
@@ -70,6 +72,7 @@ def build(sources: Sources) -> str:
         "knowledge": _knowledge(sources.descriptions, card),
         "candidate": _candidate(sources, shown) if shown else None,
         "examples": _examples(sources, shown, card) if shown else None,
+        "looks": _looks(sources, card) if shown else None,
         "origin": _origin(sources, decision, shown),
         "most_listed": MOST_LISTED,
     }
@@ -82,26 +85,6 @@ def build(sources: Sources) -> str:
     )
     environment.filters |= {"number": number, "interval": interval}
     return environment.get_template("template.html.j2").render(context)
-
-
-def shown_candidate(decision: dict[str, Any]) -> dict[str, Any] | None:
-    """The chosen candidate; after a rejection the one that was best on the validation split; None if none was measured.
-
-    Its `name` is that of its folder.
-    """
-    named = [{**one, "name": f"{one['method']}-{one['seed']}"} for one in decision["candidates"]]
-    chosen = decision["chosen"]
-    if chosen:
-        return next(one for one in named if (one["method"], one["seed"]) == (chosen["method"], chosen["seed"]))
-    metric = decision["params"].get("select_by", "balanced_accuracy")
-    measured = [one for one in named if value_of(one["val"], metric) is not None]
-    return max(measured, key=lambda one: value_of(one["val"], metric) or 0.0, default=None)
-
-
-def value_of(metrics: dict[str, Any] | None, name: str) -> float | None:
-    """A metric's value, or None where it is undefined or not measured."""
-    found = (metrics or {}).get(name)
-    return None if found is None else found["value"]
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -221,6 +204,25 @@ def _example(row: dict[str, Any], file: Path, card: Card) -> dict[str, Any]:
         "confidence": row["confidence"],
         "of_label": row[f"p_{row['label']}"],
     }
+
+
+def _looks(sources: Sources, card: Card) -> dict[str, Any] | None:
+    """What the stage explain drew: figures, and tables with their cells as text. None without its folder."""
+    if sources.pictures is None:
+        return None
+    index = read_json(sources.pictures / "index.json")
+    names = {info.id: info.name for info in card.classes}
+    items = []
+    for item in index["items"]:
+        file = sources.pictures / item["file"]
+        if not file.is_file():
+            raise InputMissing(f"{file} does not exist; run the explain stage again (dvc repro).")
+        if item["kind"] == "table":
+            frame = pd.read_csv(file, keep_default_na=False, dtype=str).replace({"class": names})
+            items.append({**item, "columns": [str(name) for name in frame], "rows": frame.to_numpy().tolist()})
+        else:
+            items.append({**item, "source": data_uri(file.read_bytes(), "image/png")})
+    return {"items": items, "left_out": index["left_out"]}
 
 
 def _origin(sources: Sources, decision: dict[str, Any], shown: dict[str, Any] | None) -> dict[str, Any]:

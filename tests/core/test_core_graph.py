@@ -10,7 +10,11 @@ import yaml
 from components.interface import load_interface, schema
 
 ROOT = Path(__file__).parents[2]
-STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES: dict[str, Any] = {
+    name: stage
+    for file in ("dvc.yaml", "experiments/dvc.yaml")
+    for name, stage in yaml.safe_load((ROOT / file).read_text())["stages"].items()
+}
 
 
 def paths(entries: list[Any]) -> dict[str, dict[str, Any]]:

@@ -53,6 +53,7 @@ def test_numbers_are_not_taken_from_text(tmp_path: Path, shipped: dict[str, Any]
 
 def test_a_candidate_without_knobs_is_named(tmp_path: Path, shipped: dict[str, Any]) -> None:
     shipped["candidates"]["methods"] = ["cocoop"]
+    del shipped["methods"]["cocoop"]
     with pytest.raises(BadParams, match=r"candidates.methods names 'cocoop', which has no entry under methods"):
         load_params(write(tmp_path, shipped))
 

@@ -1,0 +1,1 @@
+"""experiment: one method in one protocol on one dataset."""

@@ -1,0 +1,237 @@
+"""Makes the pictures: gathers what the library needs from the run's files, and writes what it gives."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from clinprompt.backbones import Backbone
+from clinprompt.data.card import Card
+from clinprompt.data.manifest import read_manifest
+from clinprompt.data.pixels import Preprocessing
+from clinprompt.errors import BadParams
+from clinprompt.evaluation.curves import evenly
+from clinprompt.features.decode import decoded
+from clinprompt.features.extract import Forward, encoded
+from clinprompt.features.prepare import BATCH, WORKERS
+from clinprompt.features.store import FeatureStore
+from clinprompt.methods.artifact import TunedModel
+from clinprompt.methods.base import Knowledge, Needs, Task
+from clinprompt.methods.cilmp import CILMP
+from clinprompt.methods.inputs import knowledge, open_backbone
+from clinprompt.methods.knobs import method_config
+from clinprompt.methods.teacher import TeacherBank
+from clinprompt.understanding import captions
+from clinprompt.understanding.attention import relevance
+from clinprompt.understanding.descriptions import influence
+from clinprompt.understanding.figures import Example, attention_figure, change_figure, save, space_figure
+from clinprompt.understanding.intervention import change
+from clinprompt.understanding.models import Opened, tuned, zero_shot
+from clinprompt.understanding.space import Points, planes
+from components.runner import Job
+
+
+def draw(job: Job, card: Card, name: str, model: TunedModel) -> dict[str, Any]:
+    """Write the pictures of a candidate; what the index says of them.
+
+    Args:
+        name: its folder's.
+
+    Raises:
+        InputMissing, InputCorrupt: a file of the run is not there, or is not what the others say.
+    """
+    scene = _Scene(job, card, name, model)
+    gallery = _Gallery(job.outputs["pictures"])
+    try:
+        gallery.add("attention.png", captions.attention(scene.template), _attention(scene))
+    except BadParams as error:  # the image tower is of a kind that can't be opened
+        gallery.leave_out(captions.attention(scene.template).title, str(error))
+    _space(scene, gallery)
+    if isinstance(scene.after.method, CILMP):
+        found = change(scene.after.method, scene.points("test", scene.after)[1])
+        gallery.add("intervention.png", captions.intervention(found), change_figure(found))
+    if "descriptions" in (model.spec.get("knowledge") or {}):
+        _descriptions(scene, gallery)
+    return gallery.index
+
+
+@dataclass
+class _Gallery:
+    folder: Path
+    index: dict[str, list[dict[str, str]]] = field(default_factory=lambda: {"items": [], "left_out": []})
+
+    def add(self, file: str, words: captions.Caption, what: Figure | pd.DataFrame) -> None:
+        if isinstance(what, pd.DataFrame):
+            what.to_csv(self.folder / file, index=False, lineterminator="\n")
+        else:
+            save(what, self.folder / file)
+        kind = "table" if isinstance(what, pd.DataFrame) else "figure"
+        self.index["items"].append({"kind": kind, "file": file, "title": words.title, "caption": words.text})
+
+    def leave_out(self, title: str, why: str) -> None:
+        self.index["left_out"].append({"title": title, "why": why})
+
+
+@dataclass
+class _Scene:
+    """The run's files, opened once."""
+
+    job: Job
+    card: Card
+    name: str
+    model: TunedModel
+
+    @cached_property
+    def store(self) -> FeatureStore:
+        return FeatureStore.open(self.job.inputs["features"])
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        choice, device = self.job.params("backbone"), "cuda" if torch.cuda.is_available() else "cpu"
+        return open_backbone(choice.name, choice.path, device, self.store, self.job.inputs["features"])
+
+    @cached_property
+    def manifest(self) -> pd.DataFrame:
+        return read_manifest(self.job.inputs["manifest"])
+
+    @cached_property
+    def template(self) -> str:
+        return str(method_config("zero_shot", self.job.params("methods.zero_shot"), self.card).template)  # type: ignore[attr-defined]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(info.name for info in self.card.classes)
+
+    @cached_property
+    def before(self) -> Opened:
+        return zero_shot(self.backbone, self.names, self.template)
+
+    @cached_property
+    def after(self) -> Opened:
+        return tuned(self.job.inputs["models"] / self.name, self.model, self.backbone)
+
+    def preprocessing(self, which: Opened) -> Preprocessing:
+        return (
+            self.backbone.preprocessing if which.frozen else Preprocessing.from_dict(self.model.spec["preprocessing"])
+        )
+
+    def rows(self, split: str) -> pd.DataFrame:
+        """At most `explain.images` of a split's images, spread evenly over the classes as they come."""
+        rows = self.manifest[self.manifest["split"] == split].drop_duplicates("id")
+        rows = rows.sort_values(["label", "path"], ignore_index=True)
+        return rows.iloc[evenly(len(rows), self.job.params("explain").images)]
+
+    def labels(self, rows: pd.DataFrame) -> np.ndarray:
+        return rows["label"].map({name: c for c, name in enumerate(self.card.class_ids)}).to_numpy(np.int64)
+
+    def items(self, rows: pd.DataFrame) -> list[tuple[str, Path]]:
+        folder = self.job.inputs["images"]
+        return [(digest, folder / file) for digest, file in zip(rows["id"], rows["file"], strict=True)]
+
+    def points(self, split: str, which: Opened) -> tuple[Points, Tensor]:
+        """What a model makes of a split's images: for drawing, and the images' features [n, e] as they are.
+
+        Texts that depend on the image are averaged over the images.
+        """
+        rows = self.rows(split)
+        found = np.concatenate(list(self._features(rows, which)))  # [n, 1 + texts, e]
+        texts = found[:, 1:].mean(0) if found.shape[1] > 1 else None
+        images = torch.from_numpy(found[:, 0]).to(self.backbone.device)
+        return Points(found[:, 0], texts), images
+
+    def _features(self, rows: pd.DataFrame, which: Opened) -> Iterator[np.ndarray]:
+        device = self.backbone.device
+
+        def packed(inputs: Tensor) -> Tensor:
+            images, texts = which.features(inputs)
+            if texts is None:
+                return images[:, None]
+            return torch.cat([images[:, None], texts.expand(len(images), -1, -1)], dim=1)
+
+        if which.frozen:
+            forward = Forward(lambda x: packed(x.to(device)), BATCH, device, "float32")
+            for part in torch.from_numpy(self.store.get(rows["id"].tolist())).split(BATCH):
+                yield forward(part).cpu().numpy()
+            return
+        found = encoded(
+            lambda pixels: packed(which.prepare(pixels.to(device))),
+            self.items(rows),
+            self.preprocessing(which),
+            device,
+            intensity=self.card.intensity,
+            batch_size=BATCH,
+            workers=WORKERS,
+            precision="float32",
+        )
+        yield from (part for _, part in found)
+
+    def pixels(self, rows: pd.DataFrame, which: Opened) -> Tensor:
+        """Preprocessed pixels [n, 3, S, S] of a few images."""
+        batches = decoded(
+            self.items(rows), self.preprocessing(which), self.card.intensity, batch_size=len(rows), workers=0, ahead=0
+        )
+        return torch.from_numpy(next(iter(batches))[1].copy()).to(self.backbone.device)
+
+
+def _attention(scene: _Scene) -> Figure:
+    """Some test images of each class, drawn at random, and what speaks for their class before and after."""
+    knobs = scene.job.params("explain")
+    test = scene.manifest[scene.manifest["split"] == "test"].drop_duplicates("id")
+    picked = []
+    for c, label in enumerate(scene.card.class_ids):
+        rows = test[test["label"] == label]
+        order = np.random.default_rng([knobs.seed, c]).permutation(len(rows))
+        picked.append(rows.iloc[order[: knobs.examples_per_class]])
+    rows = pd.concat(picked)
+    labels = scene.labels(rows)
+    found = [
+        _relevance(which, scene.pixels(rows, which), torch.tensor(labels, device=scene.backbone.device))
+        for which in (scene.before, scene.after)
+    ]
+    shown = _as_seen(scene.pixels(rows, scene.before), scene.backbone.preprocessing)
+    examples = [
+        Example(image, int(label), (maps[0][n], maps[1][n]), (float(p[0][n]), float(p[1][n])))
+        for maps, p in [tuple(zip(*found, strict=True))]
+        for n, (image, label) in enumerate(zip(shown, labels, strict=True))
+    ]
+    return attention_figure(examples, scene.names)
+
+
+def _relevance(which: Opened, pixels: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    parts = [relevance(which, *part) for part in zip(pixels.split(8), labels.split(8), strict=True)]
+    maps, p = (torch.cat(some).cpu().numpy() for some in zip(*parts, strict=True))
+    return maps, p
+
+
+def _as_seen(pixels: Tensor, preprocessing: Preprocessing) -> np.ndarray:
+    """Preprocessed pixels as pictures [n, S, S, 3], 0…1."""
+    images = pixels.cpu().numpy().transpose(0, 2, 3, 1) * np.array(preprocessing.std) + np.array(preprocessing.mean)
+    return np.clip(images, 0, 1)
+
+
+def _space(scene: _Scene, gallery: _Gallery) -> None:
+    before, after = (scene.points("test", which)[0] for which in (scene.before, scene.after))
+    found = planes(before, after)
+    figure = space_figure(found, scene.labels(scene.rows("test")), scene.names)
+    gallery.add("features.png", captions.space(found, len(before.images)), figure)
+
+
+def _descriptions(scene: _Scene, gallery: _Gallery) -> None:
+    path, method = scene.job.inputs["descriptions"], scene.model.spec["method"]
+    known: Knowledge = knowledge(Needs(knowledge=frozenset({"descriptions"})), scene.card.class_ids, path, path)
+    bank = TeacherBank.of(Task(scene.backbone, scene.names, 0, known), method)
+    images = scene.points("val", scene.after)[1]
+    labels = torch.tensor(scene.labels(scene.rows("val")), device=images.device)
+    frame = influence(bank, known.descriptions, images, labels, scene.backbone.logit_scale)
+    for column in ("net", "own", "others", "turned"):
+        frame[column] = [("" if np.isnan(value) else f"{value:+.2f}") for value in frame[column]]
+    frame["turned"] = frame["turned"].str.removeprefix("+")
+    frame["class"] = [scene.card.class_ids[c] for c in frame["class"]]
+    gallery.add("descriptions.csv", captions.descriptions(method, len(images)), frame)

@@ -1,0 +1,1 @@
+"""transfer: the tuned candidates of one dataset, tested on another."""
