@@ -96,11 +96,22 @@ class Expectation(Section):
     kwargs: dict[str, Any] = {}
 
 
+Knobs = dict[Name, dict[str, Any]]
+
+
+class Overrides(Section):
+    """Methods' knobs that a protocol sets."""
+
+    methods: Knobs = {}
+
+
 class Card(Section):
     """A whole card. The order of `classes` is the order of class indices everywhere.
 
     `path` is where the files lie below the data root (an absolute path is taken as it is); by default the name.
     `intensity` says how images of more than 8 bits become 8-bit ones: see `clinprompt.data.pixels.decode`.
+    `methods` are knobs that this dataset sets instead of params.yaml, `base_to_novel` further ones in that protocol;
+    they are checked where they are used: see `clinprompt.methods.knobs`.
     """
 
     name: Name
@@ -118,6 +129,8 @@ class Card(Section):
     intensity: Literal["auto", "full"] | Annotated[list[float], Field(min_length=2, max_length=2)] = "auto"
     on_leak: Literal["fail", "drop_from_train"] = "fail"
     expectations: list[Expectation] = []
+    methods: Knobs = {}
+    base_to_novel: Overrides = Overrides()
 
     @field_validator("path")
     @classmethod
@@ -142,6 +155,13 @@ class Card(Section):
                     raise ValueError(f"classes: {word!r} stands for both {owner[word]!r} and {info.id!r}")
                 owner[word] = info.id
         return self
+
+    def knobs(self, method: str, protocol: str | None = None) -> dict[str, dict[str, Any]]:
+        """What the card sets of a method's knobs, by the key at which it stands; the later wins."""
+        places = {"methods": self.methods}
+        if protocol == "base_to_novel":
+            places["base_to_novel.methods"] = self.base_to_novel.methods
+        return {f"{place}.{method}": knobs[method] for place, knobs in places.items() if method in knobs}
 
     @property
     def class_ids(self) -> list[str]:

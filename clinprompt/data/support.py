@@ -1,4 +1,4 @@
-"""Few-shot support sets: K images per class from the training split."""
+"""Few images per class: support sets from the training split, and what validates them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -31,6 +31,11 @@ def support_set(frame: pd.DataFrame, classes: Sequence[str], shots: int | None, 
                 f"The class {label!r} has {len(images)} different training images, "
                 f"but training.shots asks for {shots}; lower it or add images."
             )
-        order = images["id"].map(lambda image: hashlib.sha256(f"{seed}:{image}".encode()).hexdigest())
-        chosen.append(images.loc[order.sort_values(kind="stable").index[:shots]])
+        chosen.append(in_drawing_order(images, seed)[:shots])
     return pd.concat(chosen).sort_values("path", kind="stable").reset_index(drop=True)
+
+
+def in_drawing_order(images: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Rows in the order in which a seed draws them: that of a hash of the seed and the image's id."""
+    order = images["id"].map(lambda image: hashlib.sha256(f"{seed}:{image}".encode()).hexdigest())
+    return images.loc[order.sort_values(kind="stable").index]

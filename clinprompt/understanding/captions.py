@@ -60,11 +60,12 @@ def intervention(change: Change) -> Caption:
     return Caption(
         "How far the language model's states are bent",
         f"CILMP (arXiv 2511.12639) turns the {rows} rows of a class's states into prompts, and bends the first and the "
-        "last ones by the image at hand. Left: ‖Φ(h, v) - h‖ / ‖h‖, the mean over classes and test images, for each "
-        "layer of the text tower; right: how much Φ differs between images (root mean square around its mean), "
-        "relative to the same length; mind the two scales. Rows between them are never changed. When the states are "
-        "those of all layers, row k is layer k of the language model. It does not show whether a change helps: a long "
-        "step in a direction that the next matrix ignores has no effect.",
+        "last ones by the image at hand. Left and middle: ‖Φ(h, v) - h‖ / ‖h‖, the mean over classes and test images, "
+        "for each layer of the text tower, with the random values from which training starts and after it; the start "
+        "is not 0, so only the difference was learned. Right: how much Φ differs between images (root mean square "
+        "around its mean) relative to the same length, on a scale of its own. Rows in between are never changed. When "
+        "the states are those of all layers, row k is layer k of the language model. It does not show whether a change "
+        "helps: a long step in a direction that the next matrix ignores has no effect.",
     )
 
 

@@ -100,27 +100,28 @@ def _side_by_side(points: Floats, step: Floats) -> Floats:
     return placed
 
 
-def change_figure(change: Change) -> Figure:
-    """The change by text layer and row, and the part of it that depends on the image, each with a scale of its own."""
-    layers, rows = change.total.shape
-    figure = Figure(figsize=(max(8.4, 0.9 * rows + 2.4), max(2.8, 0.34 * layers + 1.5)), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    names = [str(n + 1) for n in range(change.prefix)]
-    names += [f"L-{rows - n - 1}" if n < rows - 1 else "L" for n in range(change.prefix, rows)]
-    titles = ("how far a row is bent", "what of this varies with the image")
-    for axes, title, values in zip(panels, titles, (100 * change.total, 100 * change.varying), strict=True):
-        top = float(values.max()) or 1.0
-        picture = axes.imshow(values, cmap="viridis", vmin=0, vmax=top, aspect="auto")
+def change_figure(start: Change, end: Change) -> Figure:
+    """The change by text layer and row, before and after tuning on one scale; and what of it depends on the image."""
+    layers, rows = end.total.shape
+    figure = Figure(figsize=(max(10.5, 1.1 * rows + 2.4), max(2.8, 0.34 * layers + 1.5)), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    names = [str(n + 1) for n in range(end.prefix)]
+    names += [f"L-{rows - n - 1}" if n < rows - 1 else "L" for n in range(end.prefix, rows)]
+    top, most_varying = max(float(start.total.max()), float(end.total.max())), float(end.varying.max())
+    titles = ("bent before tuning", "bent after tuning", "after tuning: varies with the image")
+    shown = (start.total, top), (end.total, top), (end.varying, most_varying)
+    for axes, title, (values, scale) in zip(panels, titles, shown, strict=True):
+        picture = axes.imshow(100 * values, cmap="viridis", vmin=0, vmax=100 * scale or 1, aspect="auto")
         axes.set_title(title, fontsize=10)
-        axes.set_xticks(range(rows), names)
+        axes.set_xticks(range(rows), names, fontsize=9)
         axes.set_yticks(range(layers), [str(layer + 1) for layer in range(layers)])
         axes.set_xlabel("row (L: the last)")
-        axes.axvline(change.prefix - 0.5, color="white", linewidth=3)
+        axes.axvline(end.prefix - 0.5, color="white", linewidth=3)
         figure.colorbar(picture, ax=axes, label="% of the row's length")
         if layers <= _LETTERED:
             for (layer, row), value in np.ndenumerate(values):
-                shade = "black" if value > 0.6 * top else "white"
-                cell = axes.text(row, layer, f"{value:.2g}", ha="center", va="center", color=shade, fontsize=7)
+                shade = "black" if value > 0.6 * scale else "white"
+                cell = axes.text(row, layer, f"{100 * value:.2g}", ha="center", va="center", color=shade, fontsize=7)
                 cell.set_in_layout(False)
     panels[0].set_ylabel("layer of the text tower")
     return figure

@@ -192,7 +192,9 @@ def test_any_number_of_classes_can_be_drawn(tmp_path: Path, classes: int) -> Non
     drawn = {
         "attention": lambda: figures.attention_figure(examples, names),
         "space": lambda: figures.space_figure(Planes((plane, plane), (texts, None), True, "t-SNE"), labels, names),
-        "change": lambda: figures.change_figure(Change(numbers, numbers / 2, 4, (30, 32))),
+        "change": lambda: figures.change_figure(
+            Change(numbers, numbers, 4, (6, 6)), Change(numbers, numbers, 4, (6, 9))
+        ),
     }
     for name, draw in drawn.items():
         for k in range(2):

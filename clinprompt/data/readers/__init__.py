@@ -3,7 +3,7 @@
 A new kind is a module here that makes a `ReaderKind`, and its line in `KINDS`.
 """
 
-from clinprompt.data.readers import folder, medmnist, phantom, table
+from clinprompt.data.readers import folder, medmnist, phantom, split_json, table
 from clinprompt.data.readers.record import Listing, ReaderKind, Record
 from clinprompt.errors import BadParams
 
@@ -12,6 +12,7 @@ KINDS = {
     "table": table.KIND,
     "medmnist": medmnist.KIND,
     "phantom": phantom.KIND,
+    "split_json": split_json.KIND,
 }
 
 __all__ = ["KINDS", "Listing", "ReaderKind", "Record", "reader_kind"]

@@ -1,0 +1,82 @@
+"""A result file: what was run, and the numbers of each cell. The same inputs give the same bytes on a CPU."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clinprompt.errors import InputCorrupt
+from clinprompt.experiments.journal import Row
+from clinprompt.experiments.protocols import LeftOut
+from clinprompt.experiments.scores import METRICS, mean
+from clinprompt.files import read_json
+
+FORMAT = 1
+FOLDER = "experiments"  # of each dataset's run; below it <protocol>/<method>.json
+TESTS = ("test", "base", "novel", "harmonic_mean")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A result file's content.
+
+    Attributes:
+        facts: what was run: dataset, protocol, method, backbone, config, and digests of what it read.
+        cells: a row for each cell: its key, and the metrics of each test; or `left_out`, the reason.
+        left_out: why the method can't be run in this protocol; then there are no cells.
+    """
+
+    facts: dict[str, Any]
+    cells: list[Row]
+    left_out: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What the file holds. `dvc metrics` and `dvc exp show` read no lists: they show `mean` and nothing else."""
+        means = {group: _means(rows) for group, rows in grouped(self.cells).items()}
+        return {
+            "format": FORMAT,
+            "facts": [{**self.facts, "left_out": self.left_out}],
+            "cells": self.cells,
+            "mean": means,
+        }
+
+
+def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows that differ in their seed only: by shots, fraction or method as text, else all under "all"."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        name = next((row[key] for key in ("shots", "fraction", "method") if key in row), "all")
+        found.setdefault(str(name), []).append(row)
+    return found
+
+
+def left_out_row(cell: LeftOut) -> Row:
+    """The row of a cell that can't be."""
+    return {**cell.key, "left_out": cell.reason}
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """The facts of a result file, and its `cells`.
+
+    Raises:
+        InputMissing, InputCorrupt: it is not there, or is no result of this version.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict) or found.get("format") != FORMAT or not {"cells", "facts"} <= set(found):
+        raise InputCorrupt(f"{path} is no result of an experiment of this version; delete it and run again.")
+    return {**found["facts"][0], "cells": found["cells"]}
+
+
+def read_results(runs: Path, protocol: str) -> Iterator[dict[str, Any]]:
+    """All results of a protocol, by dataset and method."""
+    for path in sorted(runs.glob(f"*/{FOLDER}/{protocol}/*.json")):
+        yield read_result(path)
+
+
+def _means(rows: Sequence[Row]) -> dict[str, Any]:
+    done = [row for row in rows if "left_out" not in row]
+    return {
+        test: {name: mean([row[test][name] for row in done]) for name in METRICS}
+        for test in TESTS
+        if done and test in done[0]
+    }

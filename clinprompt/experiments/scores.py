@@ -1,0 +1,46 @@
+"""What is measured of a model on a test, and how cells are averaged."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clinprompt.evaluation.intervals import DECIMALS
+from clinprompt.evaluation.metrics import measure
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "kappa", "quadratic_kappa")
+Scores = dict[str, float | None]
+
+
+def scores(labels: "NDArray[np.int64]", probabilities: "NDArray[np.float64]") -> Scores:
+    """The metrics of class indices [n] and probabilities [n, C]; None where one is not defined."""
+    found = measure(labels, probabilities, np.ones((1, len(labels))), bins=1).overall
+    return {name: _rounded(float(found[name][0])) for name in METRICS}
+
+
+def harmonic(base: float | None, novel: float | None) -> float | None:
+    """The harmonic mean 2bn / (b + n); 0 when both are 0, None when one is not defined or negative."""
+    if base is None or novel is None or min(base, novel) < 0:
+        return None
+    return _rounded(2 * base * novel / (base + novel)) if base + novel else 0.0
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """The mean; None when a value is missing, or there are none."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known and len(known) == len(values) else None
+
+
+def deviation(values: Sequence[float | None]) -> float | None:
+    """The sample standard deviation (n - 1); None for fewer than two values, or when one is missing."""
+    known = [value for value in values if value is not None]
+    return statistics.stdev(known) if len(known) > 1 and len(known) == len(values) else None
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, DECIMALS) if math.isfinite(value) else None

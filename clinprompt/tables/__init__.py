@@ -1,0 +1,1 @@
+"""Tables and figures of experiments' results, with the published numbers beside them."""

@@ -1,0 +1,208 @@
+"""The tables made of result files: their numbers, what they say of what is missing, and the ready-made ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from clinprompt.experiments.__main__ import main
+from clinprompt.experiments.record import Result, read_result
+from clinprompt.experiments.scores import METRICS, harmonic
+from clinprompt.files import write_json
+from clinprompt.tables.board import Board, Missing, Value
+
+SEEDS = (1, 2, 3)
+Write = Callable[..., dict[str, Any]]
+
+
+def metrics(rng: np.random.Generator) -> dict[str, float]:
+    return {name: round(float(rng.uniform(0.3, 0.9)), 6) for name in METRICS}
+
+
+@pytest.fixture
+def project(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with params, cards and no results."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CLINPROMPT_DATA", raising=False)
+    (tmp_path / "params.yaml").write_text((root / "params.yaml").read_text())
+    (tmp_path / "datasets").symlink_to(root / "datasets")
+    return tmp_path
+
+
+@pytest.fixture
+def write(project: Path) -> Write:
+    """Write a result with made-up numbers; `rows` replaces its cells."""
+
+    def make(protocol: str, dataset: str, method: str, rows: Any = None, left_out: str | None = None) -> dict[str, Any]:
+        rng = np.random.default_rng([len(dataset), len(method), ord(method[0]), ord(dataset[0])])
+        if rows is None and protocol == "few_shot":
+            rows = [{"shots": k, "seed": s, "test": metrics(rng)} for k in (1, 16) for s in SEEDS]
+        elif rows is None and protocol == "base_to_novel":
+            rows = [{"seed": s, "base": metrics(rng), "novel": metrics(rng)} for s in SEEDS]
+            for row in rows:
+                row["harmonic_mean"] = {m: harmonic(row["base"][m], row["novel"][m]) for m in METRICS}
+        elif rows is None:
+            rows = [{"seed": s, "test": metrics(rng)} for s in SEEDS]
+        facts = {"dataset": dataset, "protocol": protocol, "method": method}
+        facts["backbone"] = {"name": "tiny", "digest": "0"}
+        found = Result(facts, [] if left_out else rows, left_out).to_json()
+        write_json(path := project / "runs" / dataset / "experiments" / protocol / f"{method}.json", found)
+        return read_result(path)
+
+    return make
+
+
+def numbers(result: dict[str, Any], test: str, metric: str = "accuracy", **key: Any) -> list[float]:
+    rows = [row for row in result["cells"] if key.items() <= row.items()]
+    return [100 * row[test][metric] for row in rows]
+
+
+def shown(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    code = main(argv)
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    return captured.out
+
+
+def line(text: str, start: str) -> str:
+    return next(one for one in text.splitlines() if one.startswith(start))
+
+
+def test_a_cell_is_mean_and_sample_deviation_over_the_seeds(write: Write, capsys: Any) -> None:
+    result = write("few_shot", "brain-phantom", "coop")
+    text = shown(capsys, "table", "--protocol", "few_shot")
+    one, sixteen = (numbers(result, "test", shots=k) for k in (1, 16))
+    expected = " | ".join(f"{np.mean(v):.2f} ± {np.std(v, ddof=1):.2f}" for v in (one, sixteen))
+    assert line(text, "| coop |") == f"| coop | {expected} |"
+    assert "seeds 1, 2, 3; backbone tiny" in text
+
+
+def test_the_average_is_over_datasets_per_seed_and_asks_for_all(write: Write) -> None:
+    results = [write("few_shot", dataset, "coop") for dataset in ("a", "bb")]
+    write("few_shot", "a", "zero_shot")
+    board = Board.read(Path("runs"), "few_shot", ["a", "bb"], ["coop", "zero_shot"], only=True)
+    per_seed = np.mean([numbers(result, "test", shots=16) for result in results], axis=0)
+    found = board.average("coop", "16", "test", "accuracy")
+    assert isinstance(found, Value)
+    assert (found.mean, found.deviation) == pytest.approx((per_seed.mean(), per_seed.std(ddof=1)))
+    assert board.average("zero_shot", "16", "test", "accuracy") == Missing("needs all datasets; missing: bb")
+
+
+def test_both_conventions_of_the_harmonic_mean(write: Write) -> None:
+    results = [write("base_to_novel", dataset, "coop") for dataset in ("a", "bb", "ccc")]
+    board = Board.read(Path("runs"), "base_to_novel", ["a", "bb", "ccc"], ["coop"], only=True)
+    of_each = np.mean([numbers(result, "harmonic_mean") for result in results])
+    base, novel = (np.mean([numbers(result, test) for result in results]) for test in ("base", "novel"))
+    found = board.average("coop", "all", "harmonic_mean", "accuracy"), board.harmonic_of_means("coop", "accuracy")
+    assert [one.mean for one in found if isinstance(one, Value)] == pytest.approx(
+        [of_each, 2 * base * novel / (base + novel)], abs=1e-5
+    )
+
+
+def test_what_is_missing_is_told_and_never_guessed(write: Write, capsys: Any) -> None:
+    rows = [{"shots": 1, "seed": 1, "test": dict.fromkeys(METRICS, 0.5)}]
+    write("few_shot", "brain-phantom", "coop", [*rows, {"shots": 16, "seed": 1, "left_out": "too few images"}])
+    text = shown(capsys, "table", "--protocol", "few_shot")
+    assert line(text, "| coop |") == "| coop | 50.00 | – (b) |"
+    assert line(text, "| linear_probe |") == "| linear_probe | – (a) | – (a) |"
+    assert "- (a) missing: not run" in text
+    assert "- (b) missing: too few images" in text
+
+
+def test_a_method_that_is_left_out_says_why(write: Write, capsys: Any) -> None:
+    write("base_to_novel", "brain-phantom", "coop")
+    write("base_to_novel", "brain-phantom", "linear_probe", left_out="its rows belong to classes")
+    text = shown(capsys, "table", "--protocol", "base_to_novel")
+    assert "missing: its rows belong to classes" in text
+
+
+def test_published_numbers_are_marked_with_their_source(write: Write, capsys: Any) -> None:
+    write("few_shot", "brain-phantom", "coop")
+    text = shown(capsys, "table", "--protocol", "few_shot")
+    assert "### Published: Biomed-DPT" in text
+    assert "Not ours: README of Biomed-DPT" in text
+    assert "**Other datasets than ours above.**" in text
+    assert "| *biomed_dpt* | *59.03* | *61.27* | *66.12* | *70.76* | *73.51* |" in text
+    assert "Published" not in shown(capsys, "table", "--protocol", "few_shot", "--metric", "auroc")
+
+
+def test_full_shows_all_metrics(write: Write, capsys: Any) -> None:
+    write("full", "brain-phantom", "coop")
+    text = shown(capsys, "table", "--protocol", "full")
+    assert line(text, "| dataset |").count("|") == len(METRICS) + 3
+    assert line(text, "| brain-phantom | coop |").count("±") == len(METRICS)
+    assert "| *derm7pt* | *cilmp* | *72.67* |" in text
+
+
+def test_a_file_and_its_figure_are_the_same_each_time(write: Write, capsys: Any, project: Path) -> None:
+    for dataset in ("brain-phantom", "other"):
+        for method in ("coop", "zero_shot", "linear_probe"):
+            write("few_shot", dataset, method)
+            write("base_to_novel", dataset, method)
+    seen = []
+    for name in ("a", "b"):
+        (project / name).mkdir()
+        shown(capsys, "table", "--out", f"{name}/results.md")
+        seen.append({path.name: path.read_bytes() for path in sorted((project / name).iterdir())})
+    assert seen[0] == seen[1]
+    assert list(seen[0]) == ["results-base_to_novel.png", "results-few_shot.png", "results.md"]
+    assert b"![few_shot](results-few_shot.png)" in seen[0]["results.md"]
+    assert b"### Mean over 2 datasets: brain-phantom, other" in seen[0]["results.md"]
+    assert seen[0]["results-few_shot.png"][:4] == b"\x89PNG"
+
+
+def test_without_results_the_table_says_so(project: Path, capsys: Any) -> None:
+    assert shown(capsys, "table") == "There are no results yet.\n"
+    assert "There are no results yet: `dvc repro experiments/dvc.yaml`" in shown(capsys, "table", "biomed_dpt_few_shot")
+
+
+def test_transfers_have_a_column_for_each_target(project: Path, capsys: Any) -> None:
+    rows = [{"method": "coop", "seed": s, "test": dict.fromkeys(METRICS, 0.5 + s / 100)} for s in (1, 3)]
+    rows.append({"method": "linear_probe", "seed": 1, "left_out": "its rows belong to classes"})
+    for target in ("a", "b"):
+        facts = {"protocol": "transfer", "dataset": "a", "target": target}
+        write_json(project / f"runs/a/transfer/{target}.json", Result(facts, rows).to_json())
+    text = shown(capsys, "table", "--protocol", "transfer")
+    assert "| a | coop | 52.00 ± 1.41 | 52.00 ± 1.41 |" in text
+    assert "| a | linear_probe | – (a) | – (a) |" in text
+
+
+def test_papers_tell_what_is_here(project: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "files/BUSI").mkdir(parents=True)
+    monkeypatch.setenv("CLINPROMPT_DATA", str(project / "files"))
+    text = shown(capsys, "papers", "--how")
+    assert "data: 1 of 11 datasets are here: busi" in text
+    assert "btmri: Download BTMRI.zip" in text
+
+
+def test_use_edits_params_and_keeps_their_comments(project: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = yaml.safe_load((project / "params.yaml").read_text())
+    if not {"biomed_dpt", "prograd"} <= set(before["methods"]):
+        pytest.skip("params.yaml has no knobs of these methods")
+    (project / "files/BUSI").mkdir(parents=True)
+    monkeypatch.setenv("CLINPROMPT_DATA", str(project / "files"))
+    text = shown(capsys, "use", "biomed_dpt_few_shot", "--available")
+    assert "dvc repro experiments/dvc.yaml" in text
+    after = yaml.safe_load((project / "params.yaml").read_text())
+    assert (after["datasets"], after["protocols"]["datasets"]) == (["busi"], ["busi"])
+    assert after["protocols"]["names"] == ["few_shot"]
+    assert after["backbone"]["name"] == "biomedclip"
+    assert after["protocols"]["few_shot"]["methods"]["biomedcoop"] == {"epochs": 100}
+    changed = {key for key in after if after[key] != before[key]}
+    assert changed == {"datasets", "protocols", "backbone"}
+    assert "# Every knob of the pipeline." in (project / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (["use", "nonsense"], 64, "no ready-made table 'nonsense'"),
+        (["use", "biomed_dpt_few_shot", "--available"], 64, "None of the datasets"),
+    ],
+)
+def test_what_can_not_be_used_is_told(project: Path, capsys: Any, argv: list[str], code: int, words: str) -> None:
+    assert main(argv) == code
+    assert words in capsys.readouterr().err

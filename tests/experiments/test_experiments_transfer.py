@@ -1,0 +1,85 @@
+"""The transfer component: tuned candidates of one dataset on the classes of another."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from clinprompt.backbones import load_backbone
+from clinprompt.data.manifest import write_manifest
+from clinprompt.errors import BadParams
+from clinprompt.experiments.bench import measured
+from clinprompt.experiments.moving import moved
+from clinprompt.experiments.record import read_result
+from clinprompt.features.store import FeatureStore
+from clinprompt.methods import check_config, method
+from clinprompt.methods.artifact import PROMPTS, load_model
+from clinprompt.methods.base import Task
+from clinprompt.methods.restore import restore
+from clinprompt.training.batches import Examples
+from components.runner import execute
+from components.transfer.__main__ import work
+from components.tune.__main__ import work as tune
+
+COMPONENTS = Path(__file__).parents[2] / "components"
+KEYS = ("card", "manifest", "images", "features", "descriptions", "hidden-states", "params")
+PATHS = dict(zip(KEYS, ("toy.yaml", "manifest.parquet", "images", "features", "descriptions.parquet",
+                        "hidden_states.safetensors", "params.yaml"), strict=True))  # fmt: skip
+
+
+def options(values: dict[str, Any]) -> list[str]:
+    return [part for key, value in values.items() for part in (f"--{key}", str(value))]
+
+
+@pytest.fixture
+def tuned(toy: Any) -> Any:
+    """Candidates of `toy`, and a target: the same images under two other class names."""
+    toy.change({"candidates": {"methods": ["coop", "linear_probe"], "seeds": [1]}})
+    for name in ("coop", "linear_probe"):
+        values = {"dataset": "toy", "method": name, "seed": 1, "model": f"tune/{name}-1"} | PATHS
+        assert execute("tune", tune, options(values), COMPONENTS) == 0
+    card = yaml.safe_load((toy.folder / "toy.yaml").read_text())
+    card |= {"name": "other", "classes": [{"id": c, "name": f"{c} skin", "phrase": c} for c in ("cyst", "normal")]}
+    (toy.folder / "other.yaml").write_text(yaml.safe_dump(card))
+    frame = toy.manifest[toy.manifest["label"].isin(["cyst", "normal"])]
+    write_manifest(frame, toy.folder / "other.parquet")
+    return toy
+
+
+def run(toy: Any, target: str) -> dict[str, Any]:
+    values = {"source": "toy", "target": target, "models": "tune", "result": f"out/{target}.json"} | PATHS
+    if target == "other":
+        values |= {"card": "other.yaml", "manifest": "other.parquet"}
+    assert execute("transfer", work, options(values), COMPONENTS) == 0
+    return read_result(toy.folder / f"out/{target}.json")
+
+
+def test_context_goes_over_to_other_class_names_and_a_linear_head_stays_behind(tuned: Any) -> None:
+    rows = {row["method"]: row for row in run(tuned, "other")["cells"]}
+    assert "belongs to the classes" in rows["linear_probe"]["left_out"]
+    backbone = load_backbone("mine", tuned.params["backbone"]["path"])
+    model = load_model(tuned.folder / "tune/coop-1")
+    source = restore(model.spec, tuned.folder / "tune/coop-1" / PROMPTS, backbone)
+    other: Any = method("coop")(Task(backbone, ("cyst skin", "normal skin"), 1), source.config)
+    other.ctx.data.copy_(source.ctx)  # type: ignore[arg-type]
+    test = tuned.manifest[(tuned.manifest["split"] == "test") & tuned.manifest["label"].isin(["cyst", "normal"])]
+    labels = test["label"].map({"cyst": 0, "normal": 1}).to_numpy()
+    features = FeatureStore.open(tuned.folder / "features").get(test["id"].tolist())
+    assert rows["coop"]["test"] == measured(other.eval(), Examples.of(features, labels))
+
+
+def test_on_its_own_dataset_every_candidate_is_tested(tuned: Any) -> None:
+    rows = run(tuned, "toy")["cells"]
+    assert [row["method"] for row in rows] == ["coop", "linear_probe"]
+    assert all(row["test"]["images"] == 32 for row in rows)
+
+
+def test_tensors_that_do_not_fit_are_named(tuned: Any) -> None:
+    backbone = load_backbone("mine", tuned.params["backbone"]["path"])
+    model = method("coop")(Task(backbone, ("a", "b"), 1), check_config("coop", tuned.params["methods"]["coop"]))
+    with pytest.raises(BadParams, match=r"its ctx is missing, and must be of shape \(4, 16\)"):
+        moved(model, {})
+    with pytest.raises(BadParams, match=r"its ctx is of shape \(3, 16\)"):
+        moved(model, {"ctx": torch.zeros(3, 16)})
