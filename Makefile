@@ -48,6 +48,7 @@ lint: $(VENV)/.components $(VENV)/.dev
 
 bench: $(VENV)/.components
 	python -m benchmarks.pipeline && python -m benchmarks.cache && python -m benchmarks.coop
+	python -m benchmarks.methods_cilmp && python -m benchmarks.methods_text && python -m benchmarks.stack
 
 airflow: $(VENV)/.components $(AIRFLOW)/.airflow
 	infra/dev/airflow.sh
