@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ from clinprompt.methods.cilmp import CILMP
 from clinprompt.methods.inputs import knowledge, open_backbone
 from clinprompt.methods.knobs import method_config
 from clinprompt.methods.teacher import TeacherBank
+from clinprompt.methods.zero_shot import ZeroShotConfig
 from clinprompt.understanding import captions
 from clinprompt.understanding.attention import relevance
 from clinprompt.understanding.descriptions import influence
@@ -47,16 +48,15 @@ def draw(job: Job, card: Card, name: str, model: TunedModel) -> dict[str, Any]:
     Raises:
         InputMissing, InputCorrupt: a file of the run is not there, or is not what the others say.
     """
-    scene = _Scene(job, card, name, model)
-    gallery = _Gallery(job.outputs["pictures"])
+    scene, gallery = _Scene(job, card, name, model), _Gallery(job.outputs["pictures"])
+    both, words = (scene.before, scene.after), captions.attention(scene.template)
     try:
-        gallery.add("attention.png", captions.attention(scene.template), _attention(scene))
+        gallery.add("attention.png", words, _attention(scene, both))
     except BadParams as error:  # the image tower is of a kind that can't be opened
-        gallery.leave_out(captions.attention(scene.template).title, str(error))
+        gallery.leave_out(words.title, str(error))
     _space(scene, gallery)
     if isinstance(scene.after.method, CILMP):
-        found = change(scene.after.method, scene.points("test", scene.after)[1])
-        gallery.add("intervention.png", captions.intervention(found), change_figure(found))
+        _intervention(scene, scene.after.method, gallery)
     if "descriptions" in (model.spec.get("knowledge") or {}):
         _descriptions(scene, gallery)
     return gallery.index
@@ -103,7 +103,8 @@ class _Scene:
 
     @cached_property
     def template(self) -> str:
-        return str(method_config("zero_shot", self.job.params("methods.zero_shot"), self.card).template)  # type: ignore[attr-defined]
+        config = method_config("zero_shot", self.job.params("methods.zero_shot"), self.card)
+        return cast(ZeroShotConfig, config).template
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -135,16 +136,18 @@ class _Scene:
         folder = self.job.inputs["images"]
         return [(digest, folder / file) for digest, file in zip(rows["id"], rows["file"], strict=True)]
 
-    def points(self, split: str, which: Opened) -> tuple[Points, Tensor]:
-        """What a model makes of a split's images: for drawing, and the images' features [n, e] as they are.
+    @cached_property
+    def tested(self) -> Points:
+        """What the tuned model makes of the test images."""
+        return self.points("test", self.after)
 
-        Texts that depend on the image are averaged over the images.
-        """
-        rows = self.rows(split)
-        found = np.concatenate(list(self._features(rows, which)))  # [n, 1 + texts, e]
-        texts = found[:, 1:].mean(0) if found.shape[1] > 1 else None
-        images = torch.from_numpy(found[:, 0]).to(self.backbone.device)
-        return Points(found[:, 0], texts), images
+    def points(self, split: str, which: Opened) -> Points:
+        """What a model makes of a split's images; texts that depend on the image are averaged over the images."""
+        found = np.concatenate(list(self._features(self.rows(split), which)))  # [n, 1 + texts, e]
+        return Points(found[:, 0], found[:, 1:].mean(0) if found.shape[1] > 1 else None)
+
+    def images(self, points: Points) -> Tensor:
+        return torch.from_numpy(points.images).to(self.backbone.device)
 
     def _features(self, rows: pd.DataFrame, which: Opened) -> Iterator[np.ndarray]:
         device = self.backbone.device
@@ -180,7 +183,7 @@ class _Scene:
         return torch.from_numpy(next(iter(batches))[1].copy()).to(self.backbone.device)
 
 
-def _attention(scene: _Scene) -> Figure:
+def _attention(scene: _Scene, both: tuple[Opened, Opened]) -> Figure:
     """Some test images of each class, drawn at random, and what speaks for their class before and after."""
     knobs = scene.job.params("explain")
     test = scene.manifest[scene.manifest["split"] == "test"].drop_duplicates("id")
@@ -193,7 +196,7 @@ def _attention(scene: _Scene) -> Figure:
     labels = scene.labels(rows)
     found = [
         _relevance(which, scene.pixels(rows, which), torch.tensor(labels, device=scene.backbone.device))
-        for which in (scene.before, scene.after)
+        for which in both
     ]
     shown = _as_seen(scene.pixels(rows, scene.before), scene.backbone.preprocessing)
     examples = [
@@ -217,17 +220,24 @@ def _as_seen(pixels: Tensor, preprocessing: Preprocessing) -> np.ndarray:
 
 
 def _space(scene: _Scene, gallery: _Gallery) -> None:
-    before, after = (scene.points("test", which)[0] for which in (scene.before, scene.after))
-    found = planes(before, after)
+    before = scene.points("test", scene.before)
+    found = planes(before, scene.tested)
     figure = space_figure(found, scene.labels(scene.rows("test")), scene.names)
     gallery.add("features.png", captions.space(found, len(before.images)), figure)
+
+
+def _intervention(scene: _Scene, model: CILMP, gallery: _Gallery) -> None:
+    images = scene.images(scene.tested)
+    task = Task(scene.backbone, scene.names, scene.model.spec["seed"], model.knowledge_in(model.state()))
+    start, end = change(CILMP(task, model.config).eval(), images), change(model, images)
+    gallery.add("intervention.png", captions.intervention(end), change_figure(start, end))
 
 
 def _descriptions(scene: _Scene, gallery: _Gallery) -> None:
     path, method = scene.job.inputs["descriptions"], scene.model.spec["method"]
     known: Knowledge = knowledge(Needs(knowledge=frozenset({"descriptions"})), scene.card.class_ids, path, path)
     bank = TeacherBank.of(Task(scene.backbone, scene.names, 0, known), method)
-    images = scene.points("val", scene.after)[1]
+    images = scene.images(scene.points("val", scene.after))
     labels = torch.tensor(scene.labels(scene.rows("val")), device=images.device)
     frame = influence(bank, known.descriptions, images, labels, scene.backbone.logit_scale)
     for column in ("net", "own", "others", "turned"):

@@ -10,7 +10,7 @@ from clinprompt import __version__
 from clinprompt.data.card import Card, load_card
 from clinprompt.data.manifest import read_manifest
 from clinprompt.data.support import support_set
-from clinprompt.errors import DataRejected, InputCorrupt
+from clinprompt.errors import DataRejected
 from clinprompt.features.store import FeatureStore
 from clinprompt.files import sha256_bytes, sha256_file, to_json
 from clinprompt.methods import method
@@ -39,18 +39,19 @@ def work(job: Job) -> dict[str, Any]:
     store = FeatureStore.open(job.inputs["features"])
 
     from clinprompt.methods.base import Task
+    from clinprompt.methods.inputs import Feeder, knowledge, open_backbone
     from clinprompt.training.checkpoint import Checkpoint
     from clinprompt.training.loop import Run, choose_device, micro_batches
     from clinprompt.training.schedule import Descent
-    from components.tune.inputs import Feeder, knowledge
 
     device = choose_device(training.device)
     mixed = _mixed(training.precision, device)
-    backbone = _backbone(job, store, device)
+    choice = job.params("backbone")
+    backbone = open_backbone(choice.name, choice.path, device, store, job.inputs["features"])
     cls = method(name)
-    known = knowledge(job, card, cls.needs(config))
+    known = knowledge(cls.needs(config), card.class_ids, job.inputs["descriptions"], job.inputs["hidden_states"])
     model = cls(Task(backbone, tuple(c.name for c in card.classes), seed, known), config)
-    feeder = Feeder(job, card, store, backbone, model)
+    feeder = Feeder(card, store, job.inputs["images"], job.final["model"].parent, backbone, model)
     train, val = feeder.examples(support, training.augmentation), feeder.examples(validation)
     parts = micro_batches(config.batch_size) if isinstance(config, Descent) else 1
     record = (
@@ -78,19 +79,6 @@ def _check_splits(manifest: pd.DataFrame, support: pd.DataFrame, validation: pd.
         raise DataRejected(f"The validation split of {card.name} is empty; give it images in the dataset's card.")
 
 
-def _backbone(job: Job, store: FeatureStore, device: str) -> "Backbone":
-    from clinprompt.backbones import load_backbone
-
-    choice = job.params("backbone")
-    backbone = load_backbone(choice.name, choice.path, device)
-    if store.backbone_digest != backbone.digest:
-        raise InputCorrupt(
-            f"{job.inputs['features']} holds features of the backbone {store.backbone_digest[:12]}, but "
-            f"backbone.name is {choice.name} ({backbone.digest[:12]}); run the cache stage again (dvc repro)."
-        )
-    return backbone
-
-
 def _mixed(precision: str, device: str) -> bool:
     if precision == "float32" or device == "cuda":
         return precision != "float32"
@@ -102,7 +90,7 @@ def _record(job: Job, card: Card, backbone: "Backbone", model: "PromptMethod") -
     """What `model.yaml` says: all that the model depends on, by digest where it is a file."""
     import torch
 
-    from components.tune.inputs import preprocessing
+    from clinprompt.methods.inputs import preprocessing
 
     needs = type(model).needs(model.config)
     knowledge = {key: sha256_file(job.inputs[key]) for key in sorted(needs.knowledge)}

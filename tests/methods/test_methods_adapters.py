@@ -67,7 +67,9 @@ def test_clip_adapter_is_its_formula(
         adapted = (up @ (down @ f).clamp(min=0)).clamp(min=0)
         mixed = unit(0.3 * adapted + 0.7 * f)
         for c, name in enumerate(NAMES):
-            assert float(found[b, c]) == pytest.approx(20 * float(mixed @ sentence(backbone, name)), abs=1e-4)
+            assert float(found[b, c]) == pytest.approx(
+                20 * float((mixed @ sentence(backbone, name)).detach()), abs=1e-4
+            )
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -23,10 +23,10 @@ from clinprompt.knowledge.record import COLUMNS
 from clinprompt.methods import check_config, method
 from clinprompt.methods.artifact import load_model, model_digest, write_model
 from clinprompt.methods.base import Needs, Task
+from clinprompt.methods.inputs import knowledge
 from clinprompt.methods.restore import logits, restore
 from clinprompt.training.batches import Examples
 from clinprompt.training.loop import Run
-from components.tune.inputs import knowledge
 
 NAMES = ("no tumour", "glioma", "meningioma")
 KNOBS: dict[str, Any] = {
@@ -100,7 +100,7 @@ BOTH = Needs("features", frozenset({"descriptions", "hidden_states"}))
 
 
 def test_knowledge_comes_in_the_order_of_the_classes(job: Any) -> None:
-    found = knowledge(job, job.card, BOTH)
+    found = knowledge(BOTH, job.card.class_ids, job.inputs["descriptions"], job.inputs["hidden_states"])
     assert found.descriptions == tuple((f"{label} 0", f"{label} 2") for label in job.card.class_ids)
     assert [float(rows[0, 0]) for rows in found.hidden_states] == [float(n) for n in range(len(job.card.class_ids))]
     assert found.hidden_states[0].shape == (3, 4)
@@ -109,7 +109,7 @@ def test_knowledge_comes_in_the_order_of_the_classes(job: Any) -> None:
 def test_knowledge_that_is_not_needed_is_not_read(job: Any) -> None:
     for path in job.inputs.values():
         path.write_bytes(b"no such format")
-    found = knowledge(job, job.card, Needs())
+    found = knowledge(Needs(), job.card.class_ids, job.inputs["descriptions"], job.inputs["hidden_states"])
     assert (found.descriptions, found.hidden_states) == ((), ())
 
 
@@ -118,17 +118,17 @@ def test_a_class_without_an_accepted_description_is_named(job: Any) -> None:
     job.table.loc[job.table["class"] == last, "accepted"] = False
     job.table.to_parquet(job.inputs["descriptions"])
     with pytest.raises(DataRejected, match=f"class '{last}' has no accepted description.*knowledge"):
-        knowledge(job, job.card, BOTH)
+        knowledge(BOTH, job.card.class_ids, job.inputs["descriptions"], job.inputs["hidden_states"])
 
 
 def test_a_class_without_hidden_states_is_named(job: Any) -> None:
     first = job.card.class_ids[0]
     save_file({k: v for k, v in job.states.items() if k != first}, job.inputs["hidden_states"])
     with pytest.raises(InputCorrupt, match=f"no hidden states of the class '{first}'"):
-        knowledge(job, job.card, BOTH)
+        knowledge(BOTH, job.card.class_ids, job.inputs["descriptions"], job.inputs["hidden_states"])
     job.inputs["hidden_states"].write_bytes(b"torn")
     with pytest.raises(InputCorrupt, match="hidden_states.safetensors can't be read"):
-        knowledge(job, job.card, BOTH)
+        knowledge(BOTH, job.card.class_ids, job.inputs["descriptions"], job.inputs["hidden_states"])
 
 
 @pytest.fixture

@@ -188,13 +188,11 @@ def test_any_number_of_classes_can_be_drawn(tmp_path: Path, classes: int) -> Non
     image, heat = rng.random((16, 16, 3)), rng.random((4, 4))
     examples = [figures.Example(image, c, (heat, np.zeros((4, 4))), (0.2, 0.9)) for c in [0, *range(classes - 1)]]
     plane, texts = rng.normal(size=(3 * classes, 2)), rng.normal(size=(classes, 2))
-    numbers = rng.random((12, 8))
+    changes = Change(rng.random((12, 8)), rng.random((12, 8)), 4, (6, 9))
     drawn = {
         "attention": lambda: figures.attention_figure(examples, names),
         "space": lambda: figures.space_figure(Planes((plane, plane), (texts, None), True, "t-SNE"), labels, names),
-        "change": lambda: figures.change_figure(
-            Change(numbers, numbers, 4, (6, 6)), Change(numbers, numbers, 4, (6, 9))
-        ),
+        "change": lambda: figures.change_figure(changes, changes),
     }
     for name, draw in drawn.items():
         for k in range(2):
