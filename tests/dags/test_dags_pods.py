@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("kubernetes", reason="the kubernetes provider is not installed")
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
 
-STAGES = ("ingest", "validate", "describe", "cache", "tune", "evaluate", "gate", "report", "promote")
+STAGES = ("ingest", "validate", "describe", "cache", "tune", "evaluate", "gate", "explain", "report", "promote")
 
 
 def render(project: Path, stage: str, **changes: Any) -> tuple[Any, dict[str, Any]]:

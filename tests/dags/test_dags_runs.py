@@ -27,7 +27,7 @@ def test_a_run_goes_from_plan_to_record(database: None, bag: Any, components: An
     assert set(states.values()) == {"success"}
     order = list(dict.fromkeys(call["what"] for call in components.calls))
     assert order[:3] == ["plan", "stage:ingest", "stage:validate"]
-    assert order[-4:] == ["stage:gate", "stage:report", "stage:promote", "record"]
+    assert order[-5:] == ["stage:gate", "stage:explain", "stage:report", "stage:promote", "record"]
     (plan,) = components.asked("plan")
     assert plan["task"]["release"] == "r1"
     assert plan["task"]["overrides"] == {"training": {"shots": 4}}

@@ -16,7 +16,7 @@ from PIL import Image
 
 pytestmark = pytest.mark.e2e
 
-STAGES = ["ingest", "validate", "describe", "cache", "tune", "evaluate", "gate", "report", "promote"]
+STAGES = ["ingest", "validate", "describe", "cache", "tune", "evaluate", "gate", "explain", "report", "promote"]
 
 
 def started(output: str) -> list[str]:

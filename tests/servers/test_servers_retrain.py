@@ -84,7 +84,7 @@ def test_an_asset_event_ends_with_a_champion_that_a_consumer_loads_over_http(
 
 
 def test_every_xcom_entry_is_small_and_names_digests_only(stack: Stack, first: str) -> None:
-    for task in ("ingest", "validate", "describe", "cache", "gate", "report", "promote"):
+    for task in ("ingest", "validate", "describe", "cache", "gate", "explain", "report", "promote"):
         entry = stack.airflow.xcom("retrain", first, task)
         assert len(json.dumps(entry).encode()) <= 2048
         assert set(entry) == {"stage", "deps", "outs"}
