@@ -54,7 +54,7 @@ class Settings:
     namespace: str
     retry_delay: timedelta
     run_timeout: timedelta  # when a run is given up
-    datasets: tuple[str, ...]
+    datasets: tuple[str, ...]  # all cards, those that params.yaml runs first
     methods: tuple[str, ...]
     gpu: bool  # whether components that can use a GPU get one
     network: str | None  # docker: the containers' network
@@ -76,7 +76,9 @@ def load_settings(root: Path = PROJECT) -> Settings:
     runner = os.environ.get("CLINPROMPT_RUNNER") or own["runner"]
     if runner not in RUNNERS:
         raise BadDocument(f"CLINPROMPT_RUNNER: must be one of {', '.join(RUNNERS)}, found {runner!r}.")
-    datasets = tuple(sorted(path.stem for path in (root / "datasets").glob("*.yaml")))
+    cards = sorted(path.stem for path in (root / "datasets").glob("*.yaml"))
+    first = [name for name in params.get("datasets", []) if name in cards]
+    datasets = (*first, *(name for name in cards if name not in first))
     if not datasets:
         raise BadDocument(f"datasets: {root / 'datasets'} holds no card; python -m clinprompt.data.new writes one.")
     deadline = timedelta(seconds=_seconds("CLINPROMPT_DEADLINE_SECONDS", 3600 * own["deadline_hours"]))
