@@ -51,7 +51,7 @@ class Airflow:
         found = self.call("GET", "/importErrors", limit=1000)["import_errors"]
         return {error["filename"]: error["stack_trace"] for error in found}
 
-    def wait_for_dags(self, *dag_ids: str, timeout: float = 60) -> None:
+    def wait_for_dags(self, *dag_ids: str, timeout: float = 300) -> None:
         """Wait until the DAGs have been read."""
         wanted = set(dag_ids)
         wait(lambda: wanted <= set(self.dags()), timeout, lambda: f"DAGs {wanted - set(self.dags())} to be read")
@@ -115,7 +115,7 @@ class Airflow:
         }
 
     def wait_for_task(
-        self, dag_id: str, run_id: str, task_id: str, *states: str, map_index: int = -1, timeout: float = 120
+        self, dag_id: str, run_id: str, task_id: str, *states: str, map_index: int = -1, timeout: float = 300
     ) -> dict[str, Any]:
         """Wait until a task instance is in one of the states (default: running); returns it."""
         wanted, found = states or ("running",), {}
