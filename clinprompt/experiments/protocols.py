@@ -1,6 +1,7 @@
 """The section `protocols` of params.yaml, and which images each of a protocol's cells trains and tests on."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -49,13 +50,13 @@ class Protocol(Section):
     transfers: ClassVar[bool] = False  # whether what is trained must serve classes that it has not seen
     methods: Knobs = {}
 
+    @abstractmethod
     def cell(self, manifest: pd.DataFrame, classes: tuple[str, ...], key: Key) -> Cell:
         """The images of the cell with this key.
 
         Raises:
             DataRejected: there are too few.
         """
-        raise NotImplementedError
 
     def keys(self, seeds: Sequence[int]) -> Iterator[Key]:
         """The cells, seed by seed within each setting."""
