@@ -48,7 +48,7 @@ smoke_approval()
 
 
 def running_stack(dags: Path, settings: dict[str, str]) -> Iterator[Stack]:
-    """A running stack with the project's DAGs and one of its own, `smoke`; CLINPROMPT_STACK_KEEP=1 keeps its folder."""
+    """A running stack with the project's DAGs and two of its own; CLINPROMPT_STACK_KEEP=1 keeps its folder."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         pytest.skip("the tests on real servers share one stack and run one after another: make test-servers")
     lacking = missing(settings)
@@ -58,6 +58,7 @@ def running_stack(dags: Path, settings: dict[str, str]) -> Iterator[Stack]:
     folder.chmod(0o711)  # Postgres runs as another user; pytest's own folders would not let it in
     (folder / "dags").mkdir()
     (folder / "dags" / "smoke.py").write_text(SMOKE_DAG)
+    (folder / "dags" / "smoke_approval.py").write_text(APPROVAL_DAG)
     bundles = {"clinprompt": dags, "smoke": folder / "dags"}
     try:
         with Stack.new(folder / "servers", dags=bundles, settings=settings) as running:
