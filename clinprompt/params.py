@@ -77,6 +77,7 @@ class Training(Section):
     """What all methods share."""
 
     device: Literal["auto", "cpu", "cuda"]
+    processes: PositiveInt
     precision: Literal["float32", "bfloat16"]
     augmentation: Literal["none", "crop_flip"]
     shots: PositiveInt | None

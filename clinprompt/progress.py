@@ -1,5 +1,6 @@
 """One progress bar per long loop, on standard error."""
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -21,4 +22,5 @@ def progress(items: Iterable[T], what: str, total: int | None = None, unit: str 
         mininterval=0.2 if interactive else 10.0,
         dynamic_ncols=interactive,
         leave=interactive,
+        disable=os.environ.get("RANK", "0") != "0",  # of processes that train together, the first one tells
     )

@@ -180,11 +180,17 @@ def promotion_lock() -> Iterator[None]:
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
     """The experiment's id; it is made, with the local store's artifact folder, when there is none."""
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
-    root = artifact_root()
-    return str(client.create_experiment(name, artifact_location=root.as_uri() if root else None))
+    from mlflow.exceptions import MlflowException
+
+    found, root = client.get_experiment_by_name(name), artifact_root()
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=root.as_uri() if root else None))
+        except MlflowException as error:  # another promotion may have made it since
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)
+    return str(found.experiment_id)
 
 
 def _down(error: Exception) -> ServiceDown:

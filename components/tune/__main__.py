@@ -10,7 +10,7 @@ from clinprompt import __version__
 from clinprompt.data.card import Card, load_card
 from clinprompt.data.manifest import read_manifest
 from clinprompt.data.support import support_set
-from clinprompt.errors import DataRejected
+from clinprompt.errors import BadParams, DataRejected
 from clinprompt.features.store import FeatureStore
 from clinprompt.files import sha256_bytes, sha256_file, to_json
 from clinprompt.methods import method
@@ -22,11 +22,39 @@ if TYPE_CHECKING:
     from clinprompt.backbones import Backbone
     from clinprompt.methods.base import PromptMethod
     from clinprompt.training.checkpoint import Curves
+    from clinprompt.training.distributed import Ranks
 
 log = logging.getLogger(__name__)
 
 
 def work(job: Job) -> dict[str, Any]:
+    """Tune in as many processes as the params and the method want."""
+    from clinprompt.training.launch import together
+
+    processes = _processes(job)
+    facts = tune(job) if processes == 1 else together(processes, tune, job)
+    return facts | {"model_digest": model_digest(job.outputs["model"])}
+
+
+def _processes(job: Job) -> int:
+    import torch
+
+    from clinprompt.training.loop import choose_device
+
+    name, training = job.arguments["method"], job.params("training")
+    config = method_config(name, job.params(f"methods.{name}"), load_card(job.inputs["card"]))
+    if method(name).needs(config).images != "pixels":
+        return 1
+    found: int = training.processes
+    if found > 1 and choose_device(training.device) == "cuda" and found > torch.cuda.device_count():
+        raise BadParams(
+            f"params.yaml: training.processes: {found} processes need a GPU each, but torch finds "
+            f"{torch.cuda.device_count()} here; set no more than that."
+        )
+    return found
+
+
+def tune(job: Job) -> dict[str, Any]:
     """Fit the method, and write what it learned with the record of what it learned from."""
     name, seed = job.arguments["method"], job.arguments["seed"]
     card = load_card(job.inputs["card"])
@@ -41,31 +69,33 @@ def work(job: Job) -> dict[str, Any]:
     from clinprompt.methods.base import Task
     from clinprompt.methods.inputs import Feeder, knowledge, open_backbone
     from clinprompt.training.checkpoint import Checkpoint
+    from clinprompt.training.distributed import joined
     from clinprompt.training.loop import Run, choose_device, micro_batches
     from clinprompt.training.schedule import Descent
 
     device = choose_device(training.device)
     mixed = _mixed(training.precision, device)
     choice = job.params("backbone")
-    backbone = open_backbone(choice.name, choice.path, device, store, job.inputs["features"])
-    cls = method(name)
-    known = knowledge(cls.needs(config), card.class_ids, job.inputs["descriptions"], job.inputs["hidden_states"])
-    model = cls(Task(backbone, tuple(c.name for c in card.classes), seed, known), config)
-    feeder = Feeder(card, store, job.inputs["images"], job.final["model"].parent, backbone, model)
-    train, val = feeder.examples(support, training.augmentation), feeder.examples(validation)
-    parts = micro_batches(config.batch_size) if isinstance(config, Descent) else 1
-    record = (
-        _record(job, card, backbone, model) | {"support": _support_digest(support)} | _how(job, model, parts, mixed)
-    )
-    identity = sha256_bytes(to_json([record, store.identity, device]).encode())
-    path = job.final["model"].with_name(f".{job.final['model'].name}.checkpoint")
-    checkpoint = Checkpoint(path, training.checkpoint_every, identity)
-    curves = model.fit(train, val, Run(seed, checkpoint, parts, mixed))
-    _write(job.outputs["model"], model, record, curves, support)
-    checkpoint.delete()
+    with joined(device) as ranks:
+        backbone = open_backbone(choice.name, choice.path, device, store, job.inputs["features"])
+        cls = method(name)
+        known = knowledge(cls.needs(config), card.class_ids, job.inputs["descriptions"], job.inputs["hidden_states"])
+        model = cls(Task(backbone, tuple(c.name for c in card.classes), seed, known), config)
+        feeder = Feeder(card, store, job.inputs["images"], job.final["model"].parent, backbone, model)
+        train, val = feeder.examples(support, training.augmentation), feeder.examples(validation)
+        parts = micro_batches(config.batch_size) if isinstance(config, Descent) else 1
+        record = _record(job, card, backbone, model) | {"support": _support_digest(support)}
+        record |= _how(job, model, parts, mixed, ranks)
+        identity = sha256_bytes(to_json([record, store.identity, device]).encode())
+        path = job.final["model"].with_name(f".{job.final['model'].name}.checkpoint")
+        checkpoint = Checkpoint(path, training.checkpoint_every, identity)
+        curves = model.fit(train, val, Run(seed, checkpoint, parts, mixed, ranks))
+        if ranks.writes:
+            _write(job.outputs["model"], model, record, curves, support)
+            checkpoint.delete()
     shown = {key: round(curves[-1][key], 4) for key in ("train_accuracy", "val_accuracy")}
     facts = {"dataset": card.name, "method": name, "seed": seed, "images": len(support), **shown}
-    return facts | {"device": device, "micro_batches": parts, "model_digest": model_digest(job.outputs["model"])}
+    return facts | {"device": device, "micro_batches": parts}
 
 
 def _check_splits(manifest: pd.DataFrame, support: pd.DataFrame, validation: pd.DataFrame, card: Card) -> None:
@@ -111,9 +141,11 @@ def _record(job: Job, card: Card, backbone: "Backbone", model: "PromptMethod") -
     }
 
 
-def _how(job: Job, model: "PromptMethod", parts: int, mixed: bool) -> dict[str, Any]:
+def _how(job: Job, model: "PromptMethod", parts: int, mixed: bool, ranks: "Ranks") -> dict[str, Any]:
     """How it was trained, as far as that is not what it always is."""
     found: dict[str, Any] = {"micro_batches": parts} if parts > 1 else {}
+    if ranks.size > 1:
+        found["processes"] = ranks.size
     if mixed:
         found["precision"] = job.params("training").precision
     if type(model).needs(model.config).images == "pixels":

@@ -120,19 +120,21 @@ def test_missing_data_is_answered_with_where_to_get_it(again: Any) -> None:
 
 def kill_in(workspace: Any, stage: str, moment: Callable[[], bool]) -> None:
     """Start `dvc repro` and kill -9 it with all its children at the moment, or when the stage has ended before."""
-    process = subprocess.Popen(
-        ["dvc", "repro"],
-        cwd=workspace.folder,
-        env=workspace.env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    said = workspace.folder.with_suffix(".log")
+    with said.open("w") as log:
+        process = subprocess.Popen(
+            ["dvc", "repro"],
+            cwd=workspace.folder,
+            env=workspace.env,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     module = f"components.{stage}"
     try:
         while process.poll() is None and not is_running(process.pid, module):
             time.sleep(0.02)
-        assert process.poll() is None, f"{stage} was never started"
+        assert process.poll() is None, f"{stage} was never started:\n{said.read_text()[-3000:]}"
         while is_running(process.pid, module) and not moment():
             time.sleep(0.02)
     finally:

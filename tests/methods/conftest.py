@@ -12,6 +12,8 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+import yaml
+from tune_workspace import Workspace, write_backbone
 
 from clinprompt.backbones.text import TextTower
 from clinprompt.backbones.vision import VisionTower
@@ -98,3 +100,16 @@ def make_examples() -> Callable[..., Examples]:
         return Examples.of(centres[labels] + spread * rng.normal(size=(n, E)), labels)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small random CLIP, as open_clip saves it."""
+    return write_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, backbone_folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A folder on which `tune` is run."""
+    monkeypatch.chdir(tmp_path)
+    return Workspace(tmp_path, backbone_folder, yaml.safe_load((root / "params.yaml").read_text()))

@@ -8,112 +8,23 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import open_clip
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from tune_workspace import CLASSES, Workspace
 
 from clinprompt.backbones import load_backbone
-from clinprompt.data.manifest import write_manifest
 from clinprompt.errors import ExitCode, InputCorrupt, InputMissing, Interrupted
-from clinprompt.features.store import write_store
-from clinprompt.files import sha256_bytes
 from clinprompt.methods import check_config
 from clinprompt.methods.artifact import load_model, model_digest
 from clinprompt.training.batches import epoch_rows
-from components.runner import execute
-from components.tune.__main__ import work
 
 FILES = ["curves.csv", "head.safetensors", "model.yaml", "prompts.safetensors", "support.parquet"]
-CLASSES = ("glioma", "meningioma", "none")
-CONFIG = {
-    "model_cfg": {
-        "embed_dim": 12,
-        "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    },
-    "preprocess_cfg": {},
-}
-CARD = {
-    "name": "toy", "title": "Toy", "modality": "MRI", "organ": "brain", "licence": "CC0", "source": "made up",
-    "how_to_get": "make it", "reader": {"kind": "folder"},
-    "classes": [{"id": c, "name": c if c != "none" else "no tumour", "phrase": f"a scan with {c}"} for c in CLASSES],
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("backbone")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = open_clip.CLIP(**CONFIG["model_cfg"])
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(json.dumps(CONFIG))
-    return folder
-
-
-class Workspace:
-    """A folder with everything that tune reads; `change` edits its params by dotted keys."""
-
-    def __init__(self, folder: Path, backbone: Path, params: dict[str, Any]) -> None:
-        self.folder, self.params = folder, params
-        self.change({"backbone.name": "mine", "backbone.path": str(backbone), "methods.coop.epochs": 12})
-        self.change({"methods.coop.learning_rate": 0.02, "training.checkpoint_every": 3})
-        (folder / "toy.yaml").write_text(yaml.safe_dump(CARD))
-        self.write_data(load_backbone("mine", backbone).digest)
-        (folder / "images").mkdir()
-        for name in ("descriptions.parquet", "hidden_states.safetensors"):
-            (folder / name).write_bytes(b"not read by these methods")
-
-    def change(self, values: dict[str, Any]) -> None:
-        for key, value in values.items():
-            *path, last = key.split(".")
-            section = self.params
-            for part in path:
-                section = section[part]
-            section[last] = value
-        (self.folder / "params.yaml").write_text(yaml.safe_dump(self.params))
-
-    def write_data(self, backbone_digest: str, drop: tuple[str, str] | None = None) -> None:
-        rng = np.random.default_rng(0)
-        n = 90
-        labels = np.array(CLASSES)[np.arange(n) % 3]
-        ids = sorted(sha256_bytes(str(i).encode()) for i in range(n))
-        frame = pd.DataFrame({"path": [f"{i:03d}.png" for i in range(n)], "id": ids, "label": labels})
-        frame["file"], frame["modality"] = frame["id"].str[:2] + "/" + frame["id"] + ".png", "MRI"
-        frame["split"] = np.array(["train", "train", "train", "val", "test"])[np.arange(n) // 3 % 5]
-        frame["age"] = np.nan
-        for column in ("patient", "site", "sex"):
-            frame[column] = None
-        if drop:
-            frame = frame[(frame["split"] != drop[0]) | (frame["label"] != drop[1] if drop[1] else False)]
-        write_manifest(frame, self.folder / "manifest.parquet")
-        centres = rng.normal(size=(3, 12))
-        features = (centres[np.arange(n) % 3] + 0.7 * rng.normal(size=(n, 12))).astype(np.float32)
-        write_store(self.folder / "features", {"backbone": {"digest": backbone_digest}}, ids, features)
-
-    def argv(self, method: str, out: str, seed: int) -> list[str]:
-        values = {
-            "dataset": "toy", "method": method, "seed": seed, "card": "toy.yaml", "manifest": "manifest.parquet",
-            "images": "images", "features": "features", "descriptions": "descriptions.parquet",
-            "hidden-states": "hidden_states.safetensors", "model": out, "params": "params.yaml",
-        }  # fmt: skip
-        return [part for key, value in values.items() for part in (f"--{key}", str(value))]
-
-    def tune(self, method: str, out: str = "out", seed: int = 1) -> int:
-        return execute("tune", work, self.argv(method, out, seed), Path(__file__).parents[2] / "components")
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, backbone_folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    monkeypatch.chdir(tmp_path)
-    return Workspace(tmp_path, backbone_folder, yaml.safe_load((root / "params.yaml").read_text()))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,6 +160,19 @@ def copy_run(run: Run, target: Path) -> Run:
 def promote(run: Run) -> int:
     """Run the promote component in the run's folder; the exit code."""
     return execute("promote", work, run.promote_options(), COMPONENTS)
+
+
+def promote_twice_at_once(run: Run) -> list[Path]:
+    """Run two promotions of the run at the same time, as two workspaces would; both must succeed. Their receipts."""
+    receipts = [run.root / f"receipt-{n}.json" for n in (1, 2)]
+    env = os.environ | {"PYTHONPATH": str(COMPONENTS.parent)}
+    both = []
+    for receipt in receipts:
+        options = [str(receipt) if part == str(run.receipt) else part for part in run.promote_options()]
+        command = [sys.executable, "-m", "components.promote", *options]
+        both.append(subprocess.Popen(command, cwd=run.root, env=env, stdout=subprocess.DEVNULL))
+    assert [process.wait() for process in both] == [0, 0]
+    return receipts
 
 
 def _options(paths: dict[str, Path]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fabricate import Run, promote
+from fabricate import Run, promote, promote_twice_at_once
 
 import registry
 from registry import listing
@@ -183,11 +183,8 @@ def test_a_crash_before_any_step_and_a_second_try_end_the_same(
 
 
 @pytest.mark.slow
-def test_two_promotions_at_once_register_one_version(challenged: Run, root: Path) -> None:
-    command = [sys.executable, "-m", "components.promote", *challenged.promote_options()]
-    env = os.environ | {"PYTHONPATH": str(root)}
-    both = [subprocess.Popen(command, cwd=challenged.root, env=env, stdout=subprocess.DEVNULL) for _ in range(2)]
-    assert [process.wait() for process in both] == [0, 0]
+def test_two_promotions_at_once_register_one_version(challenged: Run) -> None:
+    promote_twice_at_once(challenged)
     assert state()["tiny"][1] == {"champion": 2, "previous": 1}
     assert len(state()["tiny"][0]) == len(state()["tiny-candidate"][0]) == 2
 

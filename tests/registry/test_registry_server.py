@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from fabricate import CLASSES, Run, promote
+from fabricate import CLASSES, Run, promote, promote_twice_at_once
 from server import Server
 
 import registry
@@ -188,16 +188,26 @@ def test_a_consumer_is_told_that_the_server_died_before_the_files_came(
         registry.load(name)
 
 
-def test_two_promotions_at_once_leave_one_production_version(run: Run, name: str, root: Path) -> None:
-    command = [sys.executable, "-m", "components.promote", *run.promote_options()]
-    env = os.environ | {"PYTHONPATH": str(root)}
-    receipts = [run.root / f"receipt-{n}.json" for n in (1, 2)]
-    commands = [[str(path) if part == str(run.receipt) else part for part in command] for path in receipts]
-    both = [subprocess.Popen(one, cwd=run.root, env=env, stdout=subprocess.DEVNULL) for one in commands]
-    assert [process.wait() for process in both] == [0, 0]
+def test_two_promotions_at_once_leave_one_production_version(run: Run, name: str) -> None:
+    receipts = promote_twice_at_once(run)
     numbers, aliases, candidates = state(name)
     assert (len(numbers), candidates, aliases) == (1, 1, {"champion": numbers[0]})
     assert receipts[0].read_bytes() == receipts[1].read_bytes()
+
+
+def test_an_experiment_that_another_promotion_made_first_is_the_one(
+    run: Run, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = tracking.connect()
+    made = client.create_experiment(name)
+    asked = []
+
+    def not_at_first(experiment: str) -> Any:
+        asked.append(experiment)
+        return None if len(asked) == 1 else type(client).get_experiment_by_name(client, experiment)
+
+    monkeypatch.setattr(client, "get_experiment_by_name", not_at_first)
+    assert tracking.experiment_id(client, name) == made
 
 
 def test_a_candidate_that_another_promotion_registered_is_promoted(
