@@ -2,7 +2,10 @@
 
 import logging
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import SimpleNamespace
@@ -197,19 +200,33 @@ def _load_gguf(file: Path) -> tuple[Any, Any]:
     from transformers.initialization import no_init_weights
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    with no_init_weights():
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    # The names are looked up once more below every submodule, in vain and for seconds: show it none.
-    flat = SimpleNamespace(config=config, state_dict=model.state_dict, named_children=tuple)
-    tensors = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=flat)["tensors"]
+    with _read_once():
+        config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        with no_init_weights():
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        # The names are looked up once more below every submodule, in vain and for seconds: show it none.
+        flat = SimpleNamespace(config=config, state_dict=model.state_dict, named_children=tuple)
+        tensors = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=flat)["tensors"]
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     tied = set(model.all_tied_weights_keys) if config.tie_word_embeddings else set()
     if set(missing) - tied or unexpected:
         raise ValueError(f"missing tensors {sorted(set(missing) - tied)}, unknown tensors {sorted(unexpected)}")
     model.tie_weights()
     return model, tokenizer
+
+
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """transformers reads a GGUF file's fields anew for configuration, tokenizer and weights: seconds each time."""
+    import gguf
+
+    reader = gguf.GGUFReader
+    gguf.GGUFReader = cache(reader)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = reader
 
 
 def _load_folder(folder: Path) -> tuple[Any, Any]:

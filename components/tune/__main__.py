@@ -1,30 +1,14 @@
 """Tune one method with one seed on cached image features, or on images where the method needs them."""
 
-import logging
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pandas as pd
-
-from clinprompt import __version__
-from clinprompt.data.card import Card, load_card
-from clinprompt.data.manifest import read_manifest
-from clinprompt.data.support import support_set
-from clinprompt.errors import BadParams, DataRejected
-from clinprompt.features.store import FeatureStore
-from clinprompt.files import sha256_bytes, sha256_file, to_json
+from clinprompt.data.card import load_card
+from clinprompt.errors import BadParams
 from clinprompt.methods import method
-from clinprompt.methods.artifact import model_digest, write_model
+from clinprompt.methods.artifact import model_digest
 from clinprompt.methods.knobs import method_config
 from components.runner import Job, run
-
-if TYPE_CHECKING:
-    from clinprompt.backbones import Backbone
-    from clinprompt.methods.base import PromptMethod
-    from clinprompt.training.checkpoint import Curves
-    from clinprompt.training.distributed import Ranks
-
-log = logging.getLogger(__name__)
+from components.tune.training import tune
 
 
 def work(job: Job) -> dict[str, Any]:
@@ -52,124 +36,6 @@ def _processes(job: Job) -> int:
             f"{torch.cuda.device_count()} here; set no more than that."
         )
     return found
-
-
-def tune(job: Job) -> dict[str, Any]:
-    """Fit the method, and write what it learned with the record of what it learned from."""
-    name, seed = job.arguments["method"], job.arguments["seed"]
-    card = load_card(job.inputs["card"])
-    manifest = read_manifest(job.inputs["manifest"])
-    config = method_config(name, job.params(f"methods.{name}"), card)
-    training = job.params("training")
-    support = support_set(manifest, card.class_ids, training.shots, seed)
-    validation = manifest[manifest["split"] == "val"]
-    _check_splits(manifest, support, validation, card)
-    store = FeatureStore.open(job.inputs["features"])
-
-    from clinprompt.methods.base import Task
-    from clinprompt.methods.inputs import Feeder, knowledge, open_backbone
-    from clinprompt.training.checkpoint import Checkpoint
-    from clinprompt.training.distributed import joined
-    from clinprompt.training.loop import Run, choose_device, micro_batches
-    from clinprompt.training.schedule import Descent
-
-    device = choose_device(training.device)
-    mixed = _mixed(training.precision, device)
-    choice = job.params("backbone")
-    with joined(device) as ranks:
-        backbone = open_backbone(choice.name, choice.path, device, store, job.inputs["features"])
-        cls = method(name)
-        known = knowledge(cls.needs(config), card.class_ids, job.inputs["descriptions"], job.inputs["hidden_states"])
-        model = cls(Task(backbone, tuple(c.name for c in card.classes), seed, known), config)
-        feeder = Feeder(card, store, job.inputs["images"], job.final["model"].parent, backbone, model)
-        train, val = feeder.examples(support, training.augmentation), feeder.examples(validation)
-        parts = micro_batches(config.batch_size) if isinstance(config, Descent) else 1
-        record = _record(job, card, backbone, model) | {"support": _support_digest(support)}
-        record |= _how(job, model, parts, mixed, ranks)
-        identity = sha256_bytes(to_json([record, store.identity, device]).encode())
-        path = job.final["model"].with_name(f".{job.final['model'].name}.checkpoint")
-        checkpoint = Checkpoint(path, training.checkpoint_every, identity)
-        curves = model.fit(train, val, Run(seed, checkpoint, parts, mixed, ranks))
-        if ranks.writes:
-            _write(job.outputs["model"], model, record, curves, support)
-            checkpoint.delete()
-    shown = {key: round(curves[-1][key], 4) for key in ("train_accuracy", "val_accuracy")}
-    facts = {"dataset": card.name, "method": name, "seed": seed, "images": len(support), **shown}
-    return facts | {"device": device, "micro_batches": parts}
-
-
-def _check_splits(manifest: pd.DataFrame, support: pd.DataFrame, validation: pd.DataFrame, card: Card) -> None:
-    unknown = sorted(set(manifest["label"]) - set(card.class_ids))
-    if unknown:
-        raise DataRejected(f"The manifest's label {unknown[0]!r} is not a class of datasets/{card.name}.yaml; add it.")
-    missing = sorted(set(card.class_ids) - set(support["label"]))
-    if missing:
-        raise DataRejected(f"The training split of {card.name} has no image of the class {missing[0]!r}; add some.")
-    if validation.empty:
-        raise DataRejected(f"The validation split of {card.name} is empty; give it images in the dataset's card.")
-
-
-def _mixed(precision: str, device: str) -> bool:
-    if precision == "float32" or device == "cuda":
-        return precision != "float32"
-    log.warning("training.precision: %s needs a GPU; training in float32.", precision)
-    return False
-
-
-def _record(job: Job, card: Card, backbone: "Backbone", model: "PromptMethod") -> dict[str, Any]:
-    """What `model.yaml` says: all that the model depends on, by digest where it is a file."""
-    import torch
-
-    from clinprompt.methods.inputs import preprocessing
-
-    needs = type(model).needs(model.config)
-    knowledge = {key: sha256_file(job.inputs[key]) for key in sorted(needs.knowledge)}
-    return {
-        "dataset": card.name,
-        "method": model.name,
-        "config": model.config.model_dump(mode="json"),
-        "seed": job.arguments["seed"],
-        "classes": card.class_ids,
-        "class_names": [c.name for c in card.classes],
-        "backbone": {"name": backbone.name, "digest": backbone.digest, "embed_dim": backbone.embed_dim},
-        "preprocessing": preprocessing(backbone, needs).to_dict(),
-        "intensity": card.intensity,
-        "manifest": sha256_file(job.inputs["manifest"]),
-        "images": needs.images,
-        "knowledge": knowledge or None,
-        "versions": {"torch": str(torch.__version__), "clinprompt": __version__},
-    }
-
-
-def _how(job: Job, model: "PromptMethod", parts: int, mixed: bool, ranks: "Ranks") -> dict[str, Any]:
-    """How it was trained, as far as that is not what it always is."""
-    found: dict[str, Any] = {"micro_batches": parts} if parts > 1 else {}
-    if ranks.size > 1:
-        found["processes"] = ranks.size
-    if mixed:
-        found["precision"] = job.params("training").precision
-    if type(model).needs(model.config).images == "pixels":
-        found["augmentation"] = job.params("training").augmentation
-    return found
-
-
-def _write(
-    folder: Path, model: "PromptMethod", record: dict[str, Any], curves: "Curves", support: pd.DataFrame
-) -> None:
-    head = model.export_head()
-    write_model(
-        folder,
-        spec=record | {"trainable_parameters": sum(p.numel() for p in model.trainable_parameters().values())},
-        state={key: tensor.numpy() for key, tensor in model.state().items()},
-        head=None if head is None else {key: tensor.numpy() for key, tensor in head.items()},
-        curves=curves,
-        support={column: support[column].tolist() for column in ("path", "id", "label")},
-    )
-
-
-def _support_digest(support: pd.DataFrame) -> str:
-    lines = support["path"] + "\t" + support["id"] + "\t" + support["label"] + "\n"
-    return sha256_bytes("".join(lines).encode())
 
 
 if __name__ == "__main__":

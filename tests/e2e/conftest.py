@@ -63,7 +63,8 @@ def make_workspace(root: Path) -> Callable[[Path], Workspace]:
         params["methods"]["coop"]["epochs"] = 12
         params["training"]["checkpoint_every"] = 2
         params["evaluation"]["bootstrap_resamples"] = 200
-        params["knowledge"].update(aspects=["shape"], descriptions_per_aspect=2, min_accepted_per_class=0)
+        params["knowledge"].update(aspects=["shape"], descriptions_per_aspect=1, min_accepted_per_class=0)
+        params["knowledge"]["max_new_tokens"] = 24
         params["gate"]["floors"] = {"balanced_accuracy": 0.3}
 
     def make(folder: Path) -> Workspace:
@@ -76,6 +77,8 @@ def make_workspace(root: Path) -> Callable[[Path], Workspace]:
                 shutil.copy(root / part, folder / part)
         workspace = Workspace(folder)
         workspace.edit("params.yaml", small_params)
+        small = {"patients": 20, "images_per_patient": 3}
+        workspace.edit("datasets/brain-phantom.yaml", lambda card: card["reader"].update(small))
         assert workspace.run("dvc", "init", "-q", "--no-scm").returncode == 0
         assert workspace.run("dvc", "config", "core.analytics", "false").returncode == 0
         return workspace

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -118,11 +119,11 @@ def test_missing_data_is_answered_with_where_to_get_it(again: Any) -> None:
     assert "kaggle" in done.stderr.lower()
 
 
-def kill_in(workspace: Any, stage: str, moment: Callable[[], bool]) -> None:
-    """Start `dvc repro` and kill -9 it with all its children at the moment, or when the stage has ended before."""
+def kill_in(workspace: Any, stage: str) -> None:
+    """Start `dvc repro` and kill -9 it with all its children when the stage writes, or when it has ended before."""
     said = workspace.folder.with_suffix(".log")
     with said.open("w") as log:
-        process = subprocess.Popen(
+        repro = psutil.Popen(
             ["dvc", "repro"],
             cwd=workspace.folder,
             env=workspace.env,
@@ -130,17 +131,16 @@ def kill_in(workspace: Any, stage: str, moment: Callable[[], bool]) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    module = f"components.{stage}"
     try:
-        while process.poll() is None and not is_running(process.pid, module):
-            time.sleep(0.02)
-        assert process.poll() is None, f"{stage} was never started:\n{said.read_text()[-3000:]}"
-        while is_running(process.pid, module) and not moment():
+        while (component := running(repro, f"components.{stage}")) is None:
+            assert repro.poll() is None, f"{stage} was never started:\n{said.read_text()[-3000:]}"
+            time.sleep(0.1)
+        while component.is_running() and repro.poll() is None and not has_begun_to_write(workspace.folder):
             time.sleep(0.02)
     finally:
         with contextlib.suppress(ProcessLookupError):  # a fast stage, and all after it, may have ended by now
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+            os.killpg(repro.pid, signal.SIGKILL)
+        repro.wait()
 
 
 def has_begun_to_write(folder: Path) -> bool:
@@ -149,10 +149,14 @@ def has_begun_to_write(folder: Path) -> bool:
     return any(any(folder.glob(f"{place}/.*.par*")) for place in places)
 
 
-def is_running(session: int, module: str) -> bool:
-    """Whether a process of that session runs `python -m module`."""
-    listed = subprocess.run(["ps", "-o", "args=", "-g", str(session)], capture_output=True, text=True, check=False)
-    return any(re.search(rf"python\S* -m {re.escape(module)}\b", line) for line in listed.stdout.splitlines())
+def running(parent: psutil.Process, module: str) -> psutil.Process | None:
+    """The child that runs `python -m module`."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in parent.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                if child.cmdline()[1:3] == ["-m", module]:
+                    return child
+    return None
 
 
 def test_kill_9_in_every_stage_and_the_same_digests_in_the_end(
@@ -160,7 +164,7 @@ def test_kill_9_in_every_stage_and_the_same_digests_in_the_end(
 ) -> None:
     workspace = make_workspace(tmp_path / "killed")
     for stage in STAGES:
-        kill_in(workspace, stage, lambda: has_begun_to_write(workspace.folder))
+        kill_in(workspace, stage)
     done = workspace.repro()
     assert done.returncode == 0, done.stdout + done.stderr
     registry_dependent = {"runs/brain-phantom/promote/receipt.json"}

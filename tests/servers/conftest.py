@@ -64,6 +64,7 @@ def _short(params: Any) -> None:
     params["evaluation"]["bootstrap_resamples"] = 100
     params["validation"]["min_images_per_class"] = 1
     params["knowledge"].update(aspects=["shape"], descriptions_per_aspect=1, min_accepted_per_class=0)
+    params["knowledge"]["max_new_tokens"] = 24
     params["gate"].update(floors={"balanced_accuracy": 0.0}, margin=1.0)
     params["airflow"].update(python=sys.executable)
 
@@ -88,7 +89,7 @@ def stack(project_root: Path) -> Iterator[Stack]:
     # A service that is away is asked again soon; the host's network is that of the servers.
     settings = {
         "CLINPROMPT_RETRY_SECONDS": "5",
-        "CLINPROMPT_APPROVAL_SECONDS": "120",
+        "CLINPROMPT_APPROVAL_SECONDS": "60",
         "CLINPROMPT_NETWORK": "host",
         "OMP_NUM_THREADS": "1",
     }

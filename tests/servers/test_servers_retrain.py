@@ -130,7 +130,7 @@ def test_a_release_that_has_run_computes_nothing_takes_no_gpu_and_promotes_nothi
 
 def test_s3_that_is_down_for_a_while_delays_a_run(stack: Stack, first: str) -> None:
     stack.stop("s3")
-    run = retrain(stack, "r1", overrides={"evaluation": {"confidence": 0.9}})
+    run = retrain(stack, "r1", methods=["zero_shot"], overrides={"evaluation": {"confidence": 0.9}})
     try:
         found = stack.airflow.wait_for_task("retrain", run, "plan", "up_for_retry", timeout=LONG)
     finally:
@@ -251,7 +251,7 @@ def test_two_runs_of_one_release_and_a_scheduler_that_restarts_make_one_version(
     stack: Stack, project: Project, first: str
 ) -> None:
     project.publish("r2", patients=24, seed=3)
-    runs = [retrain(stack, "r2"), retrain(stack, "r2")]
+    runs = [retrain(stack, "r2", methods=["coop"]) for _ in range(2)]
     stack.airflow.wait_for_task("retrain", runs[0], "validate", "running", "success", timeout=LONG)
     stack.restart("scheduler")
     before = versions(project)
