@@ -130,7 +130,8 @@ def test_a_release_that_has_run_computes_nothing_takes_no_gpu_and_promotes_nothi
 
 def test_s3_that_is_down_for_a_while_delays_a_run(stack: Stack, first: str) -> None:
     stack.stop("s3")
-    run = retrain(stack, "r1", methods=["zero_shot"], overrides={"evaluation": {"confidence": 0.9}})
+    overrides = {"evaluation": {"confidence": 0.9}}
+    run = retrain(stack, "r1", methods=["coop"], overrides=overrides, promote="never")
     try:
         found = stack.airflow.wait_for_task("retrain", run, "plan", "up_for_retry", timeout=LONG)
     finally:
