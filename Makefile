@@ -21,17 +21,18 @@ demo: $(VENV)/.components
 	dvc repro
 	python -m components
 
-# Three at a time: what runs on servers mostly waits. The output of each part comes when the part has ended.
+# Three at a time: what runs on servers mostly waits, and takes longest, so the others are nice to it. The output of each
+# part comes when the part has ended.
 test: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.dev
 	@echo "Tests: about 30 minutes; each part is printed when it has ended."
 	$(MAKE) --no-print-directory --jobs=3 --output-sync=target test-fast test-dags test-retrain test-servers
 
 # What needs no server, and no Airflow.
 test-fast: $(VENV)/.components $(VENV)/.dev
-	pytest -n 2 --dist loadfile -m "not servers" $(PYTEST_ARGS)
+	nice pytest -n 2 --dist loadfile -m "not servers" $(PYTEST_ARGS)
 
 test-dags: $(AIRFLOW)/.dev
-	$(AIRFLOW)/bin/python -m pytest -m "not servers" tests/dags $(PYTEST_ARGS)
+	nice $(AIRFLOW)/bin/python -m pytest -m "not servers" tests/dags $(PYTEST_ARGS)
 
 # On real servers, which infra/dev starts: skipped where their packages are missing (infra/dev/packages.sh).
 test-retrain: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.airflow
