@@ -1,7 +1,9 @@
 """What all tests share: where the optional real data and golden cases lie."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,4 +35,25 @@ def golden() -> Path:
     folder = Path(os.environ.get("CLINPROMPT_GOLDEN", ROOT.parent / "shared" / "golden"))
     if not folder.is_dir():
         pytest.skip(f"no golden cases at {folder}; set CLINPROMPT_GOLDEN to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small random CLIP, as open_clip saves it: images of 16 px, features of 12 numbers."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    sizes: dict[str, Any] = {
+        "embed_dim": 12,
+        "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }
+    folder = tmp_path_factory.mktemp("backbone")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = open_clip.CLIP(**sizes)
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": sizes, "preprocess_cfg": {}}))
     return folder

@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import pandas as pd
 import pytest
-import torch
 import yaml
 from PIL import Image
-from safetensors.torch import save_file
 
 from clinprompt.backbones import load_backbone
 from clinprompt.data.manifest import write_manifest
@@ -25,14 +22,6 @@ from components.runner import execute
 
 CLASSES = ("adenoma", "benign", "cyst", "normal")
 SPLITS = {"train": 12, "val": 5, "test": 8}
-CONFIG = {
-    "model_cfg": {
-        "embed_dim": 12,
-        "vision_cfg": {"image_size": 16, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    },
-    "preprocess_cfg": {},
-}
 CARD = {
     "name": "toy", "title": "Toy", "modality": "MRI", "organ": "brain", "licence": "CC0", "source": "made up",
     "how_to_get": "make it", "reader": {"kind": "folder"},
@@ -50,17 +39,6 @@ PROTOCOLS = {
     "label_efficiency": {"fractions": [0.25, 1.0], "methods": {}},
     "transfer": {"sources": ["toy"], "targets": ["toy"]},
 }
-
-
-@pytest.fixture(scope="session")
-def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("backbone")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = open_clip.CLIP(**CONFIG["model_cfg"])
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(json.dumps(CONFIG))
-    return folder
 
 
 def rows_of(counts: dict[str, int], classes: tuple[str, ...] = CLASSES) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import open_clip
 import pytest
 import torch
 import yaml
-from tune_workspace import Workspace, write_backbone
+from tune_workspace import Workspace
 
 from clinprompt.backbones.text import TextTower
 from clinprompt.backbones.vision import VisionTower
@@ -100,12 +100,6 @@ def make_examples() -> Callable[..., Examples]:
         return Examples.of(centres[labels] + spread * rng.normal(size=(n, E)), labels)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small random CLIP, as open_clip saves it."""
-    return write_backbone(tmp_path_factory.mktemp("backbone"))
 
 
 @pytest.fixture

@@ -1,17 +1,13 @@
 """A folder with everything that the component `tune` reads."""
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import pandas as pd
-import torch
 import yaml
 from PIL import Image
-from safetensors.torch import save_file
 
 from clinprompt.backbones import load_backbone
 from clinprompt.data.manifest import write_manifest
@@ -21,29 +17,11 @@ from components.runner import execute
 from components.tune.__main__ import work
 
 CLASSES = ("glioma", "meningioma", "none")
-CONFIG = {
-    "model_cfg": {
-        "embed_dim": 12,
-        "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    },
-    "preprocess_cfg": {},
-}
 CARD = {
     "name": "toy", "title": "Toy", "modality": "MRI", "organ": "brain", "licence": "CC0", "source": "made up",
     "how_to_get": "make it", "reader": {"kind": "folder"},
     "classes": [{"id": c, "name": c if c != "none" else "no tumour", "phrase": f"a scan with {c}"} for c in CLASSES],
 }  # fmt: skip
-
-
-def write_backbone(folder: Path) -> Path:
-    """Write a small random CLIP, and return its folder."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = open_clip.CLIP(**CONFIG["model_cfg"])
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(json.dumps(CONFIG))
-    return folder
 
 
 class Workspace:

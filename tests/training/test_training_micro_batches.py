@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import pandas as pd
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from clinprompt.backbones import load_backbone
@@ -27,27 +26,7 @@ from components.tune.__main__ import work
 
 VARIABLE = "CLINPROMPT_MICRO_BATCHES"
 CLASSES = ("bright", "dark")
-BACKBONE = {
-    "model_cfg": {
-        "embed_dim": 12,
-        "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    },
-    "preprocess_cfg": {},
-}
 KNOBS = {"batch_size": 8, "epochs": 3, "learning_rate": 0.05}
-
-
-@pytest.fixture(scope="module")
-def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random CLIP in open_clip's folder format."""
-    folder = tmp_path_factory.mktemp("backbone")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = open_clip.CLIP(**BACKBONE["model_cfg"])
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(json.dumps(BACKBONE))
-    return folder
 
 
 @pytest.fixture
