@@ -122,6 +122,7 @@ class Registry(Section):
     experiment: str
     candidate_model: str
     production_model: str
+    results: str
     approval: Literal["none", "required"]
 
 

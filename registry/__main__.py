@@ -1,4 +1,4 @@
-"""`python -m registry COMMAND`: look at the registry, try a model out, roll a champion back."""
+"""`python -m registry COMMAND`: look at the registry, try a model out, roll a champion back, share results."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from typing import Any
 from clinprompt.errors import BadParams, ClinpromptError, InputMissing
 from clinprompt.files import to_json, write_text
 from clinprompt.params import load_params
-from registry import champion, listing, quarantine, rollback
+from registry import champion, listing, quarantine, results, rollback
 from registry.versions import CHAMPION
 
 # A file that gets the JSON line of a command that changes the registry, for schedulers that can't read its output.
@@ -105,6 +105,32 @@ def _unquarantine(options: argparse.Namespace) -> tuple[Any, str]:
     return done, f"{name}: version {options.version} may be promoted again.\n"
 
 
+def _push_results(options: argparse.Namespace) -> tuple[Any, str]:
+    experiment = load_params(options.params).registry.results
+    done = results.push(options.runs, experiment)
+    return _moved(done, "pushed"), _told(done, "pushed to", experiment)
+
+
+def _pull_results(options: argparse.Namespace) -> tuple[Any, str]:
+    if options.folder.resolve() == options.runs.resolve():
+        raise BadParams(f"{options.folder} holds the results that DVC makes; name another folder.")
+    experiment = load_params(options.params).registry.results
+    done = results.pull(options.folder, experiment)
+    return _moved(done, "pulled"), _told(done, "pulled from", experiment)
+
+
+def _moved(done: list[results.Moved], word: str) -> dict[str, list[str]]:
+    return {
+        word: [one.place for one in done if not one.unchanged],
+        "unchanged": [one.place for one in done if one.unchanged],
+    }
+
+
+def _told(done: list[results.Moved], words: str, experiment: str) -> str:
+    new = sum(not one.unchanged for one in done)
+    return f"{new} of {len(done)} results {words} {experiment!r}; the others were there.\n"
+
+
 def _model_name(name: str, params: Path) -> str:
     """The registered model that a name means: where it is a dataset's, the one that its champions are versions of."""
     if not params.is_file():
@@ -132,10 +158,26 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument("--alias", default=CHAMPION, help="which version (default: %(default)s)")
     load.add_argument("--image", type=Path, metavar="FILE", help="a PNG, JPEG or TIFF image to classify")
     load.set_defaults(command=_load)
+    _add_results(commands)
     _add_changes(commands)
     for command in commands.choices.values():
         command.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _add_results(commands: Any) -> None:
+    push = commands.add_parser("push-results", help="log the experiments' results to MLflow")
+    push.set_defaults(command=_push_results)
+    pull = commands.add_parser("pull-results", help="fetch the newest results in MLflow, for a table")
+    pull.add_argument("folder", type=Path, help="a folder for them, which `table --runs` reads")
+    pull.set_defaults(command=_pull_results)
+    for command in (push, pull):
+        command.add_argument("--runs", type=Path, default=Path("runs"), help="DVC's results (default: %(default)s)")
+        _add_params(command)
+
+
+def _add_params(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--params", type=Path, default=Path("params.yaml"), help="the params (default: %(default)s)")
 
 
 def _add_changes(commands: Any) -> None:
@@ -149,9 +191,7 @@ def _add_changes(commands: Any) -> None:
     for command in (back, lift):
         command.add_argument("name", help="the dataset's or the registered model's name")
         command.add_argument("--reason", required=True, help="why; it is kept with the version")
-        command.add_argument(
-            "--params", type=Path, default=Path("params.yaml"), help="the params (default: %(default)s)"
-        )
+        _add_params(command)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clinprompt.errors import BadParams, ClinpromptError
+from clinprompt.errors import BadParams, ClinpromptError, InputMissing
 from clinprompt.experiments.protocols import PROTOCOLS, Protocols, check_protocols
 from clinprompt.experiments.scores import METRICS
 from clinprompt.files import write_text
 from clinprompt.params import read_yaml
 from clinprompt.tables.papers import availability, edit_params, edits, paper, papers
 
-PARAMS, RUNS = Path("params.yaml"), Path("runs")
+PARAMS = Path("params.yaml")
 _INTRO = "<!-- Made by python -m clinprompt.experiments {command} -->\n\n"
 
 
@@ -29,25 +29,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def table(options: argparse.Namespace) -> str:
     """The Markdown of a ready-made table, or of the protocols that have results; with --out, its path."""
+    from clinprompt.experiments.record import read_transfers
     from clinprompt.tables.board import Board
     from clinprompt.tables.figure import write_figure
     from clinprompt.tables.markdown import render
     from clinprompt.tables.published import published
-    from clinprompt.tables.transfers import read_transfers, render_transfers
+    from clinprompt.tables.transfers import render_transfers
 
-    knobs, sources, parts = _protocols(), published(), []
+    knobs, sources, folders, parts = _protocols(), published(), options.runs or [Path("runs")], []
+    for folder in options.runs or []:
+        if not folder.is_dir():
+            raise InputMissing(f"{folder} (--runs) is not a folder.")
     chosen = paper(options.name) if options.name else None
-    names = [chosen.protocol] if chosen else options.protocol or [n for n in PROTOCOLS if _any_result(n)]
+    names = [chosen.protocol] if chosen else options.protocol or [n for n in PROTOCOLS if _any_result(folders, n)]
     for name in (name for name in names if name != "transfer"):
         datasets, methods = (chosen.datasets, chosen.methods) if chosen else (knobs.datasets, knobs.methods)
-        board = Board.read(RUNS, name, datasets, methods, only=chosen is not None)
+        board = Board.read(folders, name, datasets, methods, only=chosen is not None)
         parts.append(render(board, options.metric, sources))
         if options.out and board.shown():
             picture = options.out.with_name(f"{options.out.stem}-{name}.png")
             write_figure(picture, board, options.metric, sources)
             parts.append(f"![{name}]({picture.name})\n")
     if "transfer" in names or (not chosen and not options.protocol):
-        parts.append(render_transfers(read_transfers(RUNS), options.metric))
+        parts.append(render_transfers(read_transfers(folders), options.metric))
     text = "\n".join(part for part in parts if part) or "There are no results yet.\n"
     if not options.out:
         return text
@@ -87,8 +91,8 @@ def use(options: argparse.Namespace) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _any_result(protocol: str) -> bool:
-    return any(RUNS.glob(f"*/experiments/{protocol}/*.json"))
+def _any_result(folders: Sequence[Path], protocol: str) -> bool:
+    return any(path for folder in folders for path in folder.glob(f"*/experiments/{protocol}/*.json"))
 
 
 def _protocols() -> Protocols:
@@ -107,6 +111,13 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("name", nargs="?", help="a ready-made table; by default the protocols that have results")
     one.add_argument("--protocol", action="append", choices=[*PROTOCOLS, "transfer"], help="may be given several times")
     one.add_argument("--metric", choices=METRICS, default="accuracy")
+    one.add_argument(
+        "--runs",
+        action="append",
+        type=Path,
+        metavar="FOLDER",
+        help="where the results are (default: runs); given several times, the first that has a result wins",
+    )
     one.add_argument("--out", type=Path, metavar="FILE.md", help="write there, with figures beside it")
     one.set_defaults(run=table)
     two = commands.add_parser("papers", help="the ready-made tables and what each needs")

@@ -67,10 +67,19 @@ def read_result(path: Path) -> dict[str, Any]:
     return {**found["facts"][0], "cells": found["cells"]}
 
 
-def read_results(runs: Path, protocol: str) -> Iterator[dict[str, Any]]:
-    """All results of a protocol, by dataset and method."""
-    for path in sorted(runs.glob(f"*/{FOLDER}/{protocol}/*.json")):
-        yield read_result(path)
+def read_results(folders: Sequence[Path], protocol: str) -> Iterator[dict[str, Any]]:
+    """All results of a protocol, by dataset and method; where two folders have the same, the first one's."""
+    yield from map(read_result, _result_files(folders, f"*/{FOLDER}/{protocol}/*.json"))
+
+
+def read_transfers(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """All results of transfers, by source and target; where two folders have the same, the first one's."""
+    return [read_result(path) for path in _result_files(folders, "*/transfer/*.json")]
+
+
+def _result_files(folders: Sequence[Path], pattern: str) -> list[Path]:
+    found = {path.relative_to(folder): path for folder in reversed(folders) for path in folder.glob(pattern)}
+    return [found[place] for place in sorted(found)]
 
 
 def _means(rows: Sequence[Row]) -> dict[str, Any]:

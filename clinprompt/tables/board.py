@@ -39,13 +39,16 @@ class Board:
     results: dict[tuple[str, str], dict[str, Any]] = field(repr=False)
 
     @classmethod
-    def read(cls, runs: Path, protocol: str, datasets: Sequence[str], methods: Sequence[str], only: bool) -> "Board":
-        """Read the result files below `runs`.
+    def read(
+        cls, folders: Sequence[Path], protocol: str, datasets: Sequence[str], methods: Sequence[str], only: bool
+    ) -> "Board":
+        """Read the result files below some folders of runs.
 
         Args:
+            folders: where two have a result of the same dataset and method, the first one's is taken.
             only: show the given datasets and methods; else also others that have results.
         """
-        found = {(one["dataset"], one["method"]): one for one in read_results(runs, protocol)}
+        found = {(one["dataset"], one["method"]): one for one in read_results(folders, protocol)}
         if only:
             return cls(protocol, list(datasets), list(methods), found)
         more = [

@@ -1,16 +1,9 @@
 """What candidates that were tuned on one dataset reach on others, as Markdown."""
 
-from pathlib import Path
 from typing import Any
 
-from clinprompt.experiments.record import read_result
 from clinprompt.tables.board import NOT_RUN, Entry, Missing, summary
 from clinprompt.tables.markdown import Notes, table_lines
-
-
-def read_transfers(runs: Path) -> list[dict[str, Any]]:
-    """All results, by source and target."""
-    return [read_result(path) for path in sorted(runs.glob("*/transfer/*.json"))]
 
 
 def render_transfers(results: list[dict[str, Any]], metric: str) -> str:

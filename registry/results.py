@@ -1,0 +1,146 @@
+"""Results of experiments (docs/experiments.md) in MLflow: pushed for others to see, pulled for a table."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.experiments.record import TESTS, grouped, read_result
+from clinprompt.experiments.scores import METRICS, deviation, mean
+from clinprompt.files import atomic, sha256_file
+from registry import record, tracking
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+FILE = "result_file"
+DIGEST = "result_digest"
+_FOLDERS = ("*/experiments/*/*.json", "*/transfer/*.json")
+_PLACE = re.compile(r"[\w-]+/(experiments/\w+|transfer)/[\w-]+\.json")  # no way out of the folder that is pulled to
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A result file, its place below the folder of runs, and whether it was there already."""
+
+    place: str
+    unchanged: bool
+
+
+def push(runs: Path, experiment: str) -> list[Moved]:
+    """Log every result file below `runs` as a run of its own; one whose newest run holds the same bytes stays as it is.
+
+    Raises:
+        InputMissing: there are none.
+        InputCorrupt: a file is no result of this version.
+        ServiceDown: the MLflow server does not answer.
+    """
+    files = sorted(path for pattern in _FOLDERS for path in runs.glob(pattern))
+    if not files:
+        raise InputMissing(f"There are no results below {runs}: `dvc repro experiments/dvc.yaml` makes them.")
+    results = [(path, path.relative_to(runs).as_posix(), read_result(path)) for path in files]
+    client = tracking.connect()
+    with tracking.speaking():
+        where = tracking.experiment_id(client, experiment)
+        known = _newest(client, where)
+        moved = []
+        for path, place, result in results:
+            same = place in known and known[place].data.tags.get(DIGEST) == sha256_file(path)
+            if not same:
+                _log(client, where, path, place, result)
+            moved.append(Moved(place, same))
+    return moved
+
+
+def pull(folder: Path, experiment: str) -> list[Moved]:
+    """Write the newest of every result in MLflow below `folder`, in the places that they have below `runs`.
+
+    Raises:
+        InputMissing: MLflow has none.
+        InputCorrupt: a file is not the one that was pushed, or its place is none of a result's.
+        ServiceDown: the MLflow server does not answer.
+    """
+    client = tracking.connect()
+    with tracking.speaking():
+        found = client.get_experiment_by_name(experiment)
+        runs = _newest(client, found.experiment_id) if found else {}
+        if not runs:
+            raise InputMissing(
+                f"MLflow at {tracking.shown_uri()} has no results in {experiment!r}; `python -m registry push-results`."
+            )
+        return [_fetch(client, run, place, folder) for place, run in sorted(runs.items())]
+
+
+def _newest(client: "MlflowClient", experiment: str) -> "dict[str, Run]":
+    """The newest finished run of each result, by its place."""
+    found: dict[str, Run] = {}
+    for run in _finished(client, experiment):
+        if place := run.data.tags.get(FILE):
+            found.setdefault(place, run)
+    return found
+
+
+def _finished(client: "MlflowClient", experiment: str) -> "Iterator[Run]":
+    token: str | None = ""
+    while token is not None:
+        page = client.search_runs(
+            [experiment], "attributes.status = 'FINISHED'", order_by=["start_time DESC"], page_token=token or None
+        )
+        yield from page
+        token = page.token or None
+
+
+def _log(client: "MlflowClient", experiment: str, path: Path, place: str, result: dict[str, Any]) -> None:
+    from mlflow.entities import Metric, Param
+    from mlflow.utils.time import get_current_time_millis
+
+    facts = {key: str(result[key]) for key in ("dataset", "protocol", "method", "target") if key in result}
+    tags = {**facts, FILE: place, DIGEST: sha256_file(path)}
+    if commit := record.git_commit():
+        tags["git_commit"] = commit
+    run = client.create_run(experiment, tags=tags, run_name=" ".join(facts.values()))
+    now = get_current_time_millis()
+    metrics = [Metric(name, value, now, 0) for name, value in _metrics(result).items()]
+    knobs: dict[str, Any] = {**facts, "backbone": result["backbone"]["name"], **(result.get("config") or {})}
+    client.log_batch(run.info.run_id, metrics, [Param(key, str(value)) for key, value in knobs.items()])
+    client.log_artifact(run.info.run_id, str(path))
+    client.set_terminated(run.info.run_id)  # from here on it counts
+
+
+def _metrics(result: dict[str, Any]) -> dict[str, float]:
+    """Mean and deviation over the seeds, as "16/test_accuracy" (16 shots) and "16/test_accuracy_deviation"."""
+    found: dict[str, float] = {}
+    for group, rows in grouped(result["cells"]).items():
+        prefix = "" if group == "all" else f"{group}/"
+        done = [row for row in rows if "left_out" not in row]
+        for test in (test for test in TESTS if done and test in done[0]):
+            for metric in METRICS:
+                values = [row[test][metric] for row in done]
+                for suffix, value in (("", mean(values)), ("_deviation", deviation(values))):
+                    if value is not None:
+                        found[f"{prefix}{test}_{metric}{suffix}"] = value
+    return found
+
+
+def _fetch(client: "MlflowClient", run: "Run", place: str, folder: Path) -> Moved:
+    digest = run.data.tags.get(DIGEST)
+    about = f"MLflow's run {run.info.run_id}"
+    if not _PLACE.fullmatch(place):
+        raise InputCorrupt(f"{about}: its tag {FILE} is {place!r}, which is no result's place; delete that run.")
+    target = folder / place
+    if target.is_file() and sha256_file(target) == digest:
+        return Moved(place, unchanged=True)
+    with tempfile.TemporaryDirectory(prefix="clinprompt-results-") as scratch:
+        fetched = Path(client.download_artifacts(run.info.run_id, target.name, scratch))
+        if sha256_file(fetched) != digest:
+            raise InputCorrupt(
+                f"{about}: {target.name} is not the file that was pushed (its SHA-256); delete that run."
+            )
+        with atomic(target) as partial:
+            shutil.copyfile(fetched, partial)
+    return Moved(place, unchanged=False)
