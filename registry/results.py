@@ -3,6 +3,7 @@
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,16 +98,16 @@ def _finished(client: "MlflowClient", experiment: str) -> "Iterator[Run]":
 
 def _log(client: "MlflowClient", experiment: str, path: Path, place: str, result: dict[str, Any]) -> None:
     from mlflow.entities import Metric, Param
-    from mlflow.utils.time import get_current_time_millis
 
-    facts = {key: str(result[key]) for key in ("dataset", "protocol", "method", "target") if key in result}
+    named = ("dataset", "protocol", "method", "target")
+    facts: dict[str, str] = {key: str(result[key]) for key in named if key in result}
     tags = {**facts, FILE: place, DIGEST: sha256_file(path)}
     if commit := record.git_commit():
         tags["git_commit"] = commit
     run = client.create_run(experiment, tags=tags, run_name=" ".join(facts.values()))
-    now = get_current_time_millis()
+    now = int(1000 * time.time())
     metrics = [Metric(name, value, now, 0) for name, value in _metrics(result).items()]
-    knobs: dict[str, Any] = {**facts, "backbone": result["backbone"]["name"], **(result.get("config") or {})}
+    knobs = {**facts, "backbone": result["backbone"]["name"], **(result.get("config") or {})}
     client.log_batch(run.info.run_id, metrics, [Param(key, str(value)) for key, value in knobs.items()])
     client.log_artifact(run.info.run_id, str(path))
     client.set_terminated(run.info.run_id)  # from here on it counts
