@@ -2,20 +2,22 @@
 # make test   the same installation if needed, and the test suite
 # make lint   style, types, and the direction of the imports
 # make airflow   installs Airflow into .venv-airflow and starts it with the DAGs, on SQLite, for one machine
+# make test-images   builds the images that the tests of a whole run in containers need, with podman
 # make images    builds the components' images and writes their digests to infra/images.lock (IMAGE_ARGS="--base REF")
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 AIRFLOW := .venv-airflow
-PIP_INSTALL := $(BIN)/python -m pip install --require-hashes --no-deps
+# uv, or where it can't reach the indexes as pip does, pip.
+INSTALL = sh infra/install.sh $(1) $(2) requirements/images/uv.txt || $(2)/bin/python -m pip install --require-hashes --no-deps -r $(1)
 UV_COMPILE := ../$(BIN)/uv pip compile --quiet --python-version 3.11 --no-emit-index-url --no-header --no-annotate
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast test-dags test-retrain test-servers lint bench airflow images lock clean
+.PHONY: demo test test-fast test-dags test-retrain test-servers test-images lint bench airflow images lock clean
 
 demo: $(VENV)/.components
 	dvc repro
@@ -41,6 +43,10 @@ test-retrain: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.airflow
 test-servers: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.airflow | test-dags
 	pytest tests/servers --ignore=tests/servers/test_servers_retrain.py $(PYTEST_ARGS)
 
+# What the whole run in containers needs beside them: the images, 7 GB.
+test-images: $(VENV)/.components
+	infra/dev/images.sh
+
 lint: $(VENV)/.components $(VENV)/.dev
 	ruff check .
 	ruff format --check .
@@ -61,20 +67,20 @@ images: $(VENV)/.components
 $(VENV)/.components: requirements/components.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clinprompt needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) -r requirements/components.txt
+	$(call INSTALL,requirements/components.txt,$(VENV))
 	touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.components
-	$(PIP_INSTALL) -r requirements/dev.txt
+	$(call INSTALL,requirements/dev.txt,$(VENV))
 	touch $@
 
 $(AIRFLOW)/.airflow: requirements/airflow.txt
 	test -x $(AIRFLOW)/bin/python || $(PYTHON) -m venv $(AIRFLOW)
-	$(AIRFLOW)/bin/python -m pip install --require-hashes --no-deps -r requirements/airflow.txt
+	$(call INSTALL,requirements/airflow.txt,$(AIRFLOW))
 	touch $@
 
 $(AIRFLOW)/.dev: requirements/airflow-dev.txt $(AIRFLOW)/.airflow
-	$(AIRFLOW)/bin/python -m pip install --require-hashes --no-deps -r requirements/airflow-dev.txt
+	$(call INSTALL,requirements/airflow-dev.txt,$(AIRFLOW))
 	touch $@
 
 # Resolves everything anew. Extra indexes or folders of wheels: make lock UV_ARGS="--find-links FOLDER".

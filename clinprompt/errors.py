@@ -65,7 +65,13 @@ class ServiceDown(ClinpromptError):
 
 
 class GpuOutOfMemory(ClinpromptError):
-    """The GPU's memory is too small; with more micro-batches it may do. Not even one image fitting is BadParams."""
+    """The GPU's memory is too small; when others have freed theirs it may do."""
+
+    exit_code = ExitCode.GPU_OUT_OF_MEMORY
+
+
+class BatchTooLarge(ClinpromptError):
+    """The GPU's memory is too small for a training's batch; in more micro-batches it may do."""
 
     exit_code = ExitCode.GPU_OUT_OF_MEMORY
 

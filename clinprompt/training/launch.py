@@ -26,22 +26,23 @@ def together(processes: int, entry: Callable[..., T], *arguments: Any) -> T:
     Raises:
         ClinpromptError: what one of the processes raised, or Interrupted when this one is told to stop.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex, max_restarts=0,
-        rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost",
-    )  # fmt: skip
     logging.getLogger("torchelastic-events-null").setLevel(logging.WARNING)  # a line of JSON for each process's steps
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as logs, tempfile.TemporaryDirectory() as told:
+        config = LaunchConfig(
+            min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex, max_restarts=0,
+            rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost",
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
+        )  # fmt: skip
         try:
-            found: T = elastic_launch(config, _explained)(Path(folder), entry, *arguments)[0]
+            found: T = elastic_launch(config, _explained)(Path(told), entry, *arguments)[0]
         except SignalException as stop:
             raise Interrupted(f"stopped by {stop.sigval.name}") from None
         except ChildFailedError as failed:
-            raise _cause(Path(folder), failed) from None
+            raise _cause(Path(told), failed) from None
     return found
 
 

@@ -1,17 +1,18 @@
 """The training loop: the same for every method and for whatever its batches hold."""
 
+import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clinprompt.errors import BadParams, GpuOutOfMemory
+from clinprompt.errors import BadParams, BatchTooLarge
 from clinprompt.progress import progress
 from clinprompt.training.averaging import GaussianAverage
 from clinprompt.training.batches import Batch, Examples, epoch_rows
@@ -19,6 +20,10 @@ from clinprompt.training.checkpoint import Checkpoint, Curves
 from clinprompt.training.distributed import ALONE, Ranks
 from clinprompt.training.gradients import GradientRule, PartGradients
 from clinprompt.training.schedule import Descent, learning_rate, make_optimizer
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MICRO_BATCHES = "CLINPROMPT_MICRO_BATCHES"
 _EVALUATION_BATCH = 4096  # features; whole images' tokens are larger
@@ -78,6 +83,32 @@ def micro_batches(batch_size: int) -> int:
     return min(int(text), batch_size)
 
 
+def in_smaller_parts(fit: Callable[[], T]) -> T:
+    """Call `fit`; when the GPU's memory is too small for its batches, again with twice the micro-batches.
+
+    Their number is in the variable CLINPROMPT_MICRO_BATCHES, which `fit` and the processes that it starts read; in the
+    end it is what it was.
+
+    Raises:
+        BadParams: the memory is too small even for one image.
+    """
+    before = os.environ.get(MICRO_BATCHES)
+    try:
+        while True:
+            try:
+                return fit()
+            except BatchTooLarge as error:
+                log.warning("%s That is what happens now.", error)
+                parts = 2 * int(os.environ.get(MICRO_BATCHES) or 1)
+            os.environ[MICRO_BATCHES] = str(parts)
+            torch.cuda.empty_cache()  # out here nothing holds the failed attempt's tensors any more
+    finally:
+        if before is None:
+            os.environ.pop(MICRO_BATCHES, None)
+        else:
+            os.environ[MICRO_BATCHES] = before
+
+
 def choose_device(asked: str) -> str:
     """The device that `training.device` ("auto", "cpu" or "cuda") means here.
 
@@ -103,7 +134,7 @@ def descend(method: Trainable, train: Examples, val: Examples, descent: Descent,
 
     Raises:
         BadParams: the loss or a parameter is no longer finite; or the GPU's memory is too small even for one image.
-        GpuOutOfMemory: it is too small for these micro-batches.
+        BatchTooLarge: it is too small for these micro-batches.
     """
     parameters = method.trainable_parameters()
     optimizer, average = make_optimizer(parameters.values(), descent), method.averaging()
@@ -234,7 +265,7 @@ def _out_of_memory(method: Trainable, images: int, run: Run, error: torch.OutOfM
     """What to tell whoever decides about a retry: smaller micro-batches, or that there are none."""
     said = str(error).strip().split(". ")[0].rstrip(".") or "no details given"
     if images > 1:
-        return GpuOutOfMemory(
+        return BatchTooLarge(
             f"The GPU's memory is too small to train {method.name} with {images} images at a time ({said}); run again "
             f"with the variable {MICRO_BATCHES}={2 * run.micro_batches}, which gives the same effective batch."
         )

@@ -38,7 +38,7 @@ def work(job: Job) -> dict[str, Any]:
     from clinprompt.experiments.journal import Journal
     from clinprompt.experiments.moving import LEFT_OUT
     from clinprompt.methods.inputs import open_backbone
-    from clinprompt.training.loop import choose_device
+    from clinprompt.training.loop import choose_device, in_smaller_parts
 
     device = choose_device(job.params("training").device)
     store = FeatureStore.open(job.inputs["features"])
@@ -52,8 +52,8 @@ def work(job: Job) -> dict[str, Any]:
     planned = cells(knobs, manifest, tuple(card.class_ids), job.params("protocols.seeds"))
     identity = sha256_bytes(to_json([facts, [cell.key for cell in planned], job.params("protocols.stack")]).encode())
     journal = Journal(_beside(job, "cells"), identity)
-    bench = _bench(job, card, backbone, config, store, identity)
-    rows = iter(bench.run([cell for cell in planned if isinstance(cell, Cell)], journal))
+    todo = [cell for cell in planned if isinstance(cell, Cell)]
+    rows = iter(in_smaller_parts(lambda: _bench(job, card, backbone, config, store, identity).run(todo, journal)))
     found = [next(rows) if isinstance(cell, Cell) else left_out_row(cell) for cell in planned]
     write_json(job.outputs["result"], Result(facts, found).to_json())
     final = job.final["result"]

@@ -12,11 +12,12 @@ from components.tune.training import tune
 
 
 def work(job: Job) -> dict[str, Any]:
-    """Tune in as many processes as the params and the method want."""
+    """Tune in as many processes as the params and the method want, and as large parts of a batch as the GPU holds."""
     from clinprompt.training.launch import together
+    from clinprompt.training.loop import in_smaller_parts
 
     processes = _processes(job)
-    facts = tune(job) if processes == 1 else together(processes, tune, job)
+    facts = in_smaller_parts(lambda: tune(job) if processes == 1 else together(processes, tune, job))
     return facts | {"model_digest": model_digest(job.outputs["model"])}
 
 

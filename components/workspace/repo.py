@@ -20,6 +20,7 @@ from components.workspace.task import Entry, Plan
 log = logging.getLogger(__name__)
 
 SCRATCH = "CLINPROMPT_SCRATCH"
+CACHE = "CLINPROMPT_CACHE"  # a folder for what was fetched, which the tasks of a machine share
 _REMOTE = "clinprompt-store"
 _CACHE_TYPES = ["reflink", "hardlink", "copy"]
 
@@ -234,7 +235,23 @@ def _scratch() -> Iterator[Path]:
     (folder / ".dvc").mkdir()
     (folder / ".dvc" / "config").write_text(f"[core]\n    no_scm = true\n    site_cache_dir = {folder}/.dvc/site\n")
     try:
+        if shared := os.environ.get(CACHE):
+            _share_objects(folder, Path(shared))
         with contextlib.chdir(folder):  # DVC looks for dvc.yaml in the working directory
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _share_objects(folder: Path, shared: Path) -> None:
+    """Let the workspace keep DVC's objects, but not its run cache, in the shared folder.
+
+    DVC puts an object there under its digest and at once, and looks at its bytes again in each new workspace.
+    """
+    objects, place = shared.absolute() / "files" / "md5", folder / ".dvc" / "cache" / "files" / "md5"
+    try:
+        objects.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadParams(f"{CACHE}: {shared} can't be made ({error.strerror}); name a folder to write to.") from None
+    place.parent.mkdir(parents=True)
+    place.symlink_to(objects)

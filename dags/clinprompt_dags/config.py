@@ -59,6 +59,7 @@ class Settings:
     gpu: bool  # whether components that can use a GPU get one
     network: str | None  # docker: the containers' network
     weights: str | None  # docker: a volume or folder for weights; kubernetes: a persistent volume claim
+    cache: str | None  # the same, for what tasks have fetched from the store
 
 
 def load_settings(root: Path = PROJECT) -> Settings:
@@ -100,6 +101,7 @@ def load_settings(root: Path = PROJECT) -> Settings:
         gpu=os.environ.get("CLINPROMPT_GPU") == "1",
         network=os.environ.get("CLINPROMPT_NETWORK") or None,
         weights=os.environ.get("CLINPROMPT_WEIGHTS_VOLUME") or None,
+        cache=os.environ.get("CLINPROMPT_CACHE_VOLUME") or None,
     )
 
 

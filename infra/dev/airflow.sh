@@ -26,6 +26,7 @@ export AIRFLOW__API__BASE_URL="http://127.0.0.1:$port"
 export AIRFLOW__API__WORKERS=1
 # Where runs, releases and models are kept when no server is named.
 export CLINPROMPT_STORE="${CLINPROMPT_STORE:-$AIRFLOW_HOME/store}"
+export CLINPROMPT_CACHE="${CLINPROMPT_CACHE:-$AIRFLOW_HOME/cache}"
 export MLFLOW_TRACKING_URI="${MLFLOW_TRACKING_URI:-sqlite:///$project/mlflow.db}"
 unset PYTHONDONTWRITEBYTECODE # without bytecode every command takes seconds longer
 

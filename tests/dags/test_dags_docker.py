@@ -143,13 +143,14 @@ def test_a_gpu_is_asked_for_when_it_is_needed_or_allowed(project: Path) -> None:
         assert bool(task.device_requests) is expected
 
 
-def test_the_nodes_weights_are_mounted(project: Path) -> None:
-    for weights, kind in (("models", "volume"), ("/srv/models", "bind")):
+@pytest.mark.parametrize("name", ["weights", "cache"])
+def test_what_stays_on_the_node_is_mounted(project: Path, name: str) -> None:
+    for source, kind in (("kept", "volume"), ("/srv/kept", "bind")):
         engine = Engine()
-        make(project, engine, weights=weights).run_component(call(), CONTEXT)
+        make(project, engine, **{name: source}).run_component(call(), CONTEXT)
         mount = engine.created["host_config"]["mounts"][1]
-        assert (mount["Type"], mount["Source"], mount["Target"]) == (kind, weights, "/weights")
-        assert engine.created["environment"]["CLINPROMPT_WEIGHTS"] == "/weights"
+        assert (mount["Type"], mount["Source"], mount["Target"]) == (kind, source, f"/{name}")
+        assert engine.created["environment"][f"CLINPROMPT_{name.upper()}"] == f"/{name}"
 
 
 def test_the_name_is_the_task_instances_and_not_the_tries(project: Path) -> None:

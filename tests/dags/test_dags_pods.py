@@ -34,7 +34,7 @@ def render(project: Path, stage: str, **changes: Any) -> tuple[Any, dict[str, An
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("changes", [{}, {"gpu": True, "weights": "weights"}], ids=["plain", "gpu"])
+@pytest.mark.parametrize("changes", [{}, {"gpu": True, "weights": "weights", "cache": "cache"}], ids=["plain", "gpu"])
 def test_a_pod_is_valid(project: Path, stage: str, changes: dict[str, Any]) -> None:
     _, pod = render(project, stage, **changes)
     kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
@@ -74,11 +74,12 @@ def test_secrets_come_from_the_namespace(project: Path) -> None:
 def test_a_gpu_brings_its_limit_and_its_toleration(project: Path) -> None:
     _, plain = render(project, "tune")
     assert "tolerations" not in plain["spec"] or not plain["spec"]["tolerations"]
-    _, pod = render(project, "tune", gpu=True, weights="weights")
+    _, pod = render(project, "tune", gpu=True, weights="weights", cache="images")
     assert pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert pod["spec"]["tolerations"][0]["key"] == "nvidia.com/gpu"
     volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
     assert volumes["weights"]["persistentVolumeClaim"] == {"claimName": "weights"}
+    assert volumes["cache"]["persistentVolumeClaim"] == {"claimName": "images"}
     assert volumes["scratch"] == {"name": "scratch", "emptyDir": {}}
 
 
@@ -89,7 +90,7 @@ def test_the_environment_of_a_pod_holds_no_secret(project: Path, monkeypatch: py
     from clinprompt_dags.task import Call
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    task, _ = render(project, "ingest", weights="weights")
+    task, _ = render(project, "ingest", weights="weights", cache="images")
     monkeypatch.setattr(KubernetesPodOperator, "execute", lambda self, context: {"entry": {}})
     plain = {"CLINPROMPT_TASK": "x", "CLINPROMPT_MICRO_BATCHES": "2", "MLFLOW_TRACKING_URI": "http://m"}
     assert task.run_component(Call(["-m"], {}, plain, {"AWS_SECRET_ACCESS_KEY": "hush"}), {}) == {"entry": {}}
@@ -98,6 +99,7 @@ def test_the_environment_of_a_pod_holds_no_secret(project: Path, monkeypatch: py
         "CLINPROMPT_MICRO_BATCHES": "2",
         "CLINPROMPT_SCRATCH": SCRATCH,
         "CLINPROMPT_WEIGHTS": "/weights",
+        "CLINPROMPT_CACHE": "/cache",
         "CLINPROMPT_RESULT_FILE": "/airflow/xcom/return.json",
         "OMP_NUM_THREADS": "2",
     }

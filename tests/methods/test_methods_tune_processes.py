@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import load_file
 from tune_workspace import Workspace
 
-from clinprompt.errors import GpuOutOfMemory, InputMissing, Interrupted
+from clinprompt.errors import BatchTooLarge, InputMissing, Interrupted
 from clinprompt.training.distributed import joined
 from clinprompt.training.launch import together
 
@@ -78,7 +78,7 @@ def short_of_memory(kind: type[Exception]) -> int:
     return ranks.size
 
 
-@pytest.mark.parametrize("kind", [GpuOutOfMemory, InputMissing, torch.OutOfMemoryError])
+@pytest.mark.parametrize("kind", [BatchTooLarge, InputMissing, torch.OutOfMemoryError])
 def test_the_cause_is_told_and_not_what_it_did_to_the_others(kind: type[Exception]) -> None:
     with pytest.raises(kind, match="the second has no room"):
         together(2, short_of_memory, kind)

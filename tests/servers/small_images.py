@@ -88,7 +88,7 @@ def small_project(root: Path, small: Path, target: Path) -> Project:
 
 
 def images_of(root: Path) -> list[str]:
-    """The images that `make images` builds, by the project's own names."""
+    """The images that `make test-images` builds, by the project's own names."""
     version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
     lock = yaml.safe_load((root / "infra" / "images.lock").read_text())
     return [f"{lock[name]['reference']}:{version}" for name in TARGETS]

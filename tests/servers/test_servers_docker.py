@@ -1,7 +1,7 @@
 """The docker runner on a real engine: each task in a container of its own, from images built here.
 
-Without the images of `make images` in podman's storage only the smallest one is built, and the run is followed up to
-`validate`: the one with torch takes minutes to install.
+Without the images of `make test-images` in podman's storage only the smallest one is built, and the run is followed up
+to `validate`: the one with torch takes minutes to install.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ def engine(root: Path) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def lacking(root: Path, engine: Engine) -> list[str]:
-    """The images of `make images` that are not here."""
+    """The images of `make test-images` that are not here."""
     return [image for image in images_of(root) if not engine.has(image)]
 
 
@@ -157,7 +157,7 @@ def test_the_stages_on_data_run_in_containers_that_are_gone_afterwards(
 def whole(lacking: list[str], first: Run) -> Run:
     """The first run to its end, where all images are here."""
     if lacking:
-        pytest.skip(f"{', '.join(lacking)} not built here: make images")
+        pytest.skip(f"{', '.join(lacking)} not built here: make test-images")
     first.wait()
     return first
 

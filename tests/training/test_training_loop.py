@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clinprompt.errors import BadParams, GpuOutOfMemory
+from clinprompt.errors import BadParams, BatchTooLarge
 from clinprompt.training.averaging import GaussianAverage
 from clinprompt.training.batches import Batch, Examples, epoch_rows
 from clinprompt.training.checkpoint import Checkpoint
@@ -243,7 +243,7 @@ def test_micro_batches_give_the_training_of_the_whole_batch(parts: int) -> None:
 
 @pytest.mark.parametrize(("room", "parts", "advice"), [(3, 1, "=2"), (1, 2, "=4")])
 def test_running_out_of_memory_asks_for_more_micro_batches(room: int, parts: int, advice: str) -> None:
-    with pytest.raises(GpuOutOfMemory, match=rf"at a time \(CUDA out of memory\); .*CLINPROMPT_MICRO_BATCHES{advice},"):
+    with pytest.raises(BatchTooLarge, match=rf"at a time \(CUDA out of memory\); .*CLINPROMPT_MICRO_BATCHES{advice},"):
         train_crowded(room, parts)
     assert len(train_crowded(room, parts * 2)[0]) == 7
 

@@ -1,6 +1,7 @@
 """Micro-batches in the tune component: the same model in less memory, and what is said when that is not enough."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -104,36 +105,31 @@ def test_the_gradient_of_four_micro_batches_is_that_of_the_batch(backbone_folder
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-7)
 
 
-def test_a_retry_with_more_micro_batches_ends_with_the_same_model(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_out_of_memory_falls_to_smaller_micro_batches_and_the_same_model(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert tune("whole") == 0
     assert "micro_batches" not in yaml.safe_load(Path("whole/model.yaml").read_text())
+    monkeypatch.setenv(VARIABLE, "4")
+    assert tune("four") == 0
+    monkeypatch.delenv(VARIABLE)
     give_room_for(2, monkeypatch)
-    codes = []
-    for parts in ("1", "2", "4"):
-        monkeypatch.setenv(VARIABLE, parts)
-        codes.append(tune("parts"))
-    assert codes == [72, 72, 0]
-    assert result(capsys)["micro_batches"] == 4
-    assert yaml.safe_load(Path("parts/model.yaml").read_text())["micro_batches"] == 4
-    expected, found = (load_file(Path(name, "prompts.safetensors"))["ctx"] for name in ("whole", "parts"))
+    assert tune("fallen") == 0
+    assert ["8 images at a time" in line or "4 images at a time" in line for line in caplog.messages] == [True, True]
+    assert VARIABLE not in os.environ
+    for file in ("model.yaml", "prompts.safetensors", "curves.csv"):
+        assert Path("fallen", file).read_bytes() == Path("four", file).read_bytes()
+    expected, found = (load_file(Path(name, "prompts.safetensors"))["ctx"] for name in ("whole", "fallen"))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_out_of_memory_names_the_next_try_and_then_gives_up(
+def test_no_room_for_a_single_image_ends_it(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     give_room_for(0, monkeypatch)
-    monkeypatch.setenv(VARIABLE, "4")
-    assert tune("out") == 72
-    line = result(capsys)
-    assert line["status"] == "gpu_out_of_memory"
-    assert "2 images at a time" in line["message"]
-    assert "CLINPROMPT_MICRO_BATCHES=8" in line["message"]
-    monkeypatch.setenv(VARIABLE, "8")
     assert tune("out") == 64
     assert "running again won't help" in result(capsys)["message"]
+    assert not Path("out").exists()
 
 
 def test_methods_without_batches_take_no_notice(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

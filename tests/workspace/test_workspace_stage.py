@@ -82,6 +82,33 @@ def test_an_object_that_is_not_what_its_name_says_is_never_computed_from(project
     assert told.value.exit_code in (66, 67)
 
 
+def test_what_a_machine_has_fetched_is_not_fetched_again(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled = project.plan()
+    first, _ = project.run(settled, "ingest")
+    expected, _ = project.run(settled, "validate", first)
+    monkeypatch.setenv("CLINPROMPT_CACHE", str(tmp_path / "cache"))
+    other = project.plan(overrides={"validation": {"near_duplicate_bits": 4}})
+    project.run(other, "validate", first)  # fills the cache
+    digest = str(first.outs["runs/drawn/ingest/manifest.parquet"][0])
+    kept = tmp_path / "cache" / "files" / "md5" / digest[:2] / digest[2:]
+    held = objects(project)[digest]
+    away = held.rename(tmp_path / "away")
+    third = project.plan(overrides={"validation": {"near_duplicate_bits": 5}})
+    found, cached = project.run(third, "validate", first)
+    assert not cached
+    assert found.outs.keys() == expected.outs.keys()
+    away.rename(held)
+    kept.chmod(0o644)
+    kept.write_bytes(b"flipped")  # a disk that has gone bad: it is fetched again
+    fourth = project.plan(overrides={"validation": {"near_duplicate_bits": 6}})
+    entry, _ = project.run(fourth, "validate", first)
+    assert entry.deps == expected.deps
+    assert kept.read_bytes() == held.read_bytes()
+    assert not list((tmp_path / "cache").glob("runs"))
+
+
 def test_the_component_s_own_error_is_the_task_s(project: Project) -> None:
     def no_such_label(card: dict[str, object]) -> None:
         card["classes"] = [

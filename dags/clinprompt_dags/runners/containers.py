@@ -10,7 +10,6 @@ from clinprompt_dags.graph import Need
 IMAGES_LOCK = "infra/images.lock"
 USER = 10001  # the images' user and group
 SCRATCH = "/var/tmp"  # noqa: S108 # a volume of its own; open to all users in every Debian image
-WEIGHTS = "/weights"
 COMMAND = ["python"]
 THREADS = "OMP_NUM_THREADS"  # the worker's, where it is set, wins
 
@@ -35,5 +34,11 @@ def variables(settings: Settings, need: Need) -> dict[str, str]:
     A container sees all CPUs of its machine. Without a number, numeric libraries start a thread on each.
     """
     threads = os.environ.get(THREADS) or str(max(1, round(need.cpu)))
-    weights = {"CLINPROMPT_WEIGHTS": WEIGHTS} if settings.weights else {}
-    return {"CLINPROMPT_SCRATCH": SCRATCH, THREADS: threads, **weights}
+    places = {f"CLINPROMPT_{name.upper()}": f"/{name}" for name in volumes(settings)}
+    return {"CLINPROMPT_SCRATCH": SCRATCH, THREADS: threads, **places}
+
+
+def volumes(settings: Settings) -> dict[str, str]:
+    """What outlives a container, as the operator has named it, by its folder in the container's root."""
+    named = {"weights": settings.weights, "cache": settings.cache}
+    return {name: source for name, source in named.items() if source}

@@ -15,7 +15,7 @@ from clinprompt_dags.exit_codes import SERVICE_DOWN, failure
 from clinprompt_dags.graph import Need, memory_bytes
 from clinprompt_dags.jobs import Job
 from clinprompt_dags.operators import ComponentTask
-from clinprompt_dags.runners.containers import COMMAND, SCRATCH, USER, WEIGHTS, image_reference, variables
+from clinprompt_dags.runners.containers import COMMAND, SCRATCH, USER, image_reference, variables, volumes
 from clinprompt_dags.task import TAIL, Call, conclude, read_result
 
 LABEL = "clinprompt.task"
@@ -169,9 +169,8 @@ def container_name(ti: Any) -> str:
 
 
 def _mounts(settings: Settings) -> list[Mount]:
-    """A fresh volume for workspaces, which goes with its container, and the node's weights."""
+    """A fresh volume for workspaces, which goes with its container, and what stays on the node."""
     mounts = [Mount(target=SCRATCH, source=None, type="volume")]
-    if settings.weights:
-        kind = "bind" if settings.weights.startswith("/") else "volume"
-        mounts.append(Mount(target=WEIGHTS, source=settings.weights, type=kind))
+    for name, source in volumes(settings).items():
+        mounts.append(Mount(target=f"/{name}", source=source, type="bind" if source.startswith("/") else "volume"))
     return mounts

@@ -13,7 +13,7 @@ from clinprompt_dags.exit_codes import failure
 from clinprompt_dags.graph import Need
 from clinprompt_dags.jobs import Job
 from clinprompt_dags.operators import ComponentTask
-from clinprompt_dags.runners.containers import COMMAND, SCRATCH, USER, WEIGHTS, image_reference, variables
+from clinprompt_dags.runners.containers import COMMAND, SCRATCH, USER, image_reference, variables, volumes
 from clinprompt_dags.task import TAIL, Call, conclude
 
 NAME = "clinprompt"  # of the secret, the config map and the service account
@@ -135,14 +135,14 @@ def _env_from() -> list[k8s.V1EnvFromSource]:
 
 
 def _volumes(settings: Settings) -> list[k8s.V1Volume]:
-    volumes = [
+    made = [
         k8s.V1Volume(name="tmp", empty_dir=k8s.V1EmptyDirVolumeSource()),
         k8s.V1Volume(name="scratch", empty_dir=k8s.V1EmptyDirVolumeSource()),
     ]
-    if settings.weights:
-        claim = k8s.V1PersistentVolumeClaimVolumeSource(claim_name=settings.weights)
-        volumes.append(k8s.V1Volume(name="weights", persistent_volume_claim=claim))
-    return volumes
+    for name, source in volumes(settings).items():
+        claim = k8s.V1PersistentVolumeClaimVolumeSource(claim_name=source)
+        made.append(k8s.V1Volume(name=name, persistent_volume_claim=claim))
+    return made
 
 
 def _mounts(settings: Settings) -> list[k8s.V1VolumeMount]:
@@ -150,9 +150,7 @@ def _mounts(settings: Settings) -> list[k8s.V1VolumeMount]:
         k8s.V1VolumeMount(name="tmp", mount_path="/tmp"),  # noqa: S108 # the pod's own
         k8s.V1VolumeMount(name="scratch", mount_path=SCRATCH),
     ]
-    if settings.weights:
-        mounts.append(k8s.V1VolumeMount(name="weights", mount_path=WEIGHTS))
-    return mounts
+    return mounts + [k8s.V1VolumeMount(name=name, mount_path=f"/{name}") for name in volumes(settings)]
 
 
 def _pod_security() -> k8s.V1PodSecurityContext:
