@@ -41,11 +41,14 @@ class LinearProbe(FeatureMethod):
 
     Config: ClassVar[type[Section]] = LinearProbeConfig
     config: LinearProbeConfig
+    weight: Tensor
+    bias: Tensor
 
     def __init__(self, task: Task, config: LinearProbeConfig) -> None:
         super().__init__(task, config)
         classes, width, device = len(task.class_names), task.backbone.embed_dim, task.backbone.device
-        self._head = Head(torch.zeros(classes, width, device=device), 1.0, torch.zeros(classes, device=device))
+        self.register_buffer("weight", torch.zeros(classes, width, device=device))
+        self.register_buffer("bias", torch.zeros(classes, device=device))
 
     @classmethod
     def transfers(cls, config: LinearProbeConfig) -> bool:
@@ -54,15 +57,14 @@ class LinearProbe(FeatureMethod):
 
     def head(self) -> Head:
         """The regression's coefficients and intercepts."""
-        return self._head
+        return Head(self.weight, 1.0, self.bias)
 
     def fit(self, train: Examples, val: Examples, run: Run) -> Curves:
         """Search C and keep the best regression; one row with the accuracies and log10 C."""
         search = _Search(_unit(train), _numpy(train.labels), _unit(val), _numpy(val.labels), self.config.max_iterations)
         log_c = search.best()
         weight, bias = (torch.tensor(a, dtype=torch.float32) for a in search.coefficients(log_c))
-        device = self._head.weight.device
-        self._head = Head(weight.to(device), 1.0, bias.to(device))
+        self.weight, self.bias = weight.to(self.weight.device), bias.to(self.bias.device)
         return [{"epoch": 0, "log10_c": log_c, **self.scores(train, val)}]
 
 

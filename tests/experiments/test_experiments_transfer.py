@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -74,6 +75,14 @@ def test_on_its_own_dataset_every_candidate_is_tested(tuned: Any) -> None:
     rows = run(tuned, "toy")["cells"]
     assert [row["method"] for row in rows] == ["coop", "linear_probe"]
     assert all(row["test"]["images"] == 32 for row in rows)
+    test = tuned.manifest[tuned.manifest["split"] == "test"]
+    features = FeatureStore.open(tuned.folder / "features").get(test["id"].tolist())
+    classes = [info["id"] for info in yaml.safe_load((tuned.folder / "toy.yaml").read_text())["classes"]]
+    for row in rows:
+        head = load_model(tuned.folder / f"tune/{row['method']}-1").head
+        assert head is not None
+        hits = np.array(classes)[head.probabilities(features).argmax(1)] == test["label"].to_numpy()
+        assert row["test"]["accuracy"] == pytest.approx(hits.mean(), abs=1e-6)
 
 
 def test_tensors_that_do_not_fit_are_named(tuned: Any) -> None:
