@@ -23,9 +23,9 @@ from typing import Any
 
 import yaml
 
-from clinprompt.data.phantom import write_phantom
-from components.workspace.task import pack
+from clinprompt.demo.phantom import write_phantom
 from infra.dev.servers import Stack
+from workspace.task import pack
 
 ROOT = Path(__file__).parents[1]
 DATASET = "brain-phantom"
@@ -90,7 +90,7 @@ def as_task(stack: Stack, run: str, project: Path, stage: str, cell: dict[str, A
     task = {"plan": plan, "stage": stage, "cell": cell or {}, "entries": entries, "airflow": {}}
     forget_runs(stack.env)
     env = stack.env | {"CLINPROMPT_TASK": pack(task), "CLINPROMPT_CACHE": str(cache_of(project))}
-    return call(project, env, sys.executable, "-m", "components.workspace", "stage")[0]
+    return call(project, env, sys.executable, "-m", "workspace", "stage")[0]
 
 
 def bare(stack: Stack, clone: Path, stage: str, cell: dict[str, Any] | None) -> float:
@@ -137,7 +137,7 @@ def main() -> None:
 def measure(stack: Stack, project: Path, scratch: Path) -> dict[str, Any]:
     """One run by Airflow, then its stages one by one."""
     env = stack.env
-    workspace = [sys.executable, "-m", "components.workspace"]
+    workspace = [sys.executable, "-m", "workspace"]
     write_phantom(scratch / "drawn")
     call(project, env, *workspace, "release", DATASET, str(scratch / "drawn"), "--name", RELEASE)
     stack.airflow.wait_for_dags("retrain", timeout=120)

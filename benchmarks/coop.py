@@ -23,8 +23,9 @@ from torch import Tensor
 from clinprompt.backbones import Backbone, load_backbone
 from clinprompt.data.pixels import Preprocessing
 from clinprompt.methods import check_config, method
-from clinprompt.methods.base import Task
-from clinprompt.training.batches import Batch, Examples
+from clinprompt.prompting.base import Task
+from clinprompt.prompting.batches import Batch, Examples
+from clinprompt.training.fit import fit
 from clinprompt.training.loop import Run
 
 CLASSES = ("glioma", "meningioma", "pituitary tumour", "no tumour")
@@ -107,7 +108,7 @@ def train(backbone: Backbone, data: Any, val: Examples) -> tuple[float, float, T
     """One epoch; returns its seconds and processor seconds, the validation on cached features included, and `ctx`."""
     coop: Any = method("coop")(Task(backbone, CLASSES, 0), check_config("coop", CONFIG))
     started, cpu = time.perf_counter(), time.process_time()
-    coop.fit(data, val, Run(seed=0))
+    fit(coop, data, val, Run(seed=0))
     return time.perf_counter() - started, time.process_time() - cpu, coop.ctx.detach()
 
 

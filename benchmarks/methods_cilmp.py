@@ -23,7 +23,7 @@ from benchmarks.plain import cilmp as plain
 from clinprompt.backbones.text import TextTower
 from clinprompt.backbones.vision import VisionTower
 from clinprompt.methods import method
-from clinprompt.methods.base import Knowledge, Task
+from clinprompt.prompting.base import Knowledge, Task
 
 LLM_WIDTH, LLM_ROWS, FEATURE = 4096, 32, 512
 START, END = 49406, 49407

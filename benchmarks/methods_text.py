@@ -29,8 +29,8 @@ from benchmarks.plain.text import Plain
 from clinprompt.backbones import Backbone
 from clinprompt.data.pixels import Preprocessing
 from clinprompt.methods import check_config, method
-from clinprompt.methods.base import Knowledge, Task
-from clinprompt.training.batches import Batch
+from clinprompt.prompting.base import Knowledge, Task
+from clinprompt.prompting.batches import Batch
 
 CLASSES = ("glioma tumor", "meningioma tumor", "normal brain", "pituitary tumor")
 BATCH_SIZE, SENTENCES, CONTEXT, CLINICAL = 4, 50, "a photo of a", "a MR photo of a {} in the brain."

@@ -16,11 +16,12 @@ import torch
 
 from benchmarks.methods_text import CLASSES, DESCENT, KNOBS, SENTENCES, random_biomedclip
 from clinprompt.backbones import Backbone, load_backbone
+from clinprompt.experiments.stacked import Member, descend_stacked
 from clinprompt.methods import check_config, method
-from clinprompt.methods.base import Knowledge, Task
-from clinprompt.training.batches import Examples
+from clinprompt.prompting.base import Knowledge, Task
+from clinprompt.prompting.batches import Examples
+from clinprompt.training.fit import fit
 from clinprompt.training.loop import Run
-from clinprompt.training.stack import Member, descend_stacked
 
 SHOTS, EPOCHS = 16, 100
 
@@ -59,7 +60,7 @@ def main() -> None:
     stacked = time.perf_counter() - started
     started = time.perf_counter()
     for one in alone:
-        one.method.fit(one.train, one.val, Run(one.seed))
+        fit(one.method, one.train, one.val, Run(one.seed))
     single = time.perf_counter() - started
     apart = [float((a.method.ctx - b.method.ctx).detach().abs().max()) for a, b in zip(together, alone, strict=True)]
     moved = [float((a.method.ctx.detach() - a.method.prompts.phrase).abs().max()) for a in alone]

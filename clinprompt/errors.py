@@ -1,24 +1,9 @@
-"""Errors that a user can act on, and the exit codes that every component shares.
+"""Errors that a user can act on, each with its exit code.
 
 An error's message is one sentence or two: what is wrong, where (file, row, key), what was expected, what to do.
 """
 
-from enum import IntEnum
-
-
-class ExitCode(IntEnum):
-    """What a component's exit status means; an orchestrator decides from it whether a retry makes sense."""
-
-    OK = 0
-    BAD_PARAMS = 64
-    DATA_REJECTED = 65
-    INPUT_MISSING = 66
-    INPUT_CORRUPT = 67
-    SERVICE_DOWN = 69
-    BUG = 70
-    GPU_OUT_OF_MEMORY = 72
-    INTERRUPTED = 75
-    GATE_REJECTED = 77
+from clinprompt.contract.exit_codes import ExitCode
 
 
 class ClinpromptError(Exception):

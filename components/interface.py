@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from clinprompt.errors import BadParams, ExitCode
-from clinprompt.params import Name, Section, check, read_yaml
+from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.errors import BadParams
+from clinprompt.schema import Name, Section, check, read_yaml
 
 FOLDER = Path(__file__).parent
 

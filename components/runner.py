@@ -18,7 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from clinprompt.errors import BadParams, ClinpromptError, DataRejected, ExitCode, InputMissing, Interrupted
+from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.errors import BadParams, ClinpromptError, DataRejected, InputMissing, Interrupted
 from clinprompt.files import partial_path, publish, remove
 from clinprompt.params import Params, load_params
 from components.interface import Interface, load_interface

@@ -15,10 +15,12 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,ta
         -r /tmp/airflow.txt \
     && /opt/airflow-venv/bin/pip uninstall --yes --quiet pip setuptools
 
-# The DAG files and the YAML files that they are built from. No code of the components.
+# The DAG files, the YAML files that they are built from, and the contract. No code of the components.
 FROM ${BASE} AS project
 COPY dags /opt/clinprompt/dags
 COPY datasets /opt/clinprompt/datasets
+COPY clinprompt/__init__.py /opt/clinprompt/clinprompt/__init__.py
+COPY clinprompt/contract /opt/clinprompt/clinprompt/contract
 COPY components /opt/components
 COPY dvc.yaml params.yaml /opt/clinprompt/
 COPY infra/images.lock /opt/clinprompt/infra/images.lock

@@ -20,7 +20,7 @@ import yaml
 
 from clinprompt.errors import BadParams, ClinpromptError, InputCorrupt, InputMissing, ServiceDown
 from clinprompt.files import sha256_bytes, sha256_file, write_text
-from clinprompt.params import read_yaml
+from clinprompt.schema import read_yaml
 
 ROOT = Path(__file__).parents[1]
 TARGETS = ("data", "vision", "registry")
@@ -131,7 +131,7 @@ def check(engine: Engine) -> None:
             raise InputCorrupt(f"{LOCK}: {target}: the recipe has changed since it was locked; run `make images`.")
         if found != locked:
             raise InputCorrupt(f"{LOCK}: {target}: the digest is {locked}, but {_tag(target)} is {found}; lock again.")
-        modules = ["components.workspace.__main__", *(f"components.{name}.__main__" for name in components_of(target))]
+        modules = ["workspace.__main__", *(f"components.{name}.__main__" for name in components_of(target))]
         code = f"import os, {', '.join(modules)}; assert os.getuid() > 0"
         places = ("--read-only", "--tmpfs", "/tmp:mode=1777", "--tmpfs", "/var/tmp:mode=1777")  # noqa: S108
         engine.run("run", "--rm", "--network", "none", *places, _tag(target), "python", "-c", code)

@@ -44,7 +44,7 @@ class Champion:
         from mlflow.exceptions import MlflowException
 
         folder = tempfile.TemporaryDirectory(prefix="clinprompt-model-")
-        with tracking.speaking():
+        with tracking.service_errors():
             uri = client.get_model_version_download_uri(self.name, str(self.version))
             try:
                 download_artifacts(artifact_uri=uri, dst_path=folder.name)

@@ -45,7 +45,7 @@ def run_url(name: str, version: int) -> str | None:
     if not tracking.tracking_uri().startswith(("http://", "https://")):
         return None
     client = tracking.connect()
-    with tracking.speaking():
+    with tracking.service_errors():
         run_id = client.get_model_version(name, str(version)).run_id
         if not run_id:
             return None

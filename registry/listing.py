@@ -19,7 +19,7 @@ def models() -> list[Model]:
     if store is not None and not store.exists():
         return []
     client = tracking.connect()
-    with tracking.speaking():
+    with tracking.service_errors():
         return [_model(client, one) for one in _all_models(client)]
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import clinprompt
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
-from clinprompt.methods.artifact import HEAD, PROMPTS, needs_only_head
-from clinprompt.params import read_yaml
-from registry.inference import sources
+from clinprompt.schema import read_yaml
+from clinprompt.tuned.artifact import HEAD, PROMPTS, needs_only_head
+from registry.served_code import sources
 
 FORMAT = 1
 MANIFEST = "manifest.json"

@@ -5,17 +5,13 @@ consumers see the old champion; after it, the new one, whole and tried out.
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinprompt.errors import DataRejected
-from clinprompt.files import sha256_bytes, sha256_file, to_json
-from clinprompt.params import Registry, read_yaml
 from registry import links, quarantine, tracking
 from registry.consumer import Champion
-from registry.package import BackboneFiles, code_of
+from registry.request import PromotionRequest
 from registry.verify import verify
 from registry.versions import CHAMPION, PREVIOUS, Version, by_alias, find_or_create, run_of
 
@@ -25,42 +21,7 @@ if TYPE_CHECKING:
     from registry.run import Packed
 
 
-@dataclass(frozen=True)
-class Release:
-    """What a decision and its files say about the model to promote.
-
-    Attributes:
-        names: of the experiment and the registered models, with the dataset's name filled in.
-        model: the tuned model's folder.
-        backbone: finds the backbone's files; called only when there is something to register.
-        sample: images that the registered model must be able to classify before it becomes the champion.
-    """
-
-    dataset: str
-    names: Registry
-    decision: Path
-    verdict: dict[str, Any]
-    card: Path
-    model: Path
-    descriptions: Path
-    manifest: Path
-    metrics: Path
-    report: Path
-    backbone: Callable[[], BackboneFiles]
-    sample: Callable[[], Sequence[bytes]]
-
-    @property
-    def inputs_digest(self) -> str:
-        """Of all that the payload is made from. Cheap: the backbone counts by the digest in model.yaml."""
-        parts = {
-            "model": self.verdict["chosen"]["model_digest"],
-            self.descriptions.name: sha256_file(self.descriptions),
-            **{name: sha256_file(path) for name, path in code_of(read_yaml(self.model / "model.yaml")).items()},
-        }
-        return sha256_bytes(to_json(parts).encode())
-
-
-def promote(release: Release) -> dict[str, Any]:
+def promote(release: PromotionRequest) -> dict[str, Any]:
     """Make the decision's choice the champion and return the receipt; nothing is touched when it is already.
 
     A choice that was rolled back, in this payload or in another one of the same tuned model, is quarantined: the
@@ -83,7 +44,7 @@ def promote(release: Release) -> dict[str, Any]:
         return _replace(release, current)
 
 
-def _replace(release: Release, current: Version | None) -> dict[str, Any]:
+def _replace(release: PromotionRequest, current: Version | None) -> dict[str, Any]:
     """Register the release, try it out, and make it the champion, unless it is quarantined."""
     from registry.run import pack
 
@@ -107,7 +68,7 @@ def _replace(release: Release, current: Version | None) -> dict[str, Any]:
     return _receipt(release, champion, by_alias(name, PREVIOUS))
 
 
-def rejected(release: Release) -> dict[str, Any]:
+def rejected(release: PromotionRequest) -> dict[str, Any]:
     """The receipt of a rejection: the registry stays as it is."""
     return {
         "format": 1,
@@ -120,7 +81,7 @@ def rejected(release: Release) -> dict[str, Any]:
     }
 
 
-def _receipt(release: Release, current: Version, previous: Version | None) -> dict[str, Any]:
+def _receipt(release: PromotionRequest, current: Version, previous: Version | None) -> dict[str, Any]:
     judged = release.verdict["champion"]
     unchanged = judged is not None and str(judged["version"]) == str(current.number)
     return {
@@ -137,7 +98,7 @@ def _receipt(release: Release, current: Version, previous: Version | None) -> di
     }
 
 
-def _quarantined(release: Release, current: Version | None, found: Version) -> dict[str, Any]:
+def _quarantined(release: PromotionRequest, current: Version | None, found: Version) -> dict[str, Any]:
     """The receipt where the choice was rolled back before: the champion stays."""
     return {
         "format": 1,
@@ -169,7 +130,7 @@ def _check_not_stale(verdict: dict[str, Any], current: Version | None) -> None:
         )
 
 
-def _register(client: "MlflowClient", release: Release, packed: "Packed") -> Version:
+def _register(client: "MlflowClient", release: PromotionRequest, packed: "Packed") -> Version:
     """The production version of the release: run, logged model, candidate version and production version."""
     from registry.run import log_release
 
@@ -188,7 +149,7 @@ def _set_aliases(client: "MlflowClient", current: Version | None, new: Version) 
     now = by_alias(new.name, CHAMPION)
     if now is not None and now.number != new.number and (current is None or now.number != current.number):
         raise _overtaken(new.name)
-    with tracking.speaking():
+    with tracking.service_errors():
         if current is not None and current.number != new.number and not quarantine.is_held(current):
             client.set_registered_model_alias(new.name, PREVIOUS, str(current.number))
         client.set_registered_model_alias(new.name, CHAMPION, str(new.number))

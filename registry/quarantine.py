@@ -41,7 +41,7 @@ def match(versions: list[Version], facts: dict[str, str]) -> Version | None:
 def hold(client: "MlflowClient", version: Version, reason: str, champion: Version) -> None:
     """Put a version in quarantine, in whose place `champion` is to serve."""
     facts = {REASON: reason, AT: _now(), BY: links.requester(), CHAMPION: str(champion.number), MARK: HELD}
-    with tracking.speaking():
+    with tracking.service_errors():
         for key, value in facts.items():
             client.set_model_version_tag(version.name, str(version.number), key, value)
 
@@ -72,7 +72,7 @@ def lift(name: str, number: int, reason: str) -> dict[str, Any]:
         version = by_number(client, name, number)
         action = "lifted" if is_held(version) else "unchanged"
         if action == "lifted":
-            with tracking.speaking():
+            with tracking.service_errors():
                 for key, value in ((LIFT, f"{_now()} by {links.requester()}: {reason}"), (MARK, LIFTED)):
                     client.set_model_version_tag(name, str(number), key, value)
     return {"model": name, "action": action, "version": number}

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinprompt.errors import InputCorrupt, InputMissing
-from clinprompt.experiments.record import TESTS, grouped, read_result
+from clinprompt.experiments.results import TESTS, grouped, read_result
 from clinprompt.experiments.scores import METRICS, deviation, mean
 from clinprompt.files import atomic, sha256_file
-from registry import record, tracking
+from registry import lineage, tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,7 +46,7 @@ def push(runs: Path, experiment: str) -> list[Moved]:
         raise InputMissing(f"There are no results below {runs}: `dvc repro experiments/dvc.yaml` makes them.")
     results = [(path, path.relative_to(runs).as_posix(), read_result(path)) for path in files]
     client = tracking.connect()
-    with tracking.speaking():
+    with tracking.service_errors():
         where = tracking.experiment_id(client, experiment)
         known = _newest(client, where)
         moved = []
@@ -67,7 +67,7 @@ def pull(folder: Path, experiment: str) -> list[Moved]:
         ServiceDown: the MLflow server does not answer.
     """
     client = tracking.connect()
-    with tracking.speaking():
+    with tracking.service_errors():
         found = client.get_experiment_by_name(experiment)
         runs = _newest(client, found.experiment_id) if found else {}
         if not runs:
@@ -102,7 +102,7 @@ def _log(client: "MlflowClient", experiment: str, path: Path, place: str, result
     named = ("dataset", "protocol", "method", "target")
     facts: dict[str, str] = {key: str(result[key]) for key in named if key in result}
     tags = {**facts, FILE: place, DIGEST: sha256_file(path)}
-    if commit := record.git_commit():
+    if commit := lineage.git_commit():
         tags["git_commit"] = commit
     run = client.create_run(experiment, tags=tags, run_name=" ".join(facts.values()))
     now = int(1000 * time.time())

@@ -56,7 +56,7 @@ def rollback(name: str, reason: str, *, version: int | None = None, to: int | No
         if current.tags.get(quarantine.CHAMPION) != str(target.number) or not quarantine.is_held(current):
             quarantine.hold(client, current, reason, target)
         if previous is not None:
-            with tracking.speaking():
+            with tracking.service_errors():
                 client.delete_registered_model_alias(name, PREVIOUS)
         _make_champion(client, current, target)
         return _result("rolled_back", target, by_number(client, name, current.number))
@@ -98,7 +98,7 @@ def _target(client: "MlflowClient", current: Version, previous: Version | None, 
 def _make_champion(client: "MlflowClient", current: Version, target: Version) -> None:
     found = by_alias(current.name, CHAMPION)
     if found is not None and found.number == current.number:
-        with tracking.speaking():
+        with tracking.service_errors():
             client.set_registered_model_alias(target.name, CHAMPION, str(target.number))
         found = by_alias(target.name, CHAMPION)
     if found is None or found.number != target.number:

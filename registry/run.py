@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clinprompt.data.card import load_card
+from clinprompt.data.load import load_card
 from clinprompt.files import read_json, sha256_file, to_json
-from clinprompt.params import read_yaml
-from registry import links, record, tracking
+from clinprompt.schema import read_yaml
+from registry import lineage, links, tracking
 from registry.package import payload_of
+from registry.request import PromotionRequest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-    from registry.promote import Release
 
 MODEL_NAME = "classifier"
 EXAMPLE_SIDE = 8  # pixels of the input example
@@ -45,16 +44,16 @@ class Logged:
         return self.uri.removeprefix("models:/")
 
 
-def pack(release: "Release", scratch: Path) -> Packed:
+def pack(release: PromotionRequest, scratch: Path) -> Packed:
     """Write the release's payload below `scratch`; nothing is registered or logged."""
     payload = scratch / "payload"
     digest = payload_of(release.model, release.descriptions, release.backbone()).write(payload)
     return Packed(payload, _facts(release, read_yaml(release.model / "model.yaml"), digest))
 
 
-def log_release(client: "MlflowClient", release: "Release", packed: Packed) -> Logged:
+def log_release(client: "MlflowClient", release: PromotionRequest, packed: Packed) -> Logged:
     """Log a packed release, unless a finished run holds the same payload."""
-    with tracking.speaking():
+    with tracking.service_errors():
         experiment = tracking.experiment_id(client, release.names.experiment)
         found = client.search_runs([experiment], f"tags.payload_digest = '{packed.facts['payload_digest']}'")
         for run in found:
@@ -65,7 +64,7 @@ def log_release(client: "MlflowClient", release: "Release", packed: Packed) -> L
         return _log(client, release, packed, experiment)
 
 
-def _facts(release: "Release", spec: dict[str, Any], payload_digest: str) -> dict[str, str]:
+def _facts(release: PromotionRequest, spec: dict[str, Any], payload_digest: str) -> dict[str, str]:
     digests = {
         "payload_digest": payload_digest,
         "inputs_digest": release.inputs_digest,
@@ -75,10 +74,10 @@ def _facts(release: "Release", spec: dict[str, Any], payload_digest: str) -> dic
         "decision_digest": sha256_file(release.decision),
     }
     params = {"method": spec["config"], "gate": release.verdict["params"]}
-    return record.lineage(spec, release.verdict, digests, params)
+    return lineage.lineage(spec, release.verdict, digests, params)
 
 
-def _log(client: "MlflowClient", release: "Release", packed: Packed, experiment: str) -> Logged:
+def _log(client: "MlflowClient", release: PromotionRequest, packed: Packed, experiment: str) -> Logged:
     import mlflow
 
     payload, facts = packed.payload, packed.facts
@@ -98,20 +97,20 @@ def _log(client: "MlflowClient", release: "Release", packed: Packed, experiment:
             artifacts={"payload": str(payload), "record": str(beside)},
             signature=_signature(spec["classes"]),
             input_example=_example(),
-            pip_requirements=record.requirements(spec),
+            pip_requirements=lineage.requirements(spec),
         )
         mlflow.set_tag("model_uri", info.model_uri)
     return Logged(str(info.model_uri), run_id)
 
 
 def _write_record(
-    release: "Release", spec: dict[str, Any], metrics: dict[str, Any], facts: dict[str, str], folder: Path
+    release: PromotionRequest, spec: dict[str, Any], metrics: dict[str, Any], facts: dict[str, str], folder: Path
 ) -> Path:
     folder.mkdir()
     shutil.copyfile(release.report, folder / "report.html")
     shutil.copyfile(release.decision, folder / "decision.json")
     (folder / "lineage.json").write_text(to_json(facts), encoding="utf-8")
-    card = record.model_card(load_card(release.card), spec, metrics, facts)
+    card = lineage.model_card(load_card(release.card), spec, metrics, facts)
     (folder / "model_card.md").write_text(card, encoding="utf-8")
     return folder
 
@@ -132,7 +131,7 @@ def _flat_metrics(metrics: dict[str, Any]) -> dict[str, float]:
     return flat
 
 
-def _dataset(release: "Release", facts: dict[str, str]) -> Any:
+def _dataset(release: PromotionRequest, facts: dict[str, str]) -> Any:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     digest = facts["manifest_digest"]

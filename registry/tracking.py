@@ -78,7 +78,7 @@ def connect() -> "MlflowClient":
 
     for name, level in _QUIET.items():
         logging.getLogger(name).setLevel(level)
-    with speaking():
+    with service_errors():
         # Absolute: MLflow keeps one connection per address, whatever the working directory becomes.
         _point_mlflow_to(f"{_SQLITE}{store.resolve()}" if store else tracking_uri())
         return mlflow.MlflowClient()
@@ -97,7 +97,7 @@ def _point_mlflow_to(uri: str) -> None:
 
 
 @contextmanager
-def speaking() -> Iterator[None]:
+def service_errors() -> Iterator[None]:
     """Turn a server that is away, or that refuses, into an error with its address.
 
     Raises:

@@ -66,7 +66,7 @@ def by_number(client: "MlflowClient", name: str, number: int) -> Version:
     """
     from mlflow.exceptions import MlflowException
 
-    with tracking.speaking():
+    with tracking.service_errors():
         try:
             return _version(client.get_model_version(name, str(number)))
         except MlflowException as error:
@@ -77,7 +77,7 @@ def by_number(client: "MlflowClient", name: str, number: int) -> Version:
 
 def run_of(client: "MlflowClient", version: Version) -> str:
     """The id of the run that logged a version's model."""
-    with tracking.speaking():
+    with tracking.service_errors():
         return str(client.get_model_version(version.name, str(version.number)).run_id)
 
 
@@ -85,7 +85,7 @@ def search(client: "MlflowClient", name: str, condition: str) -> list[Version]:
     """The versions of `name` that meet a condition of MLflow's search."""
     found: list[Version] = []
     token = None
-    with tracking.speaking():
+    with tracking.service_errors():
         while True:
             page = client.search_model_versions(f"name = '{name}' and {condition}", page_token=token)
             found += map(_version, page)
@@ -116,7 +116,7 @@ def find_or_create(
     found = by_payload(client, name, payload_digest)
     if found is not None:
         return found
-    with tracking.speaking():
+    with tracking.service_errors():
         try:
             client.create_registered_model(name)
         except MlflowException as error:
@@ -132,7 +132,7 @@ def find_or_create(
 def _by_alias(client: "MlflowClient", name: str, alias: str) -> Version | None:
     from mlflow.exceptions import MlflowException
 
-    with tracking.speaking():
+    with tracking.service_errors():
         try:
             # A server with logins forbids the alias of a model that is not there, instead of saying that it isn't.
             client.get_registered_model(name)

@@ -116,7 +116,7 @@ def _plain(attn: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Rows:
+class ReadRows:
     """The rows of a segment that are read at the end: the same for all classes, or one for each.
 
     `at`: a slice, or row numbers [C].
@@ -145,7 +145,7 @@ def run(
     causal: bool,
     writes: Mapping[int, Mapping[int, Tensor]] | None = None,
     real: Mapping[int, Tensor] | None = None,
-    read: Rows | None = None,
+    read: ReadRows | None = None,
     adapter: Adapter | None = None,
 ) -> list[Tensor]:
     """Send segments through blocks.

@@ -3,7 +3,7 @@
 import errno
 from pathlib import Path
 
-from clinprompt.backbones.table import Entry
+from clinprompt.backbones.table import BackboneEntry
 from clinprompt.errors import InputMissing, ServiceDown
 
 CONFIG = "open_clip_config.json"
@@ -21,7 +21,7 @@ TOKENIZER_FILES = (
 )
 
 
-def download(name: str, entry: Entry) -> Path:
+def download(name: str, entry: BackboneEntry) -> Path:
     """Download what a load needs of `entry` at its pinned commit, and return the folder in the hub's local cache.
 
     A complete folder in the cache is used without asking the hub.

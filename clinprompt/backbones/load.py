@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clinprompt.backbones.hub import CONFIG, TOKENIZER_FILES, download
-from clinprompt.backbones.table import TABLE, Entry, read_table
+from clinprompt.backbones.table import TABLE, BackboneEntry, read_table
 from clinprompt.data.pixels import Preprocessing
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
@@ -46,7 +46,7 @@ class Backbone:
     preprocessing: Preprocessing
     embed_dim: int
     logit_scale: float
-    card: Entry | None
+    card: BackboneEntry | None
     folder: Path
     device: torch.device
 
@@ -104,7 +104,7 @@ def load_backbone(
     return _load_folder(name, _folder(name, entry, path, table), entry, torch.device(device))
 
 
-def _folder(name: str, entry: Entry | None, path: str | Path | None, table: Path) -> Path:
+def _folder(name: str, entry: BackboneEntry | None, path: str | Path | None, table: Path) -> Path:
     if path is not None:
         folder = Path(path)
     elif entry is not None and entry.folder is not None:
@@ -117,7 +117,7 @@ def _folder(name: str, entry: Entry | None, path: str | Path | None, table: Path
     return folder
 
 
-def _load_folder(name: str, folder: Path, entry: Entry | None, device: torch.device) -> Backbone:
+def _load_folder(name: str, folder: Path, entry: BackboneEntry | None, device: torch.device) -> Backbone:
     config = _read_config(folder)
     weights = _weights(folder, entry)
     found = sha256_file(weights)
@@ -154,7 +154,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return {"model_cfg": model, "preprocess_cfg": config.get("preprocess_cfg") or {}}
 
 
-def _weights(folder: Path, entry: Entry | None) -> Path:
+def _weights(folder: Path, entry: BackboneEntry | None) -> Path:
     names = WEIGHTS if entry is None else (entry.weights,)
     for name in names:
         if (folder / name).is_file():
@@ -162,7 +162,7 @@ def _weights(folder: Path, entry: Entry | None) -> Path:
     raise InputMissing(f"{folder} holds no weights: expected {' or '.join(names)}.")
 
 
-def _text_config(folder: Path, model_cfg: dict[str, Any], entry: Entry | None) -> dict[str, Any] | None:
+def _text_config(folder: Path, model_cfg: dict[str, Any], entry: BackboneEntry | None) -> dict[str, Any] | None:
     """The Hugging Face config of the text tower; None where open_clip's own config says it all."""
     if not model_cfg["text_cfg"].get("hf_model_name"):
         return None

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from clinprompt.params import Name, Section, check, read_yaml
+from clinprompt.schema import Name, Section, check, read_yaml
 
 TABLE = Path(__file__).with_name("table.yaml")
 
 
-class Entry(Section):
+class BackboneEntry(Section):
     """One backbone: an open_clip folder in this package (`folder`) or on the Hugging Face hub (`hub`, `revision`).
 
     `text_config` stands in for the Hugging Face `config.json` of the text tower where the folder holds none.
@@ -27,7 +27,7 @@ class Entry(Section):
     text_config: dict[str, Any] | None = None
 
     @model_validator(mode="after")
-    def _one_pinned_place(self) -> "Entry":
+    def _one_pinned_place(self) -> "BackboneEntry":
         if (self.folder is None) == (self.hub is None):
             raise ValueError("needs either folder or hub")
         if self.hub is not None and self.revision is None:
@@ -38,10 +38,10 @@ class Entry(Section):
 class Table(Section):
     """The whole table."""
 
-    backbones: dict[Name, Entry]
+    backbones: dict[Name, BackboneEntry]
 
 
-def read_table(path: Path = TABLE) -> dict[str, Entry]:
+def read_table(path: Path = TABLE) -> dict[str, BackboneEntry]:
     """Read and check a table of backbones.
 
     Raises:

@@ -8,10 +8,10 @@ import torch
 from timm.layers import Format, resample_abs_pos_embed
 from torch import Tensor
 
-from clinprompt.backbones.blocks import Adapter, Block, Rows, open_block, run
+from clinprompt.backbones.blocks import Adapter, Block, ReadRows, open_block, run
 from clinprompt.errors import BadParams
 
-CLASS_TOKEN = Rows(0, slice(0, 1))
+CLASS_TOKEN = ReadRows(0, slice(0, 1))
 
 
 class VisionTower:
@@ -79,7 +79,7 @@ class VisionTower:
         self,
         segments: list[Tensor],
         writes: Mapping[int, Mapping[int, Tensor]] | None = None,
-        read: Rows = CLASS_TOKEN,
+        read: ReadRows = CLASS_TOKEN,
         adapter: Adapter | None = None,
         blocks: Sequence[Block] | None = None,
     ) -> Tensor:

@@ -1,13 +1,12 @@
 """The dataset card, `datasets/<name>.yaml`: all that the pipeline knows of a dataset before it reads its files."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from clinprompt.data.manifest import COLUMNS
-from clinprompt.errors import BadParams
-from clinprompt.params import Fraction, Name, Section, check, read_yaml
+from clinprompt.schema import Fraction, Name, Section
 
 Text = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0)]
@@ -22,7 +21,7 @@ class ClassInfo(Section):
     aliases: list[Text] = []
 
 
-class ReaderChoice(Section):
+class LayoutChoice(Section):
     """The reader's kind; its options stand beside it and are checked by the reader itself."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
@@ -111,7 +110,7 @@ class Card(Section):
     `path` is where the files lie below the data root (an absolute path is taken as it is); by default the name.
     `intensity` says how images of more than 8 bits become 8-bit ones: see `clinprompt.data.pixels.decode`.
     `methods` are knobs that this dataset sets instead of params.yaml, `base_to_novel` further ones in that protocol;
-    they are checked where they are used: see `clinprompt.methods.knobs`.
+    they are checked where they are used: see `clinprompt.tuned.config`.
     """
 
     name: Name
@@ -123,7 +122,7 @@ class Card(Section):
     source: Text
     how_to_get: Text
     path: str = ""
-    reader: ReaderChoice
+    reader: LayoutChoice
     split: SplitRule = SplitRule()
     metadata: Metadata = Metadata()
     intensity: Literal["auto", "full"] | Annotated[list[float], Field(min_length=2, max_length=2)] = "auto"
@@ -180,23 +179,3 @@ class Card(Section):
             if word == info.id.casefold() or word in (alias.casefold() for alias in info.aliases):
                 return info.id
         return None
-
-
-def load_card(path: Path) -> Card:
-    """Read and check a dataset card.
-
-    Raises:
-        InputMissing: there is no such file.
-        BadParams: it is not YAML, or a key is unknown, missing or of the wrong type; the key is named by its path.
-    """
-    from clinprompt.data.readers import reader_kind
-
-    card = check(Card, read_yaml(path), str(path))
-    kind = reader_kind(card.reader.kind, str(path))
-    check(kind.options, card.reader.options, str(path), "reader")
-    if not kind.has_columns and card.metadata.columns():
-        raise BadParams(
-            f"{path}: metadata: the reader {card.reader.kind!r} knows no columns; "
-            "list the images in a CSV file and use the reader 'table'."
-        )
-    return card

@@ -14,13 +14,13 @@ from typing import IO, Any
 import pandas as pd
 
 from clinprompt.data.card import Card
+from clinprompt.data.layouts import ImageRecord, layout_of
+from clinprompt.data.layouts.base import SUFFIXES
 from clinprompt.data.manifest import COLUMNS, SPLITS, write_manifest
-from clinprompt.data.readers import Record, reader_kind
-from clinprompt.data.readers.record import SUFFIXES
 from clinprompt.data.splits import assign_splits, check_splits
 from clinprompt.errors import DataRejected, InputCorrupt
-from clinprompt.params import check
 from clinprompt.progress import progress
+from clinprompt.schema import check
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path) -> Ingested:
     Raises:
         DataRejected, BadParams, InputMissing, InputCorrupt: what is wrong, with the file and row.
     """
-    kind = reader_kind(card.reader.kind, f"the card {card.name}")
+    kind = layout_of(card.reader.kind, f"the card {card.name}")
     options = check(kind.options, card.reader.options, f"the card {card.name}", "reader")
     listing = kind.read(root, card, options)
     if not listing.records:
@@ -72,7 +72,7 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path) -> Ingested:
     )
 
 
-def copy_images(records: list[Record], folder: Path) -> list[str]:
+def copy_images(records: list[ImageRecord], folder: Path) -> list[str]:
     """Copy every record's bytes to `folder` under its number, and return their SHA-256 in hex.
 
     Raises:
@@ -93,7 +93,7 @@ def hashed_patient(dataset: str, patient: str) -> str:
     return hashlib.sha256(f"{dataset}:{patient}".encode()).hexdigest()[:16]
 
 
-def _rows(records: list[Record], card: Card) -> pd.DataFrame:
+def _rows(records: list[ImageRecord], card: Card) -> pd.DataFrame:
     seen: dict[str, str] = {}
     rows = []
     for record in records:
@@ -107,7 +107,7 @@ def _rows(records: list[Record], card: Card) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _row(record: Record, card: Card) -> dict[str, Any]:
+def _row(record: ImageRecord, card: Card) -> dict[str, Any]:
     label = card.class_of(record.label)
     if label is None:
         raise DataRejected(
@@ -141,7 +141,7 @@ def _age(text: str | None, where: str) -> float | None:
     return age
 
 
-def _copy(record: Record, target: Path) -> str:
+def _copy(record: ImageRecord, target: Path) -> str:
     digest = hashlib.sha256()
     try:
         source = _open(record.source)
@@ -158,7 +158,7 @@ def _open(source: Path | Callable[[], bytes]) -> IO[bytes]:
     return source.open("rb") if isinstance(source, Path) else BytesIO(source())
 
 
-def _chunks(source: IO[bytes], record: Record) -> Iterator[bytes]:
+def _chunks(source: IO[bytes], record: ImageRecord) -> Iterator[bytes]:
     while True:
         try:
             chunk = source.read(_CHUNK)
@@ -173,7 +173,7 @@ def _raw(folder: Path, number: int) -> Path:
     return folder / f"raw-{number}"
 
 
-def _settle(frame: pd.DataFrame, records: list[Record], folder: Path) -> list[str]:
+def _settle(frame: pd.DataFrame, records: list[ImageRecord], folder: Path) -> list[str]:
     """Move the numbered copies to `ab/<id>.<suffix>`; of the same bytes, the first path decides the suffix."""
     names: dict[str, str] = {}
     for number in frame["path"].argsort(kind="stable"):

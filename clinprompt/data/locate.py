@@ -1,16 +1,14 @@
 """Where a dataset's files lie: found below the data root and linked, or generated."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from clinprompt.data.card import Card
-from clinprompt.data.readers import reader_kind
-from clinprompt.data.readers.phantom import STAMP, is_made
+from clinprompt.data.layouts import layout_of
+from clinprompt.data.layouts.base import Generator
 from clinprompt.errors import InputMissing
 from clinprompt.files import atomic, remove
-from clinprompt.params import Section, check
+from clinprompt.schema import Section, check
 
 ROOT_VARIABLE = "CLINPROMPT_DATA"
 
@@ -26,10 +24,10 @@ def locate(card: Card, source: Path, root: str | None) -> Path:
         InputMissing: there is no data root, or no such file below it; tells how to get it.
         BadParams: the generator refuses an option.
     """
-    kind = reader_kind(card.reader.kind, f"the card {card.name}")
-    if kind.make is not None:
-        options = check(kind.options, card.reader.options, f"the card {card.name}", "reader")
-        _generate(source, kind.make, options)
+    layout = layout_of(card.reader.kind, f"the card {card.name}")
+    if layout.generator is not None:
+        options = check(layout.options, card.reader.options, f"the card {card.name}", "reader")
+        _generate(source, layout.generator, options)
     elif source.is_symlink() or not source.exists():
         target = _target(card, source, os.environ.get(ROOT_VARIABLE) or root)
         if not (source.is_symlink() and Path(os.readlink(source)) == target):
@@ -52,13 +50,13 @@ def _target(card: Card, source: Path, root: str | None) -> Path:
     return target
 
 
-def _generate(folder: Path, make: Callable[[Path, Any], None], options: Section) -> None:
-    stamped = (folder / STAMP).is_file()
+def _generate(folder: Path, generator: Generator, options: Section) -> None:
+    stamped = (folder / generator.stamp).is_file()
     if folder.is_symlink():
         remove(folder)
     elif folder.exists() and not stamped:
         return  # the user's own files, which are never replaced
-    elif stamped and is_made(folder, options):
+    elif stamped and generator.is_made(folder, options):
         return
     with atomic(folder) as partial:
-        make(partial, options)
+        generator.make(partial, options)

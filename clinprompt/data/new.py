@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 
 from clinprompt.data.card import Card
-from clinprompt.data.readers import folder as folder_reader
+from clinprompt.data.layouts import folder as folder_reader
 from clinprompt.errors import BadParams, ClinpromptError, DataRejected, InputMissing
 from clinprompt.files import write_text
-from clinprompt.params import check
+from clinprompt.schema import check
 
 CARDS = Path("datasets")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from clinprompt.errors import BadParams, ClinpromptError, InputMissing
 from clinprompt.experiments.protocols import PROTOCOLS, Protocols, check_protocols
 from clinprompt.experiments.scores import METRICS
+from clinprompt.experiments.tables.papers import availability, edit_params, edits, paper, papers
 from clinprompt.files import write_text
-from clinprompt.params import read_yaml
-from clinprompt.tables.papers import availability, edit_params, edits, paper, papers
+from clinprompt.schema import read_yaml
 
 PARAMS = Path("params.yaml")
 _INTRO = "<!-- Made by python -m clinprompt.experiments {command} -->\n\n"
@@ -29,12 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def table(options: argparse.Namespace) -> str:
     """The Markdown of a ready-made table, or of the protocols that have results; with --out, its path."""
-    from clinprompt.experiments.record import read_transfers
-    from clinprompt.tables.board import Board
-    from clinprompt.tables.figure import write_figure
-    from clinprompt.tables.markdown import render
-    from clinprompt.tables.published import published
-    from clinprompt.tables.transfers import render_transfers
+    from clinprompt.experiments.results import read_transfers
+    from clinprompt.experiments.tables.figure import write_figure
+    from clinprompt.experiments.tables.markdown import render
+    from clinprompt.experiments.tables.published import published
+    from clinprompt.experiments.tables.results_table import ResultsTable
+    from clinprompt.experiments.tables.transfers import render_transfers
 
     knobs, sources, folders, parts = _protocols(), published(), options.runs or [Path("runs")], []
     for folder in options.runs or []:
@@ -44,7 +44,7 @@ def table(options: argparse.Namespace) -> str:
     names = [chosen.protocol] if chosen else options.protocol or [n for n in PROTOCOLS if _any_result(folders, n)]
     for name in (name for name in names if name != "transfer"):
         datasets, methods = (chosen.datasets, chosen.methods) if chosen else (knobs.datasets, knobs.methods)
-        board = Board.read(folders, name, datasets, methods, only=chosen is not None)
+        board = ResultsTable.read(folders, name, datasets, methods, only=chosen is not None)
         parts.append(render(board, options.metric, sources))
         if options.out and board.shown():
             picture = options.out.with_name(f"{options.out.stem}-{name}.png")

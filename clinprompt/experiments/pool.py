@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from clinprompt.training.batches import Batch, Examples
+from clinprompt.prompting.batches import Batch, Examples
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from clinprompt.data.card import Knobs
 from clinprompt.data.support import in_drawing_order, support_set
 from clinprompt.errors import BadParams, DataRejected
-from clinprompt.params import Name, Section, check
+from clinprompt.schema import Name, Section, check
 
 Key = dict[str, int | float]
 Share = Annotated[float, Field(gt=0, le=1)]

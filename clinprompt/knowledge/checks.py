@@ -57,7 +57,7 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Check:
+class DescriptionCheck:
     """A score with the closed interval in which it is acceptable; `name` is the reason given on rejection."""
 
     name: str
@@ -67,7 +67,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Assessment:
     """Whether a description was accepted, the first check that it failed, and all scores by check."""
 
     accepted: bool
@@ -103,13 +103,13 @@ def has_sentence(text: str) -> bool:
     return bool(newline) or (whole and len(sentence) < len(line.lstrip()))
 
 
-def judge(statement: Statement, context: Context) -> Verdict:
+def judge(statement: Statement, context: Context) -> Assessment:
     """Score a statement by every check and remember it in the context when it is accepted."""
     scores = {check.name: check.score(statement, context) for check in CHECKS}
     reason = next((check.name for check in CHECKS if not check.low <= scores[check.name] <= check.high), None)
     if reason is None:
         context.accepted.setdefault(statement.class_id, []).append(frozenset(statement.words))
-    return Verdict(reason is None, reason, scores)
+    return Assessment(reason is None, reason, scores)
 
 
 def whole(statement: Statement, context: Context) -> float:
@@ -186,15 +186,15 @@ _FUNCTION_WORDS = frozenset(
     )
 )
 
-CHECKS: tuple[Check, ...] = (
-    Check("unfinished", whole, 1, 1),
-    Check("length", word_count, 8, 50),
-    Check("language", english, 0.2, 1),
-    Check("refusal", refusals, 0, 0),
-    Check("echo", echo, 0, 0.6),
-    Check("repetition", repetition, 0, 0.2),
-    Check("other_class", other_classes, 0, 0),
-    Check("duplicate", similarity, 0, 0.8),
+CHECKS: tuple[DescriptionCheck, ...] = (
+    DescriptionCheck("unfinished", whole, 1, 1),
+    DescriptionCheck("length", word_count, 8, 50),
+    DescriptionCheck("language", english, 0.2, 1),
+    DescriptionCheck("refusal", refusals, 0, 0),
+    DescriptionCheck("echo", echo, 0, 0.6),
+    DescriptionCheck("repetition", repetition, 0, 0.2),
+    DescriptionCheck("other_class", other_classes, 0, 0),
+    DescriptionCheck("duplicate", similarity, 0, 0.8),
 )
 
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clinprompt.data.card import Card, ClassInfo
-from clinprompt.knowledge.checks import Context, Statement, Verdict, first_sentence, has_sentence, judge
+from clinprompt.knowledge.checks import Assessment, Context, Statement, first_sentence, has_sentence, judge
 from clinprompt.knowledge.decode import Completion, Sampling, complete, seed_of
 from clinprompt.knowledge.llm import Llm
 from clinprompt.knowledge.prompts import Prompt, aspect_prompt, token_ids
-from clinprompt.params import Knowledge
+from clinprompt.params import KnowledgeParams
 from clinprompt.progress import progress
 
 ROUNDS = 4
@@ -25,15 +25,15 @@ class Description:
     round: int
     raw: str
     text: str
-    verdict: Verdict
+    verdict: Assessment
 
 
-def sampling_of(params: Knowledge) -> Sampling:
+def sampling_of(params: KnowledgeParams) -> Sampling:
     """The sampling that the params ask for."""
     return Sampling(params.temperature, TOP_P, params.max_new_tokens)
 
 
-def describe(llm: Llm, card: Card, classes: Sequence[ClassInfo], params: Knowledge) -> list[Description]:
+def describe(llm: Llm, card: Card, classes: Sequence[ClassInfo], params: KnowledgeParams) -> list[Description]:
     """Generate and judge descriptions, in the order of rounds, classes, aspects and indices.
 
     A first round makes `descriptions_per_aspect` samples for every class and aspect. Classes with fewer than
@@ -66,7 +66,7 @@ def accepted_counts(descriptions: Sequence[Description]) -> Counter[str]:
     return Counter(d.prompt.class_id for d in descriptions if d.verdict.accepted)
 
 
-def _complete(llm: Llm, samples: list[tuple[Prompt, int]], params: Knowledge, number: int) -> list[Completion]:
+def _complete(llm: Llm, samples: list[tuple[Prompt, int]], params: KnowledgeParams, number: int) -> list[Completion]:
     sampling = sampling_of(params)
     starts = range(0, len(samples), params.batch_size)
     completions: list[Completion] = []

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing, ServiceDown
 from clinprompt.files import sha256_file, sha256_folder
-from clinprompt.params import Section, check, read_yaml
+from clinprompt.schema import Section, check, read_yaml
 
 log = logging.getLogger(__name__)
 

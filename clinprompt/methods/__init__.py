@@ -1,6 +1,6 @@
 """One file per method. `@register` makes a class a method; nothing else knows the methods' names.
 
-Listing the names imports no torch, and neither does reading a finished model (`clinprompt.methods.artifact`).
+Listing the names imports no torch, and neither does reading a finished model (`clinprompt.tuned.artifact`).
 """
 
 import importlib
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clinprompt.errors import BadParams
-from clinprompt.params import Section, check
+from clinprompt.schema import Section, check
 
 if TYPE_CHECKING:
-    from clinprompt.methods.base import PromptMethod
+    from clinprompt.prompting.base import PromptMethod
 
 M = TypeVar("M", bound="type[PromptMethod]")
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from clinprompt.errors import BadParams
 from clinprompt.methods import register
-from clinprompt.methods.base import Needs, Task
-from clinprompt.methods.context import ContextKnobs, ContextTuning
-from clinprompt.methods.teacher import TeacherBank, Template, kl, l1
-from clinprompt.params import Section
-from clinprompt.training.batches import Batch
+from clinprompt.prompting.base import Needs, Task
+from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.context import ContextKnobs, ContextTuning
+from clinprompt.prompting.teacher import TeacherBank, Template, kl, l1
+from clinprompt.schema import Section
 
 Visual = Literal["replace_patches", "insert_frozen", "insert_trainable"]
 

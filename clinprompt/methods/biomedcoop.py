@@ -7,11 +7,11 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from clinprompt.methods import register
-from clinprompt.methods.base import FeatureMethod, Needs, Task
-from clinprompt.methods.context import ContextConfig, ContextTuning
-from clinprompt.methods.teacher import TeacherBank, kl, mse
-from clinprompt.params import Section
-from clinprompt.training.batches import Batch
+from clinprompt.prompting.base import FeatureMethod, Needs, Task
+from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.context import ContextConfig, ContextTuning
+from clinprompt.prompting.teacher import TeacherBank, kl, mse
+from clinprompt.schema import Section
 
 Weight = Annotated[float, Field(ge=0)]
 

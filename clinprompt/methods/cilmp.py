@@ -7,17 +7,16 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from clinprompt.backbones.blocks import Rows as ReadRows
-from clinprompt.backbones.blocks import run
+from clinprompt.backbones.blocks import ReadRows, run
 from clinprompt.errors import BadParams
 from clinprompt.methods import register
-from clinprompt.methods.base import Knowledge, Needs, PromptMethod, Task
-from clinprompt.methods.context import ContextPrompts
-from clinprompt.methods.intervention import RowPrompts, Rows
-from clinprompt.params import Section
-from clinprompt.training.averaging import GaussianAverage
-from clinprompt.training.batches import Batch
-from clinprompt.training.schedule import Descent
+from clinprompt.prompting.averaging import GaussianAverage
+from clinprompt.prompting.base import Knowledge, Needs, PromptMethod, Task
+from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.context import ContextPrompts
+from clinprompt.prompting.intervention import RowPrompts, StateRows
+from clinprompt.prompting.optimisation import OptimiserSettings
+from clinprompt.schema import Section
 
 _WHERE = "params.yaml: methods.cilmp"
 _INIT_STD = 0.02
@@ -30,7 +29,7 @@ class Averaging(Section):
     std: PositiveFloat
 
 
-class CILMPConfig(Descent):
+class CILMPConfig(OptimiserSettings):
     """`text_depth: null` means all blocks; `vision_depth: 0` leaves the image tower alone, and features are cached.
 
     `llm_layers` picks rows of the states by number (negative ones from the end), null takes all; `normalize_rows`
@@ -76,7 +75,7 @@ class CILMP(PromptMethod):
         self.text_depth = _depth("text_depth", config.text_depth, len(self.blocks))
         self._keep(task)
         states = [one.to(self.tower.device) for one in _states(task, config)]
-        self.rows = Rows(states, config.prefix_length, config.suffix_length)
+        self.rows = StateRows(states, config.prefix_length, config.suffix_length)
         self.prompts = ContextPrompts(
             task.backbone, task.class_names, n_ctx=config.n_ctx, phrase=config.context_init, position="end",
             where=_WHERE,

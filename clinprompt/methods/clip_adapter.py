@@ -8,15 +8,15 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from clinprompt.methods import register
-from clinprompt.methods.base import PromptMethod, Task
-from clinprompt.methods.teacher import Template, hand_written
-from clinprompt.methods.visual import linear
-from clinprompt.params import Fraction, Section
-from clinprompt.training.batches import Batch
-from clinprompt.training.schedule import Descent
+from clinprompt.prompting.base import PromptMethod, Task
+from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.optimisation import OptimiserSettings
+from clinprompt.prompting.teacher import Template, hand_written
+from clinprompt.prompting.visual import linear
+from clinprompt.schema import Fraction, Section
 
 
-class ClipAdapterConfig(Descent):
+class ClipAdapterConfig(OptimiserSettings):
     """The adapter is `reduction` times narrower than the feature, and `mix` (the paper's α) is its share."""
 
     template: Template

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clinprompt.methods import register
-from clinprompt.methods.base import Task
-from clinprompt.methods.context import ContextConfig, ContextTuning
-from clinprompt.params import Section
-from clinprompt.training.batches import Batch
+from clinprompt.prompting.base import Task
+from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.context import ContextConfig, ContextTuning
+from clinprompt.schema import Section
 
 _SQUEEZE = 16
 _AT_ONCE = 64  # images, without gradients

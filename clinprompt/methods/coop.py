@@ -3,9 +3,9 @@
 from typing import ClassVar
 
 from clinprompt.methods import register
-from clinprompt.methods.base import FeatureMethod
-from clinprompt.methods.context import ContextConfig, ContextTuning
-from clinprompt.params import Section
+from clinprompt.prompting.base import FeatureMethod
+from clinprompt.prompting.context import ContextConfig, ContextTuning
+from clinprompt.schema import Section
 
 
 @register("coop")

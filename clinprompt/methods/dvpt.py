@@ -8,17 +8,17 @@ import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from clinprompt.backbones.blocks import Rows, run
+from clinprompt.backbones.blocks import ReadRows, run
 from clinprompt.errors import BadParams
 from clinprompt.methods import register
-from clinprompt.methods.base import Needs, Task
-from clinprompt.methods.visual import PatchMethod, linear, normal
-from clinprompt.params import Section
-from clinprompt.training.batches import Batch
-from clinprompt.training.schedule import Descent
+from clinprompt.prompting.base import Needs, Task
+from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.optimisation import OptimiserSettings
+from clinprompt.prompting.visual import PatchMethod, linear, normal
+from clinprompt.schema import Section
 
 
-class DVPTConfig(Descent):
+class DVPTConfig(OptimiserSettings):
     """`variant`: "paper", or "release_vit", in which the released code computes the attention and drops it.
 
     `share_group` neighbouring blocks share an adapter of width `latent_dim`. `image_size`: the side of the images in
@@ -108,7 +108,7 @@ class DVPT(PatchMethod):
         class_token, patches = batch.inputs[:1, :1], batch.inputs[:, 1:]
         read = torch.cat([self.prompt_tokens + self.prompt_positions, class_token], dim=1)
         if self.config.variant == "release_vit":
-            return self.vision.encode([read, patches], read=Rows(0, slice(None)), adapter=self._bottleneck)
+            return self.vision.encode([read, patches], read=ReadRows(0, slice(None)), adapter=self._bottleneck)
         # The prompts of the last block attend to its patches: nothing of it can be left out.
         tokens = torch.cat([read.expand(len(patches), -1, -1), patches], dim=1)
         [x] = run(self.vision.blocks, [self.vision.start(tokens)[:, None]], causal=False, adapter=self._attend)

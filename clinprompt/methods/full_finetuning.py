@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from clinprompt.methods import register
-from clinprompt.methods.base import Needs, PromptMethod, Task
-from clinprompt.methods.visual import linear
-from clinprompt.params import Section
-from clinprompt.training.batches import Batch
-from clinprompt.training.schedule import Descent
+from clinprompt.prompting.base import Needs, PromptMethod, Task
+from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.optimisation import OptimiserSettings
+from clinprompt.prompting.visual import linear
+from clinprompt.schema import Section
 
 
 @register("full_finetuning")
@@ -21,10 +21,10 @@ class FullFinetuning(PromptMethod):
     The tower stays in evaluation state: no dropout. The backbone itself is left alone.
     """
 
-    Config: ClassVar[type[Section]] = Descent
-    config: Descent
+    Config: ClassVar[type[Section]] = OptimiserSettings
+    config: OptimiserSettings
 
-    def __init__(self, task: Task, config: Descent) -> None:
+    def __init__(self, task: Task, config: OptimiserSettings) -> None:
         super().__init__(task, config)
         self.tower = deepcopy(task.backbone.model.visual).requires_grad_(True)
         generator = torch.Generator().manual_seed(task.seed)
@@ -32,12 +32,12 @@ class FullFinetuning(PromptMethod):
         self.to(task.backbone.device)
 
     @classmethod
-    def needs(cls, config: Descent) -> Needs:
+    def needs(cls, config: OptimiserSettings) -> Needs:
         """Pixels."""
         return Needs("pixels")
 
     @classmethod
-    def transfers(cls, config: Descent) -> bool:
+    def transfers(cls, config: OptimiserSettings) -> bool:
         """The head belongs to its classes."""
         return False
 

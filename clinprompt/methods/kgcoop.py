@@ -7,11 +7,11 @@ from pydantic import Field
 from torch import Tensor
 
 from clinprompt.methods import register
-from clinprompt.methods.base import FeatureMethod, Task
-from clinprompt.methods.context import ContextConfig, ContextTuning
-from clinprompt.methods.teacher import Template, cosine, hand_written
-from clinprompt.params import Section
-from clinprompt.training.batches import Batch
+from clinprompt.prompting.base import FeatureMethod, Task
+from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.context import ContextConfig, ContextTuning
+from clinprompt.prompting.teacher import Template, cosine, hand_written
+from clinprompt.schema import Section
 
 
 class KgCoOpConfig(ContextConfig):

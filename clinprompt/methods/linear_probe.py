@@ -12,11 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from clinprompt.methods import register
-from clinprompt.methods.base import FeatureMethod, Head, Task
-from clinprompt.params import Section
-from clinprompt.training.batches import Examples
-from clinprompt.training.checkpoint import Curves
-from clinprompt.training.loop import Run
+from clinprompt.prompting.base import FeatureMethod, Head, Task
+from clinprompt.prompting.batches import Examples
+from clinprompt.schema import Section
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +41,7 @@ class LinearProbe(FeatureMethod):
     config: LinearProbeConfig
     weight: Tensor
     bias: Tensor
+    log10_c: float
 
     def __init__(self, task: Task, config: LinearProbeConfig) -> None:
         super().__init__(task, config)
@@ -59,13 +58,16 @@ class LinearProbe(FeatureMethod):
         """The regression's coefficients and intercepts."""
         return Head(self.weight, 1.0, self.bias)
 
-    def fit(self, train: Examples, val: Examples, run: Run) -> Curves:
-        """Search C and keep the best regression; one row with the accuracies and log10 C."""
+    def start(self, train: Examples, val: Examples) -> None:
+        """Search C and keep the best regression."""
         search = _Search(_unit(train), _numpy(train.labels), _unit(val), _numpy(val.labels), self.config.max_iterations)
-        log_c = search.best()
-        weight, bias = (torch.tensor(a, dtype=torch.float32) for a in search.coefficients(log_c))
+        self.log10_c = search.best()
+        weight, bias = (torch.tensor(a, dtype=torch.float32) for a in search.coefficients(self.log10_c))
         self.weight, self.bias = weight.to(self.weight.device), bias.to(self.bias.device)
-        return [{"epoch": 0, "log10_c": log_c, **self.scores(train, val)}]
+
+    def findings(self) -> dict[str, float]:
+        """The logarithm of the best C."""
+        return {"log10_c": self.log10_c}
 
 
 class _Search:

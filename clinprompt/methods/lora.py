@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 from clinprompt.backbones.blocks import Block
 from clinprompt.methods import register
-from clinprompt.methods.base import Head, Needs, Task
-from clinprompt.methods.sentences import Sentences
-from clinprompt.methods.teacher import Template, hand_written
-from clinprompt.methods.visual import PatchMethod
-from clinprompt.params import Section
-from clinprompt.training.batches import Batch
-from clinprompt.training.schedule import Descent
+from clinprompt.prompting.base import Head, Needs, Task
+from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.optimisation import OptimiserSettings
+from clinprompt.prompting.sentences import Sentences
+from clinprompt.prompting.teacher import Template, hand_written
+from clinprompt.prompting.visual import PatchMethod
+from clinprompt.schema import Section
 
 Target = Literal["query", "key", "value"]
 
 
-class LoRAConfig(Descent):
+class LoRAConfig(OptimiserSettings):
     """`towers` says which are changed, `targets` which weights of their attention; `template` makes the sentences."""
 
     towers: Literal["image", "text", "both"]

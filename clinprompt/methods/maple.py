@@ -9,20 +9,20 @@ from torch import Tensor, nn
 
 from clinprompt.errors import BadParams
 from clinprompt.methods import register
-from clinprompt.methods.base import Task
-from clinprompt.methods.sentences import Sentences
-from clinprompt.methods.teacher import Template
-from clinprompt.methods.visual import PatchMethod, depth, linear, normal
-from clinprompt.params import Section
-from clinprompt.training.batches import Batch
-from clinprompt.training.schedule import Descent
+from clinprompt.prompting.base import Task
+from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.optimisation import OptimiserSettings
+from clinprompt.prompting.sentences import Sentences
+from clinprompt.prompting.teacher import Template
+from clinprompt.prompting.visual import PatchMethod, depth, linear, normal
+from clinprompt.schema import Section
 
 _WHERE = "params.yaml: methods.maple"
 _PUBLISHED_DEPTH = 9
 _INIT_STD = 0.02
 
 
-class MaPLeConfig(Descent):
+class MaPLeConfig(OptimiserSettings):
     """`depth`: in how many blocks of each tower; null takes the published 9, or as many as both towers have.
 
     The first `n_ctx` words of `template` become trainable.

@@ -8,12 +8,11 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from clinprompt.methods import register
-from clinprompt.methods.base import FeatureMethod, Task
-from clinprompt.methods.context import ContextConfig, ContextTuning
-from clinprompt.methods.teacher import Template, hand_written, kl
-from clinprompt.params import Section
-from clinprompt.training.batches import Batch
-from clinprompt.training.gradients import GradientRule
+from clinprompt.prompting.base import FeatureMethod, GradientRule, Task
+from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.context import ContextConfig, ContextTuning
+from clinprompt.prompting.teacher import Template, hand_written, kl
+from clinprompt.schema import Section
 
 
 class ProGradConfig(ContextConfig):

@@ -7,11 +7,11 @@ from pydantic import Field
 from torch import Tensor
 
 from clinprompt.methods import register
-from clinprompt.methods.base import Needs, Task
 from clinprompt.methods.maple import MaPLe, MaPLeConfig
-from clinprompt.methods.teacher import TeacherBank, kl, l1
-from clinprompt.params import Section
-from clinprompt.training.batches import Batch
+from clinprompt.prompting.base import Needs, Task
+from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.teacher import TeacherBank, kl, l1
+from clinprompt.schema import Section
 
 
 class SynergyConfig(MaPLeConfig):

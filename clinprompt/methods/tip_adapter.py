@@ -8,19 +8,17 @@ from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from clinprompt.methods import register
-from clinprompt.methods.base import PromptMethod, Task
-from clinprompt.methods.teacher import Template, hand_written
-from clinprompt.params import Section
-from clinprompt.training.batches import Batch, Examples
-from clinprompt.training.checkpoint import Curves
-from clinprompt.training.loop import Run, accuracy, descend
-from clinprompt.training.schedule import Descent
+from clinprompt.prompting.base import PromptMethod, Task
+from clinprompt.prompting.batches import Batch, Examples
+from clinprompt.prompting.optimisation import OptimiserSettings
+from clinprompt.prompting.teacher import Template, hand_written
+from clinprompt.schema import Section
 
 _LOWEST = 0.1
 _STEPS = {"beta": 200, "alpha": 20}  # as in the published search
 
 
-class TipAdapterConfig(Descent):
+class TipAdapterConfig(OptimiserSettings):
     """`finetune: true` is Tip-Adapter-F; without it, nothing descends a gradient.
 
     While the keys are trained, α and β are `init_alpha` and `init_beta`. Both are then searched between 0.1 and
@@ -72,15 +70,23 @@ class TipAdapter(PromptMethod):
         zero_shot, affinity = self._compare(batch.inputs)
         return zero_shot + self._ask(affinity, self.alpha, self.beta)
 
-    def fit(self, train: Examples, val: Examples, run: Run) -> Curves:
-        """Fill the cache, train its keys where that is asked for, and search α and β."""
+    @property
+    def descends(self) -> bool:
+        """Tip-Adapter-F alone."""
+        return self.config.finetune
+
+    def start(self, train: Examples, val: Examples) -> None:
+        """Fill the cache."""
         self._fill(F.normalize(train.inputs, dim=-1), F.one_hot(train.labels, len(self.text)).to(self.text.dtype))
-        curves = descend(self, train, val, self.config, run) if self.config.finetune else [{"epoch": 0}]
-        curves = [{**row, "alpha": self.config.init_alpha, "beta": self.config.init_beta} for row in curves]
+
+    def finish(self, val: Examples) -> bool:
+        """Search α and β."""
         self._search(val)
-        found = {"alpha": float(self.alpha), "beta": float(self.beta)}
-        curves[-1] |= {**found, "train_accuracy": accuracy(self, train), "val_accuracy": accuracy(self, val)}
-        return curves
+        return True
+
+    def findings(self) -> dict[str, float]:
+        """α and β."""
+        return {"alpha": float(self.alpha), "beta": float(self.beta)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Put a trained model back; the cache has as many keys as there were support images."""

@@ -8,15 +8,15 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from clinprompt.methods import register
-from clinprompt.methods.base import Task
-from clinprompt.methods.teacher import Template, hand_written
-from clinprompt.methods.visual import CosineHead, PatchMethod, depth, linear
-from clinprompt.params import Section
-from clinprompt.training.batches import Batch
-from clinprompt.training.schedule import Descent
+from clinprompt.prompting.base import Task
+from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.optimisation import OptimiserSettings
+from clinprompt.prompting.teacher import Template, hand_written
+from clinprompt.prompting.visual import CosineHead, PatchMethod, depth, linear
+from clinprompt.schema import Section
 
 
-class VPTConfig(Descent):
+class VPTConfig(OptimiserSettings):
     """`depth`: how many blocks get prompts of their own; 1 is VPT-shallow, null (all blocks) VPT-deep.
 
     `head`: "cosine" compares with the classes' sentences, made from `template`; "linear" is trained from scratch.

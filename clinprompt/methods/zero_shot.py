@@ -7,11 +7,8 @@ import torch.nn.functional as F
 from pydantic import field_validator
 
 from clinprompt.methods import register
-from clinprompt.methods.base import FeatureMethod, Head, Task
-from clinprompt.params import Section
-from clinprompt.training.batches import Examples
-from clinprompt.training.checkpoint import Curves
-from clinprompt.training.loop import Run
+from clinprompt.prompting.base import FeatureMethod, Head, Task
+from clinprompt.schema import Section
 
 
 class ZeroShotConfig(Section):
@@ -44,7 +41,3 @@ class ZeroShot(FeatureMethod):
     def head(self) -> Head:
         """The normalised text features of the classes, times the backbone's logit scale."""
         return self._head
-
-    def fit(self, train: Examples, val: Examples, run: Run) -> Curves:
-        """Nothing to train; one row with the accuracies."""
-        return [{"epoch": 0, **self.scores(train, val)}]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from clinprompt.training.batches import Batch, Examples
+from clinprompt.prompting.batches import Batch, Examples
 
 Augmentation = Literal["none", "crop_flip"]
 Prepare = Callable[[Tensor], Tensor]

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clinprompt.files import atomic
-from clinprompt.training.averaging import GaussianAverage
+from clinprompt.prompting.averaging import GaussianAverage
 
 log = logging.getLogger(__name__)
 

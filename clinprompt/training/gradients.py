@@ -1,12 +1,11 @@
 """Gradients of a loss's parts, for methods that don't simply descend their sum."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-# What to descend for a parameter, given the gradients of the loss's parts at it by name.
-GradientRule = Callable[[dict[str, Tensor]], Tensor]
+from clinprompt.prompting.base import GradientRule
 
 
 class PartGradients:

@@ -17,7 +17,7 @@ from clinprompt.errors import ClinpromptError, Interrupted
 T = TypeVar("T")
 
 
-def together(processes: int, entry: Callable[..., T], *arguments: Any) -> T:
+def run_in_processes(processes: int, entry: Callable[..., T], *arguments: Any) -> T:
     """Run a function in this many processes, as torchrun would, and return what the first one returns.
 
     Args:

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from clinprompt.errors import BadParams, BatchTooLarge
 from clinprompt.progress import progress
-from clinprompt.training.averaging import GaussianAverage
-from clinprompt.training.batches import Batch, Examples, epoch_rows
+from clinprompt.prompting.averaging import GaussianAverage
+from clinprompt.prompting.base import GradientRule
+from clinprompt.prompting.batches import Batch, Examples, epoch_rows
+from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.training.checkpoint import Checkpoint, Curves
 from clinprompt.training.distributed import ALONE, Ranks
-from clinprompt.training.gradients import GradientRule, PartGradients
-from clinprompt.training.schedule import Descent, learning_rate, make_optimizer
+from clinprompt.training.gradients import PartGradients
+from clinprompt.training.optimiser import learning_rate, make_optimizer
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +85,7 @@ def micro_batches(batch_size: int) -> int:
     return min(int(text), batch_size)
 
 
-def in_smaller_parts(fit: Callable[[], T]) -> T:
+def with_smaller_batches(fit: Callable[[], T]) -> T:
     """Call `fit`; when the GPU's memory is too small for its batches, again with twice the micro-batches.
 
     Their number is in the variable CLINPROMPT_MICRO_BATCHES, which `fit` and the processes that it starts read; in the
@@ -123,7 +125,7 @@ def choose_device(asked: str) -> str:
     return "cuda" if available and asked != "cpu" else "cpu"
 
 
-def descend(method: Trainable, train: Examples, val: Examples, descent: Descent, run: Run) -> Curves:
+def descend(method: Trainable, train: Examples, val: Examples, settings: OptimiserSettings, run: Run) -> Curves:
     """Train by SGD with momentum or AdamW; the parameters after the last epoch, or their average, stay in the method.
 
     Equal inputs and seed give equal bytes on a CPU, also when an interrupted run is taken up from its checkpoint.
@@ -137,26 +139,26 @@ def descend(method: Trainable, train: Examples, val: Examples, descent: Descent,
         BatchTooLarge: it is too small for these micro-batches.
     """
     parameters = method.trainable_parameters()
-    optimizer, average = make_optimizer(parameters.values(), descent), method.averaging()
+    optimizer, average = make_optimizer(parameters.values(), settings), method.averaging()
     curves = run.checkpoint.restore(parameters, optimizer, average) if run.checkpoint else []
-    for epoch in progress(range(len(curves), descent.epochs), f"training {method.name}", unit="epoch"):
-        rate = learning_rate(epoch, descent)
+    for epoch in progress(range(len(curves), settings.epochs), f"training {method.name}", unit="epoch"):
+        rate = learning_rate(epoch, settings)
         for group in optimizer.param_groups:
             group["lr"] = rate
         try:
             with _seeded(run.seed, epoch):
-                means = _epoch(method, optimizer, train, epoch, descent, run)
-            check_finite(method, means["loss"], parameters, epoch, descent)
+                means = _epoch(method, optimizer, train, epoch, settings, run)
+            check_finite(method, means["loss"], parameters, epoch, settings)
             if average is not None:
-                average.add(parameters, epoch, descent.epochs)
-                if epoch == descent.epochs - 1:
+                average.add(parameters, epoch, settings.epochs)
+                if epoch == settings.epochs - 1:
                     average.put(parameters)
             with _autocast(run, val):
-                val_accuracy = accuracy(method, val, _at_once(train, val, descent, run), run.ranks)
+                val_accuracy = accuracy(method, val, _at_once(train, val, settings, run), run.ranks)
         except torch.OutOfMemoryError as error:
-            raise _out_of_memory(method, _largest_part(train, descent, run), run, error) from None
+            raise _out_of_memory(method, _largest_part(train, settings, run), run, error) from None
         curves.append({"epoch": epoch + 1, "learning_rate": rate, **means, "val_accuracy": val_accuracy})
-        due = len(curves) < descent.epochs and run.checkpoint and len(curves) % run.checkpoint.every == 0
+        due = len(curves) < settings.epochs and run.checkpoint and len(curves) % run.checkpoint.every == 0
         if run.checkpoint and due and run.ranks.writes:
             run.checkpoint.save(parameters, optimizer, curves, average)
     return curves
@@ -175,13 +177,18 @@ def accuracy(method: Any, examples: Examples, at_once: int | None = None, ranks:
 
 
 def _epoch(
-    method: Trainable, optimizer: torch.optim.Optimizer, train: Examples, epoch: int, descent: Descent, run: Run
+    method: Trainable,
+    optimizer: torch.optim.Optimizer,
+    train: Examples,
+    epoch: int,
+    settings: OptimiserSettings,
+    run: Run,
 ) -> dict[str, float]:
     method.train()
     seen = train.at(run.seed, epoch)
     steps = [
-        _step(method, optimizer, seen, rows, descent, run)
-        for rows in epoch_rows(len(train), descent.batch_size, run.seed, epoch)
+        _step(method, optimizer, seen, rows, settings, run)
+        for rows in epoch_rows(len(train), settings.batch_size, run.seed, epoch)
     ]
     return {key: float(torch.stack([step[key] for step in steps]).mean()) for key in steps[0]}
 
@@ -191,7 +198,7 @@ def _step(
     optimizer: torch.optim.Optimizer,
     train: Examples,
     rows: np.ndarray,
-    descent: Descent,
+    settings: OptimiserSettings,
     run: Run,
 ) -> dict[str, Tensor]:
     """One step on a batch given as rows, in micro-batches that are each weighted by their share of the batch."""
@@ -204,8 +211,8 @@ def _step(
     run.ranks.add(apart.tensors() if apart else [p.grad for p in parameters if p.grad is not None])
     if rule is not None and apart is not None:
         apart.combine(rule)
-    if descent.clip_norm is not None:
-        nn.utils.clip_grad_norm_(parameters, descent.clip_norm)
+    if settings.clip_norm is not None:
+        nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
     optimizer.step()
     if len(seen) == run.ranks.size == 1:
         return seen[0]
@@ -249,16 +256,16 @@ def measures(loss: Tensor, parts: dict[str, Tensor], logits: Tensor, labels: Ten
     return {"loss": loss.detach(), **{k: v.detach() for k, v in shown.items()}, "train_accuracy": hits}
 
 
-def _at_once(train: Examples, val: Examples, descent: Descent, run: Run) -> int:
+def _at_once(train: Examples, val: Examples, settings: OptimiserSettings, run: Run) -> int:
     """How many validation examples are computed at once."""
     if run.micro_batches > 1:
-        return _largest_part(train, descent, run)
+        return _largest_part(train, settings, run)
     return _EVALUATION_BATCH if val.inputs.dim() == 2 else _EVALUATION_IMAGES
 
 
-def _largest_part(train: Examples, descent: Descent, run: Run) -> int:
+def _largest_part(train: Examples, settings: OptimiserSettings, run: Run) -> int:
     """The number of images in the largest micro-batch."""
-    return math.ceil(min(descent.batch_size, len(train)) / run.ranks.size / run.micro_batches)
+    return math.ceil(min(settings.batch_size, len(train)) / run.ranks.size / run.micro_batches)
 
 
 def _out_of_memory(method: Trainable, images: int, run: Run, error: torch.OutOfMemoryError) -> Exception:
@@ -277,11 +284,11 @@ def _out_of_memory(method: Trainable, images: int, run: Run, error: torch.OutOfM
 
 
 def check_finite(
-    method: Trainable, loss: float, parameters: dict[str, nn.Parameter], epoch: int, descent: Descent
+    method: Trainable, loss: float, parameters: dict[str, nn.Parameter], epoch: int, settings: OptimiserSettings
 ) -> None:
     if math.isfinite(loss) and all(bool(torch.isfinite(p).all()) for p in parameters.values()):
         return
     raise BadParams(
         f"params.yaml: methods.{method.name}.learning_rate: the loss is not finite any more in epoch {epoch + 1}; "
-        f"choose a smaller learning rate than {descent.learning_rate:g}."
+        f"choose a smaller learning rate than {settings.learning_rate:g}."
     )

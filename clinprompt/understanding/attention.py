@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from clinprompt.backbones.vision import VisionTower
-from clinprompt.understanding.models import Opened
+from clinprompt.understanding.models import InspectedModel
 
 _SAME = 1e-3  # relative distance up to which two tokens in front of the first block are one
 
 
-def relevance(model: Opened, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def relevance(model: InspectedModel, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """How much each patch speaks for the class of its image, and the class's probability.
 
     Args:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clinprompt.methods.teacher import TeacherBank
+from clinprompt.prompting.teacher import TeacherBank
 
 COLUMNS = ("class", "description", "net", "own", "others", "turned")
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from clinprompt.methods.cilmp import CILMP
-from clinprompt.methods.intervention import Intervention, RowPrompts
+from clinprompt.prompting.intervention import Intervention, RowPrompts
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from clinprompt.backbones.vision import VisionTower
-from clinprompt.methods.artifact import HEAD, PROMPTS, TunedModel
-from clinprompt.methods.base import Head, PromptMethod
 from clinprompt.methods.full_finetuning import FullFinetuning
-from clinprompt.methods.restore import restore
-from clinprompt.methods.teacher import encode_sentences
-from clinprompt.training.batches import Batch
+from clinprompt.prompting.base import Head, PromptMethod
+from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.teacher import encode_sentences
+from clinprompt.tuned.artifact import HEAD, PROMPTS, TunedModel
+from clinprompt.tuned.restore import restore
 
 if TYPE_CHECKING:
     from clinprompt.backbones import Backbone
@@ -30,7 +30,7 @@ Features = tuple[Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
-class Opened:
+class InspectedModel:
     """A classifier on a backbone, in parts.
 
     Attributes:
@@ -50,13 +50,13 @@ class Opened:
     method: PromptMethod | None = None
 
 
-def zero_shot(backbone: "Backbone", names: Sequence[str], template: str) -> Opened:
+def zero_shot(backbone: "Backbone", names: Sequence[str], template: str) -> InspectedModel:
     """The frozen backbone with one sentence per class: what there is before tuning."""
     texts = encode_sentences(backbone, [template.replace("{}", name) for name in names])
     return with_head(backbone, Head(texts, backbone.logit_scale))
 
 
-def tuned(folder: Path, model: TunedModel, backbone: "Backbone") -> Opened:
+def tuned(folder: Path, model: TunedModel, backbone: "Backbone") -> InspectedModel:
     """What a tuned model's folder holds.
 
     Raises:
@@ -68,11 +68,11 @@ def tuned(folder: Path, model: TunedModel, backbone: "Backbone") -> Opened:
     return with_head(backbone, Head(saved["weight"], float(saved["scale"]), saved.get("bias")))
 
 
-def with_head(backbone: "Backbone", head: Head) -> Opened:
+def with_head(backbone: "Backbone", head: Head) -> InspectedModel:
     """A linear head on the frozen features; rows of unit length without a bias are text features."""
     are_texts = head.bias is None and bool(((head.weight.norm(dim=-1) - 1).abs() < _UNIT).all())
     texts = head.weight if are_texts else None
-    return Opened(
+    return InspectedModel(
         prepare=lambda pixels: _encode(backbone.vision, pixels),
         logits=head.logits,
         features=lambda inputs: (F.normalize(inputs, dim=-1), texts),
@@ -81,12 +81,12 @@ def with_head(backbone: "Backbone", head: Head) -> Opened:
     )
 
 
-def with_method(backbone: "Backbone", method: PromptMethod) -> Opened:
+def with_method(backbone: "Backbone", method: PromptMethod) -> InspectedModel:
     """A method that predicts with its own code."""
     pixels = type(method).needs(method.config).images == "pixels"
     if isinstance(method, FullFinetuning):  # runs a copy of the image tower, in one piece
         tower = VisionTower(SimpleNamespace(visual=method.tower))
-        return Opened(
+        return InspectedModel(
             prepare=lambda pixels: pixels,
             logits=lambda inputs: method.head(_encode(tower, inputs)),
             features=lambda inputs: (F.normalize(_encode(tower, inputs), dim=-1), None),
@@ -94,7 +94,7 @@ def with_method(backbone: "Backbone", method: PromptMethod) -> Opened:
             tower=lambda: tower,
             method=method,
         )
-    return Opened(
+    return InspectedModel(
         prepare=method.prepare if pixels else lambda pixels: _encode(backbone.vision, pixels),
         logits=lambda inputs: method(_batch(inputs)),
         features=lambda inputs: _features(method, inputs),

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from clinprompt.errors import BadParams
-from clinprompt.validation.suite import Check
+from clinprompt.validation.suite import TableExpectation
 
 _META = "check"
 
@@ -23,7 +23,7 @@ class Outcome:
         offenders: paths of the offending rows, in the table's order.
     """
 
-    check: Check
+    check: TableExpectation
     passed: bool
     observed: Any
     rows: int | None
@@ -31,14 +31,14 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class SuiteResult:
     """The outcomes in the order of the checks, and Great Expectations' own result, in the SUMMARY format, to render."""
 
     outcomes: list[Outcome]
     result: Any
 
 
-def evaluate(table: pd.DataFrame, checks: list[Check]) -> Evaluation:
+def evaluate(table: pd.DataFrame, checks: list[TableExpectation]) -> SuiteResult:
     """Evaluate the checks on the table.
 
     Raises:
@@ -53,7 +53,7 @@ def evaluate(table: pd.DataFrame, checks: list[Check]) -> Evaluation:
     complete = {"result_format": "COMPLETE", "unexpected_index_column_names": ["path"]}
     found = _in_order(batch.validate(suite, result_format=complete), checks)
     outcomes = [_outcome(check, one) for check, one in zip(checks, found.results, strict=True)]
-    return Evaluation(outcomes, _in_order(batch.validate(suite, result_format="SUMMARY"), checks))
+    return SuiteResult(outcomes, _in_order(batch.validate(suite, result_format="SUMMARY"), checks))
 
 
 def _batch(table: pd.DataFrame) -> Any:
@@ -67,7 +67,7 @@ def _batch(table: pd.DataFrame) -> Any:
     return asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": table})
 
 
-def _in_order(result: Any, checks: list[Check]) -> Any:
+def _in_order(result: Any, checks: list[TableExpectation]) -> Any:
     by_name = {one.expectation_config.meta[_META]: one for one in result.results}
     result.results = [by_name[check.name] for check in checks]
     for check, one in zip(checks, result.results, strict=True):
@@ -75,7 +75,7 @@ def _in_order(result: Any, checks: list[Check]) -> Any:
     return result
 
 
-def _expectation(check: Check, table: pd.DataFrame) -> Any:
+def _expectation(check: TableExpectation, table: pd.DataFrame) -> Any:
     import great_expectations.expectations as known
     from pydantic.v1 import ValidationError
 
@@ -106,7 +106,7 @@ def _condition(where: dict[str, str]) -> Any:
     return first
 
 
-def _outcome(check: Check, result: Any) -> Outcome:
+def _outcome(check: TableExpectation, result: Any) -> Outcome:
     found = result.to_json_dict()["result"]
     offenders = [entry["path"] for entry in found.get("unexpected_index_list") or []]
     if "element_count" in found:
@@ -114,7 +114,7 @@ def _outcome(check: Check, result: Any) -> Outcome:
     return Outcome(check, bool(result.success), found.get("observed_value"), None, offenders)
 
 
-def _raise_if_crashed(check: Check, result: Any) -> None:
+def _raise_if_crashed(check: TableExpectation, result: Any) -> None:
     """A check that crashed is no verdict on the data: the card's arguments are wrong, or the program is."""
     info = result.exception_info or {}
     records = [info] if "raised_exception" in info else list(info.values())

@@ -8,7 +8,7 @@ import pandas as pd
 from clinprompt.data.card import Card
 from clinprompt.data.manifest import COLUMNS, SPLITS
 from clinprompt.errors import BadParams
-from clinprompt.params import Validation
+from clinprompt.params import ValidationParams
 from clinprompt.validation import leaks
 from clinprompt.validation.summary import Summary
 
@@ -20,7 +20,7 @@ _MEASURED = ("width", "height", "mode", "mean", "std", "min", "max", "phash", "p
 
 
 @dataclass(frozen=True)
-class Check:
+class TableExpectation:
     """One expectation on the table.
 
     Attributes:
@@ -67,7 +67,7 @@ def build_table(manifest: pd.DataFrame, summary: Summary, near: pd.DataFrame) ->
     return table
 
 
-def build_checks(card: Card, card_file: str, limits: Validation) -> list[Check]:
+def build_checks(card: Card, card_file: str, limits: ValidationParams) -> list[TableExpectation]:
     """The checks that every dataset must pass, then the card's own."""
     return [
         *_schema_checks(card),
@@ -83,70 +83,78 @@ def _noted(table: pd.DataFrame, paths: pd.Series, notes: pd.Series) -> pd.Series
     return table["path"].map(dict(zip(paths, notes, strict=True))).astype("str")
 
 
-def _schema_checks(card: Card) -> list[Check]:
+def _schema_checks(card: Card) -> list[TableExpectation]:
     columns = {"column_set": list(COLUMNS), "exact_match": False}
-    checks = [Check("columns", "ExpectTableColumnsToMatchSet", "the manifest has all its columns", kwargs=columns)]
+    checks = [
+        TableExpectation("columns", "ExpectTableColumnsToMatchSet", "the manifest has all its columns", kwargs=columns)
+    ]
     for column in ("path", "id", "file", "label", "split", "modality"):
         about = f"every image has a value in the column {column!r}"
-        checks.append(Check(f"{column} present", "ExpectColumnValuesToNotBeNull", about, kwargs={"column": column}))
+        checks.append(
+            TableExpectation(f"{column} present", "ExpectColumnValuesToNotBeNull", about, kwargs={"column": column})
+        )
     labels = {"column": "label", "value_set": card.class_ids}
     splits = {"column": "split", "value_set": list(SPLITS)}
     digest = {"column": "id", "regex": "^[0-9a-f]{64}$"}
     return [
         *checks,
-        Check("path unique", "ExpectColumnValuesToBeUnique", "every path stands in one row", kwargs={"column": "path"}),
-        Check("id", "ExpectColumnValuesToMatchRegex", "every id is a SHA-256 in hex", kwargs=digest),
-        Check("labels", "ExpectColumnValuesToBeInSet", "every label is a class of the card", kwargs=labels),
-        Check("splits", "ExpectColumnValuesToBeInSet", "every split is train, val or test", kwargs=splits),
+        TableExpectation(
+            "path unique", "ExpectColumnValuesToBeUnique", "every path stands in one row", kwargs={"column": "path"}
+        ),
+        TableExpectation("id", "ExpectColumnValuesToMatchRegex", "every id is a SHA-256 in hex", kwargs=digest),
+        TableExpectation("labels", "ExpectColumnValuesToBeInSet", "every label is a class of the card", kwargs=labels),
+        TableExpectation("splits", "ExpectColumnValuesToBeInSet", "every split is train, val or test", kwargs=splits),
     ]
 
 
-def _count_checks(card: Card, limits: Validation) -> list[Check]:
+def _count_checks(card: Card, limits: ValidationParams) -> list[TableExpectation]:
     least = limits.min_images_per_class
     rows = least * len(card.classes) * len(SPLITS)
     kind = "ExpectTableRowCountToBeBetween"
-    checks = [Check("rows", kind, f"there are at least {rows} images", kwargs={"min_value": rows})]
+    checks = [TableExpectation("rows", kind, f"there are at least {rows} images", kwargs={"min_value": rows})]
     for split in SPLITS:
         for label in card.class_ids:
             about = f"the class {label} has at least {least} images in {split}"
             where = {"split": split, "label": label}
-            checks.append(Check(f"count {split}/{label}", kind, about, kwargs={"min_value": least}, where=where))
+            checks.append(
+                TableExpectation(f"count {split}/{label}", kind, about, kwargs={"min_value": least}, where=where)
+            )
     return checks
 
 
-def _image_checks(limits: Validation) -> list[Check]:
+def _image_checks(limits: ValidationParams) -> list[TableExpectation]:
     side, pixels = limits.min_side, limits.max_pixels
     between = "ExpectColumnValuesToBeBetween"
     return [
-        Check(
+        TableExpectation(
             "readable",
             "ExpectColumnValuesToNotBeInSet",
             "every image file can be read to its end",
             kwargs={"column": "problem", "value_set": list(DAMAGE)},
             shows="reason",
         ),
-        Check(
+        TableExpectation(
             "largest size",
             between,
             f"no image has more than {pixels} pixels",
             kwargs={"column": "pixels", "max_value": pixels},
             shows="reason",
         ),
-        Check(
+        TableExpectation(
             "smallest size",
             between,
             f"every image is at least {side} pixels wide and high",
             kwargs={"column": "side", "min_value": side},
             shows="reason",
         ),
-        Check(
+        TableExpectation(
             "not constant",
             between,
             "no image is of one grey level",
             kwargs={"column": "std", "min_value": 0, "strict_min": True},
             shows="reason",
         ),
-        Check(
+        TableExpectation(
             "brightness",
             between,
             "no image is nearly black or nearly white (mean grey level 1 to 254)",
@@ -156,15 +164,17 @@ def _image_checks(limits: Validation) -> list[Check]:
     ]
 
 
-def _leak_checks() -> list[Check]:
+def _leak_checks() -> list[TableExpectation]:
     null = "ExpectColumnValuesToBeNull"
     other = {"column": "other_label_twin"}
     once = {"column_list": ["id", "split"]}
     return [
-        Check("leak: images", null, "no image has a twin in another split", kwargs={"column": "twin"}),
-        Check("leak: patients", null, "no patient is in two splits", kwargs={"column": "patient_elsewhere"}),
-        Check("labels agree", null, "no image has a twin of another class", severity="warning", kwargs=other),
-        Check(
+        TableExpectation("leak: images", null, "no image has a twin in another split", kwargs={"column": "twin"}),
+        TableExpectation("leak: patients", null, "no patient is in two splits", kwargs={"column": "patient_elsewhere"}),
+        TableExpectation(
+            "labels agree", null, "no image has a twin of another class", severity="warning", kwargs=other
+        ),
+        TableExpectation(
             "repeated files",
             "ExpectCompoundColumnsToBeUnique",
             "no file is twice in a split",
@@ -174,21 +184,27 @@ def _leak_checks() -> list[Check]:
     ]
 
 
-def _person_checks() -> list[Check]:
+def _person_checks() -> list[TableExpectation]:
     age = {"column": "age", "min_value": 0, "max_value": MAX_AGE}
     sex = {"column": "sex", "value_set": list(SEXES)}
     return [
-        Check("age", "ExpectColumnValuesToBeBetween", f"ages are 0 to {MAX_AGE} years", severity="warning", kwargs=age),
-        Check("sex", "ExpectColumnValuesToBeInSet", f"sex is {', '.join(SEXES)} or empty", "warning", kwargs=sex),
+        TableExpectation(
+            "age", "ExpectColumnValuesToBeBetween", f"ages are 0 to {MAX_AGE} years", severity="warning", kwargs=age
+        ),
+        TableExpectation(
+            "sex", "ExpectColumnValuesToBeInSet", f"sex is {', '.join(SEXES)} or empty", "warning", kwargs=sex
+        ),
     ]
 
 
-def _card_checks(card: Card, card_file: str) -> list[Check]:
+def _card_checks(card: Card, card_file: str) -> list[TableExpectation]:
     checks = []
     for position, wish in enumerate(card.expectations):
         about = f"the card's {wish.type} holds ({', '.join(f'{k}: {v}' for k, v in sorted(wish.kwargs.items()))})"
         key = f"{card_file}: expectations.{position}"
         checks.append(
-            Check(f"card {position}: {wish.type}", wish.type, about, wish.severity, dict(wish.kwargs), key=key)
+            TableExpectation(
+                f"card {position}: {wish.type}", wish.type, about, wish.severity, dict(wish.kwargs), key=key
+            )
         )
     return checks

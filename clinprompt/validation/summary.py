@@ -14,7 +14,7 @@ import pandas as pd
 
 from clinprompt.data.pixels import Intensity
 from clinprompt.errors import InputMissing
-from clinprompt.params import Validation
+from clinprompt.params import ValidationParams
 from clinprompt.progress import progress
 from clinprompt.validation.image import THUMBNAIL, ImageSummary, summarise_image
 
@@ -42,7 +42,7 @@ class Summary:
 
 
 def summarise(
-    manifest: pd.DataFrame, images: Path, intensity: Intensity, limits: Validation, workers: int | None = None
+    manifest: pd.DataFrame, images: Path, intensity: Intensity, limits: ValidationParams, workers: int | None = None
 ) -> Summary:
     """Summarise each distinct image file of the manifest once, in `workers` processes (default: one per core).
 

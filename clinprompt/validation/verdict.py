@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from clinprompt.data.card import Card
 from clinprompt.data.manifest import SPLITS, write_manifest
 from clinprompt.files import write_json, write_text
-from clinprompt.params import Validation
+from clinprompt.params import ValidationParams
 from clinprompt.validation import leaks
 from clinprompt.validation.docs import render
 from clinprompt.validation.duplicates import find
@@ -59,7 +59,13 @@ class Verdict:
 
 
 def validate(
-    card: Card, card_file: str, manifest: pd.DataFrame, images: Path, limits: Validation, *, workers: int | None = None
+    card: Card,
+    card_file: str,
+    manifest: pd.DataFrame,
+    images: Path,
+    limits: ValidationParams,
+    *,
+    workers: int | None = None,
 ) -> Verdict:
     """Check a manifest and its images; leaks are dropped first if the card says so.
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from clinprompt.data.card import load_card
+from clinprompt.data.load import load_card
 from clinprompt.data.manifest import read_manifest
 from components.runner import Job, run
 

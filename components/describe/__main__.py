@@ -3,20 +3,21 @@
 from pathlib import Path
 from typing import Any
 
-from clinprompt.data.card import Card, ClassInfo, load_card
+from clinprompt.data.card import Card, ClassInfo
+from clinprompt.data.load import load_card
 from clinprompt.errors import DataRejected, InputCorrupt
 from clinprompt.files import read_json, write_json
+from clinprompt.knowledge.artifacts import description_table, report, write_states
 from clinprompt.knowledge.generate import Description, accepted_counts, describe
 from clinprompt.knowledge.hidden_states import hidden_states
 from clinprompt.knowledge.llm import load_llm
-from clinprompt.knowledge.record import description_table, report, write_states
-from clinprompt.params import Knowledge
+from clinprompt.params import KnowledgeParams
 from components.runner import Job, run
 
 
 def work(job: Job) -> dict[str, Any]:
     """Describe the classes, write all that was made, then refuse if a class has too few accepted descriptions."""
-    params: Knowledge = job.params("knowledge")
+    params: KnowledgeParams = job.params("knowledge")
     card = load_card(job.inputs["card"])
     classes = _classes(card, job.inputs["classes"])
     llm = load_llm(params.llm, params.path)
@@ -49,7 +50,7 @@ def _classes(card: Card, path: Path) -> list[ClassInfo]:
     return [info for info in card.classes if info.id in ids]
 
 
-def _refuse_too_few(made: list[Description], classes: list[ClassInfo], params: Knowledge) -> None:
+def _refuse_too_few(made: list[Description], classes: list[ClassInfo], params: KnowledgeParams) -> None:
     accepted = accepted_counts(made)
     for info in classes:
         if accepted[info.id] < params.min_accepted_per_class:

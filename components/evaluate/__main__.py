@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clinprompt.data.card import Card, load_card
+from clinprompt.data.card import Card
+from clinprompt.data.load import load_card
 from clinprompt.data.manifest import read_manifest
 from clinprompt.errors import InputCorrupt
 from clinprompt.evaluation.intervals import Bootstrap
@@ -15,7 +16,7 @@ from clinprompt.evaluation.summary import summarise
 from clinprompt.evaluation.table import About, evaluated_rows, predictions_frame, split_of, write_predictions
 from clinprompt.features.store import FeatureStore
 from clinprompt.files import write_json
-from clinprompt.methods.artifact import TunedModel, load_model
+from clinprompt.tuned.artifact import TunedModel, load_model
 from components.runner import Job, run
 
 

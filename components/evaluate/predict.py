@@ -11,10 +11,10 @@ from clinprompt.data.card import Card
 from clinprompt.data.pixels import Preprocessing
 from clinprompt.features.extract import Forward, encoded
 from clinprompt.features.prepare import BATCH, WORKERS
-from clinprompt.methods.artifact import PROMPTS, TunedModel, softmax
-from clinprompt.methods.base import PromptMethod
-from clinprompt.methods.restore import logits, logits_of_pixels, restore
 from clinprompt.progress import progress
+from clinprompt.prompting.base import PromptMethod
+from clinprompt.tuned.artifact import PROMPTS, TunedModel, softmax
+from clinprompt.tuned.restore import logits, logits_of_pixels, restore
 from components.runner import Job
 
 

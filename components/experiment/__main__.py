@@ -6,23 +6,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinprompt import __version__
-from clinprompt.data.card import Card, load_card
+from clinprompt.data.card import Card
+from clinprompt.data.load import load_card
 from clinprompt.data.manifest import read_manifest
 from clinprompt.experiments.protocols import Cell, Protocol, cells, check_protocol
-from clinprompt.experiments.record import Result, left_out_row
+from clinprompt.experiments.results import Result, left_out_row
 from clinprompt.features.store import FeatureStore
 from clinprompt.files import sha256_bytes, sha256_file, to_json, write_json
 from clinprompt.methods import method
-from clinprompt.methods.knobs import method_config
-from clinprompt.params import Section
+from clinprompt.schema import Section
+from clinprompt.tuned.config import method_config
 from components.runner import Job, run
 
 if TYPE_CHECKING:
     from clinprompt.backbones import Backbone
-    from clinprompt.experiments.bench import Bench
-    from clinprompt.methods.base import Knowledge, PromptMethod
-    from clinprompt.methods.inputs import Feeder
+    from clinprompt.experiments.protocol_runner import ProtocolRunner
+    from clinprompt.prompting.base import Knowledge, PromptMethod
     from clinprompt.training.checkpoint import Checkpoint
+    from clinprompt.training.inputs import ExampleLoader
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +37,9 @@ def work(job: Job) -> dict[str, Any]:
     told = {"dataset": card.name, "protocol": protocol, "method": name}
 
     from clinprompt.experiments.journal import Journal
-    from clinprompt.experiments.moving import LEFT_OUT
-    from clinprompt.methods.inputs import open_backbone
-    from clinprompt.training.loop import choose_device, in_smaller_parts
+    from clinprompt.experiments.transfer import LEFT_OUT
+    from clinprompt.training.inputs import open_backbone
+    from clinprompt.training.loop import choose_device, with_smaller_batches
 
     device = choose_device(job.params("training").device)
     store = FeatureStore.open(job.inputs["features"])
@@ -53,7 +54,7 @@ def work(job: Job) -> dict[str, Any]:
     identity = sha256_bytes(to_json([facts, [cell.key for cell in planned], job.params("protocols.stack")]).encode())
     journal = Journal(_beside(job, "cells"), identity)
     todo = [cell for cell in planned if isinstance(cell, Cell)]
-    rows = iter(in_smaller_parts(lambda: _bench(job, card, backbone, config, store, identity).run(todo, journal)))
+    rows = iter(with_smaller_batches(lambda: _bench(job, card, backbone, config, store, identity).run(todo, journal)))
     found = [next(rows) if isinstance(cell, Cell) else left_out_row(cell) for cell in planned]
     write_json(job.outputs["result"], Result(facts, found).to_json())
     final = job.final["result"]
@@ -62,12 +63,14 @@ def work(job: Job) -> dict[str, Any]:
     return told | {"cells": len(journal.rows), "left_out": None, "device": device}
 
 
-def _bench(job: Job, card: Card, backbone: "Backbone", config: Section, store: FeatureStore, identity: str) -> "Bench":
-    from clinprompt.experiments.bench import Bench
-    from clinprompt.methods.inputs import Feeder, knowledge
+def _bench(
+    job: Job, card: Card, backbone: "Backbone", config: Section, store: FeatureStore, identity: str
+) -> "ProtocolRunner":
+    from clinprompt.experiments.protocol_runner import ProtocolRunner
+    from clinprompt.prompting.optimisation import OptimiserSettings
     from clinprompt.training.checkpoint import Checkpoint
+    from clinprompt.training.inputs import ExampleLoader, knowledge
     from clinprompt.training.loop import micro_batches
-    from clinprompt.training.schedule import Descent
 
     name, training = job.arguments["method"], job.params("training")
     needs = method(name).needs(config)
@@ -75,8 +78,8 @@ def _bench(job: Job, card: Card, backbone: "Backbone", config: Section, store: F
     if training.precision != "float32" and not mixed:
         log.warning("training.precision: %s needs a GPU; training in float32.", training.precision)
 
-    def feed(model: "PromptMethod") -> "Feeder":
-        return Feeder(card, store, job.inputs["images"], job.final["result"].parent, backbone, model)
+    def feed(model: "PromptMethod") -> "ExampleLoader":
+        return ExampleLoader(card, store, job.inputs["images"], job.final["result"].parent, backbone, model)
 
     def know(classes: Sequence[str]) -> "Knowledge":
         return knowledge(needs, classes, job.inputs["descriptions"], job.inputs["hidden_states"])
@@ -84,10 +87,10 @@ def _bench(job: Job, card: Card, backbone: "Backbone", config: Section, store: F
     def checkpoint(cell: str) -> "Checkpoint":
         return Checkpoint(_beside(job, "training"), training.checkpoint_every, f"{identity} {cell}")
 
-    return Bench(
+    return ProtocolRunner(
         card, read_manifest(job.inputs["manifest"]), backbone, name, config, feed, know, checkpoint,
         augmentation=training.augmentation,
-        micro_batches=micro_batches(config.batch_size) if isinstance(config, Descent) else 1,
+        micro_batches=micro_batches(config.batch_size) if isinstance(config, OptimiserSettings) else 1,
         mixed=mixed,
         stack=job.params("protocols.stack"),
     )  # fmt: skip

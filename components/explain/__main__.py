@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from clinprompt.data.card import load_card
+from clinprompt.data.load import load_card
 from clinprompt.errors import InputCorrupt
-from clinprompt.evaluation.shown import shown_candidate
+from clinprompt.evaluation.featured import shown_candidate
 from clinprompt.files import read_json, write_json
-from clinprompt.methods.artifact import TunedModel, load_model
+from clinprompt.tuned.artifact import TunedModel, load_model
 from components.runner import Job, run
 
 FORMAT = 1

@@ -22,19 +22,19 @@ from clinprompt.features.decode import decoded
 from clinprompt.features.extract import Forward, encoded
 from clinprompt.features.prepare import BATCH, WORKERS
 from clinprompt.features.store import FeatureStore
-from clinprompt.methods.artifact import TunedModel
-from clinprompt.methods.base import Knowledge, Needs, Task
 from clinprompt.methods.cilmp import CILMP
-from clinprompt.methods.inputs import knowledge, open_backbone
-from clinprompt.methods.knobs import method_config
-from clinprompt.methods.teacher import TeacherBank
 from clinprompt.methods.zero_shot import ZeroShotConfig
+from clinprompt.prompting.base import Knowledge, Needs, Task
+from clinprompt.prompting.teacher import TeacherBank
+from clinprompt.training.inputs import knowledge, open_backbone
+from clinprompt.tuned.artifact import TunedModel
+from clinprompt.tuned.config import method_config
 from clinprompt.understanding import captions
 from clinprompt.understanding.attention import relevance
 from clinprompt.understanding.descriptions import influence
 from clinprompt.understanding.figures import Example, attention_figure, change_figure, save, space_figure
 from clinprompt.understanding.intervention import change
-from clinprompt.understanding.models import Opened, tuned, zero_shot
+from clinprompt.understanding.models import InspectedModel, tuned, zero_shot
 from clinprompt.understanding.space import Points, planes
 from components.runner import Job
 
@@ -111,14 +111,14 @@ class _Scene:
         return tuple(info.name for info in self.card.classes)
 
     @cached_property
-    def before(self) -> Opened:
+    def before(self) -> InspectedModel:
         return zero_shot(self.backbone, self.names, self.template)
 
     @cached_property
-    def after(self) -> Opened:
+    def after(self) -> InspectedModel:
         return tuned(self.job.inputs["models"] / self.name, self.model, self.backbone)
 
-    def preprocessing(self, which: Opened) -> Preprocessing:
+    def preprocessing(self, which: InspectedModel) -> Preprocessing:
         return (
             self.backbone.preprocessing if which.frozen else Preprocessing.from_dict(self.model.spec["preprocessing"])
         )
@@ -141,7 +141,7 @@ class _Scene:
         """What the tuned model makes of the test images."""
         return self.points("test", self.after)
 
-    def points(self, split: str, which: Opened) -> Points:
+    def points(self, split: str, which: InspectedModel) -> Points:
         """What a model makes of a split's images; texts that depend on the image are averaged over the images."""
         found = np.concatenate(list(self._features(self.rows(split), which)))  # [n, 1 + texts, e]
         return Points(found[:, 0], found[:, 1:].mean(0) if found.shape[1] > 1 else None)
@@ -149,7 +149,7 @@ class _Scene:
     def images(self, points: Points) -> Tensor:
         return torch.from_numpy(points.images).to(self.backbone.device)
 
-    def _features(self, rows: pd.DataFrame, which: Opened) -> Iterator[np.ndarray]:
+    def _features(self, rows: pd.DataFrame, which: InspectedModel) -> Iterator[np.ndarray]:
         device = self.backbone.device
 
         def packed(inputs: Tensor) -> Tensor:
@@ -175,7 +175,7 @@ class _Scene:
         )
         yield from (part for _, part in found)
 
-    def pixels(self, rows: pd.DataFrame, which: Opened) -> Tensor:
+    def pixels(self, rows: pd.DataFrame, which: InspectedModel) -> Tensor:
         """Preprocessed pixels [n, 3, S, S] of a few images."""
         batches = decoded(
             self.items(rows), self.preprocessing(which), self.card.intensity, batch_size=len(rows), workers=0, ahead=0
@@ -183,7 +183,7 @@ class _Scene:
         return torch.from_numpy(next(iter(batches))[1].copy()).to(self.backbone.device)
 
 
-def _attention(scene: _Scene, both: tuple[Opened, Opened]) -> Figure:
+def _attention(scene: _Scene, both: tuple[InspectedModel, InspectedModel]) -> Figure:
     """Some test images of each class, drawn at random, and what speaks for their class before and after."""
     knobs = scene.job.params("explain")
     test = scene.manifest[scene.manifest["split"] == "test"].drop_duplicates("id")
@@ -207,7 +207,7 @@ def _attention(scene: _Scene, both: tuple[Opened, Opened]) -> Figure:
     return attention_figure(examples, scene.names)
 
 
-def _relevance(which: Opened, pixels: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def _relevance(which: InspectedModel, pixels: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
     parts = [relevance(which, *part) for part in zip(pixels.split(8), labels.split(8), strict=True)]
     maps, p = (torch.cat(some).cpu().numpy() for some in zip(*parts, strict=True))
     return maps, p

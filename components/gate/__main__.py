@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import registry
-from clinprompt.errors import ExitCode, InputCorrupt, InputMissing
-from clinprompt.evaluation.record import ChampionRef, input_digests, read_decision, still_holds, to_record
+from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.evaluation.decision import ChampionRef, input_digests, read_decision, still_holds, to_record
 from clinprompt.files import sha256_bytes, write_json
 from components.runner import Job, run
 
@@ -54,7 +55,7 @@ def _params(job: Job) -> dict[str, Any]:
 def _decide(
     job: Job, inputs: dict[str, Any], champion: registry.Champion | None, reference: ChampionRef | None
 ) -> dict[str, Any]:
-    from clinprompt.data.card import load_card
+    from clinprompt.data.load import load_card
     from clinprompt.data.manifest import read_manifest
     from clinprompt.evaluation.candidates import Listed, load_candidate
     from clinprompt.evaluation.gate import decide

@@ -3,8 +3,8 @@
 from dataclasses import asdict
 from typing import Any
 
-from clinprompt.data.card import load_card
 from clinprompt.data.ingest import ingest
+from clinprompt.data.load import load_card
 from clinprompt.data.locate import locate
 from clinprompt.errors import BadParams
 from components.runner import Job, run

@@ -9,12 +9,13 @@ from typing import Any
 
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.files import read_json, sha256_file, write_json
-from clinprompt.methods.artifact import model_digest
-from clinprompt.params import BackboneChoice, Registry
+from clinprompt.params import BackboneParams, RegistryParams
+from clinprompt.tuned.artifact import model_digest
 from components.runner import Job, run
 from registry.links import run_url
 from registry.package import BackboneFiles, Hub
-from registry.promote import Release, promote, rejected
+from registry.promote import promote, rejected
+from registry.request import PromotionRequest
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +49,12 @@ def _outcome(receipt: dict[str, Any]) -> str:
     return champion
 
 
-def _release(job: Job, verdict: dict[str, Any]) -> Release:
+def _release(job: Job, verdict: dict[str, Any]) -> PromotionRequest:
     dataset, names, chosen = job.arguments["dataset"], job.params("registry"), verdict["chosen"] or {}
     folder = job.inputs["models"] / str(chosen.get("folder", ""))
-    return Release(
+    return PromotionRequest(
         dataset=dataset,
-        names=Registry(**{key: name.format(dataset=dataset) for key, name in names.model_dump().items()}),
+        names=RegistryParams(**{key: name.format(dataset=dataset) for key, name in names.model_dump().items()}),
         decision=job.inputs["decision"],
         verdict=verdict,
         card=job.inputs["card"],
@@ -67,13 +68,13 @@ def _release(job: Job, verdict: dict[str, Any]) -> Release:
     )
 
 
-def _check_model(release: Release) -> None:
+def _check_model(release: PromotionRequest) -> None:
     expected = release.verdict["chosen"]["model_digest"]
     if model_digest(release.model) != expected:
         raise InputCorrupt(f"{release.model} is not the model that the gate chose ({expected[:12]}…); run `dvc repro`.")
 
 
-def backbone_files(choice: BackboneChoice) -> BackboneFiles:
+def backbone_files(choice: BackboneParams) -> BackboneFiles:
     """Where the backbone's files lie; it is loaded once, which checks its digest."""
     from clinprompt.backbones import load_backbone
 

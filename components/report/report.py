@@ -7,12 +7,13 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from clinprompt.data.card import Card, load_card
+from clinprompt.data.card import Card
+from clinprompt.data.load import load_card
 from clinprompt.data.manifest import read_manifest
 from clinprompt.errors import InputMissing
-from clinprompt.evaluation.shown import shown_candidate
+from clinprompt.evaluation.featured import shown_candidate
 from clinprompt.files import read_json, sha256_file
-from clinprompt.params import read_yaml
+from clinprompt.schema import read_yaml
 from components.report.figures import curve_charts, data_uri, thumbnail
 
 METRICS = {

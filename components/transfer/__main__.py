@@ -2,26 +2,26 @@
 
 from typing import TYPE_CHECKING, Any
 
-from clinprompt.data.card import load_card
+from clinprompt.data.load import load_card
 from clinprompt.data.manifest import read_manifest
 from clinprompt.features.store import FeatureStore
 from clinprompt.files import sha256_file, write_json
 from clinprompt.methods import method
-from clinprompt.methods.artifact import load_model
+from clinprompt.tuned.artifact import load_model
 from components.runner import Job, run
 
 if TYPE_CHECKING:
     from clinprompt.backbones import Backbone
     from clinprompt.data.card import Card
-    from clinprompt.methods.artifact import TunedModel
-    from clinprompt.methods.base import PromptMethod
+    from clinprompt.prompting.base import PromptMethod
+    from clinprompt.tuned.artifact import TunedModel
 
 
 def work(job: Job) -> dict[str, Any]:
     """Build every candidate for the target's classes, and measure it."""
-    from clinprompt.experiments.bench import measured
-    from clinprompt.experiments.record import Result
-    from clinprompt.methods.inputs import Feeder, open_backbone
+    from clinprompt.experiments.protocol_runner import measured
+    from clinprompt.experiments.results import Result
+    from clinprompt.training.inputs import ExampleLoader, open_backbone
     from clinprompt.training.loop import choose_device
 
     source, target = job.arguments["source"], job.arguments["target"]
@@ -41,7 +41,7 @@ def work(job: Job) -> dict[str, Any]:
             if model is None:
                 rows.append(row | {"left_out": why})
                 continue
-            feeder = Feeder(card, store, job.inputs["images"], job.final["result"].parent, backbone, model)
+            feeder = ExampleLoader(card, store, job.inputs["images"], job.final["result"].parent, backbone, model)
             rows.append(row | {"test": measured(model, feeder.examples(test))})
     facts = {
         "protocol": "transfer",
@@ -59,11 +59,11 @@ def _built(
     job: Job, folder: str, tuned: "TunedModel", card: "Card", backbone: "Backbone"
 ) -> "tuple[PromptMethod | None, str]":
     """The candidate for the target's classes, or why it can't be."""
-    from clinprompt.experiments.moving import LEFT_OUT, moved
-    from clinprompt.methods.artifact import PROMPTS
-    from clinprompt.methods.base import Task
-    from clinprompt.methods.inputs import knowledge
-    from clinprompt.methods.restore import restore
+    from clinprompt.experiments.transfer import LEFT_OUT, moved
+    from clinprompt.prompting.base import Task
+    from clinprompt.training.inputs import knowledge
+    from clinprompt.tuned.artifact import PROMPTS
+    from clinprompt.tuned.restore import restore
 
     cls, tensors = method(tuned.spec["method"]), job.inputs["models"] / folder / PROMPTS
     original = restore(tuned.spec, tensors, backbone)

@@ -2,22 +2,22 @@
 
 from typing import Any
 
-from clinprompt.data.card import load_card
+from clinprompt.data.load import load_card
 from clinprompt.errors import BadParams
 from clinprompt.methods import method
-from clinprompt.methods.artifact import model_digest
-from clinprompt.methods.knobs import method_config
+from clinprompt.tuned.artifact import model_digest
+from clinprompt.tuned.config import method_config
 from components.runner import Job, run
 from components.tune.training import tune
 
 
 def work(job: Job) -> dict[str, Any]:
     """Tune in as many processes as the params and the method want, and as large parts of a batch as the GPU holds."""
-    from clinprompt.training.launch import together
-    from clinprompt.training.loop import in_smaller_parts
+    from clinprompt.training.launch import run_in_processes
+    from clinprompt.training.loop import with_smaller_batches
 
     processes = _processes(job)
-    facts = in_smaller_parts(lambda: tune(job) if processes == 1 else together(processes, tune, job))
+    facts = with_smaller_batches(lambda: tune(job) if processes == 1 else run_in_processes(processes, tune, job))
     return facts | {"model_digest": model_digest(job.outputs["model"])}
 
 

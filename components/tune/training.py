@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from clinprompt import __version__
-from clinprompt.data.card import Card, load_card
+from clinprompt.data.card import Card
+from clinprompt.data.load import load_card
 from clinprompt.data.manifest import read_manifest
 from clinprompt.data.support import support_set
 from clinprompt.errors import DataRejected
 from clinprompt.features.store import FeatureStore
 from clinprompt.files import sha256_bytes, sha256_file, to_json
 from clinprompt.methods import method
-from clinprompt.methods.artifact import write_model
-from clinprompt.methods.knobs import method_config
+from clinprompt.tuned.artifact import write_model
+from clinprompt.tuned.config import method_config
 from components.runner import Job
 
 if TYPE_CHECKING:
     from clinprompt.backbones import Backbone
-    from clinprompt.methods.base import PromptMethod
+    from clinprompt.prompting.base import PromptMethod
     from clinprompt.training.checkpoint import Curves
     from clinprompt.training.distributed import Ranks
 
@@ -39,12 +40,13 @@ def tune(job: Job) -> dict[str, Any]:
     _check_splits(manifest, support, validation, card)
     store = FeatureStore.open(job.inputs["features"])
 
-    from clinprompt.methods.base import Task
-    from clinprompt.methods.inputs import Feeder, knowledge, open_backbone
+    from clinprompt.prompting.base import Task
+    from clinprompt.prompting.optimisation import OptimiserSettings
     from clinprompt.training.checkpoint import Checkpoint
     from clinprompt.training.distributed import joined
+    from clinprompt.training.fit import fit
+    from clinprompt.training.inputs import ExampleLoader, knowledge, open_backbone
     from clinprompt.training.loop import Run, choose_device, micro_batches
-    from clinprompt.training.schedule import Descent
 
     device = choose_device(training.device)
     mixed = _mixed(training.precision, device)
@@ -54,15 +56,15 @@ def tune(job: Job) -> dict[str, Any]:
         cls = method(name)
         known = knowledge(cls.needs(config), card.class_ids, job.inputs["descriptions"], job.inputs["hidden_states"])
         model = cls(Task(backbone, tuple(c.name for c in card.classes), seed, known), config)
-        feeder = Feeder(card, store, job.inputs["images"], job.final["model"].parent, backbone, model)
+        feeder = ExampleLoader(card, store, job.inputs["images"], job.final["model"].parent, backbone, model)
         train, val = feeder.examples(support, training.augmentation), feeder.examples(validation)
-        parts = micro_batches(config.batch_size) if isinstance(config, Descent) else 1
+        parts = micro_batches(config.batch_size) if isinstance(config, OptimiserSettings) else 1
         record = _record(job, card, backbone, model) | {"support": _support_digest(support)}
         record |= _how(job, model, parts, mixed, ranks)
         identity = sha256_bytes(to_json([record, store.identity, device]).encode())
         path = job.final["model"].with_name(f".{job.final['model'].name}.checkpoint")
         checkpoint = Checkpoint(path, training.checkpoint_every, identity)
-        curves = model.fit(train, val, Run(seed, checkpoint, parts, mixed, ranks))
+        curves = fit(model, train, val, Run(seed, checkpoint, parts, mixed, ranks))
         if ranks.writes:
             _write(job.outputs["model"], model, record, curves, support)
             checkpoint.delete()
@@ -93,7 +95,7 @@ def _record(job: Job, card: Card, backbone: "Backbone", model: "PromptMethod") -
     """What `model.yaml` says: all that the model depends on, by digest where it is a file."""
     import torch
 
-    from clinprompt.methods.inputs import preprocessing
+    from clinprompt.training.inputs import preprocessing
 
     needs = type(model).needs(model.config)
     knowledge = {key: sha256_file(job.inputs[key]) for key in sorted(needs.knowledge)}

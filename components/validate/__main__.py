@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from clinprompt.data.card import load_card
+from clinprompt.data.load import load_card
 from clinprompt.data.manifest import read_manifest
 from clinprompt.errors import DataRejected
 from clinprompt.validation.verdict import rejection, validate, write

@@ -39,7 +39,7 @@ _MEANINGS = {
     ),
     INPUT_MISSING: Meaning(
         "input missing",
-        "Publish the release (python -m components.workspace release) or put back what the message names.",
+        "Publish the release (python -m workspace release) or put back what the message names.",
     ),
     INPUT_CORRUPT: Meaning(
         "input corrupt",

@@ -20,14 +20,14 @@ Cell = dict[str, Any]
 
 
 class Job(ABC):
-    """A command of `python -m components.workspace`."""
+    """A command of `python -m workspace`."""
 
     command: str
     quiet = False  # does not write the file that CLINPROMPT_RESULT_FILE names
 
     def arguments(self, context: Context) -> list[str]:
         """What follows `python`."""
-        return ["-m", "components.workspace", self.command]
+        return ["-m", "workspace", self.command]
 
     @abstractmethod
     def task(self, context: Context, cell: Cell) -> dict[str, Any]:

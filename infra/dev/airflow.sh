@@ -60,7 +60,7 @@ start() {
     echo "Login      admin / $(login)"
     echo "DAGs       retrain, promote, rollback, sweep from $project/dags"
     echo "Store      $CLINPROMPT_STORE"
-    echo "Publish    python -m components.workspace release brain-phantom   (with CLINPROMPT_STORE set to the store)"
+    echo "Publish    python -m workspace release brain-phantom   (with CLINPROMPT_STORE set to the store)"
     wait "$server"
 }
 

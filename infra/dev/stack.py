@@ -15,7 +15,8 @@ from typing import NoReturn
 
 sys.path[0:0] = [str(Path(__file__).resolve().parents[2])]
 
-from clinprompt.errors import BadParams, ClinpromptError, ExitCode  # noqa: E402
+from clinprompt.contract.exit_codes import ExitCode  # noqa: E402
+from clinprompt.errors import BadParams, ClinpromptError  # noqa: E402
 from infra.dev.servers import PARTS, Stack  # noqa: E402
 from infra.dev.servers.stack import wait_for_end  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""Stands in for the components' interpreter: answers `-m components.workspace COMMAND` as the contract says."""
+"""Stands in for the components' interpreter: answers `-m workspace COMMAND` as the contract says."""
 
 import base64
 import json

@@ -95,7 +95,7 @@ def call(count: str = "1") -> Any:
     from clinprompt_dags.task import Call
 
     plain = {"CLINPROMPT_TASK": "x", "CLINPROMPT_MICRO_BATCHES": count}
-    return Call(["-m", "components.workspace", "sweep"], {"a": 1}, plain, {"AWS_SECRET_ACCESS_KEY": "hush"})
+    return Call(["-m", "workspace", "sweep"], {"a": 1}, plain, {"AWS_SECRET_ACCESS_KEY": "hush"})
 
 
 def test_the_container_has_no_more_than_it_needs(project: Path) -> None:
@@ -106,7 +106,7 @@ def test_the_container_has_no_more_than_it_needs(project: Path) -> None:
     assert task.run_component(call(), CONTEXT) == {"releases": []}
     made, host = engine.created, engine.created["host_config"]
     assert made["image"] == f"clinprompt-vision@sha256:{'0' * 64}"
-    assert made["command"] == ["python", "-m", "components.workspace", "sweep"]
+    assert made["command"] == ["python", "-m", "workspace", "sweep"]
     assert made["user"] == "10001:10001"
     assert made["environment"].items() >= call().private.items()
     assert made["environment"]["CLINPROMPT_SCRATCH"] == SCRATCH

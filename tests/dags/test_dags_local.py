@@ -18,7 +18,7 @@ from clinprompt_dags.graph import Need
 from clinprompt_dags.runners.local import LocalTask
 from clinprompt_dags.task import Call
 task = LocalTask(task_id="look", job=None, need=Need("data"), settings=load_settings())
-task.run_component(Call(["-m", "components.workspace", "sweep"], {}), {})
+task.run_component(Call(["-m", "workspace", "sweep"], {}), {})
 """
 
 
@@ -36,7 +36,7 @@ def call() -> Any:
     """A sweep."""
     from clinprompt_dags.task import Call
 
-    return Call(["-m", "components.workspace", "sweep"], {}, {"CLINPROMPT_TASK": ""})
+    return Call(["-m", "workspace", "sweep"], {}, {"CLINPROMPT_TASK": ""})
 
 
 def test_the_result_is_the_last_line_and_the_rest_is_the_log(

@@ -27,7 +27,7 @@ def render(project: Path, stage: str, **changes: Any) -> tuple[Any, dict[str, An
     settings = replace(load_settings(project), **changes)
     need = load_graph(project)[stage].need
     task = KubernetesTask(task_id=stage, job=StageJob(stage, FromTasks(())), need=need, settings=settings)
-    task.arguments = ["-m", "components.workspace", "stage"]
+    task.arguments = ["-m", "workspace", "stage"]
     task.env_vars = [models.V1EnvVar(name="CLINPROMPT_TASK", value="x")]
     pod: dict[str, Any] = ApiClient().sanitize_for_serialization(task.build_pod_request_obj(dry_run=True))
     return task, pod

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from clinprompt.data.card import load_card
+from clinprompt.data.load import load_card
 from clinprompt.errors import BadParams, InputMissing
 
 CARDS = sorted((Path(__file__).parents[2] / "datasets").glob("*.yaml"))

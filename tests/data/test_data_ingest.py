@@ -13,8 +13,8 @@ import pytest
 from ingest_workspace import ROOT, Workspace, refused
 from PIL import Image
 
-from clinprompt.data.card import load_card
 from clinprompt.data.ingest import hashed_patient, ingest
+from clinprompt.data.load import load_card
 from clinprompt.files import sha256_file, sha256_folder
 
 
@@ -257,9 +257,9 @@ class Phantom:
 @pytest.fixture
 def phantom(monkeypatch: pytest.MonkeyPatch) -> Phantom:
     generator = Phantom()
-    module = ModuleType("clinprompt.data.phantom")
+    module = ModuleType("clinprompt.demo.phantom")
     module.write_phantom = generator.write_phantom  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "clinprompt.data.phantom", module)
+    monkeypatch.setitem(sys.modules, "clinprompt.demo.phantom", module)
     return generator
 
 

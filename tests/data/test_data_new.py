@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clinprompt.data.card import load_card
 from clinprompt.data.ingest import ingest
+from clinprompt.data.load import load_card
 from clinprompt.data.new import main
 
 

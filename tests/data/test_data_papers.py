@@ -8,15 +8,15 @@ import pytest
 import yaml
 from PIL import Image
 
-from clinprompt.data.card import load_card
-from clinprompt.data.readers import reader_kind
-from clinprompt.data.readers.split_json import SplitJsonOptions, read
+from clinprompt.data.layouts import layout_of
+from clinprompt.data.layouts.split_file import SplitJsonOptions, read
+from clinprompt.data.load import load_card
 from clinprompt.errors import BadParams, DataRejected, InputCorrupt, InputMissing
+from clinprompt.experiments.tables.papers import papers
+from clinprompt.experiments.tables.published import published
 from clinprompt.methods import method, names
-from clinprompt.methods.knobs import method_config
-from clinprompt.params import check
-from clinprompt.tables.papers import papers
-from clinprompt.tables.published import published
+from clinprompt.schema import check
+from clinprompt.tuned.config import method_config
 
 FOLDER = Path(__file__).parents[2] / "datasets"
 CARDS = {path.stem: load_card(path) for path in sorted(FOLDER.glob("*.yaml"))}
@@ -165,5 +165,5 @@ def test_a_missing_split_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", CARDS)
 def test_the_options_of_a_cards_reader_are_its_readers(name: str) -> None:
     card = CARDS[name]
-    kind = reader_kind(card.reader.kind, name)
+    kind = layout_of(card.reader.kind, name)
     check(kind.options, card.reader.options, name, "reader")

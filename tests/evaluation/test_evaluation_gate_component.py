@@ -16,7 +16,7 @@ import registry
 from clinprompt.errors import ServiceDown
 from clinprompt.evaluation.table import SPLITS
 from clinprompt.files import to_json, write_json
-from clinprompt.methods.artifact import model_digest
+from clinprompt.tuned.artifact import model_digest
 
 
 @dataclass

@@ -14,7 +14,7 @@ from PIL import Image
 
 from clinprompt.backbones import load_backbone
 from clinprompt.data.manifest import write_manifest
-from clinprompt.experiments.record import read_result
+from clinprompt.experiments.results import read_result
 from clinprompt.features.store import write_store
 from clinprompt.files import sha256_bytes
 from components.experiment.__main__ import work

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clinprompt.contract.exit_codes import ExitCode
 from clinprompt.data.support import support_set
-from clinprompt.errors import ExitCode, Interrupted
+from clinprompt.errors import Interrupted
 from clinprompt.experiments.scores import METRICS
 from clinprompt.files import read_json
-from clinprompt.training.batches import epoch_rows
+from clinprompt.prompting.batches import epoch_rows
 
 
 @pytest.mark.parametrize("method", ["zero_shot", "linear_probe", "coop"])

@@ -17,8 +17,8 @@ from clinprompt.errors import BadParams, DataRejected
 from clinprompt.experiments.pool import Pool
 from clinprompt.experiments.protocols import Cell, LeftOut, cells, check_protocol, halves
 from clinprompt.experiments.scores import deviation, harmonic, mean, scores
+from clinprompt.prompting.batches import Examples
 from clinprompt.training.augmentation import CropFlip
-from clinprompt.training.batches import Examples
 
 CLASSES = ("a", "b", "c", "d", "e")
 

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from clinprompt.experiments.__main__ import main
-from clinprompt.experiments.record import Result, read_result
+from clinprompt.experiments.results import Result, read_result
 from clinprompt.experiments.scores import METRICS, harmonic
+from clinprompt.experiments.tables.results_table import Missing, ResultsTable, Value
 from clinprompt.files import write_json
-from clinprompt.tables.board import Board, Missing, Value
 
 SEEDS = (1, 2, 3)
 Write = Callable[..., dict[str, Any]]
@@ -83,7 +83,7 @@ def test_a_cell_is_mean_and_sample_deviation_over_the_seeds(write: Write, capsys
 def test_the_average_is_over_datasets_per_seed_and_asks_for_all(write: Write) -> None:
     results = [write("few_shot", dataset, "coop") for dataset in ("a", "bb")]
     write("few_shot", "a", "zero_shot")
-    board = Board.read([Path("runs")], "few_shot", ["a", "bb"], ["coop", "zero_shot"], only=True)
+    board = ResultsTable.read([Path("runs")], "few_shot", ["a", "bb"], ["coop", "zero_shot"], only=True)
     per_seed = np.mean([numbers(result, "test", shots=16) for result in results], axis=0)
     found = board.average("coop", "16", "test", "accuracy")
     assert isinstance(found, Value)
@@ -93,7 +93,7 @@ def test_the_average_is_over_datasets_per_seed_and_asks_for_all(write: Write) ->
 
 def test_both_conventions_of_the_harmonic_mean(write: Write) -> None:
     results = [write("base_to_novel", dataset, "coop") for dataset in ("a", "bb", "ccc")]
-    board = Board.read([Path("runs")], "base_to_novel", ["a", "bb", "ccc"], ["coop"], only=True)
+    board = ResultsTable.read([Path("runs")], "base_to_novel", ["a", "bb", "ccc"], ["coop"], only=True)
     of_each = np.mean([numbers(result, "harmonic_mean") for result in results])
     base, novel = (np.mean([numbers(result, test) for result in results]) for test in ("base", "novel"))
     found = board.average("coop", "all", "harmonic_mean", "accuracy"), board.harmonic_of_means("coop", "accuracy")

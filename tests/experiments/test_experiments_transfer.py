@@ -11,15 +11,15 @@ import yaml
 from clinprompt.backbones import load_backbone
 from clinprompt.data.manifest import write_manifest
 from clinprompt.errors import BadParams
-from clinprompt.experiments.bench import measured
-from clinprompt.experiments.moving import moved
-from clinprompt.experiments.record import read_result
+from clinprompt.experiments.protocol_runner import measured
+from clinprompt.experiments.results import read_result
+from clinprompt.experiments.transfer import moved
 from clinprompt.features.store import FeatureStore
 from clinprompt.methods import check_config, method
-from clinprompt.methods.artifact import PROMPTS, load_model
-from clinprompt.methods.base import Task
-from clinprompt.methods.restore import restore
-from clinprompt.training.batches import Examples
+from clinprompt.prompting.base import Task
+from clinprompt.prompting.batches import Examples
+from clinprompt.tuned.artifact import PROMPTS, load_model
+from clinprompt.tuned.restore import restore
 from components.runner import execute
 from components.transfer.__main__ import work
 from components.tune.__main__ import work as tune

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from infra import images
 
 LOCAL = {"clinprompt", "components", "registry"}
-ENTRY_POINTS = {target: ["components.workspace.__main__"] for target in images.TARGETS}
+ENTRY_POINTS = {target: ["workspace.__main__"] for target in images.TARGETS}
 ENTRY_POINTS["registry"] += ["registry.__main__", "registry.model_script"]
 # Imported by name only: what reads a file of that kind, or a store of that kind, when it is met.
 NEEDED_UNSEEN = {

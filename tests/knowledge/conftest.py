@@ -6,9 +6,10 @@ import pytest
 import yaml
 from tiny_llm import make_llm
 
-from clinprompt.data.card import Card, load_card
+from clinprompt.data.card import Card
+from clinprompt.data.load import load_card
 from clinprompt.knowledge.llm import Llm, load_llm
-from clinprompt.params import Knowledge, load_params
+from clinprompt.params import KnowledgeParams, load_params
 
 ROOT = Path(__file__).parents[2]
 CLASSES = [
@@ -52,7 +53,7 @@ def card(card_file: Path) -> Card:
 
 
 @pytest.fixture(scope="session")
-def knowledge() -> Knowledge:
+def knowledge() -> KnowledgeParams:
     """The defaults of params.yaml, made small."""
     small = {"aspects": ["shape", "location"], "descriptions_per_aspect": 2, "max_new_tokens": 8, "batch_size": 5}
     return load_params(ROOT / "params.yaml").knowledge.model_copy(update={**small, "min_accepted_per_class": 0})

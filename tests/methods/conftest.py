@@ -17,7 +17,7 @@ from tune_workspace import Workspace
 
 from clinprompt.backbones.text import TextTower
 from clinprompt.backbones.vision import VisionTower
-from clinprompt.training.batches import Examples
+from clinprompt.prompting.batches import Examples
 
 T, VOCABULARY, E = 24, 64, 12
 VISION = {"image_size": 16, "layers": 2, "width": 16, "patch_size": 8, "head_width": 8}

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from clinprompt.backbones.text import TextTower
 from clinprompt.backbones.vision import VisionTower
 from clinprompt.methods import check_config, method
-from clinprompt.methods.base import Knowledge, Task
-from clinprompt.training.batches import Examples
+from clinprompt.prompting.base import Knowledge, Task
+from clinprompt.prompting.batches import Examples
 
 BUILDERS: dict[str, Callable[["Case"], Any]] = {}
 

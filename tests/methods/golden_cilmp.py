@@ -4,7 +4,7 @@ from typing import Any
 
 from golden import Case, builds
 
-from clinprompt.methods.base import Knowledge
+from clinprompt.prompting.base import Knowledge
 
 
 @builds("cilmp")

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from clinprompt.errors import Interrupted
 from clinprompt.methods import check_config, method
-from clinprompt.methods.base import PromptMethod, Task
-from clinprompt.training.batches import Examples
+from clinprompt.prompting.base import PromptMethod, Task
+from clinprompt.prompting.batches import Examples
 from clinprompt.training.checkpoint import Checkpoint
+from clinprompt.training.fit import fit
 from clinprompt.training.loop import Run
 
 NAMES = ("no tumour", "glioma", "meningioma of the brain")
@@ -85,7 +86,7 @@ def test_tip_adapter_is_its_formula(
 ) -> None:
     model, backbone = build("tip_adapter", kind, seed, finetune=finetune, epochs=1), make_backbone(kind)
     train, val = make_examples(n, 3, seed), make_examples(7, 3, seed + 1)
-    model.fit(train, val, Run(seed))
+    fit(model, train, val, Run(seed))
     found = model(val.batch(slice(None)))
     alpha, beta = float(model.alpha), float(model.beta)
     for b in range(len(val)):
@@ -104,7 +105,7 @@ def test_tip_adapter_takes_the_best_of_the_published_grid(
 ) -> None:
     model = build("tip_adapter")
     train, val = make_examples(12, 3, 0, 2.0), make_examples(40, 3, 1, 2.0)
-    [row] = model.fit(train, val, Run(1))
+    [row] = fit(model, train, val, Run(1))
     hits: dict[tuple[float, float], int] = {}
     batch = val.batch(slice(None))
     for i in range(0, 200, 9):
@@ -120,7 +121,7 @@ def test_only_the_finetuned_keys_are_trained(build: Callable[..., Any], make_exa
     train, val = make_examples(12, 3, 0, 2.0), make_examples(9, 3, 1, 2.0)
     cached, tuned = build("tip_adapter"), build("tip_adapter", finetune=True)
     for model in (cached, tuned):
-        model.fit(train, val, Run(1))
+        fit(model, train, val, Run(1))
     assert cached.trainable_parameters() == {}
     assert {name: p.shape for name, p in tuned.trainable_parameters().items()} == {"keys": (12, 12)}
     torch.testing.assert_close(cached.keys.norm(dim=-1), torch.ones(12))
@@ -134,7 +135,7 @@ def test_training_is_repeatable_and_helps(
 ) -> None:
     train, val = make_examples(48, 3), make_examples(30, 3, 1)
     models: list[PromptMethod] = [build(name, **knobs) for _ in range(2)]
-    curves = [model.fit(train, val, Run(1)) for model in models]
+    curves = [fit(model, train, val, Run(1)) for model in models]
     assert curves[0] == curves[1]
     first, second = (model.state() for model in models)
     assert all(torch.equal(first[key], second[key]) for key in first)
@@ -149,7 +150,7 @@ def test_a_trained_model_s_state_gives_its_logits(
 ) -> None:
     train, val = make_examples(24, 3), make_examples(9, 3, 1)
     model, again = build(name, **knobs), build(name, seed=5, **knobs)
-    model.fit(train, val, Run(1))
+    fit(model, train, val, Run(1))
     again.load_state(model.state())
     batch = val.batch(slice(None))
     assert torch.equal(again(batch), model(batch))
@@ -166,9 +167,9 @@ def test_a_resumed_training_ends_with_the_same_bytes(
 ) -> None:
     train, val = make_examples(24, 3), make_examples(9, 3, 1)
     whole, resumed = build(name, **knobs), build(name, **knobs)
-    expected = whole.fit(train, val, Run(1))
+    expected = fit(whole, train, val, Run(1))
     run = Run(1, Checkpoint(tmp_path / "checkpoint", 2, "x"))
-    from clinprompt.training.batches import epoch_rows
+    from clinprompt.prompting.batches import epoch_rows
 
     def stop(n: int, batch_size: int, seed: int, epoch: int) -> Any:
         if epoch == 4:
@@ -178,6 +179,6 @@ def test_a_resumed_training_ends_with_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr("clinprompt.training.loop.epoch_rows", stop)
         with pytest.raises(Interrupted):
-            build(name, **knobs).fit(train, val, run)
-    assert resumed.fit(train, val, run) == expected
+            fit(build(name, **knobs), train, val, run)
+    assert fit(resumed, train, val, run) == expected
     assert all(torch.equal(resumed.state()[key], tensor) for key, tensor in whole.state().items())

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 
 from clinprompt.errors import BadParams
 from clinprompt.methods import check_config, method, names, register
-from clinprompt.methods.base import Head, Task
 from clinprompt.params import load_params
+from clinprompt.prompting.base import Head, Task
+from clinprompt.training.fit import fit
 from clinprompt.training.loop import Run
 
 NAMES = ("glioma", "no tumour", "pituitary adenoma")
@@ -25,7 +26,7 @@ def test_the_methods_are_the_files_that_register_one() -> None:
 
 
 def test_listing_the_methods_and_reading_a_model_imports_no_torch() -> None:
-    code = "import sys, clinprompt.methods as m, clinprompt.methods.artifact; m.names(); print('torch' in sys.modules)"
+    code = "import sys, clinprompt.methods as m, clinprompt.tuned.artifact; m.names(); print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
 
@@ -72,7 +73,7 @@ def test_the_zero_shot_head_is_the_classes_sentences(
     text = F.normalize(backbone.model.encode_text(backbone.tokenize([f"a scan of {n} ." for n in NAMES])), dim=-1)
     examples = make_examples(9, 3)
     expected = backbone.logit_scale * F.normalize(examples.inputs, dim=-1) @ text.T
-    curves = model.fit(examples, examples, Run(0))
+    curves = fit(model, examples, examples, Run(0))
     torch.testing.assert_close(model(examples.batch(slice(None))), expected, atol=1e-4, rtol=0)
     assert model.trainable_parameters() == {}
     hits = (expected.argmax(-1) == examples.labels).float().mean().item()

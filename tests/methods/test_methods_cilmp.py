@@ -13,9 +13,10 @@ from benchmarks import methods_cilmp as benchmark
 from benchmarks.plain import cilmp as plain
 from clinprompt.errors import BadParams
 from clinprompt.methods import check_config, method
-from clinprompt.methods.base import Knowledge, Task
-from clinprompt.training.batches import Batch, Examples
+from clinprompt.prompting.base import Knowledge, Task
+from clinprompt.prompting.batches import Batch, Examples
 from clinprompt.training.checkpoint import Checkpoint
+from clinprompt.training.fit import fit
 from clinprompt.training.loop import Run
 
 NAMES = ("glioma", "no tumour", "pituitary adenoma")
@@ -120,8 +121,8 @@ def test_an_interrupted_training_ends_with_the_same_bytes(
     knobs = {"dropout": dropout, "averaging": {"mean": 4, "std": 1.5}}
     whole, again, first, second = (cilmp(make_backbone("clip"), **knobs) for _ in range(4))
     data = examples(whole)
-    curves = whole.fit(data, data, Run(seed=3))
-    assert again.fit(data, data, Run(seed=3)) == curves
+    curves = fit(whole, data, data, Run(seed=3))
+    assert fit(again, data, data, Run(seed=3)) == curves
     checkpoint = Checkpoint(tmp_path / "checkpoint", 2, "the same")
 
     class Stop(Exception):
@@ -133,8 +134,8 @@ def test_an_interrupted_training_ends_with_the_same_bytes(
             raise Stop
 
     with pytest.raises(Stop):
-        first.fit(data, data, Run(seed=3, checkpoint=Stopping(checkpoint.path, 2, "the same")))
-    assert second.fit(data, data, Run(seed=3, checkpoint=checkpoint)) == curves
+        fit(first, data, data, Run(seed=3, checkpoint=Stopping(checkpoint.path, 2, "the same")))
+    assert fit(second, data, data, Run(seed=3, checkpoint=checkpoint)) == curves
     for name, tensor in whole.state().items():
         assert torch.equal(tensor, again.state()[name]), name
         assert torch.equal(tensor, second.state()[name]), name
@@ -157,10 +158,10 @@ def test_the_prompts_are_averaged_and_the_rest_is_not(make_backbone: Callable[[s
             ends.append({name: p.detach().clone() for name, p in parameters.items()})
 
     watched: Any = Watched(1)
-    plainly.fit(data, data, Run(seed=3, checkpoint=watched))
+    fit(plainly, data, data, Run(seed=3, checkpoint=watched))
     ends.append({name: p.detach().clone() for name, p in plainly.trainable_parameters().items()})
     averaged = cilmp(make_backbone("clip"), **knobs, averaging={"mean": 3, "std": 1})
-    averaged.fit(data, data, Run(seed=3))
+    fit(averaged, data, data, Run(seed=3))
     weights = torch.tensor([-2.0, -0.5, 0.0]).exp()
     weights /= weights.sum()
     for name, tensor in averaged.trainable_parameters().items():

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from clinprompt.errors import BadParams
 from clinprompt.methods import check_config, method
-from clinprompt.methods.base import Task
-from clinprompt.training.batches import Batch
+from clinprompt.prompting.base import Task
+from clinprompt.prompting.batches import Batch
+from clinprompt.training.fit import fit
 from clinprompt.training.loop import Run
 
 NAMES = ("glioma", "large cell lung carcinoma", "no tumour", "pituitary adenoma")
@@ -180,7 +181,7 @@ def test_training_learns_repeats_itself_and_leaves_the_backbone_alone(
     runs = []
     for _ in range(2):
         model = coop(backbone, class_specific=True, learning_rate=0.1, epochs=10)
-        runs.append((model.fit(train, val, Run(seed=3)), model.ctx.detach().clone()))
+        runs.append((fit(model, train, val, Run(seed=3)), model.ctx.detach().clone()))
     curves = runs[0][0]
     assert curves[-1]["loss"] < 0.7 * curves[0]["loss"]
     assert list(curves[0]) == ["epoch", "learning_rate", "loss", "train_accuracy", "val_accuracy"]

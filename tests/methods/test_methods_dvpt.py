@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from clinprompt.errors import BadParams
 from clinprompt.methods import check_config, method
-from clinprompt.methods.base import Task
-from clinprompt.training.batches import Batch
+from clinprompt.prompting.base import Task
+from clinprompt.prompting.batches import Batch
 
 NAMES = ("glioma", "no tumour", "pituitary adenoma")
 CONFIG: dict[str, Any] = {

@@ -9,15 +9,16 @@ import torch
 from scipy.optimize import minimize
 
 from clinprompt.methods import check_config, method
-from clinprompt.methods.base import Task
-from clinprompt.training.batches import Examples
+from clinprompt.prompting.base import Task
+from clinprompt.prompting.batches import Examples
+from clinprompt.training.fit import fit as train_method
 from clinprompt.training.loop import Run
 
 
 def fit(backbone: Any, train: Examples, val: Examples, classes: int) -> tuple[Any, dict[str, float]]:
     config = check_config("linear_probe", {"max_iterations": 2000})
     model = method("linear_probe")(Task(backbone, tuple("abcdefg"[:classes]), 0), config)
-    return model, model.fit(train, val, Run(0))[0]
+    return model, train_method(model, train, val, Run(0))[0]
 
 
 def unit(examples: Examples) -> np.ndarray:

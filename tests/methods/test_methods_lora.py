@@ -14,8 +14,8 @@ from plain_towers import assert_gradients_equal, gradients, pixels, random_model
 from torch import Tensor
 
 from clinprompt.methods import check_config, method
-from clinprompt.methods.base import Head, Task
-from clinprompt.training.batches import Batch
+from clinprompt.prompting.base import Head, Task
+from clinprompt.prompting.batches import Batch
 
 CONFIG: dict[str, Any] = {
     "towers": "both", "targets": ["query", "value"], "rank": 2, "alpha": 1.0, "template": "a photo of a {}.",

@@ -14,8 +14,8 @@ from plain_towers import PlainImages, assert_gradients_equal, gradients, pixels,
 
 from clinprompt.errors import BadParams
 from clinprompt.methods import check_config, method
-from clinprompt.methods.base import Task
-from clinprompt.training.batches import Batch
+from clinprompt.prompting.base import Task
+from clinprompt.prompting.batches import Batch
 
 CONFIG: dict[str, Any] = {
     "n_ctx": 2, "depth": None, "template": "a photo of a {}.", "learning_rate": 0.05, "momentum": 0.9,

@@ -14,19 +14,20 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clinprompt.data.card import load_card
+from clinprompt.data.load import load_card
 from clinprompt.data.pixels import Preprocessing, decode
 from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
 from clinprompt.features import prepare as preparing
 from clinprompt.files import sha256_bytes
-from clinprompt.knowledge.record import COLUMNS
+from clinprompt.knowledge.artifacts import COLUMNS
 from clinprompt.methods import check_config, method
-from clinprompt.methods.artifact import load_model, model_digest, write_model
-from clinprompt.methods.base import Needs, Task
-from clinprompt.methods.inputs import knowledge
-from clinprompt.methods.restore import logits, restore
-from clinprompt.training.batches import Examples
+from clinprompt.prompting.base import Needs, Task
+from clinprompt.prompting.batches import Examples
+from clinprompt.training.fit import fit
+from clinprompt.training.inputs import knowledge
 from clinprompt.training.loop import Run
+from clinprompt.tuned.artifact import load_model, model_digest, write_model
+from clinprompt.tuned.restore import logits, restore
 
 NAMES = ("no tumour", "glioma", "meningioma")
 KNOBS: dict[str, Any] = {
@@ -136,7 +137,7 @@ def tuned(make_backbone: Callable[[str], Any], make_examples: Callable[..., Exam
     """A CLIP-Adapter, trained and written to `folder`."""
     backbone, train = make_backbone("clip"), make_examples(24, 3)
     model = method("clip_adapter")(Task(backbone, NAMES, 1), check_config("clip_adapter", KNOBS))
-    curves = model.fit(train, train, Run(1))
+    curves = fit(model, train, train, Run(1))
     spec = {
         "method": "clip_adapter", "config": model.config.model_dump(mode="json"), "seed": 1, "classes": ["a", "b", "c"],
         "class_names": list(NAMES), "images": "features",

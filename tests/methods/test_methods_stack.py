@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from clinprompt.errors import BadParams
+from clinprompt.experiments.stacked import Member, descend_stacked
 from clinprompt.methods import check_config, method
-from clinprompt.methods.base import Knowledge, Task
-from clinprompt.training.batches import Examples
+from clinprompt.prompting.base import Knowledge, Task
+from clinprompt.prompting.batches import Examples
+from clinprompt.training.fit import fit
 from clinprompt.training.loop import Run
-from clinprompt.training.stack import Member, descend_stacked
 
 DESCENT: dict[str, Any] = {
     "learning_rate": 0.02, "momentum": 0.9, "weight_decay": 0.0005, "warmup_epochs": 1, "warmup_learning_rate": 1e-4,
@@ -56,7 +57,7 @@ def test_each_run_of_a_stack_is_what_it_is_alone(
     curves = descend_stacked(together)
     assert descend_stacked(again) == curves
     for index, (one, copy, single) in enumerate(zip(together, again, alone, strict=True)):
-        expected = single.method.fit(single.train, single.val, Run(seed=single.seed))
+        expected = fit(single.method, single.train, single.val, Run(seed=single.seed))
         torch.testing.assert_close(one.method.ctx, single.method.ctx, atol=2e-5, rtol=1e-4)
         assert torch.equal(one.method.ctx, copy.method.ctx)
         assert [list(row) for row in curves[index]] == [list(row) for row in expected]

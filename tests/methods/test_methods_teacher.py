@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 
 from benchmarks.plain.text import selected
 from clinprompt.errors import DataRejected
-from clinprompt.methods import teacher
-from clinprompt.methods.base import Knowledge, Task
-from clinprompt.methods.teacher import TeacherBank
+from clinprompt.prompting import teacher
+from clinprompt.prompting.base import Knowledge, Task
+from clinprompt.prompting.teacher import TeacherBank
 
 GOLDEN = Path(os.environ.get("CLINPROMPT_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
 NAMES = ("glioma", "no tumour")

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from benchmarks.plain.text import Plain
 from clinprompt.errors import BadParams, Interrupted
 from clinprompt.methods import check_config, method
-from clinprompt.methods.base import FeatureMethod, Knowledge, Task
-from clinprompt.training.batches import Batch, Examples, epoch_rows
+from clinprompt.prompting.base import FeatureMethod, Knowledge, Task
+from clinprompt.prompting.batches import Batch, Examples, epoch_rows
 from clinprompt.training.checkpoint import Checkpoint
+from clinprompt.training.fit import fit
 from clinprompt.training.loop import Run
 
 NAMES = ("glioma", "large cell lung carcinoma", "no tumour")
@@ -175,7 +176,7 @@ def test_prograd_descends_the_projected_gradient(make_backbone: Callable[[str], 
         knobs = {"epochs": 1, "momentum": 0.0, "weight_decay": 0.0, "warmup_learning_rate": 0.5, "strength": 0.8}
         trained = build("prograd", backbone, **knobs)
         trained.load_state({"ctx": before})
-        [row] = trained.fit(train, train, Run(seed=0, micro_batches=1 + seed % 3))
+        [row] = fit(trained, train, train, Run(seed=0, micro_batches=1 + seed % 3))
         step = (before - trained.ctx.detach()) / 0.5
         assert (step - wanted).abs().max() <= 1e-3 * wanted.abs().max()
         assert row["loss"] == pytest.approx(row["ce"])
@@ -185,7 +186,7 @@ def test_prograd_descends_the_projected_gradient(make_backbone: Callable[[str], 
 
 def fitted(name: str, backbone: Any, train: Examples, checkpoint: Checkpoint | None = None, **knobs: Any) -> Any:
     model = build(name, backbone, **knobs)
-    return model, model.fit(train, train, Run(seed=3, checkpoint=checkpoint))
+    return model, fit(model, train, train, Run(seed=3, checkpoint=checkpoint))
 
 
 MODES = [(name, {}) for name in KNOBS] + [

@@ -19,10 +19,11 @@ from safetensors.torch import load_file
 from tune_workspace import CLASSES, Workspace
 
 from clinprompt.backbones import load_backbone
-from clinprompt.errors import ExitCode, InputCorrupt, InputMissing, Interrupted
+from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.errors import InputCorrupt, InputMissing, Interrupted
 from clinprompt.methods import check_config
-from clinprompt.methods.artifact import load_model, model_digest
-from clinprompt.training.batches import epoch_rows
+from clinprompt.prompting.batches import epoch_rows
+from clinprompt.tuned.artifact import load_model, model_digest
 
 FILES = ["curves.csv", "head.safetensors", "model.yaml", "prompts.safetensors", "support.parquet"]
 

@@ -16,7 +16,7 @@ from tune_workspace import Workspace
 
 from clinprompt.errors import BatchTooLarge, InputMissing, Interrupted
 from clinprompt.training.distributed import joined
-from clinprompt.training.launch import together
+from clinprompt.training.launch import run_in_processes
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def short_of_memory(kind: type[Exception]) -> int:
 @pytest.mark.parametrize("kind", [BatchTooLarge, InputMissing, torch.OutOfMemoryError])
 def test_the_cause_is_told_and_not_what_it_did_to_the_others(kind: type[Exception]) -> None:
     with pytest.raises(kind, match="the second has no room"):
-        together(2, short_of_memory, kind)
+        run_in_processes(2, short_of_memory, kind)
 
 
 def test_a_stop_is_an_interruption_and_the_next_call_goes_on(vpt: Workspace, root: Path) -> None:

@@ -13,10 +13,11 @@ from plain_towers import pixels, random_model
 
 from clinprompt.errors import Interrupted
 from clinprompt.methods import check_config, method
-from clinprompt.methods.base import Task
+from clinprompt.prompting.base import Task
+from clinprompt.prompting.batches import Batch, Examples, epoch_rows
 from clinprompt.training.augmentation import CropFlip
-from clinprompt.training.batches import Batch, Examples, epoch_rows
 from clinprompt.training.checkpoint import Checkpoint
+from clinprompt.training.fit import fit
 from clinprompt.training.loop import Run
 
 NAMES = ("glioma", "no tumour", "pituitary adenoma")
@@ -60,7 +61,7 @@ def examples(backbone: Any, model: Any, n: int = 12, augmented: bool = False) ->
 def train(backbone: Any, case: str, augmented: bool = False, **run: Any) -> tuple[list[Any], dict[str, Any]]:
     model = build(backbone, case)
     data = examples(backbone, model, augmented=augmented)
-    curves = model.fit(data, examples(backbone, model, 4), Run(3, **run))
+    curves = fit(model, data, examples(backbone, model, 4), Run(3, **run))
     return curves, model.state()
 
 
@@ -98,7 +99,7 @@ def test_two_runs_and_a_resumed_one_give_the_same_bytes_and_leave_the_backbone_a
 def test_the_state_is_the_whole_model(backbone: Any, case: str) -> None:
     model = build(backbone, case)
     data = examples(backbone, model)
-    model.fit(data, data, Run(3))
+    fit(model, data, data, Run(3))
     again = build(backbone, case)
     again.load_state(model.state())
     batch = data.batch(slice(None))

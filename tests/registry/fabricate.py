@@ -18,19 +18,20 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from clinprompt.backbones import load_backbone
-from clinprompt.data.card import Card, load_card
+from clinprompt.data.card import Card
+from clinprompt.data.load import load_card
 from clinprompt.data.manifest import read_manifest, write_manifest
 from clinprompt.data.pixels import decode
 from clinprompt.evaluation.candidates import Listed, load_candidate
+from clinprompt.evaluation.decision import ChampionRef, input_digests, to_record
 from clinprompt.evaluation.gate import Incumbent, Rules, decide
 from clinprompt.evaluation.intervals import Bootstrap
 from clinprompt.evaluation.plots import write_plots
-from clinprompt.evaluation.record import ChampionRef, input_digests, to_record
 from clinprompt.evaluation.slices import age_bands
 from clinprompt.evaluation.summary import summarise
 from clinprompt.evaluation.table import About, evaluated_rows, predictions_frame, split_of, write_predictions
 from clinprompt.files import sha256_bytes, write_json
-from clinprompt.methods.artifact import load_model, model_digest
+from clinprompt.tuned.artifact import load_model, model_digest
 from components.promote.__main__ import work
 from components.runner import execute
 

@@ -21,7 +21,7 @@ from components.cache.__main__ import work as cache
 from components.evaluate.__main__ import work as evaluate
 from components.runner import execute
 from components.tune.__main__ import work as tune
-from registry import inference
+from registry import served_code
 from registry.consumer import Champion
 
 PROBABILITIES = [f"p_{name}" for name in CLASSES]
@@ -142,7 +142,7 @@ def test_the_payload_says_what_it_is(served: Callable[[str], Run], monkeypatch: 
     found = champion()
     folder = found.folder
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    code = {f"code/{name}" for name in inference.sources("vpt")}
+    code = {f"code/{name}" for name in served_code.sources("vpt")}
     assert {"code/methods/vpt.py", "code/methods/restore.py", "code/data/pixels.py"} <= code
     backbone = {"backbone/open_clip_config.json", "backbone/open_clip_model.safetensors"}
     rest = {"descriptions.json", "manifest.json", "model.json", "model_script.py", "prompts.safetensors"}
@@ -162,10 +162,10 @@ def test_two_versions_of_the_code_in_one_process_stay_apart(
     first = champion()
     expected = first.predict(images)
     changed = tmp_path / "vpt.py"
-    text = (inference.ROOT / "methods" / "vpt.py").read_text()
+    text = (served_code.ROOT / "methods" / "vpt.py").read_text()
     changed.write_text(text.replace('"""Logits [B, C]."""', 'return 0 * batch.inputs[:, 0, :3]\n        """x"""'))
     assert changed.read_text() != text
-    sources = inference.sources
+    sources = served_code.sources
     monkeypatch.setattr("registry.package.sources", lambda method: sources(method) | {"methods/vpt.py": changed})
     assert promote(run) == 0
     second = champion()
@@ -209,7 +209,7 @@ def test_a_large_backbone_is_found_by_name_with_its_text_tower(
 
 @pytest.mark.parametrize("name", ["clip_adapter", "coop", "tip_adapter", "vpt"])
 def test_the_code_is_closed_under_import(name: str) -> None:
-    found = inference.sources(name)
+    found = served_code.sources(name)
     assert f"methods/{name}.py" in found
     assert "backbones/table.yaml" in found
     assert not {file for file in found if file.startswith(("knowledge/", "evaluation/", "validation/"))}

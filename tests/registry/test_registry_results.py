@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from server import Server
 
-from clinprompt.errors import ExitCode
+from clinprompt.contract.exit_codes import ExitCode
 from clinprompt.experiments.__main__ import main as experiments
-from clinprompt.experiments.record import Result
+from clinprompt.experiments.results import Result
 from clinprompt.experiments.scores import METRICS
 from clinprompt.files import write_json
 from registry.__main__ import main

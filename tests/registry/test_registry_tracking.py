@@ -10,7 +10,7 @@ import urllib3
 from mlflow.exceptions import MlflowException, RestException
 
 from clinprompt.errors import BadParams, ClinpromptError, InputMissing, ServiceDown
-from registry.tracking import speaking
+from registry.tracking import service_errors
 
 
 def answered(status: int) -> requests.HTTPError:
@@ -56,13 +56,13 @@ ERRORS: dict[str, tuple[Callable[[], Exception], type[ClinpromptError]]] = {
 @pytest.mark.parametrize("what", sorted(ERRORS))
 def test_an_error_becomes_one_that_says_whether_to_try_again(what: str) -> None:
     make, expected = ERRORS[what]
-    with pytest.raises(expected) as caught, speaking():
+    with pytest.raises(expected) as caught, service_errors():
         raise make()
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("error", [MlflowException("a bug"), PermissionError("no"), KeyError("x")])
 def test_what_is_no_matter_of_the_server_stays_as_it_is(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, speaking():
+    with pytest.raises(type(error)) as caught, service_errors():
         raise error
     assert caught.value is error

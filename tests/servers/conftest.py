@@ -14,7 +14,7 @@ import pytest
 import yaml
 from small_stack import running_stack
 
-from clinprompt.data.phantom import write_phantom
+from clinprompt.demo.phantom import write_phantom
 from infra.dev.servers import Stack
 
 PARTS = ["clinprompt", "components", "dags", "datasets", "registry", "infra/images.lock", "requirements/components.txt"]
@@ -39,9 +39,7 @@ class Project:
         """Draw images and publish them as a release."""
         folder = self.root.parent / release
         write_phantom(folder, patients=patients, images_per_patient=1, size=96, seed=seed)
-        done = self.run(
-            sys.executable, "-m", "components.workspace", "release", DATASET, str(folder), "--name", release
-        )
+        done = self.run(sys.executable, "-m", "workspace", "release", DATASET, str(folder), "--name", release)
         assert done.returncode == 0, done.stderr
 
     def champion(self) -> dict[str, Any]:

@@ -205,7 +205,7 @@ def tuned_locally(project: Project, clone: Path, seed: int) -> dict[str, str]:
     (clone / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
     stage = f"tune@{DATASET}-coop-{seed}"
     for command in (
-        [sys.executable, "-m", "components.workspace", "checkout", DATASET],
+        [sys.executable, "-m", "workspace", "checkout", DATASET],
         ["dvc", "repro", "-sf", stage],
     ):
         done = project.run(*command, cwd=clone)

@@ -16,8 +16,8 @@ import yaml
 from conftest import DATASET, Project
 from small_images import Engine, running_engine, small_project
 
-from components.workspace.task import VARIABLE, pack
 from infra.dev.servers import Stack
+from workspace.task import VARIABLE, pack
 
 pytestmark = pytest.mark.servers
 
@@ -131,7 +131,7 @@ def asked(project: Project) -> dict[str, Any]:
     """What the task of `ingest` is asked, in a run that was planned."""
     images = (project.root / "infra" / "images.lock").read_text()
     env = project.env | {VARIABLE: pack({"dataset": DATASET, "release": "r1", "images": images})}
-    done = Project(project.root, env).run(sys.executable, "-m", "components.workspace", "plan")
+    done = Project(project.root, env).run(sys.executable, "-m", "workspace", "plan")
     assert done.returncode == 0, done.stderr
     return {"plan": json.loads(done.stdout.splitlines()[-1])["plan"], "stage": "ingest", "cell": {}, "entries": []}
 

@@ -97,7 +97,7 @@ def test_the_record_in_an_empty_clone_leaves_dvc_nothing_to_do(project: Project,
     shutil.copytree(project.root, clone, ignore=shutil.ignore_patterns("dags", "__pycache__"))
     (clone / ".dvc").mkdir()
     (clone / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
-    done = project.run(sys.executable, "-m", "components.workspace", "checkout", f"{DATASET}@r1", cwd=clone)
+    done = project.run(sys.executable, "-m", "workspace", "checkout", f"{DATASET}@r1", cwd=clone)
     assert done.returncode == 0, done.stderr
     before = yaml.safe_load((clone / "dvc.lock").read_text())
     done = project.run("dvc", "repro", cwd=clone)
@@ -160,7 +160,7 @@ def test_a_worker_killed_in_tune_is_replaced_and_the_digests_are_the_same(
     shutil.copytree(project.root, clone, ignore=shutil.ignore_patterns("dags", "__pycache__"))
     (clone / ".dvc").mkdir()
     (clone / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
-    assert project.run(sys.executable, "-m", "components.workspace", "checkout", DATASET, cwd=clone).returncode == 0
+    assert project.run(sys.executable, "-m", "workspace", "checkout", DATASET, cwd=clone).returncode == 0
     done = project.run("dvc", "repro", "--single-item", "--force", f"tune@{DATASET}-coop-5", cwd=clone)
     assert done.returncode == 0, done.stderr
     lock = yaml.safe_load((clone / "dvc.lock").read_text())["stages"][f"tune@{DATASET}-coop-5"]

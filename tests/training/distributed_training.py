@@ -12,11 +12,12 @@ from safetensors.torch import save_file
 
 from clinprompt.backbones.vision import VisionTower
 from clinprompt.methods import check_config, method
-from clinprompt.methods.base import Task
+from clinprompt.prompting.base import Task
+from clinprompt.prompting.batches import Examples
 from clinprompt.training.augmentation import CropFlip
-from clinprompt.training.batches import Examples
 from clinprompt.training.checkpoint import Checkpoint
 from clinprompt.training.distributed import joined
+from clinprompt.training.fit import fit
 from clinprompt.training.loop import Run
 
 KNOBS: dict[str, Any] = {
@@ -48,7 +49,7 @@ def main(out: Path) -> None:
             train = CropFlip(pixels, labels, tuned.prepare) if how["augmented"] else prepared
             val = Examples(prepared.inputs[:7], labels[:7])
             checkpoint = Checkpoint(out / f"{name}.checkpoint", 1, name)
-            curves = tuned.fit(train, val, Run(4, checkpoint, how["micro_batches"], ranks=ranks))
+            curves = fit(tuned, train, val, Run(4, checkpoint, how["micro_batches"], ranks=ranks))
             if ranks.writes:
                 save_file(tuned.state(), out / f"{name}.safetensors")
                 (out / f"{name}.json").write_text(json.dumps({"curves": curves, "processes": ranks.size}))

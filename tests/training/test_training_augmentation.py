@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clinprompt.errors import Interrupted
+from clinprompt.prompting.averaging import GaussianAverage
+from clinprompt.prompting.batches import Batch, Examples, epoch_rows
+from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.training.augmentation import CropFlip, crop_flip
-from clinprompt.training.averaging import GaussianAverage
-from clinprompt.training.batches import Batch, Examples, epoch_rows
 from clinprompt.training.checkpoint import Checkpoint
 from clinprompt.training.loop import Run, descend
-from clinprompt.training.schedule import Descent
 
-DESCENT = Descent(
+DESCENT = OptimiserSettings(
     learning_rate=0.1, momentum=0.9, weight_decay=0.0, warmup_epochs=0, warmup_learning_rate=0.1, batch_size=4, epochs=4
 )
 

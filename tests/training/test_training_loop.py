@@ -11,17 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clinprompt.errors import BadParams, BatchTooLarge
-from clinprompt.training.averaging import GaussianAverage
-from clinprompt.training.batches import Batch, Examples, epoch_rows
+from clinprompt.prompting.averaging import GaussianAverage
+from clinprompt.prompting.batches import Batch, Examples, epoch_rows
+from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.training.checkpoint import Checkpoint
 from clinprompt.training.loop import Run, accuracy, descend, micro_batches
-from clinprompt.training.schedule import Descent, learning_rate
+from clinprompt.training.optimiser import learning_rate
 
 KNOBS: dict[str, Any] = {
     "learning_rate": 0.2, "momentum": 0.9, "weight_decay": 0.01, "warmup_epochs": 1, "warmup_learning_rate": 0.01,
     "batch_size": 4, "epochs": 7,
 }  # fmt: skip
-DESCENT = Descent(**KNOBS)
+DESCENT = OptimiserSettings(**KNOBS)
 
 
 class Softmax(nn.Module):
@@ -58,7 +59,7 @@ def data(n: int = 18, seed: int = 0) -> Examples:
 
 def train(checkpoint: Checkpoint | None = None, **knobs: Any) -> tuple[list[dict[str, float]], Tensor]:
     model = Softmax()
-    curves = descend(model, data(), data(10, 1), Descent(**KNOBS | knobs), Run(5, checkpoint))
+    curves = descend(model, data(), data(10, 1), OptimiserSettings(**KNOBS | knobs), Run(5, checkpoint))
     return curves, model.weight.detach()
 
 
@@ -97,7 +98,7 @@ def test_the_learning_rate_is_a_constant_warm_up_and_then_torchs_cosine() -> Non
 
 
 def test_the_published_rates_come_out() -> None:
-    coop = Descent(**KNOBS | {"learning_rate": 0.002, "warmup_learning_rate": 1e-5, "epochs": 50})
+    coop = OptimiserSettings(**KNOBS | {"learning_rate": 0.002, "warmup_learning_rate": 1e-5, "epochs": 50})
     found = [learning_rate(k, coop) for k in (0, 1, 26, 49)]
     assert found == pytest.approx([1e-5, 0.002, 0.001, 7.885298685522e-06], rel=1e-9)
 
@@ -228,7 +229,7 @@ class Crowded(Softmax):
 def train_crowded(room: int, micro_batches: int, **knobs: Any) -> tuple[list[dict[str, float]], Tensor]:
     model = Crowded(room)
     run = Run(5, micro_batches=micro_batches)
-    return descend(model, data(), data(10, 1), Descent(**KNOBS | knobs), run), model.weight.detach()
+    return descend(model, data(), data(10, 1), OptimiserSettings(**KNOBS | knobs), run), model.weight.detach()
 
 
 @pytest.mark.parametrize("parts", [2, 3, 4, 9])

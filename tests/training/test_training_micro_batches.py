@@ -17,10 +17,10 @@ from clinprompt.backbones import load_backbone
 from clinprompt.data.manifest import write_manifest
 from clinprompt.features.store import write_store
 from clinprompt.files import sha256_bytes
-from clinprompt.methods.base import Task
-from clinprompt.methods.context import ContextConfig
 from clinprompt.methods.coop import CoOp
-from clinprompt.training.batches import Batch, Examples
+from clinprompt.prompting.base import Task
+from clinprompt.prompting.batches import Batch, Examples
+from clinprompt.prompting.context import ContextConfig
 from clinprompt.training.loop import Run, descend
 from components.runner import execute
 from components.tune.__main__ import work

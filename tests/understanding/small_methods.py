@@ -11,7 +11,7 @@ from plain_towers import CONTEXT, EMBED, VOCABULARY, random_model
 from clinprompt.backbones.text import TextTower
 from clinprompt.backbones.vision import VisionTower
 from clinprompt.methods import check_config, method
-from clinprompt.methods.base import Knowledge, Task
+from clinprompt.prompting.base import Knowledge, Task
 
 NAMES = ("glioma", "no tumour", "pituitary adenoma")
 _DESCENT = {

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clinprompt.methods.base import Head
-from clinprompt.methods.teacher import TeacherBank
+from clinprompt.prompting.base import Head
+from clinprompt.prompting.teacher import TeacherBank
 from clinprompt.understanding.descriptions import influence
 from clinprompt.understanding.intervention import change
 from clinprompt.understanding.models import with_head, with_method

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clinprompt.backbones.vision import VisionTower
 from clinprompt.errors import BadParams
-from clinprompt.methods.base import Head
+from clinprompt.prompting.base import Head
 from clinprompt.understanding.attention import log_odds, relevance
 from clinprompt.understanding.models import with_head, with_method, zero_shot
 

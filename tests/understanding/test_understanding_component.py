@@ -17,10 +17,10 @@ from clinprompt.data.manifest import read_manifest
 from clinprompt.data.pixels import decode
 from clinprompt.features.store import write_store
 from clinprompt.files import read_json, write_json
-from clinprompt.knowledge.record import COLUMNS
+from clinprompt.knowledge.artifacts import COLUMNS
 from clinprompt.methods import check_config, method
-from clinprompt.methods.artifact import model_digest, write_model
-from clinprompt.methods.base import Knowledge, Task
+from clinprompt.prompting.base import Knowledge, Task
+from clinprompt.tuned.artifact import model_digest, write_model
 from clinprompt.understanding import figures
 from clinprompt.understanding.intervention import Change
 from clinprompt.understanding.space import Planes

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_dataset import Dataset, encode, picture
 
-from clinprompt.params import Validation
+from clinprompt.params import ValidationParams
 from clinprompt.validation import duplicates
 from clinprompt.validation.duplicates import Duplicates, find, near_duplicates
 from clinprompt.validation.summary import Summary, summarise
@@ -23,7 +23,7 @@ def summary_with(hashes: list[int]) -> Summary:
     return Summary(pd.DataFrame(), ids, np.array(hashes, dtype=np.uint64), thumbnails)
 
 
-LIMITS = Validation(
+LIMITS = ValidationParams(
     min_side=16,
     max_pixels=10**6,
     min_images_per_class=5,

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from small_project import PARTS, Project, draw
 
-from components.workspace.releases import publish
-from components.workspace.store import open_store
+from workspace.releases import publish
+from workspace.store import open_store
 
 
 @pytest.fixture

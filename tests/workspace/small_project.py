@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from clinprompt.data.phantom import write_phantom
-from components.workspace.plan import plan
-from components.workspace.stage import run_stage
-from components.workspace.store import Store
-from components.workspace.task import Entry, Plan, PlanTask, StageTask, pack
+from clinprompt.demo.phantom import write_phantom
+from workspace.plan import plan
+from workspace.stage import run_stage
+from workspace.store import Store
+from workspace.task import LockEntry, Plan, PlanTask, StageTask, pack
 
 PARTS = ["clinprompt", "components", "datasets", "dvc.yaml", "infra/images.lock", "params.yaml", "registry"]
 PARTS += [".dvcignore", "requirements/components.txt"]
@@ -32,16 +32,16 @@ class Project:
         """The plan of a run on the drawn images."""
         return plan(PlanTask(dataset="drawn", **asked), self.store)
 
-    def run(self, settled: Plan, stage: str, *entries: Entry) -> tuple[Entry, bool]:
+    def run(self, settled: Plan, stage: str, *entries: LockEntry) -> tuple[LockEntry, bool]:
         """Run a stage: its entry, and whether it was cached."""
         done = run_stage(StageTask(plan=settled, stage=stage, entries=list(entries)), self.store)
-        return Entry.model_validate(done["entry"]), done["cached"]
+        return LockEntry.model_validate(done["entry"]), done["cached"]
 
     def command(self, name: str, task: dict[str, Any] | None = None, *arguments: str) -> tuple[int, dict[str, Any]]:
         """Run the command as a scheduler does: its exit status, and what stands on standard output."""
         env = {**os.environ, "CLINPROMPT_TASK": pack(task)} if task is not None else dict(os.environ)
         done = subprocess.run(
-            [sys.executable, "-m", "components.workspace", name, *arguments],
+            [sys.executable, "-m", "workspace", name, *arguments],
             cwd=self.root,
             env=env,
             capture_output=True,

@@ -8,9 +8,9 @@ import pytest
 from small_project import Project
 
 from clinprompt.errors import BadParams, ClinpromptError, InputMissing
-from components.workspace.records import latest_record, read_record, record
-from components.workspace.stage import StageFailed, probe
-from components.workspace.task import MAX_ENTRY_BYTES, RecordTask, StageTask
+from workspace.records import latest_record, read_record, record
+from workspace.stage import StageFailed, probe
+from workspace.task import MAX_ENTRY_BYTES, RecordTask, StageTask
 
 
 def objects(project: Project) -> dict[str, Path]:

@@ -28,7 +28,7 @@ _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
 class LocalTask(ComponentTask):
-    """Runs `python -m components.workspace` with the interpreter that params.yaml names."""
+    """Runs `python -m workspace` with the interpreter that params.yaml names."""
 
     process: subprocess.Popen[bytes] | None = None
 

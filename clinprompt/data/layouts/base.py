@@ -1,0 +1,149 @@
+"""What every reader gives: raw records, before labels are mapped, splits made and bytes read."""
+
+import os
+import posixpath
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clinprompt.data.card import Card
+from clinprompt.errors import BadParams, DataRejected, InputCorrupt, InputMissing
+from clinprompt.schema import Section
+
+SUFFIXES = {".png": ".png", ".jpg": ".jpg", ".jpeg": ".jpg", ".tif": ".tif", ".tiff": ".tif"}
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image as the dataset tells it.
+
+    Attributes:
+        path: relative to the dataset's root, with forward slashes.
+        source: the file, or a function that gives the file's bytes.
+        label: as the dataset writes it.
+        where: for messages: the file and row, or the path.
+        split: "train", "val", "test", or None when the dataset does not tell.
+        facts: patient, site, sex, age and the card's extra columns, as written; absent when empty.
+    """
+
+    path: str
+    source: Path | Callable[[], bytes]
+    label: str
+    where: str
+    split: str | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All images of a dataset, and how many other files lie among them."""
+
+    records: list[ImageRecord]
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Generator:
+    """What writes a dataset that is drawn rather than found.
+
+    Attributes:
+        stamp: the name of the file in the dataset's folder that tells what wrote it; a folder without is a user's own.
+        make: (folder, options): writes the dataset to a new folder.
+        is_made: (folder, options): whether the folder was written with these options by the generator as it is now.
+    """
+
+    stamp: str
+    make: Callable[[Path, Any], None]
+    is_made: Callable[[Path, Any], bool]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one kind of dataset lies on disk.
+
+    Attributes:
+        options: the model of what stands beside `kind` in the card.
+        read: (root, card, options) -> Listing.
+        has_columns: whether the card's `metadata` can name columns.
+        generator: for a kind that is drawn rather than found.
+    """
+
+    options: type[Section]
+    read: Callable[[Path, Card, Any], Listing]
+    has_columns: bool = False
+    generator: Generator | None = None
+
+
+def split_words(splits: dict[str, str] | None) -> dict[str, str]:
+    """Lower-case word -> split, from a card's `splits` option ({train: Training, …}) or the customary words."""
+    if splits is None:
+        return {word: split for split, words in SPLIT_WORDS.items() for word in words}
+    return {word.casefold(): split for split, word in splits.items()}
+
+
+def check_splits(splits: dict[str, str] | None) -> dict[str, str] | None:
+    """Field validator of `splits`: the keys are splits, and no two share a word."""
+    for split in splits or {}:
+        if split not in SPLIT_WORDS:
+            raise ValueError(f"the keys are train, val and test, found {split!r}")
+    if splits and len(split_words(splits)) < len(splits):
+        raise ValueError("two splits have the same word")
+    return splits
+
+
+def inside(root: Path, relative: str, where: str) -> tuple[str, Path]:
+    """The normalised path of an image below `root`, and its file.
+
+    Raises:
+        DataRejected: the path leaves the root by "..", by being absolute, or through a link; or is no regular file.
+        InputMissing, InputCorrupt: there is no such file; it cannot be reached.
+    """
+    normal = posixpath.normpath(relative)
+    if posixpath.isabs(normal) or normal.split("/")[0] == "..":
+        raise DataRejected(f"{where}: the path {relative!r} leads out of the dataset's folder {root}.")
+    file = root / normal
+    real = Path(os.path.realpath(file))
+    if not real.is_relative_to(os.path.realpath(root)):
+        raise DataRejected(f"{where}: {normal!r} is a link that leads out of the dataset's folder, to {real}.")
+    try:
+        mode = real.stat().st_mode
+    except FileNotFoundError:
+        hint = " Paths are written with forward slashes." if "\\" in relative else ""
+        raise InputMissing(f"{where}: the file {normal!r} does not exist below {root}.{hint}") from None
+    except OSError as error:
+        raise InputCorrupt(f"{where}: {normal!r} cannot be read: {error.strerror}.") from None
+    if not stat.S_ISREG(mode):
+        raise DataRejected(f"{where}: {normal!r} is not a regular file.")
+    return normal, file
+
+
+def check_text(path: str, where: str) -> None:
+    """Refuse file names that cannot be written to a table.
+
+    Raises:
+        DataRejected: the name is not valid UTF-8, or holds a null character.
+    """
+    if "\0" in path:
+        raise DataRejected(f"{where}: the file name {path!r} holds a null character.")
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataRejected(f"{where}: the file name {os.fsencode(path)!r} is not valid UTF-8; rename it.") from None
+
+
+def unknown_columns(columns: list[str], present: list[str], where: str) -> None:
+    """Refuse a table that lacks a column which the card names.
+
+    Raises:
+        BadParams: names the first missing column and lists those that are there.
+    """
+    for column in columns:
+        if column not in present:
+            raise BadParams(f"{where}: there is no column {column!r}; the columns are {', '.join(present)}.")

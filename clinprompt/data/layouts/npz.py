@@ -1,0 +1,73 @@
+"""MedMNIST `.npz` files (Yang et al., 2023): arrays `train_images`, `train_labels` and so on; 2D sets, one label."""
+
+import functools
+import io
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from clinprompt.data.card import Card
+from clinprompt.data.layouts.base import ImageRecord, Layout, Listing
+from clinprompt.errors import DataRejected, InputCorrupt
+from clinprompt.schema import Section
+
+
+class MedmnistOptions(Section):
+    """None."""
+
+
+def read(root: Path, card: Card, options: MedmnistOptions) -> Listing:
+    """List the images of the three splits, as `train/00000.png` and so on; `root` is the `.npz` file.
+
+    Raises:
+        InputCorrupt: not an `.npz` file, or one that holds Python objects.
+        DataRejected: an array is missing or has another shape or type than MedMNIST's.
+    """
+    records = []
+    for split in ("train", "val", "test"):
+        images, labels = _load(root, f"{split}_images"), _load(root, f"{split}_labels")
+        _check(root, split, images, labels)
+        width = max(5, len(str(len(images))))
+        for i, label in enumerate(labels.reshape(len(labels))):
+            path = f"{split}/{i:0{width}d}.png"
+            source = functools.partial(_png, images, i)
+            records.append(ImageRecord(path, source, str(int(label)), f"{root.name} {split}_labels[{i}]", split))
+    return Listing(records)
+
+
+LAYOUT = Layout(MedmnistOptions, read)
+
+
+def _load(file: Path, key: str) -> np.ndarray:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            if not isinstance(arrays, np.lib.npyio.NpzFile):
+                raise InputCorrupt(f"{file} is not an .npz file.")
+            if key not in arrays:
+                raise DataRejected(f"{file}: there is no array {key!r}; it holds {', '.join(sorted(arrays))}.")
+            return np.asarray(arrays[key])
+    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise InputCorrupt(f"{file} is not a readable .npz file of plain arrays ({reason}).") from None
+
+
+def _check(file: Path, split: str, images: np.ndarray, labels: np.ndarray) -> None:
+    shape = images.shape
+    if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and shape[3] == 3)) or 0 in shape[1:]:
+        raise DataRejected(
+            f"{file}: {split}_images must be uint8 [N, H, W] or [N, H, W, 3], found {images.dtype} {list(shape)}."
+        )
+    if labels.dtype.kind not in "iu" or labels.shape not in ((len(images),), (len(images), 1)):
+        raise DataRejected(
+            f"{file}: {split}_labels must be whole numbers, one for each of the {len(images)} images, "
+            f"found {labels.dtype} {list(labels.shape)}."
+        )
+
+
+def _png(images: np.ndarray, index: int) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(images[index]).save(stream, "PNG")
+    return stream.getvalue()

@@ -1,0 +1,176 @@
+"""Train the cells of a protocol, and test each."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from clinprompt.data.card import Card
+from clinprompt.experiments.journal import Journal, Row
+from clinprompt.experiments.pool import Pool
+from clinprompt.experiments.protocols import Cell
+from clinprompt.experiments.results import TESTS
+from clinprompt.experiments.scores import METRICS, harmonic, scores
+from clinprompt.experiments.stacked import Member, descend_stacked
+from clinprompt.experiments.transfer import moved
+from clinprompt.files import sha256_bytes
+from clinprompt.methods import method
+from clinprompt.prompting.base import Knowledge, PromptMethod, Task
+from clinprompt.prompting.batches import Examples
+from clinprompt.prompting.context import ContextTuning
+from clinprompt.schema import Section
+from clinprompt.training.augmentation import Augmentation
+from clinprompt.training.checkpoint import Checkpoint
+from clinprompt.training.fit import fit
+from clinprompt.training.inputs import ExampleLoader
+from clinprompt.training.loop import Run
+from clinprompt.tuned.artifact import softmax
+from clinprompt.tuned.restore import logits
+
+if TYPE_CHECKING:
+    from clinprompt.backbones import Backbone
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = {True: 4096, False: 64}  # features, or what else `prepare` gives
+
+
+@dataclass(frozen=True)
+class ProtocolRunner:
+    """What all cells share: a dataset, a backbone, a method with its knobs, and how it is trained.
+
+    Attributes:
+        feed: gives what a method reads of the manifest's images.
+        know: gives what it needs to know of some classes, by their ids.
+        checkpoint: keeps the cell in training; its argument names the cell.
+        stack: how many cells are trained at once, where the method allows it.
+    """
+
+    card: Card
+    manifest: pd.DataFrame
+    backbone: "Backbone"
+    name: str
+    config: Section
+    feed: Callable[[PromptMethod], ExampleLoader]
+    know: Callable[[Sequence[str]], Knowledge]
+    checkpoint: Callable[[str], Checkpoint | None] = lambda cell: None
+    augmentation: Augmentation = "none"
+    micro_batches: int = 1
+    mixed: bool = False
+    stack: int = 1
+
+    def build(self, classes: Sequence[str], seed: int) -> PromptMethod:
+        """The method for some classes of the card, untrained."""
+        names = {info.id: info.name for info in self.card.classes}
+        task = Task(self.backbone, tuple(names[label] for label in classes), seed, self.know(classes))
+        return method(self.name)(task, self.config)
+
+    def run(self, cells: Sequence[Cell], journal: Journal) -> list[Row]:
+        """Train and test the cells that the journal does not have; returns a row of numbers for each, in order.
+
+        Raises:
+            BadParams: the method can't be trained with these knobs.
+        """
+        todo = [cell for cell in cells if journal.row(cell.key) is None]
+        if todo:
+            pools = self._pools(todo)
+            at_once = self.stack if self._stackable(todo[0]) else 1
+            for start in range(0, len(todo), at_once):
+                group, began = todo[start : start + at_once], time.monotonic()
+                models = self._train(group, pools)
+                rows = [self._row(cell, model, pools["test"]) for cell, model in zip(group, models, strict=True)]
+                journal.add(rows, time.monotonic() - began)
+                for row in rows:
+                    log.info("%s %s", self.name, _told(row))
+        return [found for cell in cells if (found := journal.row(cell.key)) is not None]
+
+    def _pools(self, cells: Sequence[Cell]) -> dict[str, Pool]:
+        """All images of the cells, each prepared once."""
+        tested = {label for cell in cells for classes in cell.tests.values() for label in classes}
+        test = self.manifest[(self.manifest["split"] == "test") & self.manifest["label"].isin(tested)]
+        rows = {"train": [c.train for c in cells], "val": [c.val for c in cells], "test": [test]}
+        feeder = self.feed(self.build(self.card.class_ids, 0))
+        pools = {}
+        for split, frames in rows.items():
+            frame = pd.concat(frames).drop_duplicates("id").sort_values("path", ignore_index=True)
+            augmentation = self.augmentation if split == "train" else "none"
+            pools[split] = Pool.of(feeder.examples(frame, augmentation), frame)
+        return pools
+
+    def _stackable(self, cell: Cell) -> bool:
+        if self.stack == 1 or self.micro_batches > 1 or self.mixed:
+            return False
+        cls = method(self.name)
+        if (
+            cls.forward is not ContextTuning.forward
+            or cls.start is not PromptMethod.start
+            or cls.finish is not PromptMethod.finish
+        ):
+            return False
+        return self.build(cell.classes, 0).averaging() is None
+
+    def _train(self, cells: Sequence[Cell], pools: dict[str, Pool]) -> list[PromptMethod]:
+        models = [self.build(cell.classes, int(cell.key["seed"])) for cell in cells]
+        data = [
+            (pools["train"].pick(cell.train, cell.classes), pools["val"].pick(cell.val, cell.classes)) for cell in cells
+        ]
+        if len(cells) > 1:
+            seeds = [int(cell.key["seed"]) for cell in cells]
+            stackable = [model for model in models if isinstance(model, ContextTuning)]
+            descend_stacked(
+                [Member(m, train, val, seed) for m, (train, val), seed in zip(stackable, data, seeds, strict=True)]
+            )
+            return models
+        [(train, val)], [model], [cell] = data, models, cells
+        checkpoint = self.checkpoint(name_of(cell))
+        fit(model, train, val, Run(int(cell.key["seed"]), checkpoint, self.micro_batches, self.mixed))
+        if checkpoint is not None:
+            checkpoint.delete()
+        return models
+
+    def _row(self, cell: Cell, model: PromptMethod, pool: Pool) -> Row:
+        parameters = sum(p.numel() for p in model.trainable_parameters().values())
+        row: Row = {**cell.key, "images": len(cell.train), "support": support_digest(cell.train)}
+        row["trainable_parameters"] = parameters
+        for test, classes in cell.tests.items():
+            tested = model.eval()
+            if classes != cell.classes:
+                tested = moved(self.build(classes, int(cell.key["seed"])), model.trainable_parameters())
+            found = self.manifest[(self.manifest["split"] == "test") & self.manifest["label"].isin(classes)]
+            examples = pool.pick(found.sort_values("path", kind="stable"), classes)
+            row[test] = measured(tested, examples)
+        if {"base", "novel"} <= set(row):
+            row["harmonic_mean"] = {name: harmonic(row["base"][name], row["novel"][name]) for name in METRICS}
+        return row
+
+
+def measured(model: PromptMethod, examples: Examples) -> dict[str, Any]:
+    """The metrics of a model's predictions, and on how many images."""
+    return {"images": len(examples), **scores(examples.labels.cpu().numpy(), probabilities(model, examples))}
+
+
+def probabilities(model: PromptMethod, examples: Examples) -> np.ndarray:
+    """Float64 probabilities [n, C]."""
+    size = _AT_ONCE[examples.inputs.dim() == 2]
+    spans = (slice(start, min(start + size, len(examples))) for start in range(0, len(examples), size))
+    return softmax(np.concatenate([logits(model, examples.batch(span).inputs).cpu().numpy() for span in spans]))
+
+
+def _told(row: Row) -> str:
+    tests = [f"{name} accuracy {row[name]['accuracy']}" for name in TESTS if name in row]
+    return " ".join([f"{key}={row[key]}" for key in ("shots", "fraction", "seed") if key in row] + tests)
+
+
+def name_of(cell: Cell) -> str:
+    """The cell's key as words."""
+    return " ".join(f"{key}={value}" for key, value in cell.key.items())
+
+
+def support_digest(rows: pd.DataFrame) -> str:
+    """SHA-256 over path, id and label of the training images."""
+    lines = rows["path"] + "\t" + rows["id"] + "\t" + rows["label"] + "\n"
+    return sha256_bytes("".join(lines).encode())

@@ -1,0 +1,148 @@
+"""The record of the descriptions: the table with every sample, accepted or not, and the report."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors.numpy
+
+from clinprompt.data.card import ClassInfo
+from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.files import sha256_bytes, sha256_file
+from clinprompt.knowledge.checks import CHECKS
+from clinprompt.knowledge.generate import Description, sampling_of
+from clinprompt.knowledge.hidden_states import ClassStates
+from clinprompt.knowledge.llm import Llm
+from clinprompt.params import KnowledgeParams
+
+_SCORES = [f"score_{check.name}" for check in CHECKS]
+COLUMNS = [
+    *["class", "aspect", "index", "round", "text", "raw", "accepted", "reason"],
+    *_SCORES,
+    *["llm", "revision", "digest", "prompt_digest", "seed", "temperature", "top_p", "max_new_tokens"],
+]
+_TEXT = ["class", "aspect", "text", "raw", "reason", "llm", "revision", "digest", "prompt_digest"]
+
+
+def description_table(made: Sequence[Description], llm: Llm, params: KnowledgeParams) -> pd.DataFrame:
+    """One row per sample, in the order in which they were judged, with its provenance; columns as in `COLUMNS`."""
+    sampling = sampling_of(params)
+    rows = [
+        {
+            "class": d.prompt.class_id,
+            "aspect": d.prompt.aspect,
+            "index": d.index,
+            "round": d.round,
+            "text": d.text,
+            "raw": d.raw,
+            "accepted": d.verdict.accepted,
+            "reason": d.verdict.reason,
+            **{f"score_{name}": score for name, score in d.verdict.scores.items()},
+            "llm": llm.name,
+            "revision": llm.revision,
+            "digest": llm.digest,
+            "prompt_digest": d.prompt.digest,
+            "seed": params.seed,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_new_tokens": sampling.max_new_tokens,
+        }
+        for d in made
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(_TEXT, "str"))
+
+
+def read_descriptions(path: Path) -> pd.DataFrame:
+    """Read a table of descriptions.
+
+    Raises:
+        InputMissing: there is no such file.
+        InputCorrupt: it is not a Parquet file with the columns of a table of descriptions.
+    """
+    try:
+        frame = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise InputMissing(f"{path} does not exist; run the stage describe.") from None
+    except (OSError, ValueError) as error:
+        raise InputCorrupt(f"{path} is not a readable Parquet file ({error}). Delete it and run again.") from None
+    missing = sorted(set(COLUMNS) - set(frame.columns))
+    if missing:
+        raise InputCorrupt(f"{path} lacks the column {missing[0]!r}. Delete it and run again.")
+    return frame
+
+
+def write_states(path: Path, states: Sequence[ClassStates]) -> None:
+    """Write {class id: [L, D] float32} as safetensors without header metadata."""
+    tensors = {s.prompt.class_id: np.ascontiguousarray(s.states, dtype=np.float32) for s in states}
+    path.write_bytes(safetensors.numpy.save(tensors))
+
+
+def report(
+    dataset: str,
+    *,
+    classes: Sequence[ClassInfo],
+    made: Sequence[Description],
+    states: Sequence[ClassStates],
+    llm: Llm,
+    params: KnowledgeParams,
+    states_file: Path,
+) -> dict[str, Any]:
+    """Provenance, counts by class and reason, and the questions behind descriptions and hidden states."""
+    sampling = sampling_of(params)
+    prompts: dict[str, dict[str, Any]] = {info.id: {} for info in classes}
+    for d in made:
+        prompts[d.prompt.class_id][d.prompt.aspect] = {"prompt": d.prompt.text, "digest": d.prompt.digest}
+    return {
+        "format": 1,
+        "dataset": dataset,
+        "llm": {
+            "name": llm.name,
+            "licence": llm.licence,
+            "revision": llm.revision,
+            "digest": llm.digest,
+            "chat_template": llm.chat,
+            "dtype": str(llm.model.dtype).removeprefix("torch."),
+        },
+        "sampling": {
+            "seed": params.seed,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_new_tokens": sampling.max_new_tokens,
+            "descriptions_per_aspect": params.descriptions_per_aspect,
+            "min_accepted_per_class": params.min_accepted_per_class,
+        },
+        "checks": {check.name: {"low": check.low, "high": check.high} for check in CHECKS},
+        "classes": {info.id: _counts([d for d in made if d.prompt.class_id == info.id]) for info in classes},
+        "total": _counts(made),
+        "prompts": prompts,
+        "hidden_states": {
+            "file_digest": sha256_file(states_file),
+            "which": params.hidden_states,
+            "rows": {s.prompt.class_id: int(s.states.shape[0]) for s in states},
+            "width": int(states[0].states.shape[1]),
+            "classes": {s.prompt.class_id: _answer(s) for s in states},
+        },
+    }
+
+
+def _counts(made: Sequence[Description]) -> dict[str, Any]:
+    reasons = Counter(d.verdict.reason for d in made if d.verdict.reason is not None)
+    return {
+        "asked": len(made),
+        "accepted": sum(d.verdict.accepted for d in made),
+        "rejected": dict(reasons),
+        "rounds": 1 + max((d.round for d in made), default=0),
+    }
+
+
+def _answer(states: ClassStates) -> dict[str, Any]:
+    return {
+        "question": states.prompt.question,
+        "prompt_digest": states.prompt.digest,
+        "answer": states.answer,
+        "answer_digest": sha256_bytes(states.answer.encode()),
+        "end_appended": not states.ended,
+    }

@@ -1,0 +1,1 @@
+"""What the methods share, and what predicting with one needs: nothing here trains."""

@@ -1,0 +1,71 @@
+"""One sentence per class, in segments: a template's words and the class's name, with learned vectors among them."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from clinprompt.backbones.blocks import Block, ReadRows, run
+from clinprompt.errors import BadParams
+
+if TYPE_CHECKING:
+    from clinprompt.backbones import Backbone
+
+
+class Sentences:
+    """A template filled with each class's name, for a text tower that can be taken apart.
+
+    Attributes:
+        ids: token ids [C, n], cropped to the longest sentence.
+        embedded: their frozen embeddings [C, n, d], without positions.
+        shared: how many leading tokens, the start token among them, are the same in all sentences.
+
+    Raises:
+        BadParams: a sentence is longer than the tower's context, or the tower has no mask that tells where one ends.
+    """
+
+    def __init__(self, backbone: "Backbone", template: str, names: Sequence[str], where: str) -> None:
+        self.tower = backbone.text
+        if not self.tower.croppable:
+            raise BadParams(f"{where}: the text tower of {backbone.name} has neither a causal nor a padding mask.")
+        ids = backbone.tokenize([template.replace("{}", name) for name in names])
+        lengths = self.tower.real_length(ids)
+        longest = int(lengths.argmax())
+        if int(lengths[longest]) >= ids.shape[1]:  # the tokeniser cuts what is too long
+            raise BadParams(
+                f"{where}: the sentence of class {names[longest]!r} does not fit the {ids.shape[1]} tokens that the "
+                f"backbone {backbone.name} reads; shorten the class's name in the dataset's card, or the template."
+            )
+        self.ids = ids[:, : int(lengths[longest])].to(self.tower.device)
+        prefix = backbone.tokenize([template.partition("{}")[0].strip()])
+        self.shared = int(self.tower.real_length(prefix)) - 1  # less the end token
+        with torch.no_grad():
+            self.embedded = self.tower.embed(self.ids)
+
+    def place(self, embeddings: Tensor, start: int) -> Tensor:
+        """A segment [1, c, n, d] of embeddings [c, n, d] that stand from position `start` on."""
+        positions = torch.arange(start, start + embeddings.shape[-2], device=embeddings.device)
+        return self.tower.place(embeddings, positions)[None]
+
+    def encode(
+        self,
+        segments: Sequence[Tensor],
+        writes: Mapping[int, Mapping[int, Tensor]] | None = None,
+        blocks: Sequence[Block] | None = None,
+    ) -> Tensor:
+        """Features [C, e], not normalised, of sentences given as segments [1, c, n, d] with their positions.
+
+        The last segment is each class's own and holds the sentence's end; what stands before it has the same length
+        for all. `writes` and `blocks` as in `blocks.run`; without blocks, the tower's own are run.
+        """
+        last = len(segments) - 1
+        before = sum(x.shape[2] for x in segments[:last])
+        ends = self.tower.real_length(self.ids) - 1 - before
+        real = {}
+        if not self.tower.causal:
+            real[last] = torch.arange(segments[last].shape[2], device=ends.device) <= ends[:, None]
+        read = ReadRows(last, ends) if self.tower.causal else ReadRows(0, slice(0, 1))
+        found = self.tower.blocks if blocks is None else blocks
+        [rows] = run(found, segments, causal=self.tower.causal, writes=writes, real=real, read=read)
+        return self.tower.project(rows[0, :, 0])

@@ -1,0 +1,80 @@
+"""What methods with trained tensors in the image tower share: their inputs, their heads, initial values, depths."""
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clinprompt.errors import BadParams
+from clinprompt.prompting.base import Needs, PromptMethod, Task
+from clinprompt.prompting.batches import Batch
+
+if TYPE_CHECKING:
+    from clinprompt.backbones.vision import VisionTower
+
+
+class PatchMethod(PromptMethod):
+    """A method that puts trained tensors behind the patch embedding: a batch holds tokens [B, 1 + patches, w]."""
+
+    def __init__(self, task: Task, config: Any) -> None:
+        super().__init__(task, config)
+        self._backbone = task.backbone
+
+    @property
+    def vision(self) -> "VisionTower":
+        """The image tower, opened up."""
+        return self._backbone.vision
+
+    @classmethod
+    def needs(cls, config: Any) -> Needs:
+        """Pixels."""
+        return Needs("pixels")
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """The class token and the patches, with their positions [B, 1 + patches, w]."""
+        return self.vision.embed(pixels)
+
+    @abstractmethod
+    def image_features(self, batch: Batch) -> Tensor:
+        """Features of the images [B, e], projected and not normalised."""
+
+
+class CosineHead(nn.Module):
+    """logits = scale · cos(v, t), with the frozen unit text features t [C, e] of the classes' sentences."""
+
+    text: Tensor
+
+    def __init__(self, text: Tensor, scale: float) -> None:
+        super().__init__()
+        self.register_buffer("text", text, persistent=False)
+        self.scale = scale
+
+    def forward(self, v: Tensor) -> Tensor:
+        """Logits [B, C] of raw features [B, e]."""
+        return self.scale * F.normalize(v, dim=-1) @ self.text.T
+
+
+def linear(inputs: int, outputs: int, generator: torch.Generator, *, bias: bool = True) -> nn.Linear:
+    """A layer whose weights and bias are drawn from U(±1/√inputs), as torch draws them, from the generator."""
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias)
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5, generator=generator)
+    return layer
+
+
+def normal(*shape: int, std: float, generator: torch.Generator) -> nn.Parameter:
+    """A parameter drawn from N(0, std²)."""
+    return nn.Parameter(torch.randn(shape, generator=generator) * std)
+
+
+def depth(asked: int | None, blocks: int, where: str) -> int:
+    """In how many blocks there are prompts; null asks for all.
+
+    Raises:
+        BadParams: more are asked for than there are.
+    """
+    if asked is not None and asked > blocks:
+        raise BadParams(f"{where}: the backbone's towers allow at most {blocks} blocks, found {asked}; null takes all.")
+    return asked or blocks

@@ -1,0 +1,129 @@
+"""What a method is fed: labelled images at the level that it reads, and what a language model says of the classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from clinprompt.backbones import Backbone, load_backbone
+from clinprompt.data.card import Card
+from clinprompt.data.pixels import Preprocessing
+from clinprompt.errors import DataRejected, InputCorrupt
+from clinprompt.features.extract import Encode
+from clinprompt.features.prepare import prepare
+from clinprompt.features.store import FeatureStore
+from clinprompt.prompting.base import Knowledge, Needs, PromptMethod
+from clinprompt.prompting.batches import Examples
+from clinprompt.training.augmentation import Augmentation, CropFlip
+
+_AGAIN = "Run the stage describe again (dvc repro)"
+
+
+@dataclass(frozen=True)
+class ExampleLoader:
+    """Gives a method what it reads of a dataset's images.
+
+    Attributes:
+        images: the folder with the image files.
+        scratch: a folder for what is too large for memory.
+    """
+
+    card: Card
+    store: FeatureStore
+    images: Path
+    scratch: Path
+    backbone: Backbone
+    model: PromptMethod
+
+    def examples(self, rows: pd.DataFrame, augmentation: Augmentation = "none") -> Examples:
+        """The images of a manifest's rows: their cached features, or what the method makes of their pixels.
+
+        Augmented pixels are kept as they are, and prepared batch by batch.
+        """
+        index = {label: number for number, label in enumerate(self.card.class_ids)}
+        labels = rows["label"].map(index).to_numpy("int64")
+        needs = type(self.model).needs(self.model.config)
+        if needs.images == "features":
+            return Examples.of(self.store.get(rows["id"].tolist()), labels, self.backbone.device)
+        targets = torch.tensor(labels, device=self.backbone.device)
+        if augmentation == "none":
+            return Examples(self._pixels(rows, needs, self._prepare), targets)
+        return CropFlip(self._pixels(rows, needs, lambda pixels: pixels), targets, self._prepare)
+
+    def _prepare(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.model.prepare(pixels.to(self.backbone.device))
+
+    def _pixels(self, rows: pd.DataFrame, needs: Needs, encode: Encode) -> torch.Tensor:
+        return prepare(
+            encode,
+            [(digest, self.images / file) for digest, file in zip(rows["id"], rows["file"], strict=True)],
+            preprocessing(self.backbone, needs),
+            self.backbone.device,
+            intensity=self.card.intensity,
+            folder=self.scratch,
+        )
+
+
+def open_backbone(name: str, path: str | None, device: str, store: FeatureStore, where: Path) -> Backbone:
+    """The backbone that the cached features in the folder `where` are of.
+
+    Raises:
+        InputCorrupt: they are another's.
+    """
+    backbone = load_backbone(name, path, device)
+    if store.backbone_digest != backbone.digest:
+        raise InputCorrupt(
+            f"{where} holds features of the backbone {store.backbone_digest[:12]}, but backbone.name is {name} "
+            f"({backbone.digest[:12]}); run the cache stage again (dvc repro)."
+        )
+    return backbone
+
+
+def preprocessing(backbone: Backbone, needs: Needs) -> Preprocessing:
+    """The backbone's, at the size that the method asks for."""
+    return replace(backbone.preprocessing, size=needs.image_size or backbone.preprocessing.size)
+
+
+def knowledge(needs: Needs, classes: Sequence[str], descriptions: Path, hidden_states: Path) -> Knowledge:
+    """What the method needs to know of the classes, in their order, from the files of the stage describe.
+
+    Raises:
+        DataRejected: a class has no accepted description.
+        InputMissing, InputCorrupt: a file is not there, can't be read, or knows other classes.
+    """
+    return Knowledge(
+        descriptions=_descriptions(descriptions, classes) if "descriptions" in needs.knowledge else (),
+        hidden_states=_hidden_states(hidden_states, classes) if "hidden_states" in needs.knowledge else (),
+    )
+
+
+def _descriptions(path: Path, classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    from clinprompt.knowledge.artifacts import read_descriptions
+
+    frame = read_descriptions(path)
+    accepted = frame[frame["accepted"].astype(bool)]
+    found = {label: tuple(accepted.loc[accepted["class"] == label, "text"]) for label in classes}
+    for label, texts in found.items():
+        if not texts:
+            raise DataRejected(
+                f"The class {label!r} has no accepted description in {path}, and the method needs some; raise "
+                "knowledge.descriptions_per_aspect or knowledge.min_accepted_per_class in params.yaml, or name "
+                f"another knowledge.llm. {_AGAIN}."
+            )
+    return tuple(found.values())
+
+
+def _hidden_states(path: Path, classes: Sequence[str]) -> tuple[torch.Tensor, ...]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found = load_file(path)
+    except SafetensorError as error:
+        raise InputCorrupt(f"{path} can't be read ({error}). {_AGAIN}.") from None
+    for label in classes:
+        if label not in found:
+            raise InputCorrupt(f"{path} has no hidden states of the class {label!r}. {_AGAIN}.")
+    return tuple(found[label].float() for label in classes)

@@ -1,0 +1,27 @@
+"""Optimisers and their schedule as the prompt-tuning papers run them: a constant warm-up, then a cosine per epoch."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+
+from clinprompt.prompting.optimisation import OptimiserSettings
+
+
+def make_optimizer(parameters: Iterable[torch.nn.Parameter], settings: OptimiserSettings) -> torch.optim.Optimizer:
+    """SGD with momentum, or AdamW with torch's betas."""
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(
+            parameters, lr=settings.learning_rate, eps=settings.epsilon, weight_decay=settings.weight_decay
+        )
+    return torch.optim.SGD(
+        parameters, lr=settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+
+
+def learning_rate(epoch: int, settings: OptimiserSettings) -> float:
+    """The rate of a 0-based epoch k among E: the warm-up's for k < w, then lr (1 + cos(pi (k - w) / E)) / 2."""
+    if epoch < settings.warmup_epochs:
+        return settings.warmup_learning_rate
+    done = (epoch - settings.warmup_epochs) / settings.epochs
+    return settings.learning_rate * (1 + math.cos(math.pi * done)) / 2

@@ -1,0 +1,1 @@
+"""A tuned model: its files, its knobs, and the method built again from them."""

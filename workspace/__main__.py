@@ -1,0 +1,165 @@
+"""`python -m workspace`: the tasks of a scheduler, and the releases and records for people."""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.errors import ClinpromptError, Interrupted
+from clinprompt.files import write_text
+from workspace.store import Store, open_store
+from workspace.task import VARIABLE
+
+RESULT_FILE = "CLINPROMPT_RESULT_FILE"  # the result is written here too, for a scheduler that reads a file
+
+log = logging.getLogger("clinprompt")
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; the result is the last line of standard output, and all there is on it."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    logging.getLogger("dvc").propagate = False  # it has a handler of its own
+    for name in ("aiobotocore", "botocore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, _interrupt)
+    result = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what DVC and the components print is for the log
+    try:
+        answer, code = _command(_parser().parse_args(argv)), 0
+    except (Exception, KeyboardInterrupt) as error:
+        answer = _explain(error)
+        code = answer["exit_code"]
+        sys.stderr.write(f"{answer['message']}\n")
+    line = json.dumps(answer, sort_keys=True)
+    if os.environ.get(RESULT_FILE):
+        write_text(Path(os.environ[RESULT_FILE]), line + "\n")
+    result.write(line + "\n")
+    result.close()
+    return int(code)
+
+
+def _command(options: argparse.Namespace) -> dict[str, Any]:
+    store = open_store()
+    if options.command in ("release", "releases", "checkout"):
+        return _for_people(options, store)
+    return _TASKS[options.command](os.environ.get(VARIABLE), store)
+
+
+def _plan(text: str | None, store: Store) -> dict[str, Any]:
+    from workspace.plan import plan
+    from workspace.task import PlanTask, read_task
+
+    return {"plan": plan(read_task(PlanTask, text), store).model_dump()}
+
+
+def _sweep(text: str | None, store: Store) -> dict[str, Any]:
+    from workspace.plan import sweep
+    from workspace.task import SweepTask, read_task
+
+    return {"releases": sweep(read_task(SweepTask, text), store)}
+
+
+def _promotion(text: str | None, store: Store) -> dict[str, Any]:
+    from workspace.plan import promotion
+    from workspace.task import PromotionTask, read_task
+
+    return promotion(read_task(PromotionTask, text), store)
+
+
+def _probe(text: str | None, store: Store) -> dict[str, Any]:
+    from workspace.stage import probe
+    from workspace.task import StageTask, read_task
+
+    return probe(read_task(StageTask, text), store)
+
+
+def _stage(text: str | None, store: Store) -> dict[str, Any]:
+    from workspace.stage import run_stage
+    from workspace.task import StageTask, read_task
+
+    return run_stage(read_task(StageTask, text), store)
+
+
+def _record(text: str | None, store: Store) -> dict[str, Any]:
+    from workspace.records import record
+    from workspace.task import RecordTask, read_task
+
+    return record(read_task(RecordTask, text), store)
+
+
+_TASKS: dict[str, Callable[[str | None, Store], dict[str, Any]]] = {
+    "plan": _plan,
+    "sweep": _sweep,
+    "promotion": _promotion,
+    "probe": _probe,
+    "stage": _stage,
+    "record": _record,
+}
+
+
+def _for_people(options: argparse.Namespace, store: Store) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from workspace.checkout import checkout
+    from workspace.releases import list_releases, publish
+
+    if options.command == "release":
+        source = Path(options.folder or f"data/{options.dataset}")
+        release, new = publish(store, options.dataset, source, options.name)
+        log.info("%s is %s.", release.partition, "published" if new else "in the store already, with the same files")
+        return asdict(release)
+    if options.command == "checkout":
+        return checkout(store, options.run, Path.cwd())
+    return {"releases": [asdict(release) for release in list_releases(store, options.dataset)]}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m workspace", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in _TASKS:
+        commands.add_parser(name, help=f"a scheduler's task; reads {VARIABLE}")
+    release = commands.add_parser("release", help="publish a version of a dataset's files into the store")
+    release.add_argument("dataset", help="the name of its card")
+    release.add_argument("folder", nargs="?", help="the files; by default data/DATASET")
+    release.add_argument("--name", help="by default the first digits of the files' digest")
+    releases = commands.add_parser("releases", help="list the releases")
+    releases.add_argument("dataset", nargs="?")
+    restore = commands.add_parser("checkout", help="restore a recorded run in this clone: dvc.lock, params, files")
+    restore.add_argument("run", help="DATASET or DATASET@RELEASE")
+    return parser
+
+
+def _explain(error: BaseException) -> dict[str, Any]:
+    from workspace.stage import StageFailed
+
+    code, message = int(ExitCode.BUG), f"{type(error).__name__}: {error}"
+    if isinstance(error, KeyboardInterrupt | Interrupted):
+        code, message = int(ExitCode.INTERRUPTED), "interrupted; run the task again."
+    elif isinstance(error, StageFailed):
+        code, message = error.code, str(error)
+    elif isinstance(error, ClinpromptError):
+        code, message = int(error.exit_code), str(error)
+    else:
+        log.error("unexpected error", exc_info=error)
+    return {"status": "failed", "exit_code": code, "message": message}
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):  # the component, which would go on without us
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.terminate()
+    raise Interrupted(f"stopped by {signal.Signals(signum).name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

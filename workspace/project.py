@@ -1,0 +1,79 @@
+"""The code that a run is pinned to: its digest, and a copy of it with the run's params."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clinprompt.errors import BadParams
+from clinprompt.files import sha256_file, write_text
+from clinprompt.params import Params
+from clinprompt.schema import check, read_yaml
+
+VARIABLE = "CLINPROMPT_CODE"
+IMAGES_LOCK = "infra/images.lock"
+
+# What a stage may read: the rest of a checkout is for people.
+_PARTS = ("dvc.yaml", "params.yaml", ".dvcignore", "clinprompt", "components", "datasets", "registry")
+_REQUIREMENTS = "requirements/components.txt"
+
+
+def project_root() -> Path:
+    """The project whose code tasks run: CLINPROMPT_CODE, or the one that this package lies in."""
+    return Path(os.environ.get(VARIABLE) or Path(__file__).parents[2]).absolute()
+
+
+def code_digest(root: Path) -> str:
+    """SHA-256 over the names and bytes of all files that a stage may read, but for infra/images.lock.
+
+    The images hold this code, so their own digests cannot be part of it.
+    """
+    total = hashlib.sha256()
+    for file in _files(root):
+        total.update(f"{file.relative_to(root).as_posix()}\0{sha256_file(file)}\n".encode())
+    return total.hexdigest()
+
+
+def copy_code(root: Path, target: Path, images: str | None) -> None:
+    """Copy the code into an empty folder. `images` is the text of infra/images.lock, None for the project's own."""
+    for file in _files(root):
+        copy = target / file.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+    lock = root / IMAGES_LOCK
+    if images is None and lock.is_file():
+        images = lock.read_text(encoding="utf-8")
+    write_text(target / IMAGES_LOCK, images or "{}\n")
+
+
+def run_params(root: Path, dataset: str, overrides: dict[str, Any]) -> tuple[str, Params]:
+    """The params of a run on one dataset, as YAML and checked: the project's, with overrides merged into them.
+
+    Raises:
+        BadParams: an override that params.yaml has no key for, or a wrong type; the key is named.
+    """
+    path = root / "params.yaml"
+    value = _merged(read_yaml(path), {**overrides, "datasets": [dataset]})
+    params = check(Params, value, f"{path} with the run's overrides")
+    return yaml.safe_dump(value, sort_keys=False), params
+
+
+def _merged(base: Any, change: Any) -> Any:
+    if isinstance(base, dict) and isinstance(change, dict):
+        return base | {key: _merged(base.get(key), value) for key, value in change.items()}
+    return change
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for part in (*_PARTS, _REQUIREMENTS):
+        path = root / part
+        if path.is_file():
+            yield path
+        elif path.is_dir():
+            yield from sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+        else:
+            raise BadParams(f"{path} does not exist; set {VARIABLE} to the project's folder.")

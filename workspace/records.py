@@ -1,0 +1,72 @@
+"""Records: what a finished run was, as a `dvc.lock` and the facts around it, kept in the store."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from clinprompt.errors import InputMissing
+from clinprompt.files import sha256_bytes
+from workspace.project import project_root, run_params
+from workspace.repo import Workspace, lock_text
+from workspace.store import Store
+from workspace.task import LockEntry, Plan, RecordTask
+
+_PREFIX = "records/"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A finished run. Equal runs have equal records; only `airflow` tells the last one that wrote it."""
+
+    plan: dict[str, Any]
+    params: str  # params.yaml
+    lock: dict[str, Any]  # dvc.lock
+    entries: list[dict[str, Any]]
+    airflow: dict[str, Any]
+
+
+def record(task: RecordTask, store: Store) -> dict[str, Any]:
+    """Merge the entries into the run's `dvc.lock` and keep it, with the params, under the release."""
+    with Workspace.of(task.plan, store) as workspace:
+        stages = {entry.stage: workspace.expand(entry) for entry in task.entries}
+    text, _ = run_params(project_root(), task.plan.dataset, task.plan.overrides)
+    digest = sha256_bytes(lock_text(stages).encode())
+    entries = sorted((entry.model_dump() for entry in task.entries), key=lambda entry: str(entry["stage"]))
+    kept = RunRecord(task.plan.model_dump(), text, {"schema": "2.0", "stages": stages}, entries, task.airflow)
+    key = f"{_PREFIX}{task.plan.dataset}/{task.plan.release}/{digest[:16]}.json"
+    store.write(key, asdict(kept))
+    # Written last: who follows these finds a whole record.
+    for pointer in (_latest(task.plan.dataset, task.plan.release), _latest(task.plan.dataset, None)):
+        store.write(pointer, {"record": key})
+    return {"record": key, "lock": digest}
+
+
+def latest_record(store: Store, dataset: str, release: str | None) -> str | None:
+    """The key of the last record of a release, or of the dataset."""
+    found = store.read(_latest(dataset, release))
+    return str(found["record"]) if found else None
+
+
+def read_record(store: Store, key: str) -> RunRecord:
+    """Read a record.
+
+    Raises:
+        InputMissing: it was removed from the store.
+    """
+    found = store.read(key)
+    if found is None:
+        raise InputMissing(f"{store.url}/{key} is not there any more; run the release again.")
+    return RunRecord(**found)
+
+
+def plan_of(kept: RunRecord) -> Plan:
+    """The plan that a recorded run had."""
+    return Plan.model_validate(kept.plan)
+
+
+def entries_of(kept: RunRecord) -> list[LockEntry]:
+    """The entries that a recorded run had."""
+    return [LockEntry.model_validate(entry) for entry in kept.entries]
+
+
+def _latest(dataset: str, release: str | None) -> str:
+    return f"latest/{dataset}/{release}.json" if release else f"latest/{dataset}.json"

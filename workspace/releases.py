@@ -1,0 +1,91 @@
+"""Releases: versions of a dataset's files that never change, published into the store by people."""
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from clinprompt.errors import BadParams, InputMissing
+from workspace.repo import Workspace
+from workspace.store import Store
+
+_PREFIX = "releases/"
+
+
+@dataclass(frozen=True)
+class DatasetRelease:
+    """One version of a dataset's files. `digest` is DVC's md5 of the folder or file."""
+
+    dataset: str
+    name: str
+    digest: str
+    size: int
+    files: int | None
+    published: str  # UTC, ISO 8601
+
+    @property
+    def partition(self) -> str:
+        """`dataset@release`."""
+        return f"{self.dataset}@{self.name}"
+
+
+def list_releases(store: Store, dataset: str | None = None) -> list[DatasetRelease]:
+    """All releases, or those of a dataset, the oldest first."""
+    keys = store.keys(f"{_PREFIX}{dataset}/" if dataset else _PREFIX)
+    found = [DatasetRelease(**store.read(key)) for key in keys]
+    return sorted(found, key=lambda release: (release.published, release.partition))
+
+
+def find_release(store: Store, dataset: str, name: str | None) -> DatasetRelease:
+    """A release by name, or the newest of the dataset.
+
+    Raises:
+        InputMissing: there is none; tells how to publish one.
+    """
+    if name is not None:
+        found = store.read(_key(dataset, name))
+        if found is not None:
+            return DatasetRelease(**found)
+    else:
+        known = list_releases(store, dataset)
+        if known:
+            return known[-1]
+    raise InputMissing(
+        f"The store {store.url} holds no release {name or ''} of {dataset}".replace("  ", " ")
+        + f"; publish one: python -m workspace release {dataset} FOLDER --name NAME."
+    )
+
+
+def publish(store: Store, dataset: str, source: Path, name: str | None) -> tuple[DatasetRelease, bool]:
+    """Upload a dataset's files and list them as a release; False when it was there already.
+
+    Args:
+        name: by default the first 12 digits of the digest.
+
+    Raises:
+        BadParams: the name is taken by other files, or is not one.
+        InputMissing: there are no files.
+    """
+    if not source.exists() or (source.is_dir() and not any(source.iterdir())):
+        raise InputMissing(f"{source} holds no files; name the folder with the dataset's files.")
+    if name is not None and not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        raise BadParams(f"--name {name!r}: only letters, digits, '.', '_' and '-' are allowed.")
+    source = source.absolute()
+    with Workspace.empty(store) as workspace:  # which is the working directory from here on
+        digest, size, files = workspace.upload(source)
+    name = name or digest[:12]
+    before = store.read(_key(dataset, name))
+    if before is not None:
+        if before["digest"] != digest:
+            raise BadParams(
+                f"The release {dataset}@{name} exists with other files; releases never change: choose another name."
+            )
+        return DatasetRelease(**before), False
+    release = DatasetRelease(dataset, name, digest, size, files, datetime.now(UTC).isoformat(timespec="seconds"))
+    facts: dict[str, Any] = asdict(release)
+    store.write(_key(dataset, name), facts)
+    return release, True
+
+
+def _key(dataset: str, name: str) -> str:
+    return f"{_PREFIX}{dataset}/{name}.json"

@@ -1,0 +1,226 @@
+"""One DVC stage: taken from the run cache, or run in a workspace of its own and pushed."""
+
+import copy
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.errors import ClinpromptError, InputCorrupt
+from clinprompt.files import read_json
+from components.runner import RESULT_VARIABLE
+from workspace.records import read_record
+from workspace.repo import Workspace, compact, is_params, plain, set_digest
+from workspace.store import Store, service_errors
+from workspace.task import MAX_ENTRY_BYTES, LockEntry, StageTask
+
+log = logging.getLogger(__name__)
+
+AIRFLOW_VARIABLE = "CLINPROMPT_AIRFLOW"
+_NOT_FACTS = {"component", "seconds", "status", "exit_code"}
+
+
+class StageFailed(ClinpromptError):
+    """The component ended with an error of its own, which becomes the task's."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def probe(task: StageTask, store: Store) -> dict[str, Any]:
+    """Look whether the stage with these inputs has run before; moves no data."""
+    with Workspace.of(task.plan, store) as workspace:
+        stage = workspace.stage(task.address)
+        entry = _known(task, workspace, stage) if _take_inputs(task, stage) else None
+    return {"entry": entry and entry.model_dump()}
+
+
+def run_stage(task: StageTask, store: Store) -> dict[str, Any]:
+    """Run the stage, unless it has run before.
+
+    Raises:
+        StageFailed: the component's own error, with its exit code.
+        InputCorrupt: an input's bytes in the store are not what its digest says.
+    """
+    with Workspace.of(task.plan, store) as workspace:
+        stage = workspace.stage(task.address)
+        asked = _take_inputs(task, stage)
+        entry = _known(task, workspace, stage) if asked else None
+        if entry is None:
+            _prepare(task, workspace)
+            stage = workspace.stage(task.address)
+            if not asked and _take_inputs(task, stage):
+                entry = _known(task, workspace, stage)
+        if entry is not None:
+            log.info("%s: nothing to compute: an earlier run had the same inputs.", task.address)
+            return {"entry": entry.model_dump(), "cached": True, "facts": {}}
+        facts = _reproduce(task, workspace)
+        stage = workspace.stage(task.address)
+        workspace.push(stage)
+        entry = _own_entry(task, workspace, stage)
+    return {"entry": entry.model_dump(), "cached": False, "facts": facts}
+
+
+def _known(task: StageTask, workspace: Workspace, stage: Any) -> LockEntry | None:
+    """The entry of an earlier run of the stage with equal command, inputs and params."""
+    if stage.always_changed:
+        return None
+    previous = _previous(task, workspace.store)
+    if previous is not None and _is_unchanged(task, stage, previous):
+        return compact(stage, previous)
+    cached = _from_run_cache(workspace, stage)
+    return compact(stage, cached) if cached else None
+
+
+def _take_inputs(task: StageTask, stage: Any) -> bool:
+    """Give the stage's dependencies their digests; False where one is only known after a download."""
+    outs = {path: facts for entry in task.entries for path, facts in entry.outs.items()}
+    for dep in stage.deps:
+        if is_params(dep) or dep.fs.exists(dep.fs_path):
+            dep.save()
+        elif dep.def_path in outs:
+            set_digest(dep, outs[dep.def_path])
+        else:  # a folder that several stages write to
+            return False
+    return True
+
+
+def _is_unchanged(task: StageTask, stage: Any, previous: dict[str, Any]) -> bool:
+    sources = {out.def_path for out in stage.outs if not out.use_cache}
+    if any(out["md5"] != task.plan.digest for out in previous["outs"] if out["path"] in sources):
+        return False
+    now = _question(stage)
+    return all(now.get(key) == previous.get(key) for key in ("cmd", "deps", "params"))
+
+
+def _question(stage: Any) -> dict[str, Any]:
+    """The stage's lock entry before it has outputs: command, inputs and params."""
+    from dvc.stage.serialize import to_single_stage_lockfile
+
+    bare = copy.copy(stage)
+    bare.outs = []
+    return plain(to_single_stage_lockfile(bare))
+
+
+def _from_run_cache(workspace: Workspace, stage: Any) -> dict[str, Any] | None:
+    """What DVC's run cache in the remote holds for the stage, when its outputs are there too."""
+    from dvc.stage.cache import _get_cache_hash
+
+    if any(out.persist for out in stage.outs):  # DVC never caches such runs
+        return None
+    key = _get_cache_hash(
+        {**_question(stage), "outs": [{"path": p} for p in sorted(o.def_path for o in stage.outs)]}, key=True
+    )
+    with service_errors(workspace.store.url):
+        odb = workspace.repo.cloud.get_remote_odb(None, "status", hash_name="md5-dos2unix")
+        folder = odb.fs.join(odb.path, "runs", key[:2], key)
+        found = sorted(odb.fs.find(folder)) if odb.fs.exists(folder) else []
+        if not found:
+            return None
+        entry: dict[str, Any] = yaml.safe_load(odb.fs.cat_file(found[0]))
+        objects = workspace.repo.cloud.get_remote_odb(None, "status")
+        if all(objects.exists(out["md5"]) for out in entry["outs"]):
+            return entry
+    return None
+
+
+def _prepare(task: StageTask, workspace: Workspace) -> None:
+    """Fetch what the stage reads, and what it builds on."""
+    previous = _previous(task, workspace.store)
+    entries = {entry.stage: workspace.expand(entry) for entry in task.entries}
+    if previous is not None:
+        entries[task.address] = previous
+    workspace.write_lock(entries)
+    stage = workspace.stage(task.address)
+    wanted = [dep.fs_path for dep in stage.deps if not is_params(dep) and not dep.fs.exists(dep.fs_path)]
+    for entry in task.entries:
+        for out in workspace.stage(entry.stage).outs:
+            if out.use_cache and any(_is_within(out.fs_path, path) for path in wanted):
+                workspace.pull([out])
+    for out in stage.outs:
+        if not out.use_cache:
+            workspace.download(task.plan.digest, Path(out.fs_path))
+        elif out.persist and previous is not None:
+            workspace.pull([out])
+
+
+def _reproduce(task: StageTask, workspace: Workspace) -> dict[str, Any]:
+    from dvc.exceptions import ReproductionError
+
+    result = workspace.folder / ".dvc" / "tmp" / "result.json"
+    variables = {
+        RESULT_VARIABLE: str(result),
+        AIRFLOW_VARIABLE: json.dumps(task.airflow, sort_keys=True),
+        "PYTHONDONTWRITEBYTECODE": "1",  # the workspace holds what DVC hashes, and is thrown away
+        # The stages say `python`: let it be this one.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+    with _environment(variables):
+        try:
+            workspace.repo.reproduce(targets=[task.address], single_item=True)
+        except ReproductionError as error:
+            raise _failure(task, result, error) from None
+    line = read_json(result) if result.exists() else {}
+    return {key: value for key, value in line.items() if key not in _NOT_FACTS}
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set variables for the processes that DVC starts."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _failure(task: StageTask, result: Path, error: Exception) -> StageFailed:
+    from dvc.stage.exceptions import StageCmdFailedError
+
+    if result.exists():
+        line = read_json(result)
+        return StageFailed(line["message"], line["exit_code"])
+    cause = error.__cause__
+    if isinstance(cause, StageCmdFailedError):
+        status = int(str(cause).rsplit(maxsplit=1)[-1])  # DVC says it in words only
+        code = 128 - status if status < 0 else status
+        return StageFailed(f"{task.address} was killed, or could not start (status {code}).", code)
+    return StageFailed(f"{task.address}: {cause or error}", int(ExitCode.BUG))
+
+
+def _own_entry(task: StageTask, workspace: Workspace, stage: Any) -> LockEntry:
+    lock = yaml.safe_load((workspace.folder / "dvc.lock").read_text(encoding="utf-8"))
+    entry = compact(stage, lock["stages"][task.address])
+    for out in stage.outs:
+        if not out.use_cache and entry.outs[out.def_path][0] != task.plan.digest:
+            raise InputCorrupt(
+                f"{task.address} has changed the release {task.plan.partition} while reading it; publish the files "
+                "without the stamp of their generator, or with the card that they were made by."
+            )
+    if len(entry.model_dump_json()) > MAX_ENTRY_BYTES:
+        raise ValueError(f"the entry of {task.address} is longer than {MAX_ENTRY_BYTES} bytes")
+    return entry
+
+
+def _previous(task: StageTask, store: Store) -> dict[str, Any] | None:
+    if task.plan.previous is None:
+        return None
+    found: dict[str, Any] | None = read_record(store, task.plan.previous).lock["stages"].get(task.address)
+    return found
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path == folder or Path(folder) in Path(path).parents

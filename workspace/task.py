@@ -1,0 +1,132 @@
+"""What a scheduler tells a task, and what a task answers: `CLINPROMPT_TASK` in, one line of JSON out."""
+
+import base64
+import binascii
+import json
+import zlib
+from typing import Any, TypeVar
+
+from clinprompt.errors import BadParams
+from clinprompt.schema import Section, check
+
+VARIABLE = "CLINPROMPT_TASK"
+MAX_ENTRY_BYTES = 2048  # a scheduler keeps every entry in its database
+
+T = TypeVar("T", bound=Section)
+
+
+class LockEntry(Section):
+    """A stage's `dvc.lock` entry without what dvc.yaml and params.yaml tell anyway: its command and its params.
+
+    `deps` and `outs` map a path to [md5, size in bytes] or, for a folder, [md5, size, number of files].
+    """
+
+    stage: str
+    deps: dict[str, list[str | int]]
+    outs: dict[str, list[str | int]]
+
+
+class Cell(Section):
+    """One candidate."""
+
+    method: str
+    seed: int
+
+
+class Plan(Section):
+    """What a run is made of, settled once: every task of the run gets the same."""
+
+    dataset: str
+    release: str
+    digest: str  # md5 of the release, as DVC gives it
+    size: int
+    files: int | None
+    code: str  # SHA-256 over the code, the cards and params.yaml
+    images: str | None  # the text of infra/images.lock; None: that of the project
+    overrides: dict[str, Any]
+    cells: list[Cell]
+    previous: str | None  # the record that unchanged stages are taken from
+    promote: bool
+    approval: bool
+
+    @property
+    def partition(self) -> str:
+        """The key that makes the run one of its kind."""
+        return f"{self.dataset}@{self.release}"
+
+
+class PlanTask(Section):
+    """What `plan` is asked."""
+
+    dataset: str
+    release: str | None = None
+    methods: list[str] | None = None
+    seeds: list[int] | None = None
+    overrides: dict[str, Any] = {}
+    promote: str = "auto"
+    images: str | None = None
+    airflow: dict[str, Any] = {}
+
+
+class StageTask(Section):
+    """What `probe` and `stage` are asked. `entries` are those of the stage's direct upstream stages."""
+
+    plan: Plan
+    stage: str
+    cell: Cell | dict[str, Any] = {}
+    entries: list[LockEntry] = []
+    airflow: dict[str, Any] = {}
+
+    @property
+    def address(self) -> str:
+        """The stage's name in DVC, as `tune@brain-phantom-coop-1`."""
+        parts = [self.plan.dataset]
+        if isinstance(self.cell, Cell):
+            parts += [self.cell.method, str(self.cell.seed)]
+        return f"{self.stage}@{'-'.join(parts)}"
+
+
+class RecordTask(Section):
+    """What `record` is asked: all entries of the run."""
+
+    plan: Plan
+    entries: list[LockEntry]
+    airflow: dict[str, Any] = {}
+
+
+class SweepTask(Section):
+    """What `sweep` is asked: the releases that have no record; of all datasets when none is named."""
+
+    dataset: str | None = None
+    releases: str | list[str] = "latest"
+    airflow: dict[str, Any] = {}
+
+
+class PromotionTask(Section):
+    """What `promotion` is asked: the recorded run of a release, the newest when none is named."""
+
+    dataset: str
+    release: str | None = None
+    images: str | None = None
+    airflow: dict[str, Any] = {}
+
+
+def read_task(model: type[T], text: str | None) -> T:
+    """Unpack a task.
+
+    Raises:
+        BadParams: the variable is missing, is no packed JSON, or holds a wrong key.
+    """
+    if not text:
+        raise BadParams(f"{VARIABLE} is not set; this command is meant for a scheduler, see dags/.")
+    try:
+        value = json.loads(zlib.decompress(base64.b64decode(text, validate=True)))
+    except (binascii.Error, zlib.error, ValueError):
+        raise BadParams(f"{VARIABLE} is not base64 of zlib of JSON.") from None
+    return check(model, value, VARIABLE)
+
+
+def pack(value: dict[str, Any]) -> str:
+    """What `read_task` reads."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
