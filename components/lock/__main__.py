@@ -1,0 +1,1 @@
+"""lock: write down what the stages depend on beside files, by digest."""
