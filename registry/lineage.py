@@ -9,7 +9,7 @@ from typing import Any
 from clinprompt.data.card import Card
 from clinprompt.files import sha256_bytes, sha256_file, to_json
 from clinprompt.tuned.artifact import needs_only_head
-from registry.served_code import distributions, sources
+from registry.served_code import code_of, distributions
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements" / "components.txt"
@@ -73,7 +73,7 @@ def requirements(spec: dict[str, Any]) -> list[str]:
     Args:
         spec: the tuned model's model.yaml; a method's own code needs what it imports, and open_clip's tokenizers.
     """
-    more = set() if needs_only_head(spec) else {"transformers", *distributions(sources(spec["method"]))}
+    more = set() if needs_only_head(spec) else {"transformers", *distributions(code_of(spec))}
     names = [*SERVED_WITH, *sorted({name.lower() for name in more} - set(SERVED_WITH))]
     # "+cpu" and the like name one index's build of a version.
     return [f"{name}=={metadata.version(name).split('+')[0]}" for name in names]

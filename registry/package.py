@@ -8,17 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import clinprompt
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
 from clinprompt.schema import read_yaml
 from clinprompt.tuned.artifact import HEAD, PROMPTS, needs_only_head
-from registry.served_code import sources
+from registry.served_code import code_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-SCRIPT = Path(__file__).with_name("model_script.py")
-PIXELS = Path(clinprompt.__file__).parent / "data" / "pixels.py"
 EMBED_UP_TO = 64 * 2**20  # bytes; larger backbones are referenced by their digests
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
@@ -102,13 +99,6 @@ def payload_of(model: Path, descriptions: Path, backbone: BackboneFiles) -> Payl
             "model.json": to_json(_model(spec, reference)).encode(),
         }
     )
-
-
-def code_of(spec: dict[str, Any]) -> dict[str, Path]:
-    """The code that goes into the payload of a model: for a linear head the decoding of images, else the method's."""
-    if needs_only_head(spec):
-        return {"model_script.py": SCRIPT, "pixels.py": PIXELS}
-    return {"model_script.py": SCRIPT, **{f"code/{name}": path for name, path in sources(spec["method"]).items()}}
 
 
 def accepted_descriptions(table: Path) -> list[dict[str, str]]:

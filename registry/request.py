@@ -8,7 +8,8 @@ from typing import Any
 from clinprompt.files import sha256_bytes, sha256_file, to_json
 from clinprompt.params import RegistryParams
 from clinprompt.schema import read_yaml
-from registry.package import BackboneFiles, code_of
+from registry.package import BackboneFiles
+from registry.served_code import code_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,6 @@ class PromotionRequest:
         parts = {
             "model": self.verdict["chosen"]["model_digest"],
             self.descriptions.name: sha256_file(self.descriptions),
-            **{name: sha256_file(path) for name, path in code_of(read_yaml(self.model / "model.yaml")).items()},
+            **{name: sha256_bytes(source) for name, source in code_of(read_yaml(self.model / "model.yaml")).items()},
         }
         return sha256_bytes(to_json(parts).encode())

@@ -51,10 +51,11 @@ class ProGrad(ContextTuning, FeatureMethod):
 
     def gradient_rule(self) -> GradientRule:
         """Project the cross-entropy's gradient."""
-        return self._project
 
-    def _project(self, parts: dict[str, Tensor]) -> Tensor:
-        domain, general = parts["ce"], parts["kl"]
-        against = (domain * general).sum().clamp(max=0)
-        length = general.square().sum().clamp(min=torch.finfo(general.dtype).tiny)
-        return domain - self.config.strength * against / length * general
+        def project(parts: dict[str, Tensor]) -> Tensor:
+            domain, general = parts["ce"], parts["kl"]
+            against = (domain * general).sum().clamp(max=0)
+            length = general.square().sum().clamp(min=torch.finfo(general.dtype).tiny)
+            return domain - self.config.strength * against / length * general
+
+        return project

@@ -79,9 +79,18 @@ class TipAdapter(PromptMethod):
         """Fill the cache."""
         self._fill(F.normalize(train.inputs, dim=-1), F.one_hot(train.labels, len(self.text)).to(self.text.dtype))
 
+    @torch.no_grad()
     def finish(self, val: Examples) -> bool:
         """Search α and β."""
-        self._search(val)
+        zero_shot, affinity = self._compare(val.inputs)
+        best = -1
+        for beta in _grid(self.config.max_beta, _STEPS["beta"]):
+            said = self._ask(affinity, 1.0, beta)
+            for alpha in _grid(self.config.max_alpha, _STEPS["alpha"]):
+                hits = int(((zero_shot + alpha * said).argmax(-1) == val.labels).sum())
+                if hits > best:
+                    best = hits
+                    self.alpha, self.beta = self.alpha.new_tensor(alpha), self.beta.new_tensor(beta)
         return True
 
     def findings(self) -> dict[str, float]:
@@ -109,18 +118,6 @@ class TipAdapter(PromptMethod):
     def _ask(self, affinity: Tensor, alpha: Tensor | float, beta: Tensor | float) -> Tensor:
         """What the cache says [B, C]."""
         return alpha * torch.exp(beta * (affinity - 1)) @ self.values
-
-    @torch.no_grad()
-    def _search(self, val: Examples) -> None:
-        zero_shot, affinity = self._compare(val.inputs)
-        best = -1
-        for beta in _grid(self.config.max_beta, _STEPS["beta"]):
-            said = self._ask(affinity, 1.0, beta)
-            for alpha in _grid(self.config.max_alpha, _STEPS["alpha"]):
-                hits = int(((zero_shot + alpha * said).argmax(-1) == val.labels).sum())
-                if hits > best:
-                    best = hits
-                    self.alpha, self.beta = self.alpha.new_tensor(alpha), self.beta.new_tensor(beta)
 
 
 def _grid(highest: float, steps: int) -> list[float]:
