@@ -298,7 +298,7 @@ app = cli.application()
 
 @app.command(help=__doc__)
 def write_model(
-    out: Annotated[Path, typer.Option(help="where the open_clip folder goes")] = FOLDER,
+    out: Annotated[Path, typer.Option(help="where the open_clip folder goes", show_default="the package")] = FOLDER,
     workers: Annotated[int, typer.Option(help="processes that draw")] = 2,
     scenes: int = Recipe.scenes,
     held_out: int = Recipe.held_out,
