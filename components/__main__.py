@@ -1,9 +1,11 @@
 """`python -m components`: what the last run gave, where to look, and what to do next."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from clinprompt import cli
 from clinprompt.errors import ClinpromptError
 from clinprompt.files import read_json
 from clinprompt.params import Params, load_params
@@ -54,14 +56,26 @@ def _interval(candidate: dict[str, Any], metric: str) -> str:
     return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}] on the test split"
 
 
-def main() -> int:
-    """Print the summary; 66 when there is no finished run."""
+app = cli.application()
+
+
+@app.command(help=__doc__)
+def show() -> None:
+    """Print the summary.
+
+    Raises:
+        InputMissing: there is no finished run.
+    """
     try:
-        sys.stdout.write(summary(load_params(Path("params.yaml")), Path("runs")) + "\n")
+        text = summary(load_params(Path("params.yaml")), Path("runs"))
     except ClinpromptError as error:
-        sys.stderr.write(f"{error} Run `dvc repro` first.\n")
-        return int(error.exit_code)
-    return 0
+        raise type(error)(f"{error} Run `dvc repro` first.") from None
+    sys.stdout.write(text + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the summary; 66 when there is no finished run."""
+    return cli.main(app, argv, "python -m components")
 
 
 if __name__ == "__main__":
