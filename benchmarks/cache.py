@@ -30,7 +30,8 @@ import torch
 from PIL import Image
 
 from clinprompt.backbones import Backbone, load_backbone
-from clinprompt.data.pixels import Preprocessing, decode
+from clinprompt.data.codecs import decode
+from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.features.update import update_store
 from clinprompt.files import sha256_file
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from clinprompt.backbones import Backbone, load_backbone
-from clinprompt.data.pixels import Preprocessing
+from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.methods import check_config, method
 from clinprompt.prompting.base import Task
 from clinprompt.prompting.batches import Batch, Examples

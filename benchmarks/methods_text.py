@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.plain.text import Plain
 from clinprompt.backbones import Backbone
-from clinprompt.data.pixels import Preprocessing
+from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.methods import check_config, method
 from clinprompt.prompting.base import Knowledge, Task
 from clinprompt.prompting.batches import Batch

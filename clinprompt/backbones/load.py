@@ -15,7 +15,7 @@ import torch
 
 from clinprompt.backbones.hub import CONFIG, TOKENIZER_FILES, download
 from clinprompt.backbones.table import TABLE, BackboneEntry, read_table
-from clinprompt.data.pixels import Preprocessing
+from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
 

@@ -108,7 +108,7 @@ class Card(Section):
     """A whole card. The order of `classes` is the order of class indices everywhere.
 
     `path` is where the files lie below the data root (an absolute path is taken as it is); by default the name.
-    `intensity` says how images of more than 8 bits become 8-bit ones: see `clinprompt.data.pixels.decode`.
+    `intensity` says how images of more than 8 bits become 8-bit ones: see `clinprompt.data.codecs.decode`.
     `methods` are knobs that this dataset sets instead of params.yaml, `base_to_novel` further ones in that protocol;
     they are checked where they are used: see `clinprompt.tuned.config`.
     """

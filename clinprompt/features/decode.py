@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from clinprompt.data.pixels import Intensity, Preprocessing, decode
+from clinprompt.data.codecs import Intensity, decode
+from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import InputCorrupt, InputMissing, Interrupted
 from clinprompt.files import sha256_bytes
 

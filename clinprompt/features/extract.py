@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from clinprompt.backbones import Backbone
-from clinprompt.data.pixels import Intensity, Preprocessing
+from clinprompt.data.codecs import Intensity
+from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import GpuOutOfMemory, InputCorrupt
 from clinprompt.features.decode import Item, decoded
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clinprompt.data.pixels import Intensity, Preprocessing
+from clinprompt.data.codecs import Intensity
+from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.features.decode import Item
 from clinprompt.features.extract import Encode, encoded
 from clinprompt.progress import progress

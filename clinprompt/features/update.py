@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 
 from clinprompt.backbones import Backbone
-from clinprompt.data import pixels
-from clinprompt.data.pixels import Intensity
+from clinprompt.data.codecs import Intensity
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.features.extract import extract
 from clinprompt.features.parts import FLUSH_SECONDS, Parts
 from clinprompt.features.store import FeatureStore, write_store
-from clinprompt.files import sha256_file
+from clinprompt.files import sha256_bytes, to_json
 from clinprompt.progress import progress
+from clinprompt.sources import closure, digest
 
 log = logging.getLogger(__name__)
+
+_ROOT = Path(__file__).parents[2]
 
 # Libraries that have a say in a feature's last bits.
 _LIBRARIES = ("numpy", "open_clip_torch", "pillow", "tifffile", "timm", "torch")
@@ -95,9 +97,15 @@ def identity_of(backbone: Backbone, intensity: Intensity, precision: str, batch_
         "precision": precision,
         "batch_size": batch_size,
         "device": backbone.device.type,
-        "decoder": sha256_file(Path(pixels.__file__)),
+        "decoder": _decoder(),
         "libraries": {name: version(name) for name in _LIBRARIES},
     }
+
+
+def _decoder() -> str:
+    """Digest of the code that turns an image file into a backbone's input."""
+    files = closure(["clinprompt.data.codecs", "clinprompt.data.preprocessing"], _ROOT)
+    return sha256_bytes(to_json({name: digest(file) for name, file in files.items()}).encode())
 
 
 def _readable(path: Path, identity: dict[str, Any]) -> FeatureStore | None:

@@ -9,7 +9,7 @@ import torch
 
 from clinprompt.backbones import Backbone, load_backbone
 from clinprompt.data.card import Card
-from clinprompt.data.pixels import Preprocessing
+from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import DataRejected, InputCorrupt
 from clinprompt.features.extract import Encode
 from clinprompt.features.prepare import prepare

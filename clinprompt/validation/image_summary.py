@@ -6,7 +6,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from clinprompt.data import pixels
+from clinprompt.data import codecs
 
 THUMBNAIL = 32  # pixels on a side
 _END_MARKERS = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}
@@ -17,7 +17,7 @@ class ImageSummary:
     """What is known of one file; None where it could not be determined.
 
     Attributes:
-        width, height: pixels, from the header. mode: as `pixels.probe` names it.
+        width, height: pixels, from the header. mode: as `codecs.probe` names it.
         mean, std, min, max: of the grey levels after decoding to 8 bits, 0 to 255.
         phash: 64-bit perceptual hash in 16 hex digits.
         problem: None or one of zero bytes, undecodable, truncated, decompression bomb, empty, constant, tiny.
@@ -38,12 +38,12 @@ class ImageSummary:
     thumbnail: np.ndarray | None = None
 
 
-def summarise_image(data: bytes, intensity: pixels.Intensity, min_side: int, max_pixels: int) -> ImageSummary:
+def summarise_image(data: bytes, intensity: codecs.Intensity, min_side: int, max_pixels: int) -> ImageSummary:
     """Summarise one file's bytes. A file whose header promises more than `max_pixels` is never decoded."""
     if not data:
         return ImageSummary(problem="zero bytes", reason="the file is empty")
     try:
-        width, height, mode = pixels.probe(data)
+        width, height, mode = codecs.probe(data)
     except ValueError as error:
         return ImageSummary(problem=_damage(data, str(error)), reason=str(error))
     if width < 1 or height < 1:
@@ -52,7 +52,7 @@ def summarise_image(data: bytes, intensity: pixels.Intensity, min_side: int, max
         excess = f"the image has {width} x {height} pixels, more than the limit of {max_pixels}"
         return ImageSummary(width, height, mode, problem="decompression bomb", reason=excess)
     try:
-        image = Image.fromarray(pixels.decode(data, intensity, max_pixels)).convert("L")
+        image = Image.fromarray(codecs.decode(data, intensity, max_pixels)).convert("L")
     except ValueError as error:
         return ImageSummary(width, height, mode, problem=_damage(data, str(error)), reason=str(error))
     grey = np.asarray(image)

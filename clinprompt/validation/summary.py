@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clinprompt.data.pixels import Intensity
+from clinprompt.data.codecs import Intensity
 from clinprompt.errors import InputMissing
 from clinprompt.params import ValidationParams
 from clinprompt.progress import progress

@@ -8,7 +8,7 @@ import torch
 
 from clinprompt.backbones import Backbone, load_backbone
 from clinprompt.data.card import Card
-from clinprompt.data.pixels import Preprocessing
+from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.features.extract import Forward, encoded
 from clinprompt.features.prepare import BATCH, WORKERS
 from clinprompt.progress import progress

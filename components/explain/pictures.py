@@ -15,7 +15,7 @@ from torch import Tensor
 from clinprompt.backbones import Backbone
 from clinprompt.data.card import Card
 from clinprompt.data.manifest import read_manifest
-from clinprompt.data.pixels import Preprocessing
+from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import BadParams
 from clinprompt.evaluation.curves import evenly
 from clinprompt.features.decode import decoded

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from clinprompt.data.pixels import Intensity, decode
+from clinprompt.data.codecs import Intensity, decode
 
 THUMBNAIL = 144  # pixels of the longer side
 WIDTH, HEIGHT = 460, 240

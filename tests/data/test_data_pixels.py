@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from clinprompt.data.pixels import Preprocessing, decode, probe
+from clinprompt.data.codecs import decode, probe
+from clinprompt.data.preprocessing import Preprocessing
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (7, 11), dtype=np.uint8)
@@ -268,18 +269,16 @@ def test_preprocessing_survives_json_and_refuses_unknown_modes() -> None:
         Preprocessing(224, one.mean, one.std, "nearest")
 
 
-def test_the_module_stands_alone() -> None:
-    """Served models carry this file without the rest of the package."""
+def test_the_code_stands_alone() -> None:
+    """Served models carry it without the rest of the package."""
     import ast
     import sys
 
-    import clinprompt.data.pixels as module
+    import clinprompt
+    from clinprompt.sources import closure, imported_modules
 
-    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
-    found = {
-        name.split(".")[0]
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
-    }
-    assert found <= {"numpy", "PIL", "tifffile"} | set(sys.stdlib_module_names)
+    modules = ["clinprompt.data.codecs", "clinprompt.data.preprocessing"]
+    files = closure(modules, Path(clinprompt.__file__).parents[1])
+    assert {Path(name).parts[1:-1] for name in files} == {(), ("data",), ("data", "codecs")}
+    imported = {name.split(".")[0] for path in files.values() for name in imported_modules(ast.parse(path.read_text()))}
+    assert imported <= {"clinprompt", "numpy", "PIL", "tifffile"} | set(sys.stdlib_module_names)

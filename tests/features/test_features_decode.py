@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clinprompt.data.pixels import Preprocessing, decode
+from clinprompt.data.codecs import decode
+from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import Interrupted
 from clinprompt.features import decode as decode_module
 from clinprompt.features.decode import decoded

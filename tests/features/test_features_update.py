@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from clinprompt.backbones import Backbone
-from clinprompt.data.pixels import decode
+from clinprompt.data.codecs import decode
 from clinprompt.errors import GpuOutOfMemory, InputCorrupt, InputMissing
 from clinprompt.features import store as store_module
 from clinprompt.features.extract import Forward

@@ -14,8 +14,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
+from clinprompt.data.codecs import decode
 from clinprompt.data.load import load_card
-from clinprompt.data.pixels import Preprocessing, decode
+from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
 from clinprompt.features import prepare as preparing
 from clinprompt.files import sha256_bytes

@@ -19,9 +19,9 @@ from safetensors.numpy import save_file
 
 from clinprompt.backbones import load_backbone
 from clinprompt.data.card import Card
+from clinprompt.data.codecs import decode
 from clinprompt.data.load import load_card
 from clinprompt.data.manifest import read_manifest, write_manifest
-from clinprompt.data.pixels import decode
 from clinprompt.evaluation.candidates import Listed, load_candidate
 from clinprompt.evaluation.decision import ChampionRef, input_digests, to_record
 from clinprompt.evaluation.gate import Incumbent, Rules, decide

@@ -13,8 +13,8 @@ from fabricate import CLASSES, COMPONENTS, DATASET, Run, copy_run, fabricate
 from PIL import Image
 
 from clinprompt.backbones import load_backbone
+from clinprompt.data.codecs import decode
 from clinprompt.data.manifest import read_manifest
-from clinprompt.data.pixels import decode
 from clinprompt.features.store import write_store
 from clinprompt.files import read_json, write_json
 from clinprompt.knowledge.artifacts import COLUMNS

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from tiny_dataset import encode, picture
 
-from clinprompt.data import pixels
+from clinprompt.data import codecs
 from clinprompt.validation.image_summary import summarise_image
 
 
@@ -59,7 +59,7 @@ def test_a_bomb_is_never_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     def explode(*_: object) -> None:
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(pixels, "decode", explode)
+    monkeypatch.setattr(codecs, "decode", explode)
     assert summary_of(BAD["decompression bomb"]) == "decompression bomb"
 
 

@@ -1,0 +1,103 @@
+"""From an image file's bytes to pixels: one module per format. Served models carry this code.
+
+A new format is a module with a `Codec`, and its line in `CODECS`.
+"""
+
+import struct
+import zlib
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from clinprompt.data.codecs import jpeg, png, tiff
+from clinprompt.data.codecs.base import MAX_PIXELS, Codec, Intensity, to_8_bits
+
+__all__ = ["CODECS", "MAX_PIXELS", "Intensity", "decode", "probe"]
+
+CODECS: tuple[Codec, ...] = (
+    png.CODEC,
+    jpeg.CODEC,
+    tiff.CODEC,
+)
+
+# What Pillow and tifffile raise on broken files; anything else is a bug and must be seen.
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    EOFError,
+    ZeroDivisionError,
+    struct.error,
+    zlib.error,
+    tifffile.TiffFileError,
+    Image.DecompressionBombError,
+)
+
+
+def probe(data: bytes) -> tuple[int, int, str]:
+    """Width and height in pixels (as stored, before EXIF orientation) and the mode, from the file's header alone.
+
+    The mode is "1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", …; for a TIFF of more than 8 bits it is the number
+    of channels and the numpy type, as "1xuint16".
+
+    Raises:
+        ValueError: with the reason, when the bytes are not a PNG, JPEG or TIFF image with at least one pixel.
+    """
+    try:
+        return _codec(data).probe(data)
+    except _BROKEN as error:
+        raise ValueError(_reason(error)) from None
+
+
+def decode(data: bytes, intensity: Intensity = "auto", max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
+    """Decode a PNG, JPEG or TIFF image of 8 or 16 bits to uint8 [H, W, 3], upright.
+
+    Grey becomes three equal channels; transparent pixels are laid over black. Images of 8 bits keep their values;
+    deeper ones are scaled linearly to 0…255:
+
+        "auto": from the image's own 0.5th to its 99.5th percentile
+        "full": from the lowest to the highest value of the integer type
+        [low, high]: from `low` to `high`
+
+    Args:
+        max_pixels: refuse, before decoding, images whose header tells more; None: no limit.
+
+    Raises:
+        ValueError: with the reason, when the image is broken, too large or of a kind that is not read.
+    """
+    width, height, _ = probe(data)
+    if max_pixels is not None and width * height > max_pixels:
+        raise ValueError(f"the image has {width} x {height} pixels, more than the limit of {max_pixels}")
+    try:
+        pixels = _codec(data).read(data)
+    except _BROKEN as error:
+        raise ValueError(_reason(error)) from None
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if sorted(pixels.shape[:2]) != sorted((height, width)) or pixels.shape[2:] not in ((1,), (3,)):
+        raise ValueError(f"broken image (pixels of shape {list(pixels.shape)} in a file of {width} x {height})")
+    if pixels.dtype != np.uint8:
+        pixels = to_8_bits(pixels, intensity)
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+
+
+def _codec(data: bytes) -> Codec:
+    """The format of a file, by its first bytes: nothing else is tried."""
+    if not data:
+        raise ValueError("the file is empty")
+    for codec in CODECS:
+        if data.startswith(codec.signatures):
+            return codec
+    *names, last = (codec.name for codec in CODECS)
+    raise ValueError(f"not a {', '.join(names)} or {last} image (it begins with the bytes {data[:4].hex(' ')})")
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split()).rstrip(".")
+    return text if isinstance(error, ValueError) and text else f"broken image ({text or type(error).__name__})"

@@ -1,0 +1,63 @@
+"""From an upright image of 8 bits to the numbers that a backbone takes. Served models carry this code."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a backbone expects of its input; gives the same numbers as open_clip's evaluation transform.
+
+    Attributes:
+        size: side of the square input, in pixels.
+        mean, std: per channel, of values in 0…1.
+        interpolation: "bicubic" or "bilinear".
+        resize_mode: "shortest" (shorter side to `size`, then the centre is cut out) or "squash".
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in ("bicubic", "bilinear"):
+            raise ValueError(f"interpolation must be 'bicubic' or 'bilinear', found {self.interpolation!r}")
+        if self.resize_mode not in ("shortest", "squash"):
+            raise ValueError(f"resize_mode must be 'shortest' or 'squash', found {self.resize_mode!r}")
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Resize, crop and normalise uint8 [H, W, 3] to float32 [3, size, size]."""
+        picture = self._resize(Image.fromarray(image))
+        values = np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1)).astype(np.float32)
+        values /= np.float32(255)
+        values -= np.asarray(self.mean, np.float32)[:, None, None]
+        values /= np.asarray(self.std, np.float32)[:, None, None]
+        return values
+
+    def _resize(self, picture: Image.Image) -> Image.Image:
+        how = Image.Resampling.BICUBIC if self.interpolation == "bicubic" else Image.Resampling.BILINEAR
+        size = self.size
+        if self.resize_mode == "squash":
+            return picture.resize((size, size), how)
+        short, long = sorted(picture.size)
+        other = int(size * long / short)
+        width, height = (size, other) if picture.width <= picture.height else (other, size)
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), how)
+        left, top = round((width - size) / 2), round((height - size) / 2)
+        return picture.crop((left, top, left + size, top + size))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON and YAML."""
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
+        """The inverse of `to_dict`."""
+        mean, std = (tuple(float(v) for v in values[key]) for key in ("mean", "std"))
+        return cls(**(values | {"mean": mean, "std": std}))

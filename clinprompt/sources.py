@@ -1,0 +1,154 @@
+"""Which of the project's files run when modules are imported, and digests that change only with what they do.
+
+The standard library alone (and PyYAML for the digest of a .yaml file), so that tools outside the library can use it.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("clinprompt", "components", "registry", "workspace")
+
+
+def closure(modules: Iterable[str], root: Path, packages: tuple[str, ...] = PACKAGES) -> dict[str, Path]:
+    """The files that importing some modules and calling their functions can run, by their path below `root`, sorted.
+
+    Found without running anything: imports inside functions count, those for type checkers don't. The `__init__` files
+    of the packages on the way count, and the data files that a module names and that lie beside it, as `table.yaml`.
+    What is imported by a name made at run time is not seen: name it in `modules`.
+
+    Args:
+        modules: full names, as "components.tune.__main__" or "clinprompt.methods.vpt".
+        root: the folder that the packages lie in.
+        packages: the packages whose files are looked at; imports of others end there.
+
+    Raises:
+        ValueError: there is no such module, or a file imports by a relative name.
+    """
+    files: dict[str, Path] = {}
+    todo = list(modules)
+    for module in todo:
+        if module_file(module, root) is None:
+            raise ValueError(f"there is no module {module} below {root}")
+    while todo:
+        module = todo.pop()
+        if module.partition(".")[0] not in packages:
+            continue
+        todo += parents(module)
+        path = module_file(module, root)
+        if path is None or (name := path.relative_to(root).as_posix()) in files:
+            continue
+        files[name] = path
+        tree = ast.parse(path.read_bytes(), str(path))
+        files |= {beside.relative_to(root).as_posix(): beside for beside in data_files(tree, path)}
+        todo += imported_modules(tree)
+    return dict(sorted(files.items()))
+
+
+def parents(module: str) -> list[str]:
+    """The packages around a module: of a.b.c, a and a.b."""
+    parts = module.split(".")
+    return [".".join(parts[:stop]) for stop in range(1, len(parts))]
+
+
+def module_file(module: str, root: Path) -> Path | None:
+    """A module's file; None where the name is that of something in a module, or of a folder without code."""
+    path = root.joinpath(*module.split("."))
+    candidates = (path / "__init__.py", path.with_name(f"{path.name}.py"))
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def imported_modules(tree: ast.Module) -> Iterator[str]:
+    """What is imported when the code runs; of `from a import b`, both a and a.b, which may be no module.
+
+    Raises:
+        ValueError: an import is relative.
+    """
+    for node in running(tree):
+        if isinstance(node, ast.ImportFrom):
+            if node.level or node.module is None:
+                raise ValueError(f"line {node.lineno}: import by absolute names, not relative ones")
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def data_files(tree: ast.Module, path: Path) -> list[Path]:
+    """The files beside a module whose names stand in it as text."""
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return [file for file in sorted(path.parent.iterdir()) if file.name in texts and file.is_file()]
+
+
+def running(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below one, but what only type checkers see."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and for_type_checkers(child):
+            for other in child.orelse:
+                yield other
+                yield from running(other)
+        else:
+            yield child
+            yield from running(child)
+
+
+def for_type_checkers(node: ast.If) -> bool:
+    """Whether a statement is `if TYPE_CHECKING:`."""
+    return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def without_docstrings(tree: ast.Module) -> ast.Module:
+    """The tree, changed in place: bare texts, which do nothing, are taken out; `pass` stands where nothing is left."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            body[:] = [statement for statement in body if not _is_text(statement)]
+            if not body and not isinstance(node, ast.Module):
+                body.append(ast.Pass())
+    return tree
+
+
+def digest(source: Path | str) -> str:
+    """SHA-256, in hex, of what a file says and not of how it is written.
+
+    - Python (a `.py` file, or its text as `str`): of the syntax tree without docstrings, comments and positions, in a
+      form that does not depend on Python's version.
+    - `.yaml`: of the values, in their order.
+    - All others: of the bytes.
+    """
+    if isinstance(source, str) or source.suffix == ".py":
+        text = source if isinstance(source, str) else source.read_text(encoding="utf-8")
+        content = _to_json(_plain(without_docstrings(ast.parse(text))))
+    elif source.suffix == ".yaml":
+        import yaml
+
+        content = _to_json(yaml.safe_load(source.read_text(encoding="utf-8")))
+    else:
+        content = source.read_bytes()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+
+
+# Fields that say nothing of what runs, or that only some versions of Python have.
+_LEFT_OUT = {"ctx", "kind", "type_comment", "type_ignores"}
+
+
+def _plain(node: Any) -> Any:
+    """A node as lists: its type's name, then each field that is set, as [name, value]."""
+    if isinstance(node, ast.Constant):
+        return ["Constant", type(node.value).__name__, repr(node.value)]
+    if isinstance(node, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(node) if name not in _LEFT_OUT]
+        return [type(node).__name__, *([name, _plain(value)] for name, value in fields if value not in (None, []))]
+    return [_plain(child) for child in node] if isinstance(node, list) else node
+
+
+def _to_json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=str).encode()
