@@ -100,7 +100,7 @@ def knowledge(needs: Needs, classes: Sequence[str], descriptions: Path, hidden_s
 
 
 def _descriptions(path: Path, classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    from clinprompt.knowledge.artifacts import read_descriptions
+    from clinprompt.knowledge.outputs import read_descriptions
 
     frame = read_descriptions(path)
     accepted = frame[frame["accepted"].astype(bool)]

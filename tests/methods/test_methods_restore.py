@@ -20,7 +20,7 @@ from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
 from clinprompt.features import precompute as precompute_module
 from clinprompt.files import sha256_bytes
-from clinprompt.knowledge.artifacts import COLUMNS
+from clinprompt.knowledge.outputs import COLUMNS
 from clinprompt.methods import check_config, method
 from clinprompt.prompting.base import Needs, Task
 from clinprompt.prompting.batches import Examples
