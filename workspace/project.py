@@ -24,7 +24,7 @@ _REQUIREMENTS = "requirements/components.txt"
 
 def project_root() -> Path:
     """The project whose code tasks run: CLINPROMPT_CODE, or the one that this package lies in."""
-    return Path(os.environ.get(VARIABLE) or Path(__file__).parents[2]).absolute()
+    return Path(os.environ.get(VARIABLE) or Path(__file__).parents[1]).absolute()
 
 
 def code_digest(root: Path) -> str:

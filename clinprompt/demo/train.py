@@ -31,7 +31,7 @@ from clinprompt.progress import progress
 
 log = logging.getLogger(__name__)
 
-FOLDER = Path(__file__).with_name("weights") / "demo-clip"
+FOLDER = Path(__file__).parents[1] / "backbones" / "weights" / "demo-clip"
 WEIGHTS = "open_clip_model.safetensors"
 SIZE = 64
 PATCH = 8
@@ -40,7 +40,7 @@ _FEATURE_SCALE = 8.0  # unit features have entries of about 0.1
 _UNKNOWN = "[UNK]"
 # One entry a line, in the order of the ids. It is kept rather than learnt anew: the trainer of the tokenizers library
 # breaks ties at random.
-_VOCABULARY = Path(__file__).with_name("demo_vocabulary.txt")
+_VOCABULARY = Path(__file__).with_name("vocabulary.txt")
 
 
 @dataclass(frozen=True)

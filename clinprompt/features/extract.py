@@ -11,7 +11,7 @@ from clinprompt.backbones import Backbone
 from clinprompt.data.codecs import Intensity
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import GpuOutOfMemory, InputCorrupt
-from clinprompt.features.decode import Item, decoded
+from clinprompt.features.image_batches import Item, decoded
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
 
@@ -60,7 +60,7 @@ def encoded(
     workers: int,
     precision: str,
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Yield (ids, float32 [n, ...]) for batch after batch of images: what `encode` makes of preprocessed pixels.
+    """Yield (ids, float32 [n, ...]) for batch after batch of images: `encode` applied to preprocessed pixels.
 
     Every forward pass gets exactly `batch_size` images, the last one filled up with zeros: a row's bits do not depend
     on which images were computed beside it.
@@ -78,7 +78,7 @@ def encoded(
     """
     gpu = device.type == "cuda"
     forward = Forward(encode, batch_size, device, precision)
-    # On a CPU the two would only get in each other's way: all cores decode, then all compute.
+    # On a CPU decoding and computing would compete for the cores: all cores decode, then all compute.
     batches = decoded(
         list(items),
         preprocessing,
@@ -91,16 +91,16 @@ def encoded(
     for ids, pixels in batches:
         # On a GPU the last forward pass has been running while this batch was decoded.
         pinned = torch.from_numpy(pixels).pin_memory() if gpu else torch.from_numpy(pixels)
-        done = None if launched is None else (launched[0], _finish(*launched))
+        finished = None if launched is None else (launched[0], _finish(*launched))
         launched = ids, forward(pinned)
-        if done is not None:
-            yield done
+        if finished is not None:
+            yield finished
     if launched is not None:
         yield launched[0], _finish(*launched)
 
 
 class Forward:
-    """The forward pass in the asked precision; when a GPU's memory is too small, in halves, quarters, …"""
+    """The forward pass at a given precision, in micro-batches that are halved while the GPU's memory is too small."""
 
     def __init__(self, encode: Encode, batch_size: int, device: torch.device, precision: str) -> None:
         self._encode = encode
@@ -109,11 +109,13 @@ class Forward:
         self.micro_batch = batch_size
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """What `encode` makes of pixels [B, 3, S, S], float32 [B, ...]."""
+        """`encode` applied to pixels [B, 3, S, S]: float32 [B, ...]."""
         while True:
             try:
                 with self._mode():
-                    return torch.cat([self._encode(part).float() for part in pixels.split(self.micro_batch)])
+                    return torch.cat(
+                        [self._encode(micro_batch).float() for micro_batch in pixels.split(self.micro_batch)]
+                    )
             except torch.OutOfMemoryError:
                 if self.micro_batch == 1:
                     raise GpuOutOfMemory(
@@ -135,5 +137,6 @@ class Forward:
 
 
 def _finish(ids: list[str], features: torch.Tensor) -> np.ndarray:
+    """Wait for a forward pass; the rows of its images, without those that filled the batch up."""
     rows: np.ndarray = features[: len(ids)].cpu().numpy()
     return rows

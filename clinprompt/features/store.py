@@ -55,15 +55,15 @@ class FeatureStore:
 
         Raises:
             InputMissing: there is no store at `path`.
-            InputCorrupt: a file is missing, is not what was written, or has the wrong digest; it is named.
+            InputCorrupt: a file, named in the message, is missing, malformed, or has the wrong digest.
         """
         path = Path(path)
-        facts = read_json(path / _STORE)
+        description = read_json(path / _STORE)
         try:
-            if facts["format"] != FORMAT:
-                raise InputCorrupt(f"{path / _STORE}: format {facts['format']} is not {FORMAT}. {_AGAIN}.")
-            digests, count, dim = dict(facts["files"]), int(facts["count"]), int(facts["dim"])
-            identity = dict(facts["identity"])
+            if description["format"] != FORMAT:
+                raise InputCorrupt(f"{path / _STORE}: format {description['format']} is not {FORMAT}. {_AGAIN}.")
+            digests, count, dim = dict(description["files"]), int(description["count"]), int(description["dim"])
+            identity = dict(description["identity"])
         except (KeyError, TypeError, ValueError):
             raise InputCorrupt(f"{path / _STORE} is not the description of a feature store. {_AGAIN}.") from None
         _check_file(path / _INDEX, digests.get(_INDEX))
@@ -80,8 +80,8 @@ class FeatureStore:
         if len(store.ids) != count:
             raise InputCorrupt(f"{path / _INDEX} lists {len(store.ids)} images, {_STORE} {count}. {_AGAIN}.")
         if verify:
-            for number in store.shards:
-                store.verify(number)
+            for shard in store.shards:
+                store.verify(shard)
         return store
 
     @property
@@ -108,7 +108,7 @@ class FeatureStore:
         return self.ids[self._shard == shard]
 
     def get(self, ids: Sequence[str]) -> np.ndarray:
-        """Features float32 [n, e] of the images `ids`, in their order; an id may stand there twice.
+        """Features float32 [n, e] of the images `ids`, in their order; an id may be listed twice.
 
         Raises:
             InputMissing: the store holds no features of one of them.
@@ -117,15 +117,15 @@ class FeatureStore:
         features = np.empty((len(wanted), self.dim), np.float32)
         if not len(wanted):
             return features
-        at = np.searchsorted(self.ids, wanted)
-        found = at < len(self.ids)
-        found[found] = self.ids[at[found]] == wanted[found]
-        if not found.all():
-            raise InputMissing(f"{self.path} has no features of the image {ids[int(np.argmin(found))]}. {_AGAIN}.")
-        shards = self._shard[at]
-        for number in np.unique(shards):
-            mine = shards == number
-            features[mine] = self._maps[int(number)][self._row[at[mine]]]
+        positions = np.searchsorted(self.ids, wanted)
+        present = positions < len(self.ids)
+        present[present] = self.ids[positions[present]] == wanted[present]
+        if not present.all():
+            raise InputMissing(f"{self.path} has no features of the image {ids[int(np.argmin(present))]}. {_AGAIN}.")
+        shard_numbers = self._shard[positions]
+        for shard in np.unique(shard_numbers):
+            in_shard = shard_numbers == shard
+            features[in_shard] = self._maps[int(shard)][self._row[positions[in_shard]]]
         return features
 
     @cached_property
@@ -140,19 +140,19 @@ def write_store(path: Path, identity: dict[str, Any], ids: Sequence[str], featur
         ids: SHA-256 in hex, each once, ascending.
         features: float32 [n, e], row i belonging to ids[i].
     """
-    shard, row = layout(ids)
+    shards, rows = assign_shards(ids)
     with atomic(path) as partial:
         partial.mkdir()
-        for number, start, stop in _runs(shard):
-            save_file({"features": np.ascontiguousarray(features[start:stop])}, partial / shard_name(number))
-        pq.write_table(pa.table({"id": pa.array(ids, pa.string()), "shard": shard, "row": row}), partial / _INDEX)
+        for shard, start, stop in _runs(shards):
+            save_file({"features": np.ascontiguousarray(features[start:stop])}, partial / shard_name(shard))
+        pq.write_table(pa.table({"id": pa.array(ids, pa.string()), "shard": shards, "row": rows}), partial / _INDEX)
         files = {file.name: sha256_file(file) for file in partial.iterdir()}
-        facts = {"format": FORMAT, "identity": identity, "dim": int(features.shape[1]), "count": len(ids)}
-        write_json(partial / _STORE, facts | {"files": files})
+        description = {"format": FORMAT, "identity": identity, "dim": int(features.shape[1]), "count": len(ids)}
+        write_json(partial / _STORE, description | {"files": files})
 
 
-def layout(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Shard and row of each of the ascending `ids`: the shard is the id's leading bits, as many as n asks for."""
+def assign_shards(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Shard and row of each of the ascending `ids`: the shard is the id's leading bits, more of them for more ids."""
     bits = max(0, (len(ids) - 1) // ROWS_PER_SHARD).bit_length()
     shard = np.array([int(i[:8], 16) >> (32 - bits) for i in ids], dtype=np.int32)
     row = np.empty(len(ids), np.int32)
@@ -176,9 +176,9 @@ def _runs(shard: np.ndarray) -> Iterator[tuple[int, int, int]]:
 def _check_file(path: Path, expected: str | None) -> None:
     if not path.is_file():
         raise InputCorrupt(f"{path} is missing from the feature store. {_AGAIN}.")
-    found = sha256_file(path)
-    if found != expected:
-        raise InputCorrupt(f"{path} is damaged: expected SHA-256 {expected}, found {found}. {_AGAIN}.")
+    actual = sha256_file(path)
+    if actual != expected:
+        raise InputCorrupt(f"{path} is damaged: expected SHA-256 {expected}, found {actual}. {_AGAIN}.")
 
 
 def _map(path: Path, dim: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Bring a feature store up to date: compute what is missing, keep what is there, drop what is no longer asked for."""
+"""Bring a feature store up to date: compute missing features, reuse valid ones, drop those no longer asked for."""
 
 import logging
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ import numpy as np
 from clinprompt.backbones import Backbone
 from clinprompt.data.codecs import Intensity
 from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.features.checkpoint import FLUSH_SECONDS, StoreCheckpoint
 from clinprompt.features.extract import extract
-from clinprompt.features.parts import FLUSH_SECONDS, Parts
 from clinprompt.features.store import FeatureStore, write_store
 from clinprompt.files import sha256_bytes, to_json
 from clinprompt.progress import progress
@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 
 _ROOT = Path(__file__).parents[2]
 
-# Libraries that have a say in a feature's last bits.
+# Libraries whose versions can change a feature's last bits.
 _LIBRARIES = ("numpy", "open_clip_torch", "pillow", "tifffile", "timm", "torch")
 
 
 @dataclass(frozen=True)
 class Update:
-    """How many rows the store holds now, and what was done for them."""
+    """How many images the store holds now, how many of them were computed or reused, and how many were removed."""
 
     images: int
     computed: int
@@ -48,15 +48,15 @@ def update_store(
     precision: str,
     flush_seconds: float = FLUSH_SECONDS,
 ) -> Update:
-    """Make the store at `path` hold exactly the features of `images`, computed as asked.
+    """Make the store at `path` hold exactly the features of `images`, computed with these settings.
 
-    Rows that the store, or an interrupted run, holds already are taken over when they verify and were computed with
-    the same settings. The result's bytes do not depend on that history. The new store takes the old one's place in
-    one step; files of the old one are never written to.
+    Rows of the existing store, or of an interrupted run's checkpoint, are reused when their digests match and they were
+    computed with the same settings; the result's bytes do not depend on it. The new store replaces the old one in one
+    step; files of the old one are never written to.
 
     Args:
         images: file by id, the SHA-256 of its bytes.
-        flush_seconds: how much work a kill may cost, about.
+        flush_seconds: time between checkpoints: about how much work a kill may cost.
 
     Raises: as `extract`.
     """
@@ -68,28 +68,28 @@ def update_store(
     ids = sorted(images)
     features = np.empty((len(ids), backbone.embed_dim), np.float32)
     missing = np.ones(len(ids), bool)
-    old = _readable(path, identity)
-    intact = old is not None and _take_over(old, ids, features, missing)
-    stale = 0 if old is None else len(set(old.ids.tolist()) - {i.encode() for i in ids})
-    changes = bool(missing.any()) or stale > 0 or not intact
-    with Parts(path, identity, flush_seconds) as parts:
-        _take_parts(parts, ids, features, missing)
-        place = {ids[i]: i for i in np.flatnonzero(missing)}
-        todo = {digest: images[digest] for digest in place}
+    old = _compatible_store(path, identity)
+    intact = old is not None and _reuse(old, ids, features, missing)
+    removed = 0 if old is None else len(set(old.ids.tolist()) - {i.encode() for i in ids})
+    changes = bool(missing.any()) or removed > 0 or not intact
+    with StoreCheckpoint(path, identity, flush_seconds) as checkpoint:
+        _resume(checkpoint, ids, features, missing)
+        row_of = {ids[i]: i for i in np.flatnonzero(missing)}
+        to_compute = {digest: images[digest] for digest in row_of}
         batches = extract(
-            backbone, todo, intensity=intensity, batch_size=batch_size, workers=workers, precision=precision
+            backbone, to_compute, intensity=intensity, batch_size=batch_size, workers=workers, precision=precision
         )
-        for done, rows in progress(batches, "features", total=-(-len(todo) // batch_size), unit="batch"):
-            features[[place[digest] for digest in done]] = rows
-            parts.add(done, rows)
+        for batch_ids, rows in progress(batches, "features", total=-(-len(to_compute) // batch_size), unit="batch"):
+            features[[row_of[digest] for digest in batch_ids]] = rows
+            checkpoint.add(batch_ids, rows)
         if changes:
             write_store(path, identity, ids, features)
-        parts.clear()
-    return Update(images=len(ids), computed=len(todo), reused=len(ids) - len(todo), removed=stale)
+        checkpoint.clear()
+    return Update(images=len(ids), computed=len(to_compute), reused=len(ids) - len(to_compute), removed=removed)
 
 
 def identity_of(backbone: Backbone, intensity: Intensity, precision: str, batch_size: int) -> dict[str, Any]:
-    """All that a feature depends on, besides the image: equal identities give equal bits on the same machine."""
+    """What a feature depends on besides the image: equal identities give equal bits on the same machine."""
     return {
         "backbone": {"name": backbone.name, "digest": backbone.digest},
         "preprocessing": backbone.preprocessing.to_dict(),
@@ -108,7 +108,8 @@ def _decoder() -> str:
     return sha256_bytes(to_json({name: digest(file) for name, file in files.items()}).encode())
 
 
-def _readable(path: Path, identity: dict[str, Any]) -> FeatureStore | None:
+def _compatible_store(path: Path, identity: dict[str, Any]) -> FeatureStore | None:
+    """The store at `path` where it is readable and was computed with this identity."""
     try:
         store = FeatureStore.open(path, verify=False)
     except InputMissing:
@@ -123,8 +124,8 @@ def _readable(path: Path, identity: dict[str, Any]) -> FeatureStore | None:
     return store
 
 
-def _take_over(old: FeatureStore, ids: list[str], features: np.ndarray, missing: np.ndarray) -> bool:
-    """Copy the rows of the shards that verify; whether all of them did."""
+def _reuse(old: FeatureStore, ids: list[str], features: np.ndarray, missing: np.ndarray) -> bool:
+    """Copy the rows of the old store's intact shards; return whether all shards are intact."""
     wanted = np.array(ids, dtype="S64")
     intact = True
     for shard in old.shards:
@@ -134,22 +135,22 @@ def _take_over(old: FeatureStore, ids: list[str], features: np.ndarray, missing:
             log.warning("%s Computing its features again.", error)
             intact = False
             continue
-        at = np.flatnonzero(np.isin(wanted, old.ids_of(shard)))
-        features[at] = old.get([ids[i] for i in at])
-        missing[at] = False
+        rows = np.flatnonzero(np.isin(wanted, old.ids_of(shard)))
+        features[rows] = old.get([ids[i] for i in rows])
+        missing[rows] = False
     return intact
 
 
-def _take_parts(parts: Parts, ids: list[str], features: np.ndarray, missing: np.ndarray) -> None:
-    """Copy the rows that an interrupted run has left."""
-    left = parts.read() if missing.any() else {}
+def _resume(checkpoint: StoreCheckpoint, ids: list[str], features: np.ndarray, missing: np.ndarray) -> None:
+    """Copy the rows of an interrupted run's checkpoint."""
+    saved = checkpoint.read() if missing.any() else {}
     for i in np.flatnonzero(missing):
-        if ids[i] in left:
-            features[i], missing[i] = left[ids[i]], False
+        if ids[i] in saved:
+            features[i], missing[i] = saved[ids[i]], False
 
 
 def _recover(path: Path) -> None:
-    """A run that was killed between the two renames of a swap has left the old store under its other name."""
-    aside = path.with_name(f".{path.name}.old")
-    if aside.is_dir() and not path.exists():
-        aside.rename(path)
+    """Put the old store back after a run that was killed between the two renames of its replacement."""
+    set_aside = path.with_name(f".{path.name}.old")
+    if set_aside.is_dir() and not path.exists():
+        set_aside.rename(path)

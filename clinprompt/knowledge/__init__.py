@@ -1,1 +1,1 @@
-"""What a language model says about each class: descriptions, the checks that accept them, and hidden states."""
+"""Knowledge of a language model about each class: descriptions, the checks that accept them, and hidden states."""

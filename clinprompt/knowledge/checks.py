@@ -58,7 +58,7 @@ class Context:
 
 @dataclass(frozen=True)
 class DescriptionCheck:
-    """A score with the closed interval in which it is acceptable; `name` is the reason given on rejection."""
+    """A check: a score and the closed interval in which it is accepted; `name` is the reason given on rejection."""
 
     name: str
     score: Callable[[Statement, Context], float]
@@ -68,7 +68,7 @@ class DescriptionCheck:
 
 @dataclass(frozen=True)
 class Assessment:
-    """Whether a description was accepted, the first check that it failed, and all scores by check."""
+    """The result of the checks: whether a description is accepted, the first check that it failed, and all scores."""
 
     accepted: bool
     reason: str | None
@@ -136,8 +136,8 @@ def english(statement: Statement, context: Context) -> float:
 
 def echo(statement: Statement, context: Context) -> float:
     """The share of the text's four-word sequences that the question holds too."""
-    asked, said = set(_sequences(words_of(statement.question), 4)), _sequences(statement.words, 4)
-    return sum(sequence in asked for sequence in said) / len(said) if said else 0.0
+    question_ngrams, ngrams = set(_ngrams(words_of(statement.question), 4)), _ngrams(statement.words, 4)
+    return sum(ngram in question_ngrams for ngram in ngrams) / len(ngrams) if ngrams else 0.0
 
 
 def refusals(statement: Statement, context: Context) -> float:
@@ -148,10 +148,10 @@ def refusals(statement: Statement, context: Context) -> float:
 
 def repetition(statement: Statement, context: Context) -> float:
     """The share of repeated word pairs; 1 when a word follows itself."""
-    pairs = _sequences(statement.words, 2)
-    if any(first == second for first, second in pairs):
+    bigrams = _ngrams(statement.words, 2)
+    if any(first == second for first, second in bigrams):
         return 1.0
-    return 1 - len(set(pairs)) / len(pairs) if pairs else 0.0
+    return 1 - len(set(bigrams)) / len(bigrams) if bigrams else 0.0
 
 
 def other_classes(statement: Statement, context: Context) -> float:
@@ -160,14 +160,14 @@ def other_classes(statement: Statement, context: Context) -> float:
     Of overlapping names the longest counts: "pituitary tumour" is not a mention of a class "tumour".
     """
     text = " ".join(statement.words)
-    names = [(name, info.id) for info in context.classes for name in _names(info)]
-    found = set()
+    names = [(name, class_info.id) for class_info in context.classes for name in _names(class_info)]
+    mentioned = set()
     for name, class_id in sorted(names, key=lambda pair: (-len(pair[0]), pair)):
         pattern = re.compile(rf"\b{re.escape(name)}s?\b")
         if pattern.search(text):
-            found.add(class_id)
+            mentioned.add(class_id)
             text = pattern.sub("|", text)
-    return float(len(found - {statement.class_id}))
+    return float(len(mentioned - {statement.class_id}))
 
 
 def similarity(statement: Statement, context: Context) -> float:
@@ -198,11 +198,11 @@ CHECKS: tuple[DescriptionCheck, ...] = (
 )
 
 
-def _names(info: ClassInfo) -> set[str]:
-    """How prose may name the class: by its name or id. Aliases are the dataset's own labels, such as "0" or "no"."""
-    names = {" ".join(words_of(name.replace("_", " "))) for name in (info.name, info.id)}
+def _names(class_info: ClassInfo) -> set[str]:
+    """The names by which a text may mention the class: its name and id, but not aliases, which can be "0" or "no"."""
+    names = {" ".join(words_of(name.replace("_", " "))) for name in (class_info.name, class_info.id)}
     return {name for name in names if not name.isdigit() and name not in _GENERIC_NAMES}
 
 
-def _sequences(words: list[str], length: int) -> list[tuple[str, ...]]:
+def _ngrams(words: list[str], length: int) -> list[tuple[str, ...]]:
     return [tuple(words[i : i + length]) for i in range(len(words) - length + 1)]

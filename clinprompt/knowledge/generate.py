@@ -1,4 +1,4 @@
-"""Descriptions of each class: samples per aspect, judged, and further rounds for classes with too few accepted."""
+"""Generate descriptions of each class by aspect, judge them, and sample again for classes with too few accepted."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from clinprompt.data.card import Card, ClassInfo
 from clinprompt.knowledge.checks import Assessment, Context, Statement, first_sentence, has_sentence, judge
-from clinprompt.knowledge.decode import Completion, Sampling, complete, seed_of
+from clinprompt.knowledge.completion import Completion, Sampling, complete, seed_of
 from clinprompt.knowledge.llm import Llm
 from clinprompt.knowledge.prompts import Prompt, aspect_prompt, token_ids
 from clinprompt.params import KnowledgeParams
@@ -18,7 +18,12 @@ TOP_P = 0.9
 
 @dataclass(frozen=True)
 class Description:
-    """One sample: the prompt, its number among the samples of that prompt, what came out and what the checks said."""
+    """One sampled description.
+
+    Attributes:
+        index: its number among the samples of the prompt, over all rounds.
+        raw: the opening and the model's completion. text: its first sentence, which is judged.
+    """
 
     prompt: Prompt
     index: int
@@ -29,7 +34,7 @@ class Description:
 
 
 def sampling_of(params: KnowledgeParams) -> Sampling:
-    """The sampling that the params ask for."""
+    """The sampling settings in the params."""
     return Sampling(params.temperature, TOP_P, params.max_new_tokens)
 
 
@@ -45,33 +50,33 @@ def describe(llm: Llm, card: Card, classes: Sequence[ClassInfo], params: Knowled
     """
     context = Context(card.classes)
     prompts = {info.id: [aspect_prompt(llm, card, info, aspect) for aspect in params.aspects] for info in classes}
-    made: list[Description] = []
+    descriptions: list[Description] = []
     for number in range(ROUNDS):
-        accepted = accepted_counts(made)
-        lacking = [info.id for info in classes if number == 0 or accepted[info.id] < params.min_accepted_per_class]
+        accepted = accepted_counts(descriptions)
+        incomplete = [info.id for info in classes if number == 0 or accepted[info.id] < params.min_accepted_per_class]
         samples = [
-            (prompt, number * params.descriptions_per_aspect + i)
-            for class_id in lacking
+            (prompt, number * params.descriptions_per_aspect + k)
+            for class_id in incomplete
             for prompt in prompts[class_id]
-            for i in range(params.descriptions_per_aspect)
+            for k in range(params.descriptions_per_aspect)
         ]
         completions = _complete(llm, samples, params, number)
         for (prompt, index), completion in zip(samples, completions, strict=True):
-            made.append(_judged(prompt, index, number, completion, context))
-    return made
+            descriptions.append(_judge(prompt, index, number, completion, context))
+    return descriptions
 
 
 def accepted_counts(descriptions: Sequence[Description]) -> Counter[str]:
     """The number of accepted descriptions by class id."""
-    return Counter(d.prompt.class_id for d in descriptions if d.verdict.accepted)
+    return Counter(description.prompt.class_id for description in descriptions if description.verdict.accepted)
 
 
 def _complete(llm: Llm, samples: list[tuple[Prompt, int]], params: KnowledgeParams, number: int) -> list[Completion]:
     sampling = sampling_of(params)
     starts = range(0, len(samples), params.batch_size)
     completions: list[Completion] = []
-    what = "Describing the classes" if number == 0 else f"Describing again, round {number + 1}"
-    for start in progress(starts, what, unit="batch") if samples else ():
+    label = "Describing the classes" if number == 0 else f"Describing again, round {number + 1}"
+    for start in progress(starts, label, unit="batch") if samples else ():
         batch = samples[start : start + params.batch_size]
         ids = [token_ids(llm, prompt.text) for prompt, _ in batch]
         seeds = [seed_of(params.seed, prompt.class_id, prompt.aspect, index) for prompt, index in batch]
@@ -79,7 +84,7 @@ def _complete(llm: Llm, samples: list[tuple[Prompt, int]], params: KnowledgePara
     return completions
 
 
-def _judged(prompt: Prompt, index: int, number: int, completion: Completion, context: Context) -> Description:
+def _judge(prompt: Prompt, index: int, number: int, completion: Completion, context: Context) -> Description:
     raw = prompt.opening + completion.text
     text, whole = first_sentence(raw, completion.ended)
     verdict = judge(Statement(prompt.class_id, prompt.question, text, whole), context)

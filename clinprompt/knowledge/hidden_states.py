@@ -1,4 +1,4 @@
-"""What the language model knows of a class, as CILMP takes it: mostly every layer's state of an answer's last token."""
+"""Hidden states of the language model for each class, as CILMP uses them: by default all layers' of an answer's end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,19 +8,26 @@ import numpy as np
 import torch
 
 from clinprompt.data.card import Card, ClassInfo
-from clinprompt.knowledge.decode import Sampling, complete
+from clinprompt.knowledge.completion import Sampling, complete
 from clinprompt.knowledge.llm import Llm
 from clinprompt.knowledge.prompts import Prompt, features_prompt, token_ids
 from clinprompt.progress import progress
 
-# Which states a row of a class's matrix is: each layer's of the answer's end token (as published) or of the question's
-# last token, or the last layer's of all tokens of the answer.
+# What the rows of a class's states are: every layer's state of the answer's end token (as published), every layer's of
+# the question's last token, or the last layer's states of all tokens of the answer.
 Which = Literal["answer_end_all_layers", "question_end_all_layers", "answer_last_layer"]
 
 
 @dataclass(frozen=True)
 class ClassStates:
-    """A class's question, the model's greedy answer ("" when it isn't asked for), and `states` [L, D] float32."""
+    """The hidden states of one class.
+
+    Attributes:
+        prompt: the question about the class.
+        answer: the model's greedy answer; "" where none was generated.
+        ended: whether the model itself ended the answer.
+        states: float32 [L, D].
+    """
 
     prompt: Prompt
     answer: str
@@ -31,7 +38,7 @@ class ClassStates:
 def hidden_states(
     llm: Llm, card: Card, classes: Sequence[ClassInfo], max_new_tokens: int, which: Which = "answer_end_all_layers"
 ) -> list[ClassStates]:
-    """Ask about each class's distinctive visual features and keep the states that `which` names.
+    """The hidden states of each class, from a question about its distinctive visual features and the model's answer.
 
     The answer is greedy; an end-of-sequence token is appended where the model was cut off; a second forward pass over
     question and answer gives the states. Row l of all layers is decoder layer l + 1; the last layer's states have
@@ -39,18 +46,18 @@ def hidden_states(
     digits.
     """
     sampling = Sampling(temperature=0, top_p=1, max_new_tokens=max_new_tokens)
-    found = []
-    for info in progress(classes, "Reading hidden states", unit="class"):
-        prompt = features_prompt(llm, card, info)
+    class_states = []
+    for class_info in progress(classes, "Reading hidden states", unit="class"):
+        prompt = features_prompt(llm, card, class_info)
         question = token_ids(llm, prompt.text)
         if which == "question_end_all_layers":
-            found.append(ClassStates(prompt, "", True, _states(llm, question)[:, -1]))
+            class_states.append(ClassStates(prompt, "", True, _states(llm, question)[:, -1]))
             continue
         answer = complete(llm, [question], [0], sampling)[0]
         states = _states(llm, [*question, *answer.tokens, llm.tokenizer.eos_token_id])
         rows = states[:, -1] if which == "answer_end_all_layers" else states[-1, len(question) :]
-        found.append(ClassStates(prompt, answer.text, answer.ended, rows))
-    return found
+        class_states.append(ClassStates(prompt, answer.text, answer.ended, rows))
+    return class_states
 
 
 @torch.inference_mode()

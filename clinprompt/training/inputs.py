@@ -12,7 +12,7 @@ from clinprompt.data.card import Card
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import DataRejected, InputCorrupt
 from clinprompt.features.extract import Encode
-from clinprompt.features.prepare import prepare
+from clinprompt.features.precompute import precompute
 from clinprompt.features.store import FeatureStore
 from clinprompt.prompting.base import Knowledge, Needs, PromptMethod
 from clinprompt.prompting.batches import Examples
@@ -56,7 +56,7 @@ class ExampleLoader:
         return self.model.prepare(pixels.to(self.backbone.device))
 
     def _pixels(self, rows: pd.DataFrame, needs: Needs, encode: Encode) -> torch.Tensor:
-        return prepare(
+        return precompute(
             encode,
             [(digest, self.images / file) for digest, file in zip(rows["id"], rows["file"], strict=True)],
             preprocessing(self.backbone, needs),
@@ -100,7 +100,7 @@ def knowledge(needs: Needs, classes: Sequence[str], descriptions: Path, hidden_s
 
 
 def _descriptions(path: Path, classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    from clinprompt.knowledge.artifacts import read_descriptions
+    from clinprompt.knowledge.outputs import read_descriptions
 
     frame = read_descriptions(path)
     accepted = frame[frame["accepted"].astype(bool)]

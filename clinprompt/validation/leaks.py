@@ -1,4 +1,4 @@
-"""The same image or the same patient in two splits: found, counted and, if the card says so, dropped."""
+"""Leaks, the same image or patient in two splits: detect, count and, if the card asks for it, drop them."""
 
 import itertools
 from collections.abc import Iterator
@@ -7,13 +7,18 @@ from typing import Any
 
 import pandas as pd
 
-# A leak is taken out of the split that can best spare it: the later one in this order stays whole.
-_BY_WORTH = ("train", "val", "test")
+# Of two splits that share an image or a patient, the earlier one in this order loses its rows.
+_SPLITS_BY_WORTH = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """The rows that remain, and those that were dropped: path, reason, twin_path; sorted by path."""
+    """A manifest without leaks.
+
+    Attributes:
+        manifest: the rows that remain.
+        dropped: path, reason and twin_path of the others, sorted by path.
+    """
 
     manifest: pd.DataFrame
     dropped: pd.DataFrame
@@ -26,42 +31,42 @@ def twins_across_splits(manifest: pd.DataFrame, near: pd.DataFrame) -> pd.DataFr
     """
     rows = manifest[["id", "path", "split"]]
     firsts = rows.drop_duplicates(["id", "split"])
-    links = _both_ways(near).assign(reason="near duplicate")
-    itself = pd.DataFrame({"id": firsts["id"].unique(), "twin_id": firsts["id"].unique(), "reason": "exact duplicate"})
+    similar = _both_directions(near).assign(reason="near duplicate")
+    exact = pd.DataFrame({"id": firsts["id"].unique(), "twin_id": firsts["id"].unique(), "reason": "exact duplicate"})
     twins = firsts.rename(columns={"id": "twin_id", "path": "twin_path", "split": "twin_split"})
-    found = rows.merge(pd.concat([itself, links]), on="id").merge(twins, on="twin_id")
-    return _first_per_split(found[found["split"] != found["twin_split"]])
+    pairs = rows.merge(pd.concat([exact, similar]), on="id").merge(twins, on="twin_id")
+    return _first_per_split(pairs[pairs["split"] != pairs["twin_split"]])
 
 
 def patients_across_splits(manifest: pd.DataFrame) -> pd.DataFrame:
     """As `twins_across_splits`, for the rows of patients who have images in more than one split."""
     rows = manifest.loc[manifest["patient"].notna(), ["patient", "path", "split"]]
     firsts = rows.drop_duplicates(["patient", "split"]).rename(columns={"path": "twin_path", "split": "twin_split"})
-    found = rows.merge(firsts, on="patient").assign(reason="patient in two splits")
-    return _first_per_split(found[found["split"] != found["twin_split"]])
+    pairs = rows.merge(firsts, on="patient").assign(reason="patient in two splits")
+    return _first_per_split(pairs[pairs["split"] != pairs["twin_split"]])
 
 
 def other_label_twins(manifest: pd.DataFrame, near: pd.DataFrame) -> pd.DataFrame:
     """For each row with an exact or near twin of another label: path, twin_path (the first by path)."""
     rows = manifest[["id", "path", "label"]]
     firsts = rows.drop_duplicates(["id", "label"])
-    itself = pd.DataFrame({"id": firsts["id"].unique(), "twin_id": firsts["id"].unique()})
+    exact = pd.DataFrame({"id": firsts["id"].unique(), "twin_id": firsts["id"].unique()})
     twins = firsts.rename(columns={"id": "twin_id", "path": "twin_path", "label": "twin_label"})
-    found = rows.merge(pd.concat([itself, _both_ways(near)]), on="id").merge(twins, on="twin_id")
-    found = found[found["label"] != found["twin_label"]].sort_values(["path", "twin_path"])
-    return found.drop_duplicates("path")[["path", "twin_path"]].reset_index(drop=True)
+    pairs = rows.merge(pd.concat([exact, _both_directions(near)]), on="id").merge(twins, on="twin_id")
+    pairs = pairs[pairs["label"] != pairs["twin_label"]].sort_values(["path", "twin_path"])
+    return pairs.drop_duplicates("path")[["path", "twin_path"]].reset_index(drop=True)
 
 
 def drop(manifest: pd.DataFrame, near: pd.DataFrame) -> Cleaned:
-    """Drop the rows whose twin or patient is also in a split of more worth: test first, then val; test stays whole."""
-    kept, dropped = manifest, []
-    for protected, sparing in _steps():
-        for leaks in (twins_across_splits(kept, near), patients_across_splits(kept)):
-            out = leaks[leaks["split"].isin(sparing) & (leaks["twin_split"] == protected)]
-            dropped.append(out)
-            kept = kept[~kept["path"].isin(out["path"])]
-    everything = pd.concat(dropped).drop_duplicates("path").sort_values("path", ignore_index=True)
-    return Cleaned(kept.reset_index(drop=True), everything[["path", "reason", "twin_path"]])
+    """Drop the rows whose twin or patient is also in a later split of train, val, test; test stays whole."""
+    remaining, dropped = manifest, []
+    for protected, giving in _steps():
+        for leaks in (twins_across_splits(remaining, near), patients_across_splits(remaining)):
+            leaking = leaks[leaks["split"].isin(giving) & (leaks["twin_split"] == protected)]
+            dropped.append(leaking)
+            remaining = remaining[~remaining["path"].isin(leaking["path"])]
+    all_dropped = pd.concat(dropped).drop_duplicates("path").sort_values("path", ignore_index=True)
+    return Cleaned(remaining.reset_index(drop=True), all_dropped[["path", "reason", "twin_path"]])
 
 
 def counts(manifest: pd.DataFrame, near: pd.DataFrame) -> dict[str, Any]:
@@ -76,32 +81,36 @@ def counts(manifest: pd.DataFrame, near: pd.DataFrame) -> dict[str, Any]:
         "exact_groups_across_splits": _across(exact),
         "near_pairs": len(pairs),
         "near_pairs_across_splits": _across(pairs),
-        "images_with_a_twin_in_another_split": {split: int((twins["split"] == split).sum()) for split in _BY_WORTH},
+        "images_with_a_twin_in_another_split": {
+            split: int((twins["split"] == split).sum()) for split in _SPLITS_BY_WORTH
+        },
         "images_with_a_twin_of_another_label": len(other_label_twins(manifest, near)),
         "patients": len(patients),
         "patients_in_two_splits": _across(patients),
     }
 
 
-def _across(members: list[frozenset[str]]) -> dict[str, int]:
+def _across(groups: list[frozenset[str]]) -> dict[str, int]:
     """How many groups have members in more than one split, and in each pair of splits."""
-    found = {"all": sum(len(splits) > 1 for splits in members)}
-    for first, second in itertools.combinations(_BY_WORTH, 2):
-        found[f"{first} and {second}"] = sum({first, second} <= splits for splits in members)
-    return found
+    counts = {"all": sum(len(splits) > 1 for splits in groups)}
+    for first, second in itertools.combinations(_SPLITS_BY_WORTH, 2):
+        counts[f"{first} and {second}"] = sum({first, second} <= splits for splits in groups)
+    return counts
 
 
 def _steps() -> Iterator[tuple[str, tuple[str, ...]]]:
-    for position in range(len(_BY_WORTH) - 1, 0, -1):
-        yield _BY_WORTH[position], _BY_WORTH[:position]
+    """(protected split, splits that lose rows to it), test first."""
+    for position in range(len(_SPLITS_BY_WORTH) - 1, 0, -1):
+        yield _SPLITS_BY_WORTH[position], _SPLITS_BY_WORTH[:position]
 
 
-def _both_ways(near: pd.DataFrame) -> pd.DataFrame:
-    forth = near[["id_a", "id_b"]].set_axis(["id", "twin_id"], axis=1)
-    return pd.concat([forth, near[["id_b", "id_a"]].set_axis(["id", "twin_id"], axis=1)], ignore_index=True)
+def _both_directions(near: pd.DataFrame) -> pd.DataFrame:
+    """Each pair as two rows, id and twin_id."""
+    forward = near[["id_a", "id_b"]].set_axis(["id", "twin_id"], axis=1)
+    return pd.concat([forward, near[["id_b", "id_a"]].set_axis(["id", "twin_id"], axis=1)], ignore_index=True)
 
 
-def _first_per_split(found: pd.DataFrame) -> pd.DataFrame:
+def _first_per_split(pairs: pd.DataFrame) -> pd.DataFrame:
     columns = ["path", "split", "reason", "twin_path", "twin_split"]
-    ordered = found.sort_values(["path", "twin_split", "reason", "twin_path"])  # "exact" sorts before "near"
+    ordered = pairs.sort_values(["path", "twin_split", "reason", "twin_path"])  # "exact" sorts before "near"
     return ordered.drop_duplicates(["path", "twin_split"])[columns].reset_index(drop=True)

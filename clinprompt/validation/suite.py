@@ -1,4 +1,4 @@
-"""What is expected of a dataset: the table that is checked, and the checks as plain data."""
+"""What is expected of a dataset: the table that is validated, and the suite of expectations as plain data."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -24,12 +24,12 @@ class TableExpectation:
     """One expectation on the table.
 
     Attributes:
-        name: its key in verdict.json.
+        name: the check's name in verdict.json.
         type, kwargs: the class in `great_expectations.expectations` and its arguments.
         about: what is expected, as a clause that follows "Expected that".
         where: only rows with these values in these columns count.
-        shows: the column that says of an offending row what is wrong; default: the column that is checked.
-        key: where a user wrote it, for error messages; None for the built-in ones.
+        shows: the column that explains an offending row; None: the column that is checked.
+        key: file and key where a user wrote it, for error messages; None for the built-in ones.
     """
 
     name: str
@@ -54,50 +54,51 @@ def build_table(manifest: pd.DataFrame, summary: Summary, near: pd.DataFrame) ->
     table = manifest.merge(summary.images.drop(columns="id"), on="path", how="left")
     for column in ("width", "height", "min", "max"):
         table[column] = table[column].astype("float64")
-    undamaged = ~table["problem"].isin(DAMAGE)
-    table["side"] = table[["width", "height"]].min(axis=1).where(undamaged)
-    table["pixels"] = (table["width"] * table["height"]).where(undamaged)
+    intact = ~table["problem"].isin(DAMAGE)
+    table["side"] = table[["width", "height"]].min(axis=1).where(intact)
+    table["pixels"] = (table["width"] * table["height"]).where(intact)
     twins = leaks.twins_across_splits(manifest, near).drop_duplicates("path")
-    table["twin"] = _noted(table, twins["path"], twins["reason"] + " of " + twins["twin_path"])
-    others = leaks.other_label_twins(manifest, near)
-    table["other_label_twin"] = _noted(table, others["path"], others["twin_path"])
+    table["twin"] = _notes(table, twins["path"], twins["reason"] + " of " + twins["twin_path"])
+    label_conflicts = leaks.other_label_twins(manifest, near)
+    table["other_label_twin"] = _notes(table, label_conflicts["path"], label_conflicts["twin_path"])
     patients = leaks.patients_across_splits(manifest).drop_duplicates("path")
-    where = "also in " + patients["twin_split"] + ": " + patients["twin_path"]
-    table["patient_elsewhere"] = _noted(table, patients["path"], where)
+    note = "also in " + patients["twin_split"] + ": " + patients["twin_path"]
+    table["patient_elsewhere"] = _notes(table, patients["path"], note)
     return table
 
 
-def build_checks(card: Card, card_file: str, limits: ValidationParams) -> list[TableExpectation]:
-    """The checks that every dataset must pass, then the card's own."""
+def build_suite(card: Card, card_file: str, limits: ValidationParams) -> list[TableExpectation]:
+    """The expectations on every dataset, then the card's own."""
     return [
-        *_schema_checks(card),
-        *_count_checks(card, limits),
-        *_image_checks(limits),
-        *_leak_checks(),
-        *_person_checks(),
-        *_card_checks(card, card_file),
+        *_schema_expectations(card),
+        *_count_expectations(card, limits),
+        *_image_expectations(limits),
+        *_leak_expectations(),
+        *_demographic_expectations(),
+        *_card_expectations(card, card_file),
     ]
 
 
-def _noted(table: pd.DataFrame, paths: pd.Series, notes: pd.Series) -> pd.Series:
+def _notes(table: pd.DataFrame, paths: pd.Series, notes: pd.Series) -> pd.Series:
+    """A column for the table: each row's note by its path, empty where there is none."""
     return table["path"].map(dict(zip(paths, notes, strict=True))).astype("str")
 
 
-def _schema_checks(card: Card) -> list[TableExpectation]:
+def _schema_expectations(card: Card) -> list[TableExpectation]:
     columns = {"column_set": list(COLUMNS), "exact_match": False}
-    checks = [
+    expectations = [
         TableExpectation("columns", "ExpectTableColumnsToMatchSet", "the manifest has all its columns", kwargs=columns)
     ]
     for column in ("path", "id", "file", "label", "split", "modality"):
         about = f"every image has a value in the column {column!r}"
-        checks.append(
+        expectations.append(
             TableExpectation(f"{column} present", "ExpectColumnValuesToNotBeNull", about, kwargs={"column": column})
         )
     labels = {"column": "label", "value_set": card.class_ids}
     splits = {"column": "split", "value_set": list(SPLITS)}
     digest = {"column": "id", "regex": "^[0-9a-f]{64}$"}
     return [
-        *checks,
+        *expectations,
         TableExpectation(
             "path unique", "ExpectColumnValuesToBeUnique", "every path stands in one row", kwargs={"column": "path"}
         ),
@@ -107,22 +108,22 @@ def _schema_checks(card: Card) -> list[TableExpectation]:
     ]
 
 
-def _count_checks(card: Card, limits: ValidationParams) -> list[TableExpectation]:
-    least = limits.min_images_per_class
-    rows = least * len(card.classes) * len(SPLITS)
+def _count_expectations(card: Card, limits: ValidationParams) -> list[TableExpectation]:
+    minimum = limits.min_images_per_class
+    rows = minimum * len(card.classes) * len(SPLITS)
     kind = "ExpectTableRowCountToBeBetween"
-    checks = [TableExpectation("rows", kind, f"there are at least {rows} images", kwargs={"min_value": rows})]
+    expectations = [TableExpectation("rows", kind, f"there are at least {rows} images", kwargs={"min_value": rows})]
     for split in SPLITS:
         for label in card.class_ids:
-            about = f"the class {label} has at least {least} images in {split}"
+            about = f"the class {label} has at least {minimum} images in {split}"
             where = {"split": split, "label": label}
-            checks.append(
-                TableExpectation(f"count {split}/{label}", kind, about, kwargs={"min_value": least}, where=where)
+            expectations.append(
+                TableExpectation(f"count {split}/{label}", kind, about, kwargs={"min_value": minimum}, where=where)
             )
-    return checks
+    return expectations
 
 
-def _image_checks(limits: ValidationParams) -> list[TableExpectation]:
+def _image_expectations(limits: ValidationParams) -> list[TableExpectation]:
     side, pixels = limits.min_side, limits.max_pixels
     between = "ExpectColumnValuesToBeBetween"
     return [
@@ -164,27 +165,25 @@ def _image_checks(limits: ValidationParams) -> list[TableExpectation]:
     ]
 
 
-def _leak_checks() -> list[TableExpectation]:
-    null = "ExpectColumnValuesToBeNull"
-    other = {"column": "other_label_twin"}
-    once = {"column_list": ["id", "split"]}
+def _leak_expectations() -> list[TableExpectation]:
+    kind = "ExpectColumnValuesToBeNull"
+    twin = {"column": "other_label_twin"}
+    unique = {"column_list": ["id", "split"]}
     return [
-        TableExpectation("leak: images", null, "no image has a twin in another split", kwargs={"column": "twin"}),
-        TableExpectation("leak: patients", null, "no patient is in two splits", kwargs={"column": "patient_elsewhere"}),
-        TableExpectation(
-            "labels agree", null, "no image has a twin of another class", severity="warning", kwargs=other
-        ),
+        TableExpectation("leak: images", kind, "no image has a twin in another split", kwargs={"column": "twin"}),
+        TableExpectation("leak: patients", kind, "no patient is in two splits", kwargs={"column": "patient_elsewhere"}),
+        TableExpectation("labels agree", kind, "no image has a twin of another class", severity="warning", kwargs=twin),
         TableExpectation(
             "repeated files",
             "ExpectCompoundColumnsToBeUnique",
             "no file is twice in a split",
             severity="warning",
-            kwargs=once,
+            kwargs=unique,
         ),
     ]
 
 
-def _person_checks() -> list[TableExpectation]:
+def _demographic_expectations() -> list[TableExpectation]:
     age = {"column": "age", "min_value": 0, "max_value": MAX_AGE}
     sex = {"column": "sex", "value_set": list(SEXES)}
     return [
@@ -197,14 +196,14 @@ def _person_checks() -> list[TableExpectation]:
     ]
 
 
-def _card_checks(card: Card, card_file: str) -> list[TableExpectation]:
-    checks = []
-    for position, wish in enumerate(card.expectations):
-        about = f"the card's {wish.type} holds ({', '.join(f'{k}: {v}' for k, v in sorted(wish.kwargs.items()))})"
+def _card_expectations(card: Card, card_file: str) -> list[TableExpectation]:
+    expectations = []
+    for position, entry in enumerate(card.expectations):
+        about = f"the card's {entry.type} holds ({', '.join(f'{k}: {v}' for k, v in sorted(entry.kwargs.items()))})"
         key = f"{card_file}: expectations.{position}"
-        checks.append(
+        expectations.append(
             TableExpectation(
-                f"card {position}: {wish.type}", wish.type, about, wish.severity, dict(wish.kwargs), key=key
+                f"card {position}: {entry.type}", entry.type, about, entry.severity, dict(entry.kwargs), key=key
             )
         )
-    return checks
+    return expectations

@@ -16,7 +16,7 @@ from clinprompt.data.codecs import Intensity
 from clinprompt.errors import InputMissing
 from clinprompt.params import ValidationParams
 from clinprompt.progress import progress
-from clinprompt.validation.image import THUMBNAIL, ImageSummary, summarise_image
+from clinprompt.validation.image_summary import THUMBNAIL, ImageSummary, summarise_image
 
 COLUMNS = [field.name for field in fields(ImageSummary) if field.name != "thumbnail"]
 _TYPES = {"width": "Int64", "height": "Int64", "min": "Int64", "max": "Int64", "mean": "float64", "std": "float64"}
@@ -26,11 +26,11 @@ _CHUNK = 32
 
 @dataclass(frozen=True)
 class Summary:
-    """What is known of the images.
+    """Summary statistics of a dataset's images.
 
     Attributes:
         images: path, id and the fields of `ImageSummary` but the thumbnail; one row per row of the manifest.
-        ids: of the distinct sound images (no problem), sorted.
+        ids: of the distinct images without a problem, sorted.
         hashes: uint64 [n], their perceptual hashes.
         thumbnails: uint8 [n, 32, 32].
     """
@@ -54,45 +54,52 @@ def summarise(
     if missing:
         path = manifest.loc[manifest["file"] == missing[0], "path"].iloc[0]
         raise InputMissing(f"{images / missing[0]} ({path}) does not exist; run the ingest stage again (dvc repro).")
-    measure = partial(_measure, intensity=intensity, min_side=limits.min_side, max_pixels=limits.max_pixels)
-    files = [images / file for file in distinct["file"]]
-    found = list(
-        progress(_each(measure, files, workers or _cores()), "validate: images", total=len(files), unit="image")
+    summarise_file = partial(
+        _summarise_file, intensity=intensity, min_side=limits.min_side, max_pixels=limits.max_pixels
     )
-    return _collect(manifest, distinct["id"].tolist(), found)
+    files = [images / file for file in distinct["file"]]
+    summaries = list(
+        progress(
+            _parallel_map(summarise_file, files, workers or _cores()),
+            "validate: images",
+            total=len(files),
+            unit="image",
+        )
+    )
+    return _collect(manifest, distinct["id"].tolist(), summaries)
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _each(measure: Any, files: list[Path], workers: int) -> Iterator[ImageSummary]:
+def _parallel_map(summarise_file: Any, files: list[Path], workers: int) -> Iterator[ImageSummary]:
     if workers == 1 or len(files) < _WORTH_A_POOL:
-        yield from map(measure, files)
+        yield from map(summarise_file, files)
         return
     # Not "fork": libraries that have started threads by now may hold locks.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(measure, files, chunksize=_CHUNK)
+        yield from pool.map(summarise_file, files, chunksize=_CHUNK)
 
 
-def _measure(file: Path, *, intensity: Intensity, min_side: int, max_pixels: int) -> ImageSummary:
+def _summarise_file(file: Path, *, intensity: Intensity, min_side: int, max_pixels: int) -> ImageSummary:
     return summarise_image(file.read_bytes(), intensity, min_side, max_pixels)
 
 
-def _collect(manifest: pd.DataFrame, ids: list[str], found: list[ImageSummary]) -> Summary:
-    table = _table(ids, found)
-    sound = [position for position, one in enumerate(found) if one.problem is None]
-    thumbnails = [found[position].thumbnail for position in sound]
+def _collect(manifest: pd.DataFrame, ids: list[str], summaries: list[ImageSummary]) -> Summary:
+    table = _table(ids, summaries)
+    intact = [position for position, summary in enumerate(summaries) if summary.problem is None]
+    thumbnails = [summaries[position].thumbnail for position in intact]
     return Summary(
         images=manifest[["path", "id"]].merge(table, on="id", how="left"),
-        ids=[ids[position] for position in sound],
-        hashes=np.array([int(found[position].phash or "0", 16) for position in sound], dtype=np.uint64),
+        ids=[ids[position] for position in intact],
+        hashes=np.array([int(summaries[position].phash or "0", 16) for position in intact], dtype=np.uint64),
         thumbnails=np.stack(thumbnails) if thumbnails else np.empty((0, THUMBNAIL, THUMBNAIL), np.uint8),  # type: ignore[arg-type]
     )
 
 
-def _table(ids: list[str], found: Iterable[ImageSummary]) -> pd.DataFrame:
-    rows = [[getattr(one, column) for column in COLUMNS] for one in found]
+def _table(ids: list[str], summaries: Iterable[ImageSummary]) -> pd.DataFrame:
+    rows = [[getattr(summary, column) for column in COLUMNS] for summary in summaries]
     table = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
     for column in COLUMNS:
         table[column] = table[column].astype(_TYPES.get(column, "str"))  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""From a manifest to a verdict: accepted or rejected, with the evidence."""
+"""Validate a manifest and its images, and write the verdict, accepted or rejected, with the evidence."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,13 @@ from clinprompt.data.manifest import SPLITS, write_manifest
 from clinprompt.files import write_json, write_text
 from clinprompt.params import ValidationParams
 from clinprompt.validation import leaks
-from clinprompt.validation.docs import render
-from clinprompt.validation.duplicates import find
-from clinprompt.validation.engine import Outcome, evaluate
-from clinprompt.validation.suite import build_checks, build_table
+from clinprompt.validation.data_docs import render
+from clinprompt.validation.duplicates import find_duplicates
+from clinprompt.validation.gx import Outcome, run_suite
+from clinprompt.validation.suite import build_suite, build_table
 from clinprompt.validation.summary import summarise
 
-_NAMED = 5  # files in a sentence
+_FILES_NAMED = 5  # files in a sentence
 _SENTENCES = 3  # in the message of a rejection
 
 
@@ -76,24 +76,24 @@ def validate(
         BadParams: an expectation of the card makes no sense. InputMissing: an image's copy is not in the folder.
     """
     summary = summarise(manifest, images, card.intensity, limits, workers)
-    duplicates = find(manifest, summary, limits.near_duplicate_bits, limits.near_duplicate_correlation)
+    duplicates = find_duplicates(manifest, summary, limits.near_duplicate_bits, limits.near_duplicate_correlation)
     cleaned = leaks.Cleaned(manifest, pd.DataFrame(columns=["path", "reason", "twin_path"]))
     if card.on_leak == "drop_from_train":
         cleaned = leaks.drop(manifest, duplicates.near)
     table = build_table(cleaned.manifest, summary, duplicates.near)
-    evaluation = evaluate(table, build_checks(card, card_file, limits))
-    lines = [_line(outcome, table) for outcome in evaluation.outcomes]
-    failed = any(line["severity"] == "critical" and not line["passed"] for line in lines)
+    suite_result = run_suite(table, build_suite(card, card_file, limits))
+    checks = [_check_entry(outcome, table) for outcome in suite_result.outcomes]
+    failed = any(check["severity"] == "critical" and not check["passed"] for check in checks)
     record = {
         "format": 1,
         "dataset": card.name,
         "verdict": "rejected" if failed else "accepted",
-        "checks": lines,
+        "checks": checks,
         "counts": _counts(cleaned.manifest, card.class_ids),
         "dropped": cleaned.dropped.to_dict("records"),
         "leaks": {"on_leak": card.on_leak, **leaks.counts(manifest, duplicates.near)},
     }
-    page = render(evaluation.result, card.title, record)
+    page = render(suite_result.result, card.title, record)
     return Verdict(card.name, card.class_ids, cleaned.manifest, record, summary.images, duplicates.pairs, page)
 
 
@@ -111,38 +111,41 @@ def write(verdict: Verdict, accepted: Path, classes: Path, evidence: Path) -> No
 def rejection(verdict: Verdict, evidence: Path) -> str:
     """Why the data was rejected, in a few sentences, and where to look."""
     first = " ".join(verdict.failures[:_SENTENCES])
-    more = len(verdict.failures) - _SENTENCES
-    rest = f" {more} more check{'s' if more > 1 else ''} failed." if more > 0 else ""
+    unnamed = len(verdict.failures) - _SENTENCES
+    rest = f" {unnamed} more check{'s' if unnamed > 1 else ''} failed." if unnamed > 0 else ""
     return f"{verdict.dataset} is rejected. {first}{rest} The evidence is in {evidence} (docs/index.html is readable)."
 
 
-def _line(outcome: Outcome, table: pd.DataFrame) -> dict[str, Any]:
-    check = outcome.check
+def _check_entry(outcome: Outcome, table: pd.DataFrame) -> dict[str, Any]:
+    """An outcome as verdict.json has it."""
+    expectation = outcome.expectation
     return {
-        "name": check.name,
-        "severity": check.severity,
+        "name": expectation.name,
+        "severity": expectation.severity,
         "passed": outcome.passed,
         "observed": outcome.observed,
-        "message": f"{check.about[0].upper()}{check.about[1:]}." if outcome.passed else _sentence(outcome, table),
+        "message": f"{expectation.about[0].upper()}{expectation.about[1:]}."
+        if outcome.passed
+        else _sentence(outcome, table),
     }
 
 
 def _sentence(outcome: Outcome, table: pd.DataFrame) -> str:
-    expected = f"Expected that {outcome.check.about}"
+    expected = f"Expected that {outcome.expectation.about}"
     if outcome.rows is None:
         return f"{expected}; found {outcome.observed}."
     files = outcome.offenders
-    column = outcome.check.shows or outcome.check.kwargs.get("column")
-    why = table.set_index("path")[column].to_dict() if column in table.columns else {}
-    named = [f"{path} ({why[path]})" if pd.notna(why.get(path)) else str(path) for path in files[:_NAMED]]
-    more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
+    column = outcome.expectation.shows or outcome.expectation.kwargs.get("column")
+    reasons = table.set_index("path")[column].to_dict() if column in table.columns else {}
+    named = [f"{path} ({reasons[path]})" if pd.notna(reasons.get(path)) else str(path) for path in files[:_FILES_NAMED]]
+    more = f" and {len(files) - _FILES_NAMED} more" if len(files) > _FILES_NAMED else ""
     listed = f": {', '.join(named)}{more}" if named else ""
     return f"{expected}; not so for {outcome.observed} of {outcome.rows} images{listed}."
 
 
 def _counts(manifest: pd.DataFrame, classes: list[str]) -> dict[str, dict[str, int]]:
-    found = manifest.groupby(["split", "label"]).size().to_dict()
-    return {split: {label: int(found.get((split, label), 0)) for label in classes} for split in SPLITS}
+    sizes = manifest.groupby(["split", "label"]).size().to_dict()
+    return {split: {label: int(sizes.get((split, label), 0)) for label in classes} for split in SPLITS}
 
 
 def _write_parquet(frame: pd.DataFrame, path: Path) -> None:

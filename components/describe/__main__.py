@@ -7,10 +7,10 @@ from clinprompt.data.card import Card, ClassInfo
 from clinprompt.data.load import load_card
 from clinprompt.errors import DataRejected, InputCorrupt
 from clinprompt.files import read_json, write_json
-from clinprompt.knowledge.artifacts import description_table, report, write_states
 from clinprompt.knowledge.generate import Description, accepted_counts, describe
 from clinprompt.knowledge.hidden_states import hidden_states
 from clinprompt.knowledge.llm import load_llm
+from clinprompt.knowledge.outputs import description_table, report, write_states
 from clinprompt.params import KnowledgeParams
 from components.runner import Job, run
 
@@ -28,7 +28,7 @@ def work(job: Job) -> dict[str, Any]:
     facts = report(
         card.name,
         classes=classes,
-        made=made,
+        descriptions=made,
         states=states,
         llm=llm,
         params=params,

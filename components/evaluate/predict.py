@@ -10,7 +10,7 @@ from clinprompt.backbones import Backbone, load_backbone
 from clinprompt.data.card import Card
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.features.extract import Forward, encoded
-from clinprompt.features.prepare import BATCH, WORKERS
+from clinprompt.features.precompute import BATCH, WORKERS
 from clinprompt.progress import progress
 from clinprompt.prompting.base import PromptMethod
 from clinprompt.tuned.artifact import PROMPTS, TunedModel, softmax

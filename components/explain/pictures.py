@@ -18,9 +18,9 @@ from clinprompt.data.manifest import read_manifest
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import BadParams
 from clinprompt.evaluation.curves import evenly
-from clinprompt.features.decode import decoded
 from clinprompt.features.extract import Forward, encoded
-from clinprompt.features.prepare import BATCH, WORKERS
+from clinprompt.features.image_batches import decoded
+from clinprompt.features.precompute import BATCH, WORKERS
 from clinprompt.features.store import FeatureStore
 from clinprompt.methods.cilmp import CILMP
 from clinprompt.methods.zero_shot import ZeroShotConfig

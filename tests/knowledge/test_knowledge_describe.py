@@ -13,7 +13,7 @@ import yaml
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.files import sha256_bytes, sha256_file, sha256_folder
 from clinprompt.knowledge import generate
-from clinprompt.knowledge.artifacts import COLUMNS, read_descriptions
+from clinprompt.knowledge.outputs import COLUMNS, read_descriptions
 from components.describe.__main__ import work
 from components.runner import execute
 

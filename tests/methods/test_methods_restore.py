@@ -18,9 +18,9 @@ from clinprompt.data.codecs import decode
 from clinprompt.data.load import load_card
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
-from clinprompt.features import prepare as preparing
+from clinprompt.features import precompute as precompute_module
 from clinprompt.files import sha256_bytes
-from clinprompt.knowledge.artifacts import COLUMNS
+from clinprompt.knowledge.outputs import COLUMNS
 from clinprompt.methods import check_config, method
 from clinprompt.prompting.base import Needs, Task
 from clinprompt.prompting.batches import Examples
@@ -60,9 +60,9 @@ def tokens(pixels: Tensor) -> Tensor:
 def test_every_image_is_prepared_once_and_in_its_row(
     images: list[tuple[str, Path]], tmp_path: Path, mapped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparing, "IN_MEMORY", 0 if mapped else 1 << 30)
+    monkeypatch.setattr(precompute_module, "IN_MEMORY", 0 if mapped else 1 << 30)
     before = sorted(tmp_path.iterdir())
-    found = preparing.prepare(tokens, images, PREPROCESSING, CPU, intensity="auto", folder=tmp_path)
+    found = precompute_module.precompute(tokens, images, PREPROCESSING, CPU, intensity="auto", folder=tmp_path)
     assert sorted(tmp_path.iterdir()) == before  # the mapped file has no name
     assert found.shape == (71, 37, 3)
     for row, (_, path) in zip(found, images, strict=True):
@@ -76,7 +76,7 @@ def test_every_image_is_prepared_once_and_in_its_row(
 def test_a_changed_image_is_named(images: list[tuple[str, Path]], tmp_path: Path) -> None:
     images[5][1].write_bytes(b"other")
     with pytest.raises(InputCorrupt, match=r"5\.png is not the one that the manifest lists"):
-        preparing.prepare(tokens, images, PREPROCESSING, CPU, intensity="auto", folder=tmp_path)
+        precompute_module.precompute(tokens, images, PREPROCESSING, CPU, intensity="auto", folder=tmp_path)
 
 
 @pytest.fixture

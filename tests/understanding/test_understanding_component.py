@@ -17,7 +17,7 @@ from clinprompt.data.codecs import decode
 from clinprompt.data.manifest import read_manifest
 from clinprompt.features.store import write_store
 from clinprompt.files import read_json, write_json
-from clinprompt.knowledge.artifacts import COLUMNS
+from clinprompt.knowledge.outputs import COLUMNS
 from clinprompt.methods import check_config, method
 from clinprompt.prompting.base import Knowledge, Task
 from clinprompt.tuned.artifact import model_digest, write_model

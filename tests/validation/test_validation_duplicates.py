@@ -12,7 +12,7 @@ from tiny_dataset import Dataset, encode, picture
 
 from clinprompt.params import ValidationParams
 from clinprompt.validation import duplicates
-from clinprompt.validation.duplicates import Duplicates, find, near_duplicates
+from clinprompt.validation.duplicates import Duplicates, find_duplicates, near_duplicates
 from clinprompt.validation.summary import Summary, summarise
 
 
@@ -35,7 +35,7 @@ LIMITS = ValidationParams(
 def duplicates_in(dataset: Dataset) -> Duplicates:
     frame = dataset.frame()
     summary = summarise(frame, dataset.folder / "images", "auto", LIMITS)
-    return find(frame, summary, LIMITS.near_duplicate_bits, LIMITS.near_duplicate_correlation)
+    return find_duplicates(frame, summary, LIMITS.near_duplicate_bits, LIMITS.near_duplicate_correlation)
 
 
 @settings(deadline=None, max_examples=60)

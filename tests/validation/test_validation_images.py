@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_dataset import encode, picture
 
 from clinprompt.data import codecs
-from clinprompt.validation.image import summarise_image
+from clinprompt.validation.image_summary import summarise_image
 
 
 def png_header(width: int, height: int) -> bytes:

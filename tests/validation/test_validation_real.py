@@ -8,7 +8,7 @@ import pytest
 from clinprompt.files import sha256_file
 from clinprompt.params import load_params
 from clinprompt.validation import leaks
-from clinprompt.validation.duplicates import find
+from clinprompt.validation.duplicates import find_duplicates
 from clinprompt.validation.summary import summarise
 
 
@@ -23,7 +23,7 @@ def test_the_known_duplicates_of_the_brain_mri_set_are_found(real_data: Path, ro
     manifest = pd.DataFrame(rows, columns=["path", "id", "file", "label", "split", "patient"])
     limits = load_params(root / "params.yaml").validation
     summary = summarise(manifest, folder, "auto", limits)
-    near = find(manifest, summary, limits.near_duplicate_bits, limits.near_duplicate_correlation).near
+    near = find_duplicates(manifest, summary, limits.near_duplicate_bits, limits.near_duplicate_correlation).near
     found = leaks.counts(manifest, near)
     assert len(manifest) == 3264
     assert summary.images["problem"].isna().all()

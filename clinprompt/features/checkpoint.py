@@ -1,4 +1,4 @@
-"""Rows of a store that is not finished yet, so that a killed run has lost a few seconds of work only."""
+"""Checkpoints of a feature store that is being computed, so that a killed run loses only a few seconds of work."""
 
 import time
 from pathlib import Path
@@ -13,12 +13,12 @@ from clinprompt.files import remove, sha256_bytes, to_json
 FLUSH_SECONDS = 10.0
 
 
-class Parts:
+class StoreCheckpoint:
     """Files of finished rows in a hidden folder beside a store.
 
-    A file's name is the SHA-256 of its bytes, its folder's name that of the identity, so that nothing damaged and
-    nothing computed with other settings is ever taken up. Rows are written every `flush_seconds`, and when the block
-    ends with an error.
+    A file's name is the SHA-256 of its bytes, its folder's name that of the store's identity, so that rows that are
+    damaged or were computed with other settings are never reused. Rows are written every `flush_seconds`, and when the
+    `with` block ends with an error.
     """
 
     def __init__(self, store: Path, identity: dict[str, Any], flush_seconds: float = FLUSH_SECONDS) -> None:
@@ -28,7 +28,7 @@ class Parts:
         self._pending: list[tuple[list[str], np.ndarray]] = []
         self._flushed = time.monotonic()
 
-    def __enter__(self) -> "Parts":
+    def __enter__(self) -> "StoreCheckpoint":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -47,7 +47,7 @@ class Parts:
         return rows
 
     def add(self, ids: list[str], features: np.ndarray) -> None:
-        """Take finished rows: ids (SHA-256 in hex) and float32 [n, e]."""
+        """Add finished rows: ids (SHA-256 in hex) and features float32 [n, e]."""
         self._pending.append((ids, features))
         if time.monotonic() - self._flushed >= self._flush_seconds:
             self._flush()
@@ -58,8 +58,8 @@ class Parts:
 
     def _flush(self) -> None:
         if self._pending:
-            ids = np.frombuffer(bytes.fromhex("".join(i for part, _ in self._pending for i in part)), np.uint8)
-            features = np.concatenate([part for _, part in self._pending])
+            ids = np.frombuffer(bytes.fromhex("".join(i for batch, _ in self._pending for i in batch)), np.uint8)
+            features = np.concatenate([batch for _, batch in self._pending])
             data = save({"ids": ids.reshape(-1, 32), "features": features})
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / f"{sha256_bytes(data)}.safetensors"

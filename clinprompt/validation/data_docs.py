@@ -1,4 +1,4 @@
-"""Data Docs as one page that is readable offline: Great Expectations' renderer with our own frame and style."""
+"""Data Docs as one page that is readable offline: Great Expectations' renderer in a frame and style of its own."""
 
 import html
 import itertools
@@ -12,16 +12,16 @@ _BLANK = re.compile(r"\n\s*\n+")
 
 
 def render(result: Any, title: str, record: dict[str, Any]) -> str:
-    """The page, as HTML, for Great Expectations' result and a verdict's record.
+    """The page, as HTML, of a validation: Great Expectations' result and the verdict's record.
 
     Equal inputs give equal text, and nothing in it is fetched from elsewhere.
     """
     from great_expectations.render.renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
 
-    result.meta = {}  # load time, data fingerprint and the like would make every run's page another one
-    for one in result.results:
-        one.result = _escaped(one.result)
+    result.meta = {}  # load time, data fingerprint and the like would make the page differ from run to run
+    for validation in result.results:
+        validation.result = _escaped(validation.result)
     document = ValidationResultsPageRenderer().render(result)
     # The first section is an overview by Great Expectations' success flag, which knows no severities.
     document.sections = document.sections[1:]
@@ -33,11 +33,11 @@ def render(result: Any, title: str, record: dict[str, Any]) -> str:
 
 
 def _escaped(value: Any) -> Any:
-    """Great Expectations writes cells as they are, and file names may hold markup."""
+    """A value with its strings HTML-escaped: Great Expectations does not escape cells, and they hold file names."""
     if isinstance(value, str):
         return html.escape(value, quote=False)
     if isinstance(value, dict):
-        return {key: _escaped(item) for key, item in value.items()}
+        return {key: _escaped(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_escaped(item) for item in value)
+        return type(value)(_escaped(entry) for entry in value)
     return value

@@ -1,6 +1,6 @@
-"""Decoding with a key-value cache, in batches, so that a text depends on its own prompt and seed and not on the batch.
+"""Text completion in batches, with a key-value cache: a text depends on its own prompt and seed, not on its batch.
 
-`transformers.generate` draws the noise of a batch from one generator: there a text changes with its neighbours.
+`transformers.generate` draws the noise of a batch from one generator: there a text depends on its neighbours too.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,15 +13,15 @@ from torch import Tensor
 from clinprompt.files import sha256_bytes
 from clinprompt.knowledge.llm import Llm
 
-_CANDIDATES = 1000
+_MAX_TOP_P_TOKENS = 1000
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn; temperature 0 takes the most probable one.
+    """How the next token is chosen: the most probable one at temperature 0, else by nucleus (top-p) sampling.
 
-    Otherwise from the smallest set of tokens whose probabilities, at this temperature, sum to `top_p`, and from 1000
-    tokens at most.
+    The nucleus is the smallest set of tokens whose probabilities, at this temperature, sum to `top_p`; it holds at most
+    1000 tokens.
     """
 
     temperature: float
@@ -31,7 +31,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """The new tokens, without the end-of-sequence token, and whether the model itself ended."""
+    """The new tokens, without the end-of-sequence token, their text, and whether the model itself ended."""
 
     tokens: list[int]
     text: str
@@ -52,40 +52,42 @@ def complete(
     sampling: Sampling,
     enough: Callable[[str], bool] = lambda text: False,
 ) -> list[Completion]:
-    """Complete token-id prompts as one batch, padded on the left; a text that is `enough` gets no further tokens.
+    """Complete prompts, given as token ids, as one batch padded on the left; `enough(text)` stops a text early.
 
     Each text has its own noise (Gumbel-max with a generator seeded by its seed), so other texts in the batch change
     it only where two tokens tie to within float32 rounding.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    ids, mask = _pad_left(prompts, min(llm.eos_ids))
-    state = _State(llm, ids, mask)
-    new: list[list[int]] = [[] for _ in prompts]
+    padded_ids, mask = _pad_left(prompts, min(llm.eos_ids))
+    state = _DecodingState(llm, padded_ids, mask)
+    new_tokens: list[list[int]] = [[] for _ in prompts]
     ended = [False] * len(prompts)
     rows = list(range(len(prompts)))  # which prompt each row of the shrinking batch belongs to
     for _ in range(sampling.max_new_tokens):
-        tokens = _choose(state.logits, [generators[i] for i in rows], sampling)
+        tokens = _sample(state.logits, [generators[i] for i in rows], sampling)
         keep = []
-        for k, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+        for position, (row, token) in enumerate(zip(rows, tokens, strict=True)):
             if token in llm.eos_ids:
                 ended[row] = True
                 continue
-            new[row].append(token)
-            if not enough(_text(llm, new[row])):
-                keep.append(k)
-        rows = [rows[k] for k in keep]
+            new_tokens[row].append(token)
+            if not enough(_text(llm, new_tokens[row])):
+                keep.append(position)
+        rows = [rows[position] for position in keep]
         if not rows:
             break
-        state.step([tokens[k] for k in keep], keep)
-    return [Completion(tokens, _text(llm, tokens), end) for tokens, end in zip(new, ended, strict=True)]
+        state.step([tokens[position] for position in keep], keep)
+    return [
+        Completion(tokens, _text(llm, tokens), has_ended) for tokens, has_ended in zip(new_tokens, ended, strict=True)
+    ]
 
 
 def _text(llm: Llm, tokens: list[int]) -> str:
     return str(llm.tokenizer.decode(tokens, skip_special_tokens=True))
 
 
-class _State:
-    """The cache, the mask and the last logits [B, V] of a batch that loses its finished rows."""
+class _DecodingState:
+    """The key-value cache, attention mask and last logits [B, V] of a batch from which finished rows are removed."""
 
     def __init__(self, llm: Llm, ids: Tensor, mask: Tensor) -> None:
         from transformers import DynamicCache
@@ -129,14 +131,14 @@ def _pad_left(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tenso
     return ids, mask
 
 
-def _choose(logits: Tensor, generators: list[torch.Generator], sampling: Sampling) -> list[int]:
+def _sample(logits: Tensor, generators: list[torch.Generator], sampling: Sampling) -> list[int]:
     if sampling.temperature == 0:
         return logits.argmax(-1).tolist()
     scores = torch.log_softmax(logits / sampling.temperature, -1).cpu()
-    top = scores.topk(min(_CANDIDATES, scores.shape[-1]), -1)
-    before = top.values.exp().cumsum(-1) - top.values.exp()
+    top = scores.topk(min(_MAX_TOP_P_TOKENS, scores.shape[-1]), -1)
+    mass_before = top.values.exp().cumsum(-1) - top.values.exp()
     # The noise belongs to the token's id, so it is drawn for the whole vocabulary.
     uniform = torch.stack([torch.rand(scores.shape[-1], generator=g) for g in generators]).gather(-1, top.indices)
     gumbel = -torch.log(-torch.log(uniform.clamp(min=1e-20)))
-    winner = (top.values + gumbel).masked_fill(before >= sampling.top_p, -torch.inf).argmax(-1, keepdim=True)
+    winner = (top.values + gumbel).masked_fill(mass_before >= sampling.top_p, -torch.inf).argmax(-1, keepdim=True)
     return top.indices.gather(-1, winner)[:, 0].tolist()

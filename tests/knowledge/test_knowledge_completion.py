@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from scipy.stats import chisquare
 
-from clinprompt.knowledge.decode import Sampling, complete, seed_of
+from clinprompt.knowledge.completion import Sampling, complete, seed_of
 from clinprompt.knowledge.llm import Llm
 from clinprompt.knowledge.prompts import token_ids
 

@@ -53,21 +53,21 @@ def decoded(
         InputCorrupt: an image's bytes are not those of its id, or can't be decoded.
         Interrupted: a worker was killed.
     """
-    workers = min(workers, _cores(), -(-len(items) // CHUNK))
+    workers = min(workers, _usable_cores(), -(-len(items) // CHUNK))
     parallel = workers > 0 and len(items) > CHUNK and sys.platform == "linux"
     shape = (1 + ahead if parallel else 1, batch_size, 3, preprocessing.size, preprocessing.size)
     # Anonymous memory is shared with forked processes, and a container's small /dev/shm does not limit it.
     slots = np.frombuffer(mmap.mmap(-1, 4 * math.prod(shape)), np.float32).reshape(shape)
     reader = _Reader(slots, preprocessing, intensity)
     batches = [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
-    filled = _in_parallel(reader, batches, workers) if parallel else _in_turn(reader, batches)
-    for batch, slot in zip(batches, filled, strict=True):
+    filled_slots = _fill_in_parallel(reader, batches, workers) if parallel else _fill_in_turn(reader, batches)
+    for batch, slot in zip(batches, filled_slots, strict=True):
         slots[slot, len(batch) :] = 0
         yield [digest for digest, _ in batch], slots[slot]
 
 
 class _Reader:
-    """Reads, checks, decodes and preprocesses image files into rows of a slot."""
+    """Reads, checks, decodes and preprocesses image files into rows of a slot, the memory of one batch."""
 
     def __init__(self, slots: np.ndarray, preprocessing: Preprocessing, intensity: Intensity) -> None:
         self.slots = slots
@@ -92,21 +92,22 @@ class _Reader:
             raise InputCorrupt(f"The image {path} can't be decoded: {error}. Run the validate stage again.") from None
 
 
-def _in_turn(reader: _Reader, batches: list[list[Item]]) -> Iterator[int]:
+def _fill_in_turn(reader: _Reader, batches: list[list[Item]]) -> Iterator[int]:
+    """Yield slot 0 for batch after batch, decoded in this process."""
     for batch in batches:
         reader.read(0, 0, batch)
         yield 0
 
 
-def _in_parallel(reader: _Reader, batches: list[list[Item]], workers: int) -> Iterator[int]:
-    """Yield the slot of batch after batch; as many others as there are other slots are on their way."""
+def _fill_in_parallel(reader: _Reader, batches: list[list[Item]], workers: int) -> Iterator[int]:
+    """Yield the slot of batch after batch, while as many batches as there are other slots are being decoded."""
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _start_worker, (reader,))
     submitted: deque[tuple[int, list[Future[None]]]] = deque()
     try:
         for number, batch in enumerate(batches):
             slot = number % len(reader.slots)
             chunks = [(first, batch[first : first + CHUNK]) for first in range(0, len(batch), CHUNK)]
-            submitted.append((slot, [pool.submit(_work, slot, first, chunk) for first, chunk in chunks]))
+            submitted.append((slot, [pool.submit(_fill, slot, first, chunk) for first, chunk in chunks]))
             if len(submitted) == len(reader.slots):
                 yield _wait(*submitted.popleft())
         while submitted:
@@ -129,7 +130,7 @@ _worker_reader: _Reader
 
 
 def _start_worker(reader: _Reader) -> None:
-    """Leave signals to the parent, and end with it even if it is killed."""
+    """Initialise a worker: signals are left to the parent, and the worker ends with it even if it is killed."""
     global _worker_reader  # noqa: PLW0603
     _worker_reader = reader
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -137,10 +138,10 @@ def _start_worker(reader: _Reader) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _work(slot: int, first: int, chunk: list[Item]) -> None:
+def _fill(slot: int, first: int, chunk: list[Item]) -> None:
     _worker_reader.read(slot, first, chunk)
 
 
-def _cores() -> int:
+def _usable_cores() -> int:
     """Cores that this process may use, which a container can limit."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

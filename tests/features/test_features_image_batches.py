@@ -10,8 +10,8 @@ import pytest
 from clinprompt.data.codecs import decode
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import Interrupted
-from clinprompt.features import decode as decode_module
-from clinprompt.features.decode import decoded
+from clinprompt.features import image_batches
+from clinprompt.features.image_batches import decoded
 
 PREPROCESSING = Preprocessing(24, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
 
@@ -36,6 +36,6 @@ def test_no_images_are_no_batches() -> None:
 
 
 def test_a_killed_worker_ends_the_run_as_resumable(images: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode_module, "decode", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(image_batches, "decode", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(Interrupted):
         list(decoded(list(images.items()), PREPROCESSING, "auto", batch_size=20, workers=2, ahead=0))

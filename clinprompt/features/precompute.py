@@ -1,4 +1,4 @@
-"""What a method makes of an image's pixels in front of its first trained tensor, computed once."""
+"""Precompute what a method computes of an image's pixels before its first trained tensor, once for all epochs."""
 
 import math
 import os
@@ -11,8 +11,8 @@ import torch
 
 from clinprompt.data.codecs import Intensity
 from clinprompt.data.preprocessing import Preprocessing
-from clinprompt.features.decode import Item
 from clinprompt.features.extract import Encode, encoded
+from clinprompt.features.image_batches import Item
 from clinprompt.progress import progress
 
 IN_MEMORY = 1 << 30  # bytes
@@ -20,7 +20,7 @@ BATCH = 32
 WORKERS = 8  # that decode, where there are as many cores
 
 
-def prepare(
+def precompute(
     encode: Encode,
     items: Sequence[Item],
     preprocessing: Preprocessing,
@@ -29,20 +29,20 @@ def prepare(
     intensity: Intensity,
     folder: Path,
 ) -> torch.Tensor:
-    """What `encode` makes of each image's pixels, float32 [n, ...]: on the device, or in a file that is mapped.
+    """`encode` applied to each image's pixels, float32 [n, ...]: on the device, or in a mapped file if too large.
 
-    The file is for what is larger than `IN_MEMORY`. It has no name, and goes with the process.
+    Beyond `IN_MEMORY` it is a file, which has no name and vanishes with the process.
 
     Args:
         encode: a method's `prepare`, of pixels [B, 3, S, S], which it puts on the device.
-        items: (SHA-256 of the file's bytes, file) of each image; an image may stand there twice.
+        items: (SHA-256 of the file's bytes, file) of each image; an image may be listed twice.
         folder: where the file lies.
 
     Raises:
-        InputMissing, InputCorrupt: an image is not there, not the one of its id, or can't be decoded.
+        InputMissing, InputCorrupt: an image is missing, does not have its id's digest, or can't be decoded.
         GpuOutOfMemory: a single image is too much.
     """
-    done, room = 0, np.empty(0, np.float32)
+    done, outputs = 0, np.empty(0, np.float32)
     batches = encoded(
         encode,
         items,
@@ -55,14 +55,15 @@ def prepare(
     )
     for ids, rows in progress(batches, "preparing images", total=-(-len(items) // BATCH), unit="batch"):
         if not done:
-            room = _room((len(items), *rows.shape[1:]), folder)
-        room[done : done + len(ids)] = rows
+            outputs = _allocate((len(items), *rows.shape[1:]), folder)
+        outputs[done : done + len(ids)] = rows
         done += len(ids)
-    found = torch.from_numpy(room)
-    return found if isinstance(room, np.memmap) else found.to(device)
+    tensor = torch.from_numpy(outputs)
+    return tensor if isinstance(outputs, np.memmap) else tensor.to(device)
 
 
-def _room(shape: tuple[int, ...], folder: Path) -> np.ndarray:
+def _allocate(shape: tuple[int, ...], folder: Path) -> np.ndarray:
+    """Float32 memory, or a mapped file in `folder` for what is larger than `IN_MEMORY`."""
     size = 4 * math.prod(shape)
     if size <= IN_MEMORY:
         return np.empty(shape, np.float32)

@@ -1,4 +1,4 @@
-"""The record of the descriptions: the table with every sample, accepted or not, and the report."""
+"""The outputs of the describe stage: the table of descriptions, the hidden states and the report."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ COLUMNS = [
 _TEXT = ["class", "aspect", "text", "raw", "reason", "llm", "revision", "digest", "prompt_digest"]
 
 
-def description_table(made: Sequence[Description], llm: Llm, params: KnowledgeParams) -> pd.DataFrame:
-    """One row per sample, in the order in which they were judged, with its provenance; columns as in `COLUMNS`."""
+def description_table(descriptions: Sequence[Description], llm: Llm, params: KnowledgeParams) -> pd.DataFrame:
+    """One row per description, accepted or not, in the order of judging, with its provenance; columns `COLUMNS`."""
     sampling = sampling_of(params)
     rows = [
         {
@@ -50,7 +50,7 @@ def description_table(made: Sequence[Description], llm: Llm, params: KnowledgePa
             "top_p": sampling.top_p,
             "max_new_tokens": sampling.max_new_tokens,
         }
-        for d in made
+        for d in descriptions
     ]
     return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(_TEXT, "str"))
 
@@ -75,7 +75,7 @@ def read_descriptions(path: Path) -> pd.DataFrame:
 
 
 def write_states(path: Path, states: Sequence[ClassStates]) -> None:
-    """Write {class id: [L, D] float32} as safetensors without header metadata."""
+    """Write the hidden states as safetensors without header metadata: {class id: [L, D] float32}."""
     tensors = {s.prompt.class_id: np.ascontiguousarray(s.states, dtype=np.float32) for s in states}
     path.write_bytes(safetensors.numpy.save(tensors))
 
@@ -84,16 +84,21 @@ def report(
     dataset: str,
     *,
     classes: Sequence[ClassInfo],
-    made: Sequence[Description],
+    descriptions: Sequence[Description],
     states: Sequence[ClassStates],
     llm: Llm,
     params: KnowledgeParams,
     states_file: Path,
 ) -> dict[str, Any]:
-    """Provenance, counts by class and reason, and the questions behind descriptions and hidden states."""
+    """The report: provenance, counts by class and reason, the prompts of descriptions and hidden states.
+
+    Args:
+        descriptions: all of them, accepted or not.
+        states_file: the file of the hidden states, for its digest.
+    """
     sampling = sampling_of(params)
-    prompts: dict[str, dict[str, Any]] = {info.id: {} for info in classes}
-    for d in made:
+    prompts: dict[str, dict[str, Any]] = {c.id: {} for c in classes}
+    for d in descriptions:
         prompts[d.prompt.class_id][d.prompt.aspect] = {"prompt": d.prompt.text, "digest": d.prompt.digest}
     return {
         "format": 1,
@@ -115,8 +120,8 @@ def report(
             "min_accepted_per_class": params.min_accepted_per_class,
         },
         "checks": {check.name: {"low": check.low, "high": check.high} for check in CHECKS},
-        "classes": {info.id: _counts([d for d in made if d.prompt.class_id == info.id]) for info in classes},
-        "total": _counts(made),
+        "classes": {c.id: _counts([d for d in descriptions if d.prompt.class_id == c.id]) for c in classes},
+        "total": _counts(descriptions),
         "prompts": prompts,
         "hidden_states": {
             "file_digest": sha256_file(states_file),
@@ -128,13 +133,13 @@ def report(
     }
 
 
-def _counts(made: Sequence[Description]) -> dict[str, Any]:
-    reasons = Counter(d.verdict.reason for d in made if d.verdict.reason is not None)
+def _counts(descriptions: Sequence[Description]) -> dict[str, Any]:
+    reasons = Counter(d.verdict.reason for d in descriptions if d.verdict.reason is not None)
     return {
-        "asked": len(made),
-        "accepted": sum(d.verdict.accepted for d in made),
+        "asked": len(descriptions),
+        "accepted": sum(d.verdict.accepted for d in descriptions),
         "rejected": dict(reasons),
-        "rounds": 1 + max((d.round for d in made), default=0),
+        "rounds": 1 + max((d.round for d in descriptions), default=0),
     }
 
 

@@ -1,4 +1,4 @@
-"""What is worth knowing about one image file: size, intensities, a perceptual hash, a thumbnail, or what is wrong."""
+"""The summary of one image file: size, intensities, a perceptual hash, a thumbnail, or what is wrong with it."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,19 @@ from PIL import Image
 from clinprompt.data import codecs
 
 THUMBNAIL = 32  # pixels on a side
-_ENDS = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}
+_END_MARKERS = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}
 
 
 @dataclass(frozen=True)
 class ImageSummary:
-    """One file's facts; what could not be found out is None.
+    """What is known of one file; None where it could not be determined.
 
     Attributes:
         width, height: pixels, from the header. mode: as `codecs.probe` names it.
         mean, std, min, max: of the grey levels after decoding to 8 bits, 0 to 255.
         phash: 64-bit perceptual hash in 16 hex digits.
         problem: None or one of zero bytes, undecodable, truncated, decompression bomb, empty, constant, tiny.
-        reason: the decoder's words on it.
+        reason: the problem in words, mostly the decoder's.
         thumbnail: uint8 [32, 32] grey.
     """
 
@@ -45,7 +45,7 @@ def summarise_image(data: bytes, intensity: codecs.Intensity, min_side: int, max
     try:
         width, height, mode = codecs.probe(data)
     except ValueError as error:
-        return ImageSummary(problem=_kind_of_damage(data, str(error)), reason=str(error))
+        return ImageSummary(problem=_damage(data, str(error)), reason=str(error))
     if width < 1 or height < 1:
         return ImageSummary(width, height, mode, problem="empty", reason=f"the image has {width} x {height} pixels")
     if width * height > max_pixels:
@@ -54,7 +54,7 @@ def summarise_image(data: bytes, intensity: codecs.Intensity, min_side: int, max
     try:
         image = Image.fromarray(codecs.decode(data, intensity, max_pixels)).convert("L")
     except ValueError as error:
-        return ImageSummary(width, height, mode, problem=_kind_of_damage(data, str(error)), reason=str(error))
+        return ImageSummary(width, height, mode, problem=_damage(data, str(error)), reason=str(error))
     grey = np.asarray(image)
     low, high = int(grey.min()), int(grey.max())
     problem, reason = _problem(width, height, min_side, low, high)
@@ -81,9 +81,9 @@ def _problem(width: int, height: int, min_side: int, low: int, high: int) -> tup
     return None, None
 
 
-def _kind_of_damage(data: bytes, reason: str) -> str:
-    # "Not identified" is what Pillow says of a PNG or JPEG header that tells of no pixels.
+def _damage(data: bytes, reason: str) -> str:
+    # "Not identified" is Pillow's message for a PNG or JPEG header without pixels.
     if "no pixels" in reason or "not identified by this driver" in reason:
         return "empty"
-    end = next((end for start, end in _ENDS.items() if data.startswith(start)), None)
-    return "truncated" if "truncated" in reason or (end and end not in data[-64:]) else "undecodable"
+    marker = next((marker for signature, marker in _END_MARKERS.items() if data.startswith(signature)), None)
+    return "truncated" if "truncated" in reason or (marker and marker not in data[-64:]) else "undecodable"
