@@ -19,7 +19,7 @@ class ProGradConfig(ContextConfig):
     """`template` makes the zero-shot teacher, with {} where the class's name goes.
 
     `temperature` divides both models' logits in the divergence; `strength` is the paper's λ. The defaults are those
-    of the published few-shot configs.
+    of BiomedCoOp's comparison (2411.15232).
     """
 
     template: Template = "a photo of a {}."
