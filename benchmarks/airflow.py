@@ -54,7 +54,7 @@ def make_project(folder: Path, methods: list[str]) -> Path:
         else:
             shutil.copy(ROOT / part, target)
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["candidates"] = {"methods": methods, "seeds": SEEDS}
+    params["candidates"] |= {"methods": methods, "seeds": SEEDS}
     params["airflow"]["python"] = sys.executable
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     return folder

@@ -21,9 +21,8 @@ _FOR_PEOPLE = ("title", "description")
 def schema() -> str:
     """The JSON schema, as it stands in the file."""
     methods = {name: method(name).Config for name in names()}
-    models: list[tuple[type[BaseModel], Literal["validation"]]] = [
-        (model, "validation") for model in dict.fromkeys([*methods.values(), Protocols])
-    ]
+    distinct: list[type[BaseModel]] = list(dict.fromkeys([*methods.values(), Protocols]))
+    models: list[tuple[type[BaseModel], Literal["validation"]]] = [(model, "validation") for model in distinct]
     references, definitions = models_json_schema(models, ref_template="#/$defs/{model}")
     defs = {name: _plain(model) for name, model in definitions["$defs"].items()}
     for protocol in PROTOCOLS.values():
