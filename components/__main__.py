@@ -36,7 +36,7 @@ def _dataset(name: str, params: Params, folder: Path) -> str:
     for candidate in decision["candidates"]:
         mark = "*" if _is_chosen(candidate, decision) else " "
         lines.append(
-            f"  {mark} {candidate['method']:<14} seed {candidate['seed']:<3} {metric} {_interval(candidate, metric)}"
+            f"  {mark} {candidate['candidate']:<14} seed {candidate['seed']:<3} {metric} {_interval(candidate, metric)}"
         )
     if receipt.get("version"):
         lines.append(f"  champion: models:/{receipt['model']}@champion, version {receipt['version']}")
@@ -46,7 +46,7 @@ def _dataset(name: str, params: Params, folder: Path) -> str:
 
 def _is_chosen(candidate: dict[str, Any], decision: dict[str, Any]) -> bool:
     chosen = decision["chosen"]
-    return chosen is not None and (candidate["method"], candidate["seed"]) == (chosen["method"], chosen["seed"])
+    return chosen is not None and (candidate["candidate"], candidate["seed"]) == (chosen["candidate"], chosen["seed"])
 
 
 def _interval(candidate: dict[str, Any], metric: str) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 from clinprompt.contract.exit_codes import ExitCode
 from clinprompt.errors import BadParams, ClinpromptError, DataRejected, InputMissing, Interrupted
 from clinprompt.files import partial_path, publish, remove
-from clinprompt.params import Params, load_params
+from clinprompt.params import CandidateSpec, Params, load_params
 from components.interface import Interface, load_interface
 
 log = logging.getLogger("clinprompt")
@@ -52,6 +52,16 @@ class Job:
         for part in key.split("."):
             value = value[part] if isinstance(value, dict) else getattr(value, part)
         return value
+
+    def candidate(self, name: str) -> CandidateSpec:
+        """What a candidate's name means.
+
+        Raises:
+            BadParams: it is neither a method nor a variant.
+        """
+        for key in ("candidates.variants", "methods"):
+            self.params(key)  # must be declared
+        return self._params.candidate(name)
 
 
 Work = Callable[[Job], dict[str, Any]]

@@ -35,15 +35,15 @@ with factory.dag(
             None,
             type=["null", "array"],
             minItems=1,
-            items={"type": "string", "enum": list(settings.methods)},
-            description="The methods that compete; by default those of params.yaml.",
+            items={"type": "string", "enum": list(settings.candidates)},
+            description="What competes, methods or variants; by default what params.yaml lists.",
         ),
         "seeds": Param(
             None,
             type=["null", "array"],
             minItems=1,
             items={"type": "integer", "minimum": 0},
-            description="The seeds of each method; by default those of params.yaml.",
+            description="The seeds of each; by default those of params.yaml.",
         ),
         "overrides": Param({}, type="object", description='Keys of params.yaml: {"training": {"shots": 16}}.'),
         "promote": Param("auto", type="string", enum=["auto", "never"], description="never: stop after the report."),
@@ -53,16 +53,16 @@ with factory.dag(
     last = {}
 
     @task_group(group_id=GROUP)
-    def candidates(cell: XComArg) -> None:
+    def candidates(candidate: XComArg) -> None:
         """The mapped stages of one candidate."""
         for stage in graph.stages:
             if stage.mapped:
-                first, last[stage.name] = factory.stage(stage, cell)
+                first, last[stage.name] = factory.stage(stage, candidate)
                 for name in graph.edges(stage.name):
                     if graph[name].mapped:
                         last[name] >> first
 
-    group = candidates.expand(cell=plan.output)
+    group = candidates.expand(candidate=plan.output)
 
     for stage in graph.stages:
         if not stage.mapped and stage.name != PROMOTE:

@@ -41,6 +41,7 @@ def lineage(
     """
     facts = {
         "dataset": spec["dataset"],
+        "candidate": spec["candidate"],
         "method": spec["method"],
         "seed": str(spec["seed"]),
         "model_digest": decision["chosen"]["model_digest"],
@@ -97,7 +98,7 @@ def model_card(card: Card, spec: dict[str, Any], metrics: dict[str, Any], facts:
         if name in metrics["test"]
     )
     origin = "\n".join(f"| {key.replace('_', ' ')} | `{value}` |" for key, value in sorted(facts.items()))
-    return f"""# {card.title}: {spec["method"]}
+    return f"""# {card.title}: {spec["candidate"]}
 
 Classifies one {card.modality} image ({card.organ}) into:
 

@@ -111,7 +111,7 @@ def _row(name: str, version: dict[str, Any]) -> tuple[str, ...]:
         str(version["version"]),
         aliases,
         version["state"] or "-",
-        lineage.get("method", "-"),
+        lineage.get("candidate", lineage.get("method", "-")),
         lineage.get("seed", "-"),
         value,
         payload,

@@ -137,7 +137,7 @@ def verify_payload(folder: Path, digest: str) -> dict[str, Any]:
 
 
 def _model(spec: dict[str, Any], backbone: dict[str, Any]) -> dict[str, Any]:
-    kept = ["dataset", "method", "config", "seed", "classes", "class_names", "preprocessing", "intensity"]
+    kept = ["dataset", "candidate", "method", "config", "seed", "classes", "class_names", "preprocessing", "intensity"]
     kept.append("predicts_with")
     return {"format": FORMAT, "backbone": backbone, **{key: spec[key] for key in kept}}
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clinprompt.contract.candidates import CandidateId
 from clinprompt.data.load import load_card
 from clinprompt.files import read_json, sha256_file, to_json
 from clinprompt.schema import read_yaml
@@ -83,7 +84,7 @@ def _log(client: "MlflowClient", release: PromotionRequest, packed: Packed, expe
     payload, facts = packed.payload, packed.facts
     spec, metrics = read_yaml(release.model / "model.yaml"), read_json(release.metrics)
     beside = _write_record(release, spec, metrics, facts, payload.with_name("record"))
-    name = f"{release.dataset} {spec['method']}-{spec['seed']}"
+    name = f"{release.dataset} {CandidateId(spec['candidate'], spec['seed'])}"
     with mlflow.start_run(experiment_id=experiment, run_name=name, tags=facts | links.airflow_tags()) as run:
         run_id = str(run.info.run_id)
         mlflow.log_params(_params(spec))
@@ -116,7 +117,12 @@ def _write_record(
 
 
 def _params(spec: dict[str, Any]) -> dict[str, Any]:
-    chosen = {"dataset": spec["dataset"], "method": spec["method"], "seed": spec["seed"]}
+    chosen = {
+        "dataset": spec["dataset"],
+        "candidate": spec["candidate"],
+        "method": spec["method"],
+        "seed": spec["seed"],
+    }
     return {**chosen, "backbone": spec["backbone"]["name"], **spec["config"]}
 
 

@@ -9,7 +9,7 @@ from workspace.project import code_digest, project_root, run_params
 from workspace.records import entries_of, latest_record, plan_of, read_record
 from workspace.releases import find_release, list_releases
 from workspace.store import Store
-from workspace.task import Cell, Plan, PlanTask, PromotionTask, SweepTask
+from workspace.task import Candidate, Plan, PlanTask, PromotionTask, SweepTask
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def plan(task: PlanTask, store: Store) -> Plan:
     newest = list_releases(store, task.dataset)[-1].name == release.name
     overrides = _with_candidates(task)
     _, params = run_params(root, task.dataset, overrides)
-    cells = [Cell(method=m, seed=s) for m in params.candidates.methods for s in params.candidates.seeds]
+    candidates = [Candidate(candidate=c.name, seed=c.seed) for c in params.candidates.ids]
     previous = latest_record(store, task.dataset, release.name) or latest_record(store, task.dataset, None)
     settled = Plan(
         dataset=task.dataset,
@@ -44,7 +44,7 @@ def plan(task: PlanTask, store: Store) -> Plan:
         code=code_digest(root),
         images=task.images,
         overrides=overrides,
-        cells=cells,
+        candidates=candidates,
         previous=previous,
         promote=newest and task.promote == "auto",
         approval=params.registry.approval == "required",

@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from clinprompt.errors import BadParams
 from clinprompt.files import sha256_file, write_text
 from clinprompt.params import Params
-from clinprompt.schema import check, read_yaml
+from clinprompt.schema import check, read_yaml, to_yaml
 
 VARIABLE = "CLINPROMPT_CODE"
 IMAGES_LOCK = "infra/images.lock"
@@ -59,7 +57,7 @@ def run_params(root: Path, dataset: str, overrides: dict[str, Any]) -> tuple[str
     path = root / "params.yaml"
     value = _merged(read_yaml(path), {**overrides, "datasets": [dataset]})
     params = check(Params, value, f"{path} with the run's overrides")
-    return yaml.safe_dump(value, sort_keys=False), params
+    return to_yaml(value, sort_keys=False), params
 
 
 def _merged(base: Any, change: Any) -> Any:

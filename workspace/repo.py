@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import yaml
 
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
+from clinprompt.schema import to_yaml
 from workspace.project import code_digest, copy_code, project_root, run_params
 from workspace.store import Store, service_errors
 from workspace.task import LockEntry, Plan
@@ -207,7 +208,7 @@ def is_params(dep: Any) -> bool:
 
 def lock_text(entries: dict[str, dict[str, Any]]) -> str:
     """A `dvc.lock`."""
-    return yaml.safe_dump({"schema": "2.0", "stages": dict(sorted(entries.items()))}, sort_keys=False)
+    return to_yaml({"schema": "2.0", "stages": dict(sorted(entries.items()))}, sort_keys=False)
 
 
 def plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import json
 import zlib
 from typing import Any, TypeVar
 
+from clinprompt.contract.candidates import CandidateId
 from clinprompt.errors import BadParams
 from clinprompt.schema import Section, check
 
@@ -26,11 +27,16 @@ class LockEntry(Section):
     outs: dict[str, list[str | int]]
 
 
-class Cell(Section):
-    """One candidate."""
+class Candidate(Section):
+    """One candidate of params.yaml, with one of the seeds."""
 
-    method: str
+    candidate: str
     seed: int
+
+    @property
+    def id(self) -> CandidateId:
+        """As it stands in folders and stages."""
+        return CandidateId(self.candidate, self.seed)
 
 
 class Plan(Section):
@@ -44,7 +50,7 @@ class Plan(Section):
     code: str  # SHA-256 over the code, the cards and params.yaml
     images: str | None  # the text of infra/images.lock; None: that of the project
     overrides: dict[str, Any]
-    cells: list[Cell]
+    candidates: list[Candidate]
     previous: str | None  # the record that unchanged stages are taken from
     promote: bool
     approval: bool
@@ -73,7 +79,7 @@ class StageTask(Section):
 
     plan: Plan
     stage: str
-    cell: Cell | dict[str, Any] = {}
+    candidate: Candidate | None = None
     entries: list[LockEntry] = []
     airflow: dict[str, Any] = {}
 
@@ -81,8 +87,8 @@ class StageTask(Section):
     def address(self) -> str:
         """The stage's name in DVC, as `tune@brain-phantom-coop-1`."""
         parts = [self.plan.dataset]
-        if isinstance(self.cell, Cell):
-            parts += [self.cell.method, str(self.cell.seed)]
+        if self.candidate is not None:
+            parts.append(str(self.candidate.id))
         return f"{self.stage}@{'-'.join(parts)}"
 
 

@@ -29,14 +29,20 @@ def locate(card: Card, source: Path, root: str | None) -> Path:
         options = check(layout.options, card.reader.options, f"the card {card.name}", "reader")
         _generate(source, layout.generator, options)
     elif source.is_symlink() or not source.exists():
-        target = _target(card, source, os.environ.get(ROOT_VARIABLE) or root)
+        target = _target(card, source, data_root(root))
         if not (source.is_symlink() and Path(os.readlink(source)) == target):
             with atomic(source) as partial:
                 partial.symlink_to(target)
     return source
 
 
-def _target(card: Card, source: Path, root: str | None) -> Path:
+def data_root(root: str | None) -> Path | None:
+    """The folder that holds the datasets' files: the variable CLINPROMPT_DATA, or else `data.root` of params.yaml."""
+    chosen = os.environ.get(ROOT_VARIABLE) or root
+    return Path(chosen).expanduser() if chosen else None
+
+
+def _target(card: Card, source: Path, root: Path | None) -> Path:
     if root is None and not Path(card.location).is_absolute():
         if source.exists():
             return Path(os.readlink(source))  # a link that the user, or an earlier run, has made
@@ -44,7 +50,7 @@ def _target(card: Card, source: Path, root: str | None) -> Path:
             f"The dataset {card.name} is not here: set data.root in params.yaml, or the variable {ROOT_VARIABLE}, "
             f"to the folder that holds {card.location}. {card.how_to_get}"
         )
-    target = Path(os.path.abspath(Path(root or "").expanduser() / card.location))
+    target = Path(os.path.abspath((root or Path()) / card.location))
     if not target.exists():
         raise InputMissing(f"The dataset {card.name} is not at {target}. {card.how_to_get}")
     return target

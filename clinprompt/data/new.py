@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from clinprompt import cli
 from clinprompt.data.card import Card
 from clinprompt.data.layouts import folder as folder_reader
 from clinprompt.errors import BadParams, DataRejected, InputMissing
 from clinprompt.files import write_text
-from clinprompt.schema import check
+from clinprompt.schema import check, to_yaml
 
 CARDS = Path("datasets")
 
@@ -124,7 +123,7 @@ def _split(found: set[str]) -> dict[str, Any]:
 
 def _to_yaml(card: Card) -> str:
     values = card.model_dump(exclude_unset=True)
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+    return to_yaml(values, sort_keys=False, allow_unicode=True, width=110)
 
 
 if __name__ == "__main__":

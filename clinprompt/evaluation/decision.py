@@ -13,10 +13,11 @@ from clinprompt.files import read_json, sha256_file
 from clinprompt.tuned.artifact import model_digest
 
 if TYPE_CHECKING:
+    from clinprompt.evaluation.candidates import Listed
     from clinprompt.evaluation.gate import Check, Decision
     from clinprompt.evaluation.intervals import Estimate
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,14 @@ def to_record(
     decision: "Decision",
     *,
     dataset: str,
-    candidates: list[tuple[str, int, str | None]],
+    candidates: "list[Listed]",
     champion: ChampionRef | None,
     params: dict[str, Any],
     inputs: dict[str, Any],
 ) -> dict[str, Any]:
-    """The whole record; `candidates` are (method, seed, model digest) in the params' order."""
+    """The whole record; `candidates` in the params' order."""
     chosen = decision.chosen
+    methods = {listed.id: listed.method for listed in candidates}
     return {
         "format": FORMAT,
         "dataset": dataset,
@@ -79,8 +81,9 @@ def to_record(
         "reasons": decision.reasons,
         "chosen": chosen
         and {
-            "method": chosen.method,
-            "seed": chosen.seed,
+            "candidate": chosen.id.name,
+            "method": methods[chosen.id],
+            "seed": chosen.id.seed,
             "folder": chosen.name,
             "model_digest": chosen.model_digest,
         },
@@ -88,13 +91,14 @@ def to_record(
         "champion": champion and champion.to_json(),
         "candidates": [
             {
-                "method": method,
-                "seed": seed,
-                "model_digest": digest,
-                "val": _estimates(decision.val.get(f"{method}-{seed}")),
-                "test": _estimates(decision.test.get(f"{method}-{seed}")),
+                "candidate": listed.id.name,
+                "method": listed.method,
+                "seed": listed.id.seed,
+                "model_digest": listed.model_digest,
+                "val": _estimates(decision.val.get(str(listed.id))),
+                "test": _estimates(decision.test.get(str(listed.id))),
             }
-            for method, seed, digest in candidates
+            for listed in candidates
         ],
         "params": params,
         "inputs": inputs,

@@ -1,6 +1,8 @@
-"""Which candidate a decision is shown with. Imports nothing: the report's image holds neither torch nor safetensors."""
+"""Which candidate a decision is shown with. Without torch and safetensors, which the report's image has not."""
 
 from typing import Any
+
+from clinprompt.contract.candidates import CandidateId
 
 
 def shown_candidate(record: dict[str, Any]) -> dict[str, Any] | None:
@@ -8,10 +10,10 @@ def shown_candidate(record: dict[str, Any]) -> dict[str, Any] | None:
 
     Its `name` is that of its folder.
     """
-    named = [{**one, "name": f"{one['method']}-{one['seed']}"} for one in record["candidates"]]
+    named = [{**one, "name": str(CandidateId(one["candidate"], one["seed"]))} for one in record["candidates"]]
     chosen = record["chosen"]
     if chosen:
-        return next(one for one in named if (one["method"], one["seed"]) == (chosen["method"], chosen["seed"]))
+        return next(one for one in named if one["name"] == chosen["folder"])
     metric = record["params"].get("select_by", "balanced_accuracy")
 
     def value(one: dict[str, Any]) -> float | None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from clinprompt.contract.candidates import CandidateId
 from clinprompt.evaluation.intervals import DECIMALS, Bootstrap, Estimate, estimate, estimate_all, resample
 from clinprompt.evaluation.metrics import measure
 from clinprompt.evaluation.predictions import Predictions
@@ -29,8 +30,7 @@ class Rules:
 class Candidate:
     """A listed candidate; `problem` says why it can't be judged, and then `val` and `test` may be None."""
 
-    method: str
-    seed: int
+    id: CandidateId
     model_digest: str | None
     val: Predictions | None
     test: Predictions | None
@@ -39,7 +39,7 @@ class Candidate:
     @property
     def name(self) -> str:
         """The candidate's folder."""
-        return f"{self.method}-{self.seed}"
+        return str(self.id)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def decide(candidates: list[Candidate], champion: Incumbent | None, rules: Rules
     reasons = [f"{name}: {problem}" for name, problem in problems.items() if problem]
     if reasons or not candidates:
         return Decision(False, reasons or ["there are no candidates"], None, [], val, test)
-    challenger = min(sound, key=lambda c: (-(val[c.name][rules.select_by].value or 0.0), c.method, c.seed))
+    challenger = min(sound, key=lambda c: (-(val[c.name][rules.select_by].value or 0.0), c.id))
     checks = [
         _floor(challenger, test[challenger.name][metric], metric, bound) for metric, bound in rules.floors.items()
     ]

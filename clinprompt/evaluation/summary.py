@@ -16,6 +16,7 @@ def summarise(
     rows: pd.DataFrame,
     *,
     about: About,
+    method: str,
     classes: tuple[str, ...],
     slices: list[str],
     bootstrap: Bootstrap,
@@ -32,7 +33,8 @@ def summarise(
     return {
         "format": FORMAT,
         "dataset": about.dataset,
-        "method": about.method,
+        "candidate": about.candidate,
+        "method": method,
         "seed": about.seed,
         "model_digest": about.model_digest,
         "val": to_json(estimate_all(split_of(frame, "val", classes), bootstrap).overall),

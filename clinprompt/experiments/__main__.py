@@ -105,7 +105,7 @@ def use(
     datasets = [d for d in one.datasets if d not in absent] if available else one.datasets
     if not datasets:
         raise BadParams(f"None of the datasets of {name} is here; `papers --how` tells how to get them.")
-    changes = edits(one, datasets, read_yaml(PARAMS))
+    changes = edits(one, datasets)
     edit_params(PARAMS, changes)
     lines = [f"{PARAMS} has changed:", *(f"  {key}: {value}" for key, value in changes.items())]
     if absent:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from clinprompt.methods import register
@@ -18,6 +19,14 @@ _SQUEEZE = 16
 _AT_ONCE = 64  # images, without gradients
 
 
+class CoCoOpConfig(ContextConfig):
+    """Batches and epochs of the paper, and the learning rate of BiomedCoOp's comparison; the paper's is 0.002."""
+
+    learning_rate: PositiveFloat = 0.001
+    batch_size: PositiveInt = 1
+    epochs: PositiveInt = 10
+
+
 @register("cocoop")
 class CoCoOp(ContextTuning):
     """CoOp with ctx_m(v) = ctx_m + h(v), h the meta-net e -> e/16 -> d with a ReLU between, v of unit length.
@@ -26,10 +35,10 @@ class CoCoOp(ContextTuning):
     through the text tower at once.
     """
 
-    Config: ClassVar[type[Section]] = ContextConfig
-    config: ContextConfig
+    Config: ClassVar[type[Section]] = CoCoOpConfig
+    config: CoCoOpConfig
 
-    def __init__(self, task: Task, config: ContextConfig) -> None:
+    def __init__(self, task: Task, config: CoCoOpConfig) -> None:
         super().__init__(task, config)
         e, hidden = task.backbone.embed_dim, max(task.backbone.embed_dim // _SQUEEZE, 1)
         generator = torch.Generator().manual_seed(task.seed)

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from clinprompt.errors import BadParams
@@ -25,12 +25,15 @@ _INIT_STD = 0.02
 class MaPLeConfig(OptimiserSettings):
     """`depth`: in how many blocks of each tower; null takes the published 9, or as many as both towers have.
 
-    The first `n_ctx` words of `template` become trainable.
+    The first `n_ctx` words of `template` become trainable. The defaults are those of the published config.
     """
 
-    n_ctx: PositiveInt
-    depth: PositiveInt | None
-    template: Template
+    n_ctx: PositiveInt = 2
+    depth: PositiveInt | None = None
+    template: Template = "a photo of a {}."
+    learning_rate: PositiveFloat = 0.0035
+    batch_size: PositiveInt = 4
+    epochs: PositiveInt = 5
 
 
 @register("maple")

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.files import sha256_bytes, sha256_file
+from clinprompt.schema import parse_yaml, to_yaml
 
 FORMAT = 2
 PROMPTS, HEAD, SPEC = "prompts.safetensors", "head.safetensors", "model.yaml"
@@ -98,7 +99,7 @@ def write_model(
     if head is not None:
         save_file({name: np.asarray(a, order="C") for name, a in head.items()}, folder / HEAD)
     facts = {"format": FORMAT, "predicts_with": "method" if head is None else "head", **spec}
-    (folder / SPEC).write_text(yaml.safe_dump(facts, sort_keys=True, allow_unicode=True), encoding="utf-8")
+    (folder / SPEC).write_text(to_yaml(facts, sort_keys=True, allow_unicode=True), encoding="utf-8")
     with (folder / CURVES).open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(curves[0]), lineterminator="\n")
         writer.writeheader()
@@ -130,7 +131,7 @@ def _missing(path: Path) -> InputMissing:
 
 def _read_spec(path: Path) -> dict[str, Any]:
     try:
-        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+        spec = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise _missing(path) from None
     except (yaml.YAMLError, UnicodeDecodeError):

@@ -34,18 +34,20 @@ def work(job: Job) -> dict[str, Any]:
     if not np.isfinite(probabilities).all():
         raise InputCorrupt(f"{job.inputs['model']} gives probabilities that are no numbers; run the tune stage again.")
     frame = predictions_frame(rows, probabilities, classes)
-    about = About(card.name, job.arguments["method"], job.arguments["seed"], model.digest)
+    about = About(card.name, job.arguments["candidate"], job.arguments["seed"], model.digest)
     boot = Bootstrap(params.bootstrap_resamples, params.confidence, params.calibration_bins)
-    summary = summarise(frame, rows, about=about, classes=classes, slices=params.slices, bootstrap=boot)
+    summary = summarise(
+        frame, rows, about=about, method=model.spec["method"], classes=classes, slices=params.slices, bootstrap=boot
+    )
     write_predictions(frame, about, job.outputs["predictions"])
     write_json(job.outputs["metrics"], summary)
     tested = features[(rows["split"] == "test").to_numpy()]
     test = split_of(frame, "test", classes)
-    title = f"{card.name}, test split: {about.method}, seed {about.seed}"
+    title = f"{card.name}, test split: {about.candidate}, seed {about.seed}"
     names = [info.name for info in card.classes]
     write_plots(job.outputs["plots"], test, tested, names=names, title=title, bins=boot.bins)
     headline = {name: summary["test"][name]["value"] for name in ("balanced_accuracy", "auroc")}
-    return {"dataset": card.name, "method": about.method, "seed": about.seed, "images": len(rows), **headline}
+    return {"dataset": card.name, "candidate": about.candidate, "seed": about.seed, "images": len(rows), **headline}
 
 
 def _probabilities(job: Job, model: TunedModel, rows: pd.DataFrame, features: np.ndarray, card: Card) -> np.ndarray:

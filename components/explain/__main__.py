@@ -25,7 +25,7 @@ def work(job: Job) -> dict[str, Any]:
 
         from components.explain.pictures import draw
 
-        candidate = {key: shown[key] for key in ("method", "seed", "model_digest")}
+        candidate = {key: shown[key] for key in ("candidate", "method", "seed", "model_digest")}
         facts |= {"candidate": candidate, **draw(job, card, shown["name"], model)}
     write_json(folder / "index.json", facts)
     name = None if shown is None else shown["name"]

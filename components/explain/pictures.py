@@ -103,7 +103,7 @@ class _Scene:
 
     @cached_property
     def template(self) -> str:
-        config = method_config("zero_shot", self.job.params("methods.zero_shot"), self.card)
+        config = method_config("zero_shot", self.job.params("methods").get("zero_shot", {}), self.card)
         return cast(ZeroShotConfig, config).template
 
     @cached_property

@@ -30,8 +30,7 @@ _BATCH = 256  # images in memory at a time
 
 def work(job: Job) -> dict[str, Any]:
     """Look whether the record on disk still holds; if not, decide anew."""
-    listed = job.params("candidates")
-    names = [f"{method}-{seed}" for method in listed.methods for seed in listed.seeds]
+    names = [str(candidate) for candidate in job.params("candidates").ids]
     inputs = input_digests(
         job.inputs["card"], job.inputs["manifest"], job.inputs["models"], job.inputs["evaluations"], names
     )
@@ -64,13 +63,13 @@ def _decide(
     classes = tuple(load_card(job.inputs["card"]).class_ids)
     manifest = read_manifest(job.inputs["manifest"])
     params = job.params("candidates")
-    listed = [Listed(m, s, inputs["models"][f"{m}-{s}"]) for m in params.methods for s in params.seeds]
+    listed = [Listed(c, params.method_of(c.name), inputs["models"][str(c)]) for c in params.ids]
     candidates = [load_candidate(one, job.inputs["evaluations"], manifest, dataset, classes) for one in listed]
     incumbent = _incumbent(champion, candidates, manifest, job.inputs["images"], classes) if champion else None
     return to_record(
         decide(candidates, incumbent, _rules(job)),
         dataset=dataset,
-        candidates=[(one.method, one.seed, one.model_digest) for one in listed],
+        candidates=listed,
         champion=reference,
         params=_params(job),
         inputs=inputs,

@@ -241,7 +241,7 @@ def _origin(sources: Sources, decision: dict[str, Any], shown: dict[str, Any] | 
     if "backbone" in spec:
         digests[f"backbone {spec['backbone']['name']}"] = spec["backbone"]["digest"]
     settings = {
-        **{f"{spec['method']}: {key}": value for key, value in sorted(spec.get("config", {}).items())},
+        **{f"{spec['candidate']}: {key}": value for key, value in sorted(spec.get("config", {}).items())},
         **{f"gate: {key}": value for key, value in sorted(decision["params"].items())},
     }
     return {

@@ -32,17 +32,17 @@ def work(job: Job) -> dict[str, Any]:
     manifest = read_manifest(job.inputs["manifest"])
     test = manifest[manifest["split"] == "test"]
     rows: list[dict[str, Any]] = []
-    for name in job.params("candidates").methods:
-        for seed in job.params("candidates").seeds:
-            folder = job.inputs["models"] / f"{name}-{seed}"
-            tuned = load_model(folder)
-            row = {"method": name, "seed": seed, "model_digest": tuned.digest}
-            model, why = _built(job, folder.name, tuned, card, backbone)
-            if model is None:
-                rows.append(row | {"left_out": why})
-                continue
-            feeder = ExampleLoader(card, store, job.inputs["images"], job.final["result"].parent, backbone, model)
-            rows.append(row | {"test": measured(model, feeder.examples(test))})
+    for candidate in job.params("candidates").ids:
+        folder = job.inputs["models"] / str(candidate)
+        tuned = load_model(folder)
+        row = {"candidate": candidate.name, "method": tuned.spec["method"], "seed": candidate.seed}
+        row["model_digest"] = tuned.digest
+        model, why = _built(job, folder.name, tuned, card, backbone)
+        if model is None:
+            rows.append(row | {"left_out": why})
+            continue
+        feeder = ExampleLoader(card, store, job.inputs["images"], job.final["result"].parent, backbone, model)
+        rows.append(row | {"test": measured(model, feeder.examples(test))})
     facts = {
         "protocol": "transfer",
         "dataset": source,

@@ -10,12 +10,13 @@ from clinprompt_dags.documents import BadDocument, check, read_yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
 RUNNERS = ("local", "docker", "kubernetes")
+PARAMS_SCHEMA = "clinprompt/contract/params.schema.json"
 
 _SCHEMA: dict[str, Any] = {
     "type": "object",
-    "required": ["airflow", "registry", "methods"],
+    "required": ["airflow", "registry", "candidates"],
     "properties": {
-        "methods": {"type": "object", "minProperties": 1},
+        "candidates": {"type": "object", "properties": {"variants": {"type": ["object", "null"]}}},
         "registry": {
             "type": "object",
             "required": ["approval"],
@@ -55,7 +56,7 @@ class Settings:
     retry_delay: timedelta
     run_timeout: timedelta  # when a run is given up
     datasets: tuple[str, ...]  # all cards, those that params.yaml runs first
-    methods: tuple[str, ...]
+    candidates: tuple[str, ...]  # names that may compete: all methods, and the variants of params.yaml
     gpu: bool  # whether components that can use a GPU get one
     network: str | None  # docker: the containers' network
     weights: str | None  # docker: a volume or folder for weights; kubernetes: a persistent volume claim
@@ -74,6 +75,7 @@ def load_settings(root: Path = PROJECT) -> Settings:
     params = read_yaml(root, "params.yaml")
     check(params, _SCHEMA, "params.yaml")
     own = params["airflow"]
+    methods = read_yaml(root, PARAMS_SCHEMA)["knowledge"]
     runner = os.environ.get("CLINPROMPT_RUNNER") or own["runner"]
     if runner not in RUNNERS:
         raise BadDocument(f"CLINPROMPT_RUNNER: must be one of {', '.join(RUNNERS)}, found {runner!r}.")
@@ -86,7 +88,7 @@ def load_settings(root: Path = PROJECT) -> Settings:
     return Settings(
         root=root,
         runner=runner,
-        python=root / own["python"],
+        python=root / Path(own["python"]).expanduser(),
         sweep=own["sweep"],
         deadline=deadline or None,
         owner=own["owner"],
@@ -97,7 +99,7 @@ def load_settings(root: Path = PROJECT) -> Settings:
         namespace=own["namespace"],
         retry_delay=timedelta(seconds=_seconds("CLINPROMPT_RETRY_SECONDS", 30)),
         datasets=datasets,
-        methods=tuple(sorted(params["methods"])),
+        candidates=(*sorted(methods), *(params["candidates"].get("variants") or {})),
         gpu=os.environ.get("CLINPROMPT_GPU") == "1",
         network=os.environ.get("CLINPROMPT_NETWORK") or None,
         weights=os.environ.get("CLINPROMPT_WEIGHTS_VOLUME") or None,

@@ -78,20 +78,20 @@ class Factory:
             **kwargs,
         )
 
-    def stage(self, stage: Stage, cell: Any = None) -> tuple[ComponentTask, ComponentTask]:
+    def stage(self, stage: Stage, candidate: Any = None) -> tuple[ComponentTask, ComponentTask]:
         """The first and the last task of a stage: itself, or before it a probe, when it asks for a GPU's slot.
 
         A skipped stage is one that the run cache had: what follows runs all the same.
         """
         entries = FromTasks(tuple(self.source(name) for name in stage.upstream), beside=stage.mapped)
-        label = {"map_index_template": "{{ cell }}"} if stage.mapped else {}
+        label = {"map_index_template": "{{ candidate }}"} if stage.mapped else {}
         own = self.task(
             stage.name,
             StageJob(stage.name, entries),
             stage.need,
             stage_doc(stage),
             trigger_rule=TriggerRule.NONE_FAILED,
-            cell=cell,
+            candidate=candidate,
             **label,
         )
         if stage.need.pool != "gpu":
@@ -102,7 +102,7 @@ class Factory:
             LIGHT,
             f"Looks whether the run cache has `{stage.name}`, so that a hit waits for no GPU.",
             trigger_rule=TriggerRule.NONE_FAILED,
-            cell=cell,
+            candidate=candidate,
             **label,
         )
         probe >> own

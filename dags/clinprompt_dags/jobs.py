@@ -16,7 +16,7 @@ FACTS = "facts"
 ENTRIES = "entries"
 
 Context = Any  # Airflow's, a dictionary at run time
-Cell = dict[str, Any]
+Candidate = dict[str, Any]
 
 
 class Job(ABC):
@@ -30,7 +30,7 @@ class Job(ABC):
         return ["-m", "workspace", self.command]
 
     @abstractmethod
-    def task(self, context: Context, cell: Cell) -> dict[str, Any]:
+    def task(self, context: Context, candidate: Candidate) -> dict[str, Any]:
         """The content of CLINPROMPT_TASK."""
 
     @abstractmethod
@@ -98,7 +98,7 @@ class FromTasks:
     def _indexes(self, ti: Any, source: Source) -> Iterable[int]:
         if not source.mapped:
             return (-1,)
-        return (ti.map_index,) if self.beside else range(len(read_plan(ti, PLAN)["cells"]))
+        return (ti.map_index,) if self.beside else range(len(read_plan(ti, PLAN)["candidates"]))
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class PlanJob(Job):
     images: str | None
     command = "plan"
 
-    def task(self, context: Context, cell: Cell) -> dict[str, Any]:
+    def task(self, context: Context, candidate: Candidate) -> dict[str, Any]:
         """The run's partition key wins over its params: `dataset@release`."""
         params, key = context["params"], context["dag_run"].partition_key
         dataset, release = params["dataset"], params["release"]
@@ -160,14 +160,14 @@ class PlanJob(Job):
             "airflow": airflow_facts(context),
         }
 
-    def finish(self, context: Context, result: dict[str, Any]) -> list[Cell]:
+    def finish(self, context: Context, result: dict[str, Any]) -> list[Candidate]:
         """Keep the plan beside its candidates."""
         plan = result["plan"]
         context["ti"].xcom_push(key=PLAN, value=plan)
-        cells: list[Cell] = plan["cells"]
-        if not cells:
+        candidates: list[Candidate] = plan["candidates"]
+        if not candidates:
             raise failure(BAD_PARAMS, "the plan has no candidates; name at least one method and one seed.")
-        return cells
+        return candidates
 
 
 @dataclass(frozen=True)
@@ -179,12 +179,12 @@ class StageJob(Job):
     plan_task: str = PLAN
     command = "stage"
 
-    def task(self, context: Context, cell: Cell) -> dict[str, Any]:
+    def task(self, context: Context, candidate: Candidate) -> dict[str, Any]:
         """The plan, the stage and the entries of the stages before it."""
         return {
             "plan": read_plan(context["ti"], self.plan_task),
             "stage": self.stage,
-            "cell": cell,
+            "candidate": candidate or None,
             "entries": self.entries.take(context),
             "airflow": airflow_facts(context),
         }
@@ -219,7 +219,7 @@ class RecordJob(Job):
     entries: Entries
     command = "record"
 
-    def task(self, context: Context, cell: Cell) -> dict[str, Any]:
+    def task(self, context: Context, candidate: Candidate) -> dict[str, Any]:
         """All entries of the run."""
         return {
             "plan": read_plan(context["ti"], PLAN),
@@ -238,7 +238,7 @@ class SweepJob(Job):
 
     command = "sweep"
 
-    def task(self, context: Context, cell: Cell) -> dict[str, Any]:
+    def task(self, context: Context, candidate: Candidate) -> dict[str, Any]:
         """Which datasets and releases."""
         params = context["params"]
         return {"dataset": params["dataset"], "releases": params["releases"], "airflow": airflow_facts(context)}
@@ -255,7 +255,7 @@ class PromotionJob(Job):
     images: str | None
     command = "promotion"
 
-    def task(self, context: Context, cell: Cell) -> dict[str, Any]:
+    def task(self, context: Context, candidate: Candidate) -> dict[str, Any]:
         """Which release's run."""
         params = context["params"]
         return {
@@ -288,7 +288,7 @@ class RollbackJob(Job):
         meant = [f"--version={params['version']}"] if params["version"] else []
         return ["-m", "registry", "rollback", params["dataset"], f"--reason={params['reason']}", *meant, "--json"]
 
-    def task(self, context: Context, cell: Cell) -> dict[str, Any]:
+    def task(self, context: Context, candidate: Candidate) -> dict[str, Any]:
         """Who asks, for the registry's journal."""
         return {"airflow": airflow_facts(context)}
 

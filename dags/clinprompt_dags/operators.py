@@ -10,7 +10,7 @@ from clinprompt_dags.config import Settings
 from clinprompt_dags.environment import services
 from clinprompt_dags.exit_codes import OutOfMemory
 from clinprompt_dags.graph import Need
-from clinprompt_dags.jobs import FACTS, Cell, Job, read_plan
+from clinprompt_dags.jobs import FACTS, Candidate, Job, read_plan
 from clinprompt_dags.links import MlflowRunLink
 from clinprompt_dags.task import Call, pack
 
@@ -23,17 +23,17 @@ class ComponentTask(BaseOperator):
     Args:
         job: what is asked, and what becomes of the answer.
         need: image and resources.
-        cell: the candidate, in the mapped group.
+        candidate: the candidate, in the mapped group.
     """
 
-    template_fields: Sequence[str] = ("cell",)
+    template_fields: Sequence[str] = ("candidate",)
 
-    def __init__(self, *, job: Job, need: Need, settings: Settings, cell: Any = None, **kwargs: Any) -> None:
+    def __init__(self, *, job: Job, need: Need, settings: Settings, candidate: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.job = job
         self.need = need
         self.settings = settings
-        self.cell = cell
+        self.candidate = candidate
         if need.pool == "promotion":
             self.operator_extra_links = (MlflowRunLink(),)
 
@@ -47,11 +47,11 @@ class ComponentTask(BaseOperator):
 
     def execute(self, context: Any) -> Any:
         """Ask, and keep the answer; after GPU out-of-memory the next try gets twice the micro-batches."""
-        cell: Cell = self.cell or {}
+        candidate: Candidate = self.candidate or {}
         # The label of the mapped instance; the database gives the keys back in an order of its own.
-        context["cell"] = "-".join(str(cell[key]) for key in ("method", "seed") if key in cell)
+        context["candidate"] = "-".join(str(candidate[key]) for key in ("candidate", "seed") if key in candidate)
         count = int(context["task_state_store"].get(MICRO_BATCHES, 1))
-        task = self.job.task(context, cell)
+        task = self.job.task(context, candidate)
         plain, private = services()
         plain |= {"CLINPROMPT_TASK": pack(task), "CLINPROMPT_MICRO_BATCHES": str(count)}
         try:

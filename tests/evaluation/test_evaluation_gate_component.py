@@ -57,11 +57,12 @@ def test_the_record_has_every_number(run: ToyRun) -> None:
     record = run.decision
     digest = model_digest(run.path("models") / "coop-1")
     assert record["verdict"] == "accepted"
-    assert record["chosen"] == {"method": "coop", "seed": 1, "folder": "coop-1", "model_digest": digest}
+    chosen = {"candidate": "coop", "method": "coop", "seed": 1, "folder": "coop-1", "model_digest": digest}
+    assert record["chosen"] == chosen
     assert record["champion"] is None
     assert {c["name"] for c in record["checks"]} == {"floor.auroc", "floor.balanced_accuracy"}
     for candidate in record["candidates"]:
-        measured = run.metrics(f"{candidate['method']}-{candidate['seed']}")
+        measured = run.metrics(f"{candidate['candidate']}-{candidate['seed']}")
         assert {split: candidate[split] for split in SPLITS} == {split: measured[split] for split in SPLITS}
     assert set(record["inputs"]) == {"card", "manifest", "models", "predictions"}
     assert record["params"]["floors"] == {"auroc": 0.7, "balanced_accuracy": 0.5}

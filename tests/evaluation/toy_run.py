@@ -75,6 +75,7 @@ class ToyRun:
             "format": 2,
             "predicts_with": "head",
             "images": "features",
+            "candidate": method,
             "method": method,
             "seed": int(seed),
             "classes": list(CLASSES),
@@ -89,7 +90,7 @@ class ToyRun:
         paths = {key: self.path(key) for key in ("card", "manifest", "images", "features", "params")}
         paths |= {"model": self.path("models") / name, "metrics": self.root / f"metrics/{name}.json"}
         paths |= {"predictions": self.predictions(name), "plots": self.path("evaluations") / name / "plots"}
-        options = ["--dataset", "toy", "--method", method, "--seed", seed]
+        options = ["--dataset", "toy", "--candidate", method, "--seed", seed]
         return execute("evaluate", evaluate, options + _options(paths), COMPONENTS)
 
     def candidate(self, name: str, quality: float, noise: int = 0) -> None:

@@ -37,9 +37,9 @@ def options(values: dict[str, Any]) -> list[str]:
 @pytest.fixture
 def tuned(toy: Any) -> Any:
     """Candidates of `toy`, and a target: the same images under two other class names."""
-    toy.change({"candidates": {"methods": ["coop", "linear_probe"], "seeds": [1]}})
+    toy.change({"candidates.methods": ["coop", "linear_probe"], "candidates.seeds": [1]})
     for name in ("coop", "linear_probe"):
-        values = {"dataset": "toy", "method": name, "seed": 1, "model": f"tune/{name}-1"} | PATHS
+        values = {"dataset": "toy", "candidate": name, "seed": 1, "model": f"tune/{name}-1"} | PATHS
         assert execute("tune", tune, options(values), COMPONENTS) == 0
     card = yaml.safe_load((toy.folder / "toy.yaml").read_text())
     card |= {"name": "other", "classes": [{"id": c, "name": f"{c} skin", "phrase": c} for c in ("cyst", "normal")]}

@@ -43,9 +43,9 @@ def test_a_method_writes_a_complete_model_and_the_same_bytes_again(
     assert sorted(contents(folder)) == FILES
     assert contents(folder) == contents(workspace.folder / "again")
     spec = yaml.safe_load((folder / "model.yaml").read_text())
-    assert (spec["dataset"], spec["method"], spec["seed"], spec["format"]) == ("toy", method, 1, 2)
+    assert (spec["dataset"], spec["candidate"], spec["method"], spec["seed"]) == ("toy", method, method, 1)
     assert (spec["predicts_with"], spec["images"]) == ("head", "features")
-    assert spec["config"] == check_config(method, workspace.params["methods"][method]).model_dump(mode="json")
+    assert spec["config"] == check_config(method, workspace.params["methods"].get(method, {})).model_dump(mode="json")
     assert (spec["classes"], spec["class_names"]) == (list(CLASSES), ["glioma", "meningioma", "no tumour"])
     assert spec["backbone"]["name"] == "mine"
     assert spec["preprocessing"]["size"] == 16

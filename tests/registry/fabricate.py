@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from clinprompt.backbones import load_backbone
+from clinprompt.contract.candidates import CandidateId
 from clinprompt.data.card import Card
 from clinprompt.data.codecs import decode
 from clinprompt.data.load import load_card
@@ -322,6 +323,7 @@ def _tune_and_evaluate(run: Run, method: str, seed: int, quality: float) -> None
         "predicts_with": "head",
         "images": "features",
         "dataset": DATASET,
+        "candidate": method,
         "method": method,
         "config": {"epochs": 3},
         "seed": seed,
@@ -345,7 +347,9 @@ def _tune_and_evaluate(run: Run, method: str, seed: int, quality: float) -> None
     out = run.folder / "evaluate" / f"{method}-{seed}"
     out.mkdir(parents=True)
     write_predictions(frame, about, out / "predictions.parquet")
-    summary = summarise(frame, rows, about=about, classes=CLASSES, slices=["site", "sex"], bootstrap=BOOTSTRAP)
+    summary = summarise(
+        frame, rows, about=about, method=method, classes=CLASSES, slices=["site", "sex"], bootstrap=BOOTSTRAP
+    )
     write_json(run.folder / "metrics" / f"{method}-{seed}.json", summary)
     tested = features[(rows["split"] == "test").to_numpy()]
     write_plots(out / "plots", split_of(frame, "test", CLASSES), tested, names=list(CLASSES), title="t", bins=15)
@@ -354,9 +358,9 @@ def _tune_and_evaluate(run: Run, method: str, seed: int, quality: float) -> None
 def _decide(run: Run, names: list[str], champion: Any, floor: float) -> dict[str, Any]:
     manifest = read_manifest(run.folder / "validate" / "manifest.parquet")
     rules = Rules("balanced_accuracy", {"balanced_accuracy": floor}, 0.5, BOOTSTRAP)
-    pairs = [(name.rsplit("-", 1)[0], int(name.rsplit("-", 1)[1])) for name in names]
+    ids = [CandidateId.parse(name) for name in names]
     digests = {name: model_digest(run.folder / "tune" / name) for name in names}
-    listed = [Listed(m, s, digests[f"{m}-{s}"]) for m, s in pairs]
+    listed = [Listed(c, c.name, digests[str(c)]) for c in ids]
     candidates = [load_candidate(one, run.folder / "evaluate", manifest, DATASET, CLASSES) for one in listed]
     reference = champion and ChampionRef(champion.name, str(champion.version), champion.model_digest)
     incumbent = champion and Incumbent(champion.name, str(champion.version), champion.model_digest, candidates[0].test)
@@ -364,7 +368,7 @@ def _decide(run: Run, names: list[str], champion: Any, floor: float) -> dict[str
     record = to_record(
         decide(candidates, incumbent, rules),
         dataset=DATASET,
-        candidates=[(m, s, digests[f"{m}-{s}"]) for m, s in pairs],
+        candidates=listed,
         champion=reference,
         params={"floors": rules.floors, "margin": rules.margin, "select_by": rules.select_by},
         inputs=input_digests(

@@ -133,7 +133,12 @@ def asked(project: Project) -> dict[str, Any]:
     env = project.env | {VARIABLE: pack({"dataset": DATASET, "release": "r1", "images": images})}
     done = Project(project.root, env).run(sys.executable, "-m", "workspace", "plan")
     assert done.returncode == 0, done.stderr
-    return {"plan": json.loads(done.stdout.splitlines()[-1])["plan"], "stage": "ingest", "cell": {}, "entries": []}
+    return {
+        "plan": json.loads(done.stdout.splitlines()[-1])["plan"],
+        "stage": "ingest",
+        "candidate": None,
+        "entries": [],
+    }
 
 
 def rendered(root: Path, project: Project, folder: Path, asked: dict[str, Any]) -> dict[str, Any]:

@@ -7,17 +7,17 @@ from clinprompt.experiments.tables.results_table import NOT_RUN, Missing, TableC
 
 
 def render_transfers(results: list[dict[str, Any]], metric: str) -> str:
-    """A row for each source and method, a column for each target; nothing without results."""
+    """A row for each source and candidate, a column for each target; nothing without results."""
     if not results:
         return ""
     notes, found = Notes(), {(one["dataset"], one["target"]): one["cells"] for one in results}
     sources, targets = (list(dict.fromkeys(one[key] for one in results)) for key in ("dataset", "target"))
     rows = []
     for source in sources:
-        methods = dict.fromkeys(row["method"] for target in targets for row in found.get((source, target), []))
-        for method in methods:
-            entries = [_entry(found.get((source, target), []), method, metric) for target in targets]
-            rows.append([source, method, *(notes.cell(entry) for entry in entries)])
+        names = dict.fromkeys(row["candidate"] for target in targets for row in found.get((source, target), []))
+        for name in names:
+            entries = [_entry(found.get((source, target), []), name, metric) for target in targets]
+            rows.append([source, name, *(notes.cell(entry) for entry in entries)])
     words = metric.replace("_", " ").capitalize()
     text = (
         f"{words} on the target's test split, percent, mean ± sample standard deviation over the seeds.\n"
@@ -25,12 +25,12 @@ def render_transfers(results: list[dict[str, Any]], metric: str) -> str:
         "A source in its own column is tested as usual."
     )
     lines = ["## Transfer to other datasets", "", text, ""]
-    lines += table_lines(["tuned on", "method", *targets], rows)
+    lines += table_lines(["tuned on", "candidate", *targets], rows)
     return "\n".join([*lines, "", *notes.lines()]) + "\n"
 
 
-def _entry(rows: list[dict[str, Any]], method: str, metric: str) -> TableCell:
-    mine = [row for row in rows if row["method"] == method]
+def _entry(rows: list[dict[str, Any]], candidate: str, metric: str) -> TableCell:
+    mine = [row for row in rows if row["candidate"] == candidate]
     for row in mine:
         if "left_out" in row:
             return Missing(row["left_out"])

@@ -25,7 +25,7 @@ _STOP = 20  # seconds between SIGTERM and SIGKILL
 class DockerTask(ComponentTask, DockerOperator):
     """A container named after the task instance, so that a worker's death leaves nothing that runs twice."""
 
-    template_fields: Sequence[str] = ("cell", "image")
+    template_fields: Sequence[str] = ("candidate", "image")
     template_ext: Sequence[str] = ()
 
     def __init__(self, *, job: Job, need: Need, settings: Settings, **kwargs: Any) -> None:

@@ -26,7 +26,7 @@ _SIDECAR = "airflow-xcom-sidecar"
 class KubernetesTask(ComponentTask, KubernetesPodOperator):
     """A pod whose secrets come from a Secret of the namespace, and are not in its spec."""
 
-    template_fields: Sequence[str] = ("cell", "image")
+    template_fields: Sequence[str] = ("candidate", "image")
 
     def __init__(self, *, job: Job, need: Need, settings: Settings, **kwargs: Any) -> None:
         self.tail: deque[str] = deque(maxlen=TAIL)
