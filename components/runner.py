@@ -16,15 +16,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from clinprompt.contract.exit_codes import ExitCode
 from clinprompt.errors import BadParams, ClinpromptError, DataRejected, InputMissing, Interrupted
 from clinprompt.files import partial_path, publish, remove
 from clinprompt.params import CandidateSpec, Params, load_params
+from clinprompt.schema import Section
 from components.interface import Interface, load_interface
 
 log = logging.getLogger("clinprompt")
+
+S = TypeVar("S", bound=Section)
+_SECTIONS = {field.annotation: key for key, field in Params.model_fields.items()}  # the models' keys in params.yaml
 
 RESULT_VARIABLE = "CLINPROMPT_RESULT"  # the result line is written to this file too, for a caller that runs DVC
 
@@ -44,8 +48,19 @@ class Job:
     _params: Params
     _declared: tuple[str, ...]
 
-    def params(self, key: str) -> Any:
-        """The params at a key that the interface declares, as "cache" or "methods.coop"."""
+    @overload
+    def params(self, section: type[S]) -> S: ...
+
+    @overload
+    def params(self, section: str) -> Any: ...
+
+    def params(self, section: type[S] | str) -> S | Any:
+        """A section of params.yaml by its model, as `CacheParams`, or a part of one by its key, as "methods.coop".
+
+        Raises:
+            KeyError: the interface does not declare it.
+        """
+        key = section if isinstance(section, str) else _SECTIONS[section]
         if key not in self._declared:
             raise KeyError(f"component.yaml does not declare the params {key!r}")
         value: Any = self._params

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from clinprompt.sources import data_files, for_type_checkers, module_file, parents, without_docstrings
+from clinprompt.sources import data_files, for_type_checkers, module_file, parents, texts_in, without_docstrings
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -43,7 +43,7 @@ def pruned(entries: Iterable[str], root: Path, package: str, left_out: Collectio
     for found in code.modules.values():
         tree = found.kept()
         files[found.path.relative_to(root).as_posix()] = ast.unparse(tree) + "\n" if tree.body else ""
-        files |= {path.relative_to(root).as_posix(): path for path in data_files(tree, found.path)}
+        files |= {path.relative_to(root).as_posix(): path for path in data_files(texts_in(tree), found.path)}
     return dict(sorted(files.items()))
 
 

@@ -7,12 +7,11 @@ import ast
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
-from typing import Any
 
 import clinprompt
 from clinprompt.prompting.hooks import TRAINING_HOOKS
 from clinprompt.sources import imported_modules, without_docstrings
-from clinprompt.tuned.artifact import needs_only_head
+from clinprompt.tuned.record import ModelRecord
 from registry.pruning import pruned
 
 PACKAGE = "clinprompt"
@@ -28,18 +27,18 @@ _TOWERS = (
 )
 
 
-def code_of(spec: dict[str, Any], root: Path = ROOT) -> dict[str, bytes]:
+def code_of(model: ModelRecord, root: Path = ROOT) -> dict[str, bytes]:
     """The code in a payload, by file name: MLflow's script, and below `code/` what that calls.
 
     For a linear head, that is the decoding of images and their preprocessing; else also the backbone and the method.
 
     Args:
-        spec: the tuned model's model.yaml.
+        model: the tuned model's record.
         root: the folder that the package clinprompt lies in.
     """
     entries = [*_IMAGES]
-    if not needs_only_head(spec):
-        entries += [*_TOWERS, _class_of(spec["method"], root)]
+    if not model.needs_only_head:
+        entries += [*_TOWERS, _class_of(model.method, root)]
     script = ast.unparse(without_docstrings(ast.parse(SCRIPT.read_bytes()))) + "\n"
     code = {"model_script.py": script.encode()}
     for name, content in pruned(entries, root, PACKAGE, TRAINING_HOOKS).items():

@@ -63,7 +63,7 @@ def tuned(folder: Path, model: TunedModel, backbone: "Backbone") -> InspectedMod
         InputMissing, InputCorrupt: a file is not there, can't be read, or does not fit the backbone.
     """
     if model.head is None:
-        return with_method(backbone, restore(model.spec, folder / PROMPTS, backbone))
+        return with_method(backbone, restore(model.record.to_json(), folder / PROMPTS, backbone))
     saved = {name: tensor.to(backbone.device) for name, tensor in load_file(folder / HEAD).items()}
     return with_head(backbone, Head(saved["weight"], float(saved["scale"]), saved.get("bias")))
 

@@ -57,7 +57,7 @@ def draw(job: Job, card: Card, name: str, model: TunedModel) -> dict[str, Any]:
     _space(scene, gallery)
     if isinstance(scene.after.method, CILMP):
         _intervention(scene, scene.after.method, gallery)
-    if "descriptions" in (model.spec.get("knowledge") or {}):
+    if "descriptions" in (model.record.knowledge or {}):
         _descriptions(scene, gallery)
     return gallery.index
 
@@ -119,9 +119,7 @@ class _Scene:
         return tuned(self.job.inputs["models"] / self.name, self.model, self.backbone)
 
     def preprocessing(self, which: InspectedModel) -> Preprocessing:
-        return (
-            self.backbone.preprocessing if which.frozen else Preprocessing.from_dict(self.model.spec["preprocessing"])
-        )
+        return self.backbone.preprocessing if which.frozen else Preprocessing.from_dict(self.model.record.preprocessing)
 
     def rows(self, split: str) -> pd.DataFrame:
         """At most `explain.images` of a split's images, spread evenly over the classes as they come."""
@@ -228,13 +226,13 @@ def _space(scene: _Scene, gallery: _Gallery) -> None:
 
 def _intervention(scene: _Scene, model: CILMP, gallery: _Gallery) -> None:
     images = scene.images(scene.tested)
-    task = Task(scene.backbone, scene.names, scene.model.spec["seed"], model.knowledge_in(model.state()))
+    task = Task(scene.backbone, scene.names, scene.model.record.seed, model.knowledge_in(model.state()))
     start, end = change(CILMP(task, model.config).eval(), images), change(model, images)
     gallery.add("intervention.png", captions.intervention(end), change_figure(start, end))
 
 
 def _descriptions(scene: _Scene, gallery: _Gallery) -> None:
-    path, method = scene.job.inputs["descriptions"], scene.model.spec["method"]
+    path, method = scene.job.inputs["descriptions"], scene.model.record.method
     known: Knowledge = knowledge(Needs(knowledge=frozenset({"descriptions"})), scene.card.class_ids, path, path)
     bank = TeacherBank.of(Task(scene.backbone, scene.names, 0, known), method)
     images = scene.images(scene.points("val", scene.after))

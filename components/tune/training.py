@@ -17,6 +17,7 @@ from clinprompt.files import sha256_bytes, sha256_file, to_json
 from clinprompt.methods import method
 from clinprompt.tuned.artifact import write_model
 from clinprompt.tuned.config import candidate_config
+from clinprompt.tuned.record import ModelRecord
 from components.runner import Job
 
 if TYPE_CHECKING:
@@ -129,13 +130,15 @@ def _how(job: Job, model: "PromptMethod", parts: int, mixed: bool, ranks: "Ranks
     return found
 
 
-def _write(
-    folder: Path, model: "PromptMethod", record: dict[str, Any], curves: "Curves", support: pd.DataFrame
-) -> None:
+def _write(folder: Path, model: "PromptMethod", facts: dict[str, Any], curves: "Curves", support: pd.DataFrame) -> None:
     head = model.export_head()
     write_model(
         folder,
-        spec=record | {"trainable_parameters": sum(p.numel() for p in model.trainable_parameters().values())},
+        record=ModelRecord(
+            **facts,
+            predicts_with="method" if head is None else "head",
+            trainable_parameters=sum(p.numel() for p in model.trainable_parameters().values()),
+        ),
         state={key: tensor.numpy() for key, tensor in model.state().items()},
         head=None if head is None else {key: tensor.numpy() for key, tensor in head.items()},
         curves=curves,

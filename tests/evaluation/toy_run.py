@@ -22,6 +22,18 @@ COMPONENTS = ROOT / "components"
 CLASSES = ("glioma", "meningioma", "none")
 WIDTH = 8
 BACKBONE = "b" * 64
+MADE_FROM = {  # what else a tuned model's record says
+    "dataset": "toy",
+    "config": {},
+    "class_names": [f"{c} tumour" for c in CLASSES],
+    "preprocessing": {},
+    "intensity": "auto",
+    "manifest": "a" * 64,
+    "knowledge": None,
+    "versions": {},
+    "support": "d" * 64,
+    "trainable_parameters": 64,
+}
 
 
 def predictions(quality: float, n: int = 120, seed: int = 0, per_patient: int = 2) -> Predictions:
@@ -80,6 +92,7 @@ class ToyRun:
             "seed": int(seed),
             "classes": list(CLASSES),
             "backbone": backbone,
+            **MADE_FROM,
         } | spec
         (folder / "model.yaml").write_text(yaml.safe_dump(facts, sort_keys=True))
         return folder

@@ -62,7 +62,7 @@ def test_context_goes_over_to_other_class_names_and_a_linear_head_stays_behind(t
     assert "belongs to the classes" in rows["linear_probe"]["left_out"]
     backbone = load_backbone("mine", tuned.params["backbone"]["path"])
     model = load_model(tuned.folder / "tune/coop-1")
-    source = restore(model.spec, tuned.folder / "tune/coop-1" / PROMPTS, backbone)
+    source = restore(model.record.to_json(), tuned.folder / "tune/coop-1" / PROMPTS, backbone)
     other: Any = method("coop")(Task(backbone, ("cyst skin", "normal skin"), 1), source.config)
     other.ctx.data.copy_(source.ctx)  # type: ignore[arg-type]
     test = tuned.manifest[(tuned.manifest["split"] == "test") & tuned.manifest["label"].isin(["cyst", "normal"])]

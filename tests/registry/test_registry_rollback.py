@@ -164,7 +164,7 @@ def test_a_quarantined_model_is_known_in_another_payload_too(run: Run, monkeypat
 def test_the_same_payload_from_another_record_is_known(run: Run) -> None:
     registry.rollback("tiny", "bad")
     record = run.folder / "tune" / "coop-2" / "model.yaml"
-    record.write_text(record.read_text() + "versions: {torch: another}\n")  # not part of the payload
+    record.write_text(record.read_text().replace("clinprompt: '0'", "clinprompt: another"))  # not part of the payload
     run.evaluate_again("coop", 2)
     assert promote_again(run) == 0
     assert json.loads(run.receipt.read_text())["quarantined"]["version"] == 2
