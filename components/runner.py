@@ -19,14 +19,13 @@ from types import FrameType
 from typing import Any
 
 from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.contract.variables import RESULT
 from clinprompt.errors import BadParams, ClinpromptError, DataRejected, InputMissing, Interrupted
 from clinprompt.files import partial_path, publish, remove
 from clinprompt.params import Params, load_params
 from components.interface import Interface, load_interface
 
 log = logging.getLogger("clinprompt")
-
-RESULT_VARIABLE = "CLINPROMPT_RESULT"  # the result line is written to this file too, for a caller that runs DVC
 
 
 @dataclass(frozen=True)
@@ -164,5 +163,5 @@ def _tell(line: dict[str, Any]) -> None:
     text = json.dumps(line, default=str) + "\n"
     sys.stdout.write(text)
     sys.stdout.flush()
-    if os.environ.get(RESULT_VARIABLE):
-        Path(os.environ[RESULT_VARIABLE]).write_text(text, encoding="utf-8")
+    if os.environ.get(RESULT):
+        Path(os.environ[RESULT]).write_text(text, encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import registry
 from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.contract.variables import GATE_EXIT_CODE
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.evaluation.decision import ChampionRef, input_digests, read_decision, still_holds, to_record
 from clinprompt.files import sha256_bytes, write_json
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Set to 1, a rejection ends with the exit code 77, for schedulers that branch on it.
-EXIT_CODE_VARIABLE = "CLINPROMPT_GATE_EXIT_CODE"
 _BATCH = 256  # images in memory at a time
 
 
@@ -154,7 +153,7 @@ def _result(record: dict[str, Any], champion: ChampionRef | None, *, changed: bo
         "reasons": record["reasons"],
         "changed": changed,
     }
-    if not accepted and os.environ.get(EXIT_CODE_VARIABLE) == "1":
+    if not accepted and os.environ.get(GATE_EXIT_CODE) == "1":
         facts["exit_code"] = int(ExitCode.GATE_REJECTED)
     return facts
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from clinprompt.contract.variables import DATA
 from clinprompt.data.card import Card
 from clinprompt.data.layouts import layout_of
 from clinprompt.data.load import load_card
-from clinprompt.data.locate import ROOT_VARIABLE
 from clinprompt.errors import BadParams, InputMissing
 from clinprompt.files import write_text
 from clinprompt.schema import Section, check, read_yaml
@@ -55,7 +55,7 @@ def is_here(card: Card, source: Path, root: str | None) -> bool:
     """Whether a dataset's files are where `ingest` would look: at `source`, or below the data root."""
     if layout_of(card.reader.kind, f"the card {card.name}").generator is not None or source.exists():
         return True
-    folder = os.environ.get(ROOT_VARIABLE) or root
+    folder = os.environ.get(DATA) or root
     return (
         (Path(folder or "").expanduser() / card.location).exists()
         if folder or Path(card.location).is_absolute()
