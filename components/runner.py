@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, TypeVar, overload
 
 from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.contract.variables import RESULT
 from clinprompt.errors import BadParams, ClinpromptError, DataRejected, InputMissing, Interrupted
 from clinprompt.files import partial_path, publish, remove
 from clinprompt.params import CandidateSpec, Params, load_params
@@ -29,8 +30,6 @@ log = logging.getLogger("clinprompt")
 
 S = TypeVar("S", bound=Section)
 _SECTIONS = {field.annotation: key for key, field in Params.model_fields.items()}  # the models' keys in params.yaml
-
-RESULT_VARIABLE = "CLINPROMPT_RESULT"  # the result line is written to this file too, for a caller that runs DVC
 
 
 @dataclass(frozen=True)
@@ -189,5 +188,5 @@ def _tell(line: dict[str, Any]) -> None:
     text = json.dumps(line, default=str) + "\n"
     sys.stdout.write(text)
     sys.stdout.flush()
-    if os.environ.get(RESULT_VARIABLE):
-        Path(os.environ[RESULT_VARIABLE]).write_text(text, encoding="utf-8")
+    if os.environ.get(RESULT):
+        Path(os.environ[RESULT]).write_text(text, encoding="utf-8")

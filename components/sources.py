@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from clinprompt.contract.paths import SOURCES_LOCK
+from clinprompt.contract.files import SOURCES_LOCK
 from clinprompt.errors import BadParams
 from clinprompt.files import sha256_bytes, write_text
 from clinprompt.schema import read_yaml

@@ -2,8 +2,8 @@
 
 from airflow.sdk import AssetAny, Param, PartitionedAssetTimetable, TriggerRule, XComArg, chain, task_group
 
+from clinprompt_dags.commands import FromTasks, PlanCommand, RecordCommand
 from clinprompt_dags.factory import GROUP, Factory
-from clinprompt_dags.jobs import FromTasks, PlanJob, RecordJob
 from clinprompt_dags.operators import PromotionBranch
 
 DOC = """
@@ -49,7 +49,7 @@ with factory.dag(
         "promote": Param("auto", type="string", enum=["auto", "never"], description="never: stop after the report."),
     },
 ) as dag:
-    plan = factory.task("plan", PlanJob(factory.images), doc="Settles release, code, params and candidates, once.")
+    plan = factory.task("plan", PlanCommand(factory.images), doc="Settles release, code, params and candidates, once.")
     last = {}
 
     @task_group(group_id=GROUP)
@@ -97,7 +97,7 @@ with factory.dag(
     promote.trigger_rule = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
     record = factory.task(
         "record",
-        RecordJob(FromTasks(tuple(factory.source(stage.name) for stage in graph.stages))),
+        RecordCommand(FromTasks(tuple(factory.source(stage.name) for stage in graph.stages))),
         doc="Keeps the run's whole dvc.lock, also after a rejection.",
         trigger_rule=TriggerRule.NONE_FAILED,
     )

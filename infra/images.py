@@ -19,13 +19,14 @@ import typer
 import yaml
 
 from clinprompt import cli
+from clinprompt.contract.files import IMAGES_LOCK
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing, ServiceDown
 from clinprompt.files import sha256_bytes, sha256_file, write_text
 from clinprompt.schema import read_yaml
 
 ROOT = Path(__file__).parents[1]
 TARGETS = ("data", "vision", "registry")
-LOCK = Path("infra/images.lock")
+LOCK = Path(IMAGES_LOCK)
 DOCKERFILE = "infra/Dockerfile"
 ENGINES = ("podman", "docker")
 

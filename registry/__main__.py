@@ -9,14 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from clinprompt import cli
+from clinprompt.contract.variables import RESULT_FILE
 from clinprompt.errors import BadParams, ClinpromptError, InputMissing
 from clinprompt.files import to_json, write_text
 from clinprompt.params import load_params
 from registry import champion, listing, quarantine, results, rollback
 from registry.versions import CHAMPION
 
-# A file that gets the JSON line of a command that changes the registry, for schedulers that can't read its output.
-RESULT_FILE = "CLINPROMPT_RESULT_FILE"
 PARAMS = Path("params.yaml")
 RUNS = Path("runs")
 

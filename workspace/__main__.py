@@ -16,12 +16,11 @@ import typer
 
 from clinprompt import cli
 from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.contract.variables import RESULT_FILE
+from clinprompt.contract.variables import TASK as VARIABLE
 from clinprompt.errors import ClinpromptError, Interrupted
 from clinprompt.files import write_text
 from workspace.store import Store, open_store
-from workspace.task import VARIABLE
-
-RESULT_FILE = "CLINPROMPT_RESULT_FILE"  # the result is written here too, for a scheduler that reads a file
 
 log = logging.getLogger("clinprompt")
 app = cli.application(__doc__)

@@ -4,9 +4,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from clinprompt.contract.files import IMAGES_LOCK
 from clinprompt.errors import BadParams
 from clinprompt.files import write_text
-from workspace.project import IMAGES_LOCK
 from workspace.records import latest_record, plan_of, read_record
 from workspace.repo import Workspace, lock_text
 from workspace.store import Store

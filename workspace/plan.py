@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from clinprompt.contract.tasks import PartitionKey
 from clinprompt.errors import BadParams, InputMissing
 from clinprompt.schema import read_yaml
 from workspace.project import code_digest, project_root, run_params
@@ -83,7 +84,7 @@ def promotion(task: PromotionTask, store: Store) -> dict[str, Any]:
     """
     key = latest_record(store, task.dataset, task.release)
     if key is None:
-        of = f"{task.dataset}@{task.release}" if task.release else task.dataset
+        of = str(PartitionKey(task.dataset, task.release)) if task.release else task.dataset
         raise InputMissing(f"No run of {of} is recorded; trigger the DAG retrain first.")
     kept = read_record(store, key)
     approval = read_yaml(project_root() / "params.yaml")["registry"]["approval"] == "required"

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from clinprompt.contract.files import IMAGES_LOCK
+from clinprompt.contract.variables import CODE
 from clinprompt.errors import BadParams
 from clinprompt.files import sha256_file, write_text
 from clinprompt.params import Params
 from clinprompt.schema import check, read_yaml, to_yaml
-
-VARIABLE = "CLINPROMPT_CODE"
-IMAGES_LOCK = "infra/images.lock"
 
 # What a stage may read: the rest of a checkout is for people.
 _PARTS = ("dvc.yaml", "params.yaml", ".dvcignore", "clinprompt", "components", "datasets", "registry")
@@ -22,7 +21,7 @@ _REQUIREMENTS = "requirements/components.txt"
 
 def project_root() -> Path:
     """The project whose code tasks run: CLINPROMPT_CODE, or the one that this package lies in."""
-    return Path(os.environ.get(VARIABLE) or Path(__file__).parents[1]).absolute()
+    return Path(os.environ.get(CODE) or Path(__file__).parents[1]).absolute()
 
 
 def code_digest(root: Path) -> str:
@@ -74,4 +73,4 @@ def _files(root: Path) -> Iterator[Path]:
         elif path.is_dir():
             yield from sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
         else:
-            raise BadParams(f"{path} does not exist; set {VARIABLE} to the project's folder.")
+            raise BadParams(f"{path} does not exist; set {CODE} to the project's folder.")

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from clinprompt.contract.variables import CACHE, SCRATCH
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.schema import to_yaml
 from workspace.project import code_digest, copy_code, project_root, run_params
@@ -20,8 +21,6 @@ from workspace.task import LockEntry, Plan
 
 log = logging.getLogger(__name__)
 
-SCRATCH = "CLINPROMPT_SCRATCH"
-CACHE = "CLINPROMPT_CACHE"  # a folder for what was fetched, which the tasks of a machine share
 _REMOTE = "clinprompt-store"
 _CACHE_TYPES = ["reflink", "hardlink", "copy"]
 

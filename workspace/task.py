@@ -1,17 +1,12 @@
 """What a scheduler tells a task, and what a task answers: `CLINPROMPT_TASK` in, one line of JSON out."""
 
-import base64
-import binascii
-import json
-import zlib
 from typing import Any, TypeVar
 
 from clinprompt.contract.candidates import CandidateId
+from clinprompt.contract.tasks import PartitionKey, unpack
+from clinprompt.contract.variables import TASK
 from clinprompt.errors import BadParams
 from clinprompt.schema import Section, check
-
-VARIABLE = "CLINPROMPT_TASK"
-MAX_ENTRY_BYTES = 2048  # a scheduler keeps every entry in its database
 
 T = TypeVar("T", bound=Section)
 
@@ -58,7 +53,7 @@ class Plan(Section):
     @property
     def partition(self) -> str:
         """The key that makes the run one of its kind."""
-        return f"{self.dataset}@{self.release}"
+        return str(PartitionKey(self.dataset, self.release))
 
 
 class PlanTask(Section):
@@ -124,15 +119,9 @@ def read_task(model: type[T], text: str | None) -> T:
         BadParams: the variable is missing, is no packed JSON, or holds a wrong key.
     """
     if not text:
-        raise BadParams(f"{VARIABLE} is not set; this command is meant for a scheduler, see dags/.")
+        raise BadParams(f"{TASK} is not set; this command is meant for a scheduler, see dags/.")
     try:
-        value = json.loads(zlib.decompress(base64.b64decode(text, validate=True)))
-    except (binascii.Error, zlib.error, ValueError):
-        raise BadParams(f"{VARIABLE} is not base64 of zlib of JSON.") from None
-    return check(model, value, VARIABLE)
-
-
-def pack(value: dict[str, Any]) -> str:
-    """What `read_task` reads."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+        value = unpack(text)
+    except ValueError as error:
+        raise BadParams(f"{TASK}: {error}.") from None
+    return check(model, value, TASK)

@@ -3,14 +3,13 @@
 import os
 from pathlib import Path
 
+from clinprompt.contract.variables import DATA
 from clinprompt.data.card import Card
 from clinprompt.data.layouts import layout_of
 from clinprompt.data.layouts.base import Generator
 from clinprompt.errors import InputMissing
 from clinprompt.files import atomic, remove
 from clinprompt.schema import Section, check
-
-ROOT_VARIABLE = "CLINPROMPT_DATA"
 
 
 def locate(card: Card, source: Path, root: str | None) -> Path:
@@ -38,7 +37,7 @@ def locate(card: Card, source: Path, root: str | None) -> Path:
 
 def data_root(root: str | None) -> Path | None:
     """The folder that holds the datasets' files: the variable CLINPROMPT_DATA, or else `data.root` of params.yaml."""
-    chosen = os.environ.get(ROOT_VARIABLE) or root
+    chosen = os.environ.get(DATA) or root
     return Path(chosen).expanduser() if chosen else None
 
 
@@ -47,7 +46,7 @@ def _target(card: Card, source: Path, root: Path | None) -> Path:
         if source.exists():
             return Path(os.readlink(source))  # a link that the user, or an earlier run, has made
         raise InputMissing(
-            f"The dataset {card.name} is not here: set data.root in params.yaml, or the variable {ROOT_VARIABLE}, "
+            f"The dataset {card.name} is not here: set data.root in params.yaml, or the variable {DATA}, "
             f"to the folder that holds {card.location}. {card.how_to_get}"
         )
     target = Path(os.path.abspath((root or Path()) / card.location))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import registry
 from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.contract.variables import GATE_EXIT_CODE
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.evaluation.decision import (
     ChampionRef,
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Set to 1, a rejection ends with the exit code 77, for schedulers that branch on it.
-EXIT_CODE_VARIABLE = "CLINPROMPT_GATE_EXIT_CODE"
 _BATCH = 256  # images in memory at a time
 
 
@@ -170,7 +169,7 @@ def _result(record: DecisionRecord, champion: ChampionRef | None, *, changed: bo
         "reasons": record.reasons,
         "changed": changed,
     }
-    if not record.accepted and os.environ.get(EXIT_CODE_VARIABLE) == "1":
+    if not record.accepted and os.environ.get(GATE_EXIT_CODE) == "1":
         facts["exit_code"] = int(ExitCode.GATE_REJECTED)
     return facts
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clinprompt.contract.paths import SOURCES_LOCK
+from clinprompt.contract.files import SOURCES_LOCK
 from clinprompt.data.layouts import KINDS
 from clinprompt.errors import BadParams
 from clinprompt.sources import digest

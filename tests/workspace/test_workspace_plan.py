@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from small_project import Project, draw
 
+from clinprompt.contract.tasks import pack
 from clinprompt.errors import BadParams, InputMissing
 from workspace.plan import promotion, sweep
 from workspace.records import record
 from workspace.releases import list_releases, publish
-from workspace.task import PromotionTask, RecordTask, StageTask, SweepTask, pack, read_task
+from workspace.task import PromotionTask, RecordTask, StageTask, SweepTask, read_task
 
 
 def test_a_release_is_published_once_and_never_changes(project: Project, tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
-from clinprompt_dags.exit_codes import BAD_PARAMS, BUG, failure
+from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.contract.tasks import MAX_ENTRY_BYTES, PartitionKey
+from clinprompt_dags.failures import failure
 
-MAX_ENTRY_BYTES = 2048
 PLAN = "plan"  # the XCom keys beside the returned entry
 FACTS = "facts"
 ENTRIES = "entries"
@@ -19,7 +20,7 @@ Context = Any  # Airflow's, a dictionary at run time
 Candidate = dict[str, Any]
 
 
-class Job(ABC):
+class TaskCommand(ABC):
     """A command of `python -m workspace`."""
 
     command: str
@@ -79,7 +80,7 @@ class Source:
                 return found
         if self.optional:
             return None
-        raise failure(BUG, f"the task {self.task_id} left no entry; clear it, so that it runs again.")
+        raise failure(ExitCode.BUG, f"the task {self.task_id} left no entry; clear it, so that it runs again.")
 
 
 @dataclass(frozen=True)
@@ -131,13 +132,13 @@ def checked_entry(entry: dict[str, Any]) -> dict[str, Any]:
     size = len(json.dumps(entry, separators=(",", ":")).encode())
     if size > MAX_ENTRY_BYTES:
         raise failure(
-            BUG, f"the entry of {entry.get('stage')} has {size} bytes; at most {MAX_ENTRY_BYTES} are allowed."
+            ExitCode.BUG, f"the entry of {entry.get('stage')} has {size} bytes; at most {MAX_ENTRY_BYTES} are allowed."
         )
     return entry
 
 
 @dataclass(frozen=True)
-class PlanJob(Job):
+class PlanCommand(TaskCommand):
     """Settle what the run consists of. Its XCom is the list of candidates, over which tasks are mapped."""
 
     images: str | None
@@ -148,9 +149,11 @@ class PlanJob(Job):
         params, key = context["params"], context["dag_run"].partition_key
         dataset, release = params["dataset"], params["release"]
         if key:
-            dataset, separator, release = key.partition("@")
-            if not separator or not dataset or not release:
-                raise failure(BAD_PARAMS, f"the partition key must be DATASET@RELEASE, found {key!r}.")
+            try:
+                asked = PartitionKey.parse(key)
+            except ValueError as error:
+                raise failure(ExitCode.BAD_PARAMS, f"the run's partition key: {error}.") from None
+            dataset, release = asked.dataset, asked.release
         chosen = {name: params[name] for name in ("methods", "seeds", "overrides", "promote")}
         return {
             "dataset": dataset,
@@ -166,12 +169,12 @@ class PlanJob(Job):
         context["ti"].xcom_push(key=PLAN, value=plan)
         candidates: list[Candidate] = plan["candidates"]
         if not candidates:
-            raise failure(BAD_PARAMS, "the plan has no candidates; name at least one method and one seed.")
+            raise failure(ExitCode.BAD_PARAMS, "the plan has no candidates; name at least one method and one seed.")
         return candidates
 
 
 @dataclass(frozen=True)
-class StageJob(Job):
+class StageCommand(TaskCommand):
     """Run one stage in its own workspace."""
 
     stage: str
@@ -197,7 +200,7 @@ class StageJob(Job):
 
 
 @dataclass(frozen=True)
-class ProbeJob(StageJob):
+class ProbeCommand(StageCommand):
     """Look whether the run cache has the stage, before a slot of its pool is asked for."""
 
     skips: str = ""  # the task id of the stage
@@ -213,7 +216,7 @@ class ProbeJob(StageJob):
 
 
 @dataclass(frozen=True)
-class RecordJob(Job):
+class RecordCommand(TaskCommand):
     """Keep the run's whole dvc.lock."""
 
     entries: Entries
@@ -233,7 +236,7 @@ class RecordJob(Job):
 
 
 @dataclass(frozen=True)
-class SweepJob(Job):
+class SweepCommand(TaskCommand):
     """Find the releases that no run has recorded."""
 
     command = "sweep"
@@ -249,7 +252,7 @@ class SweepJob(Job):
 
 
 @dataclass(frozen=True)
-class PromotionJob(Job):
+class PromotionCommand(TaskCommand):
     """Find the recorded run whose decision is to be promoted."""
 
     images: str | None
@@ -272,11 +275,11 @@ class PromotionJob(Job):
         for number, entry in enumerate(entries):
             ti.xcom_push(key=f"{ENTRIES}_{number}", value=checked_entry(entry))
         ti.xcom_push(key=ENTRIES, value=len(entries))
-        return f"{result['plan']['dataset']}@{result['plan']['release']}"
+        return str(PartitionKey(result["plan"]["dataset"], result["plan"]["release"]))
 
 
 @dataclass(frozen=True)
-class RollbackJob(Job):
+class RollbackCommand(TaskCommand):
     """Give the champion's place back to the version before it."""
 
     command = "rollback"
