@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from clinprompt.contract.candidates import CandidateId
-from clinprompt.contract.params_schema import method_names
+from clinprompt.contract.params_schema import knowledge_of, method_names
 from clinprompt.errors import BadParams
 from clinprompt.knobs import NEW_METHOD, Knobs, ProtocolKnobs, knob_problems
 from clinprompt.schema import Fraction, Name, Section, UserPath, check, key_errors, read_yaml
@@ -20,11 +20,17 @@ _NEGATIVE = ("kappa", "quadratic_kappa")  # these reach down to -1
 _Mapping = BeforeValidator(lambda value: {} if value is None else value)
 
 
-def no_such_candidate(name: str, variants: Iterable[str]) -> str:
+_WRONG_LIST = {
+    "methods": "methods: {name!r} reads what the stage describe makes; list it under candidates.taught",
+    "taught": "taught: {name!r} reads nothing of the stage describe; list it under candidates.methods",
+}
+
+
+def no_such_candidate(name: str, variants: Iterable[str], key: str = "methods") -> str:
     """The sentence about a name that is neither a method's nor a variant's."""
     close = difflib.get_close_matches(name, [*method_names(), *variants], n=1)
     hint = f"did you mean {close[0]!r}?" if close else NEW_METHOD
-    return f"candidates.methods: {name!r} is neither a method nor one of candidates.variants ({hint})"
+    return f"candidates.{key}: {name!r} is neither a method nor one of candidates.variants ({hint})"
 
 
 class Variant(Section):
@@ -49,9 +55,14 @@ class Variant(Section):
 
 
 class CandidatesParams(Section):
-    """What competes: every name with every seed. A name is a method, or one of `variants`."""
+    """What competes: every name with every seed. A name is a method, or one of `variants`.
 
-    methods: list[Name] = Field(min_length=1)
+    `taught` lists the candidates that read what the stage `describe` makes, `methods` the others: so the graph knows,
+    before anything runs, who has to wait for a language model.
+    """
+
+    methods: list[Name]
+    taught: list[Name] = []
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     variants: Annotated[dict[Name, Variant], _Mapping] = {}
 
@@ -59,17 +70,33 @@ class CandidatesParams(Section):
     def _names_are_known(self) -> "CandidatesParams":
         known = method_names()
         problems = [f"variants.{name}: is a method's name; choose another" for name in self.variants if name in known]
-        for name in self.methods:
-            if name not in known and name not in self.variants:
-                problems.append(no_such_candidate(name, self.variants).removeprefix("candidates."))
+        for key, names in (("methods", self.methods), ("taught", self.taught)):
+            for name in names:
+                if name not in known and name not in self.variants:
+                    problems.append(no_such_candidate(name, self.variants, key).removeprefix("candidates."))
+                elif (key == "taught") != self.is_taught(name):
+                    problems.append(_WRONG_LIST[key].format(name=name))
+        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        problems += [f"methods: {name!r} stands there twice" for name in repeated]
+        if not self.names:
+            problems.append("methods: name at least one method")
         if problems:
             raise key_errors(problems)
         return self
 
     @property
+    def names(self) -> list[str]:
+        """All that compete, whether they are taught or not."""
+        return [*self.methods, *self.taught]
+
+    def is_taught(self, name: str) -> bool:
+        """Whether a listed name reads what the stage `describe` makes."""
+        return bool(knowledge_of(self.method_of(name)))
+
+    @property
     def ids(self) -> list[CandidateId]:
         """All candidates: every name with every seed."""
-        return [CandidateId(name, seed) for name in self.methods for seed in self.seeds]
+        return [CandidateId(name, seed) for name in self.names for seed in self.seeds]
 
     def method_of(self, name: str) -> str:
         """The method of a listed name."""

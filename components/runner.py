@@ -25,6 +25,7 @@ from clinprompt.files import partial_path, publish, remove
 from clinprompt.params import CandidateSpec, Params, load_params
 from clinprompt.schema import Section
 from components.interface import Interface, load_interface
+from components.sources import check_sources
 
 log = logging.getLogger("clinprompt")
 
@@ -66,6 +67,11 @@ class Job:
         for part in key.split("."):
             value = value[part] if isinstance(value, dict) else getattr(value, part)
         return value
+
+    @property
+    def all_params(self) -> Params:
+        """The whole of params.yaml, for what is no stage's work."""
+        return self._params
 
     def candidate(self, name: str) -> CandidateSpec:
         """What a candidate's name means.
@@ -134,6 +140,7 @@ def _attempt(interface: Interface, work: Work, argv: list[str]) -> dict[str, Any
     for key, path in inputs.items():
         if not path.exists():
             raise InputMissing(f"--{key} {path} does not exist; run the stage that makes it (dvc repro).")
+    check_sources(interface.name, _methods(arguments, params))
     outputs = {k: path if interface.outputs[k].keep else partial_path(path) for k, path in final.items()}
     for key, path in outputs.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,6 +160,13 @@ def _attempt(interface: Interface, work: Work, argv: list[str]) -> dict[str, Any
                     publish(path, final[key])
                 remove(path)
     return result
+
+
+def _methods(arguments: dict[str, Any], params: Params) -> list[str]:
+    """The methods whose code a call runs, as its arguments name them."""
+    if "candidate" in arguments:
+        return [params.candidate(arguments["candidate"]).method]
+    return [arguments["method"]] if "method" in arguments else []
 
 
 def _parser(interface: Interface) -> argparse.ArgumentParser:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from clinprompt.contract.files import SOURCES_LOCK
+from clinprompt.contract.files import PARAMS_SCHEMA, SOURCES_LOCK
 from clinprompt.errors import BadParams
 from clinprompt.files import sha256_bytes, write_text
 from clinprompt.schema import read_yaml
@@ -27,8 +27,12 @@ def method_digest(name: str, root: Path = ROOT) -> str:
 
 
 def digest_of(modules: list[str], root: Path) -> str:
-    """SHA-256 over the names and the digests of the files that importing the modules runs."""
-    lines = [f"{name} {digest(file)}\n" for name, file in closure(modules, root).items()]
+    """SHA-256 over the names and the digests of the files that importing the modules runs.
+
+    The schema of params.yaml is left out: it changes with any method's knobs, and decides only what is let through.
+    """
+    files = closure(modules, root)
+    lines = [f"{name} {digest(file)}\n" for name, file in files.items() if name != PARAMS_SCHEMA]
     return sha256_bytes("".join(lines).encode())
 
 
@@ -41,9 +45,9 @@ def sources_lock(root: Path = ROOT) -> str:
     return _HEAD + "".join(lines)
 
 
-def write_sources_lock(root: Path = ROOT) -> bool:
-    """Bring infra/sources.lock of the project at `root` up to date; whether it had to be."""
-    path, text = root / SOURCES_LOCK, sources_lock(root)
+def write_sources_lock(root: Path, path: Path) -> bool:
+    """Bring the lock of the project at `root` up to date; whether it had to be."""
+    text = sources_lock(root)
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return False
     write_text(path, text)
@@ -59,7 +63,7 @@ def check_sources(stage: str, methods: list[str]) -> None:
         BadParams: the sources of the stage, or of a method that it runs, are not those of the lock.
     """
     path = Path(SOURCES_LOCK)
-    if not path.is_file():
+    if stage == "lock" or not path.is_file():
         return
     locked = read_yaml(path)
     now = {"stages": {stage: stage_digest(stage)}, "methods": {name: method_digest(name) for name in methods}}

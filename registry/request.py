@@ -34,7 +34,6 @@ class PromotionRequest:
     descriptions: Path
     manifest: Path
     metrics: Path
-    report: Path
     backbone: Callable[[], BackboneFiles]
     sample: Callable[[], Sequence[bytes]]
 

@@ -1,4 +1,4 @@
-"""The MLflow run of a promotion: params, metrics, dataset, report, decision, and the model itself."""
+"""The MLflow run of a promotion: params, metrics, dataset, decision, and the model itself."""
 
 import base64
 import json
@@ -91,8 +91,7 @@ def _log(client: "MlflowClient", release: PromotionRequest, packed: Packed, expe
         mlflow.log_params(_params(model))
         mlflow.log_metrics(_flat_metrics(metrics))
         client.log_inputs(run_id, [_dataset(release, facts)])
-        for path in (release.report, release.decision_file):
-            mlflow.log_artifact(str(path))
+        mlflow.log_artifact(str(release.decision_file))
         info = mlflow.pyfunc.log_model(
             name=MODEL_NAME,
             python_model=str(payload / "model_script.py"),
@@ -107,7 +106,6 @@ def _log(client: "MlflowClient", release: PromotionRequest, packed: Packed, expe
 
 def _write_record(release: PromotionRequest, metrics: Metrics, facts: dict[str, str], folder: Path) -> Path:
     folder.mkdir()
-    shutil.copyfile(release.report, folder / "report.html")
     shutil.copyfile(release.decision_file, folder / "decision.json")
     (folder / "lineage.json").write_text(to_json(facts), encoding="utf-8")
     card = lineage.model_card(load_card(release.card), release.record, metrics, facts)

@@ -37,6 +37,8 @@ def checkout(store: Store, run: str, folder: Path) -> dict[str, Any]:
     write_text(folder / "params.yaml", kept.params)
     if plan.images is not None:
         write_text(folder / IMAGES_LOCK, plan.images)
+    for name, text in plan.locks.items():
+        write_text(folder / name, text)
     write_text(folder / "dvc.lock", lock_text(kept.lock["stages"]))
     workspace = Workspace(folder, store)
     for address in kept.lock["stages"]:

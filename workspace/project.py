@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clinprompt.contract.files import IMAGES_LOCK
+from clinprompt.contract.files import IMAGES_LOCK, SETTINGS_LOCK, SOURCES_LOCK
 from clinprompt.contract.variables import CODE
 from clinprompt.errors import BadParams
 from clinprompt.files import sha256_file, write_text
 from clinprompt.params import Params
 from clinprompt.schema import check, read_yaml, to_yaml
+from components.lock.settings import settings_lock
+from components.sources import sources_lock
 
 # What a stage may read: the rest of a checkout is for people.
 _PARTS = ("dvc.yaml", "params.yaml", ".dvcignore", "clinprompt", "components", "datasets", "registry")
@@ -57,6 +59,11 @@ def run_params(root: Path, dataset: str, overrides: dict[str, Any]) -> tuple[str
     value = _merged(read_yaml(path), {**overrides, "datasets": [dataset]})
     params = check(Params, value, f"{path} with the run's overrides")
     return to_yaml(value, sort_keys=False), params
+
+
+def lock_texts(root: Path, params: Params) -> dict[str, str]:
+    """What the stage `lock` would write for the project at `root`, by path."""
+    return {SOURCES_LOCK: sources_lock(root), SETTINGS_LOCK: settings_lock(params, root)}
 
 
 def _merged(base: Any, change: Any) -> Any:

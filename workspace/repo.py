@@ -14,8 +14,9 @@ import yaml
 
 from clinprompt.contract.variables import CACHE, SCRATCH
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
+from clinprompt.files import write_text
 from clinprompt.schema import to_yaml
-from workspace.project import code_digest, copy_code, project_root, run_params
+from workspace.project import code_digest, copy_code, lock_texts, project_root, run_params
 from workspace.store import Store, service_errors
 from workspace.task import LockEntry, Plan
 
@@ -67,8 +68,10 @@ class Workspace:
             )
         with _scratch() as folder:
             copy_code(root, folder, plan.images)
-            text, _ = run_params(root, plan.dataset, plan.overrides)
+            text, params = run_params(root, plan.dataset, plan.overrides)
             (folder / "params.yaml").write_text(text)
+            for name, lock in (plan.locks or lock_texts(folder, params)).items():
+                write_text(folder / name, lock)
             yield cls(folder, store)
 
     def stage(self, address: str) -> Any:

@@ -27,6 +27,7 @@ class Candidate(Section):
 
     candidate: str
     seed: int
+    taught: bool = False  # reads what the stage describe makes
 
     @property
     def id(self) -> CandidateId:
@@ -46,6 +47,7 @@ class Plan(Section):
     images: str | None  # the text of infra/images.lock; None: that of the project
     overrides: dict[str, Any]
     candidates: list[Candidate]
+    locks: dict[str, str] = {}  # the text of the files that the stage `lock` writes, by path
     previous: str | None  # the record that unchanged stages are taken from
     promote: bool
     approval: bool

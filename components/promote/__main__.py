@@ -64,7 +64,6 @@ def _release(job: Job, decision: DecisionRecord) -> PromotionRequest:
         descriptions=job.inputs["descriptions"],
         manifest=job.inputs["manifest"],
         metrics=job.inputs["metrics"] / f"{folder.name}.json",
-        report=job.inputs["report"],
         backbone=lambda: backbone_files(job.params(BackboneParams)),
         sample=lambda: _sample(job.inputs["manifest"], job.inputs["images"]),
     )

@@ -23,7 +23,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def lock_of(project: Path) -> dict[str, dict[str, str]]:
-    write_sources_lock(project)
+    write_sources_lock(project, project / SOURCES_LOCK)
     found: dict[str, dict[str, str]] = yaml.safe_load((project / SOURCES_LOCK).read_text(encoding="utf-8"))
     return found
 
