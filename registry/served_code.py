@@ -9,7 +9,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import clinprompt
-from clinprompt.prompting.hooks import TRAINING_HOOKS
+from clinprompt.prompting.hooks import NOT_SERVED
 from clinprompt.sources import imported_modules, without_docstrings
 from clinprompt.tuned.record import ModelRecord
 from registry.pruning import pruned
@@ -41,7 +41,7 @@ def code_of(model: ModelRecord, root: Path = ROOT) -> dict[str, bytes]:
         entries += [*_TOWERS, _class_of(model.method, root)]
     script = ast.unparse(without_docstrings(ast.parse(SCRIPT.read_bytes()))) + "\n"
     code = {"model_script.py": script.encode()}
-    for name, content in pruned(entries, root, PACKAGE, TRAINING_HOOKS).items():
+    for name, content in pruned(entries, root, PACKAGE, NOT_SERVED).items():
         inside = Path(name).relative_to(PACKAGE).as_posix()
         code[f"code/{inside}"] = content.read_bytes() if isinstance(content, Path) else content.encode()
     return code

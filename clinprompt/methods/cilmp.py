@@ -14,7 +14,7 @@ from clinprompt.prompting.averaging import GaussianAverage
 from clinprompt.prompting.base import Knowledge, Needs, PromptMethod, Task
 from clinprompt.prompting.batches import Batch
 from clinprompt.prompting.context import ContextInit, ContextPrompts
-from clinprompt.prompting.intervention import RowPrompts, StateRows
+from clinprompt.prompting.intervention import BentRows, RowPrompts, StateRows
 from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.schema import Section
 
@@ -132,6 +132,10 @@ class CILMP(PromptMethod):
         knobs = self.config.averaging
         names = {name for name in self.trainable_parameters() if not name.startswith("text_layers.")}
         return None if knobs is None else GaussianAverage(knobs.mean, knobs.std, frozenset(names))
+
+    def bent_rows(self) -> BentRows:
+        """The classes' states, and the interventions of each text block."""
+        return BentRows(self.rows, tuple(layer for layer in self.text_layers if isinstance(layer, RowPrompts)))
 
     def _encode_images(self, inputs: Tensor) -> Tensor:
         if not len(self.visual_prompts):

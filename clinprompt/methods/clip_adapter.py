@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from clinprompt.methods import register
 from clinprompt.prompting.base import PromptMethod, Task
 from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.initial import linear
 from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.prompting.teacher import Template, hand_written
-from clinprompt.prompting.visual import linear
 from clinprompt.schema import Fraction, Section
 
 

@@ -13,8 +13,9 @@ from clinprompt.errors import BadParams
 from clinprompt.methods import register
 from clinprompt.prompting.base import Needs, Task
 from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.initial import linear, normal
 from clinprompt.prompting.optimisation import OptimiserSettings
-from clinprompt.prompting.visual import PatchMethod, linear, normal
+from clinprompt.prompting.visual import PatchMethod
 from clinprompt.schema import Section
 
 

@@ -1,17 +1,19 @@
 """Full fine-tuning: all weights of the image tower and a linear head, the baseline that prompts are compared with."""
 
 from copy import deepcopy
+from types import SimpleNamespace
 from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
+from clinprompt.backbones.vision import VisionTower
 from clinprompt.methods import register
-from clinprompt.prompting.base import Needs, PromptMethod, Task
+from clinprompt.prompting.base import Needs, OwnTower, PromptMethod, Task
 from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.initial import linear
 from clinprompt.prompting.optimisation import OptimiserSettings
-from clinprompt.prompting.visual import linear
 from clinprompt.schema import Section
 
 
@@ -58,6 +60,10 @@ class FullFinetuning(PromptMethod):
         super().train(mode)
         self.tower.eval()
         return self
+
+    def own_tower(self) -> OwnTower:
+        """The copy."""
+        return OwnTower(VisionTower(SimpleNamespace(visual=self.tower)), self.head)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [B, C]."""

@@ -11,10 +11,11 @@ from clinprompt.errors import BadParams
 from clinprompt.methods import register
 from clinprompt.prompting.base import Task
 from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.initial import linear, normal
 from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.prompting.sentences import Sentences
 from clinprompt.prompting.teacher import Template
-from clinprompt.prompting.visual import PatchMethod, depth, linear, normal
+from clinprompt.prompting.visual import PatchMethod, depth
 from clinprompt.schema import Section
 
 _WHERE = "params.yaml: methods.maple"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,9 +22,8 @@ from clinprompt.features.extract import Forward, encoded
 from clinprompt.features.image_batches import decoded
 from clinprompt.features.precompute import BATCH, WORKERS
 from clinprompt.features.store import FeatureStore
-from clinprompt.methods.cilmp import CILMP
-from clinprompt.methods.zero_shot import ZeroShotConfig
-from clinprompt.prompting.base import Knowledge, Needs, Task
+from clinprompt.methods import BASELINE
+from clinprompt.prompting.base import Knowledge, Needs, PromptMethod, Task
 from clinprompt.prompting.teacher import TeacherBank
 from clinprompt.training.inputs import knowledge, open_backbone
 from clinprompt.tuned.artifact import TunedModel
@@ -55,7 +54,7 @@ def draw(job: Job, card: Card, name: str, model: TunedModel) -> dict[str, Any]:
     except BadParams as error:  # the image tower is of a kind that can't be opened
         gallery.leave_out(words.title, str(error))
     _space(scene, gallery)
-    if isinstance(scene.after.method, CILMP):
+    if scene.after.method is not None:
         _intervention(scene, scene.after.method, gallery)
     if "descriptions" in (model.record.knowledge or {}):
         _descriptions(scene, gallery)
@@ -103,8 +102,9 @@ class _Scene:
 
     @cached_property
     def template(self) -> str:
-        config = method_config("zero_shot", self.job.params("methods").get("zero_shot", {}), self.card)
-        return cast(ZeroShotConfig, config).template
+        """The baseline's: what a class's sentence is before tuning."""
+        config = method_config(BASELINE, self.job.params("methods").get(BASELINE, {}), self.card)
+        return str(config.model_dump()["template"])
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -224,10 +224,15 @@ def _space(scene: _Scene, gallery: _Gallery) -> None:
     gallery.add("features.png", captions.space(found, len(before.images)), figure)
 
 
-def _intervention(scene: _Scene, model: CILMP, gallery: _Gallery) -> None:
-    images = scene.images(scene.tested)
+def _intervention(scene: _Scene, model: PromptMethod, gallery: _Gallery) -> None:
+    """Where a method bends rows of the language model's states: how far, before and after training."""
     task = Task(scene.backbone, scene.names, scene.model.record.seed, model.knowledge_in(model.state()))
-    start, end = change(CILMP(task, model.config).eval(), images), change(model, images)
+    trained = model.bent_rows()
+    untrained = None if trained is None else type(model)(task, model.config).eval().bent_rows()
+    if trained is None or untrained is None:
+        return
+    images = scene.images(scene.tested)
+    start, end = change(untrained, images), change(trained, images)
     gallery.add("intervention.png", captions.intervention(end), change_figure(start, end))
 
 

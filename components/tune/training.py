@@ -98,7 +98,7 @@ def _record(job: Job, card: Card, backbone: "Backbone", model: "PromptMethod") -
 
     from clinprompt.training.inputs import preprocessing
 
-    needs = type(model).needs(model.config)
+    needs = model.needed
     knowledge = {key: sha256_file(job.inputs[key]) for key in sorted(needs.knowledge)}
     return {
         "dataset": card.name,
@@ -125,7 +125,7 @@ def _how(job: Job, model: "PromptMethod", parts: int, mixed: bool, ranks: "Ranks
         found["processes"] = ranks.size
     if mixed:
         found["precision"] = job.params("training").precision
-    if type(model).needs(model.config).images == "pixels":
+    if model.needed.images == "pixels":
         found["augmentation"] = job.params("training").augmentation
     return found
 

@@ -8,7 +8,7 @@ import pytest
 
 from clinprompt import methods
 from clinprompt.prompting.base import FeatureMethod
-from clinprompt.prompting.hooks import TRAINING_HOOKS
+from clinprompt.prompting.hooks import NOT_SERVED
 from clinprompt.sources import imported_modules
 from registry.pruning import pruned
 from registry.served_code import ROOT, code_of, distributions
@@ -51,7 +51,7 @@ def test_no_method_carries_what_only_training_calls(method: str) -> None:
         if name.endswith(".py"):
             compile(source, name, "exec")
             classes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
-            assert not TRAINING_HOOKS & {getattr(member, "name", None) for cls in classes for member in cls.body}
+            assert not NOT_SERVED & {getattr(member, "name", None) for cls in classes for member in cls.body}
             imported = {module.partition(".")[0] for module in imported_modules(ast.parse(source))}
             assert not imported & {"sklearn", "tqdm"}
 
@@ -64,7 +64,7 @@ def test_the_packages_that_the_code_imports_are_named() -> None:
 
 
 def test_the_hooks_are_members_of_a_method() -> None:
-    assert {name for name in TRAINING_HOOKS if not hasattr(FeatureMethod, name)} == set()
+    assert {name for name in NOT_SERVED if not hasattr(FeatureMethod, name)} == set()
 
 
 @pytest.mark.parametrize("spec", [HEAD, VPT])
