@@ -1,4 +1,4 @@
-"""Frozen vision-language backbones: what is known of them, and how they are loaded."""
+"""Frozen vision-language backbones: the table of known ones, loading, and their towers as blocks."""
 
 from clinprompt.backbones.load import Backbone, load_backbone
 

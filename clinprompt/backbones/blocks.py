@@ -1,8 +1,8 @@
-"""Frozen transformer blocks, taken apart: prompts stand among the tokens, and only what is read later is computed.
+"""Run frozen transformer blocks over sequences that hold prompts, computing only the tokens that are read later.
 
 A sequence is a list of segments, each a tensor [b, c, n, d]: n neighbouring tokens that vary over the images (b is B,
-or 1 when they are the same for all) and over the classes (c is C, or 1). Keys and values are computed at a segment's
-own shape and broadcast when they are attended to, so that what all images or classes share is computed once.
+or 1 where all images share them) and over the classes (c is C, or 1). Keys and values are computed at a segment's own
+shape and broadcast when they are attended to, so that tokens shared by all images or classes are computed once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from clinprompt.errors import BadParams
 
-# What runs beside the MLP of a block: (index of the block, tokens [b, c, n, d] after the attention) -> what is added.
+# A parallel adapter: (index of the block, tokens [b, c, n, d] after its attention) -> what is added to the MLP output.
 Adapter = Callable[[int, Tensor], Tensor]
 Module = Callable[[Tensor], Tensor]
 
@@ -46,8 +46,8 @@ class Block:
         x = x + self.out(attended)
         if not self.pre_norm:
             x = self.norms[0](x)
-        beside = 0 if adapted is None else adapted(x)
-        x = x + self.mlp(self.norms[1](x) if self.pre_norm else x) + beside
+        adapter_output = 0 if adapted is None else adapted(x)
+        x = x + self.mlp(self.norms[1](x) if self.pre_norm else x) + adapter_output
         return x if self.pre_norm else self.norms[1](x)
 
     def _normed(self, x: Tensor) -> Tensor:
@@ -55,10 +55,10 @@ class Block:
 
 
 def open_block(module: Any) -> Block:
-    """A block of open_clip's, timm's or Hugging Face's BERT transformer, taken apart.
+    """The parts of a block of open_clip's, timm's or Hugging Face's BERT transformer.
 
     Raises:
-        BadParams: it is built otherwise, so that it can't be.
+        BadParams: the block has another structure.
     """
     kind = type(module).__name__
     if kind == "ResidualAttentionBlock" and not hasattr(module, "ln_1_kv"):
@@ -74,15 +74,17 @@ def open_block(module: Any) -> Block:
             (attn.proj, module.ls1), (module.mlp, module.ls2),
         )  # fmt: skip
     if kind == "BertLayer":
-        own, after = module.attention.self, module.attention.output
-        key_value = tuple(torch.cat([getattr(own.key, part), getattr(own.value, part)]) for part in ("weight", "bias"))
+        attention, attention_output = module.attention.self, module.attention.output
+        key_value = tuple(
+            torch.cat([getattr(attention.key, name), getattr(attention.value, name)]) for name in ("weight", "bias")
+        )
         return Block(
-            heads=own.num_attention_heads,
+            heads=attention.num_attention_heads,
             pre_norm=False,
-            norms=(after.LayerNorm, module.output.LayerNorm),
-            query=(own.query.weight, own.query.bias),
+            norms=(attention_output.LayerNorm, module.output.LayerNorm),
+            query=(attention.query.weight, attention.query.bias),
             key_value=(key_value[0], key_value[1]),
-            out=after.dense,
+            out=attention_output.dense,
             mlp=lambda x: module.output.dense(module.intermediate(x)),
         )
     raise BadParams(f"backbone: prompts can't be put into this model's blocks ({kind}); choose a plain ViT or BERT.")
@@ -117,9 +119,11 @@ def _plain(attn: Any) -> bool:
 
 @dataclass(frozen=True)
 class ReadRows:
-    """The rows of a segment that are read at the end: the same for all classes, or one for each.
+    """The rows of a segment that are read from the last block.
 
-    `at`: a slice, or row numbers [C].
+    Attributes:
+        segment: the segment's number.
+        at: a slice, the same rows for all classes; or row numbers [C], one for each class.
     """
 
     segment: int
@@ -133,9 +137,9 @@ class ReadRows:
         return x.gather(2, self.at[None, :, None, None].expand(len(x), -1, 1, x.shape[-1]))
 
     def numbers(self, n: int, device: torch.device) -> Tensor:
-        """The numbers of the rows, [1, r] or [C, 1]."""
-        everything = torch.arange(n, device=device)
-        return everything[self.at][None] if isinstance(self.at, slice) else self.at[:, None]
+        """Row numbers [1, r] or [C, 1]."""
+        positions = torch.arange(n, device=device)
+        return positions[self.at][None] if isinstance(self.at, slice) else self.at[:, None]
 
 
 def run(
@@ -148,38 +152,40 @@ def run(
     read: ReadRows | None = None,
     adapter: Adapter | None = None,
 ) -> list[Tensor]:
-    """Send segments through blocks.
+    """Run blocks on a sequence.
 
     Args:
         segments: [b, c, n, d] each, b in {1, B} and c in {1, C}, in the order of the sequence.
         causal: each token attends to itself and to those before it; else to all.
-        writes: by block and segment, the tokens that replace the segment's in front of that block. What the block
-            before would have given for them is not computed; behind the last block, they only say what isn't.
-        real: by segment, which of its tokens exist, bool [c, n], where not all do; the others are never attended to.
-        read: what is wanted of the last block; without it, all segments are.
+        writes: by block and segment, the tokens that replace the segment's before that block; the block before does
+            not compute them. With the number of blocks as the key, only that the last block need not compute them.
+        real: by segment, a mask bool [c, n] of its tokens that are no padding; padding is never attended to.
+        read: the rows to compute in the last block; None: all segments.
         adapter: what is added to the MLP's output in each block.
 
     Returns:
         With `read`, one tensor with its rows [b, c, r, d]; else the segments' outputs.
     """
     writes = writes or {}
-    found = list(segments)
+    outputs = list(segments)
     for index, block in enumerate(blocks):
-        for place, tokens in writes.get(index, {}).items():
-            found[place] = tokens
-        keys_values = [block.keys_values(x) for x in found]
-        beside = None if adapter is None else _bind(adapter, index)
+        for segment, tokens in writes.get(index, {}).items():
+            outputs[segment] = tokens
+        keys_values = [block.keys_values(x) for x in outputs]
+        block_adapter = None if adapter is None else _bind(adapter, index)
         last = index == len(blocks) - 1
         if last and read is not None:
-            rows = read.numbers(found[read.segment].shape[2], found[0].device)
-            wanted = read.take(found[read.segment])
-            return [_attend(block, wanted, rows, read.segment, keys_values, causal, real or {}, beside)]
+            rows = read.numbers(outputs[read.segment].shape[2], outputs[0].device)
+            queries = read.take(outputs[read.segment])
+            return [_attend(block, queries, rows, read.segment, keys_values, causal, real or {}, block_adapter)]
         rewritten = writes.get(index + 1, {})
-        found = [
-            x if place in rewritten else _attend(block, x, None, place, keys_values, causal, real or {}, beside)
-            for place, x in enumerate(found)
+        outputs = [
+            x
+            if segment in rewritten
+            else _attend(block, x, None, segment, keys_values, causal, real or {}, block_adapter)
+            for segment, x in enumerate(outputs)
         ]
-    return found
+    return outputs
 
 
 def _bind(adapter: Adapter, index: int) -> Module:
@@ -190,27 +196,27 @@ def _attend(
     block: Block,
     x: Tensor,
     rows: Tensor | None,
-    place: int,
+    segment: int,
     keys_values: Sequence[tuple[Tensor, Tensor]],
     causal: bool,
     real: Mapping[int, Tensor],
-    beside: Module | None,
+    adapter: Module | None,
 ) -> Tensor:
-    """The block's output for some tokens of segment `place`: all of them, or those with the numbers `rows`."""
-    seen = keys_values[: place + 1] if causal else keys_values
+    """The block's output for some tokens of a segment: all of them, or those with the numbers `rows`."""
+    seen = keys_values[: segment + 1] if causal else keys_values
     q = block.queries(x)
     b = max(q.shape[0], *(k.shape[0] for k, _ in seen))
     c = max(q.shape[1], *(k.shape[1] for k, _ in seen))
-    mask = _mask([k.shape[2] for k, _ in seen], place, rows, x.shape[2], causal, real, x.device)
+    mask = _mask([k.shape[2] for k, _ in seen], segment, rows, x.shape[2], causal, real, x.device)
     if mask is not None:  # [c', r, keys] -> [b * c, 1, r, keys]
         c = max(c, len(mask))
         mask = mask.expand(c, -1, -1).repeat(b, 1, 1)[:, None]
-    k, v = (torch.cat([one[i].expand(b, c, -1, -1) for one in seen], dim=2) for i in (0, 1))
+    k, v = (torch.cat([key_value[i].expand(b, c, -1, -1) for key_value in seen], dim=2) for i in (0, 1))
     attended = F.scaled_dot_product_attention(
         _heads(q.expand(b, c, -1, -1), block.heads), _heads(k, block.heads), _heads(v, block.heads), attn_mask=mask
     )
     attended = attended.transpose(1, 2).reshape(b, c, q.shape[2], q.shape[3])
-    return block.finish(x, attended, beside)
+    return block.finish(x, attended, adapter)
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:
@@ -221,25 +227,25 @@ def _heads(x: Tensor, heads: int) -> Tensor:
 
 def _mask(
     sizes: list[int],
-    place: int,
+    segment: int,
     rows: Tensor | None,
     n: int,
     causal: bool,
     real: Mapping[int, Tensor],
     device: torch.device,
 ) -> Tensor | None:
-    """Who may be attended to, bool [c, r, keys]; None when everyone may."""
+    """Which keys each query may attend to, bool [c, r, keys]; None: all of them."""
     hidden = [other for other in range(len(sizes)) if other in real]
     if (not causal and not hidden) or (causal and not hidden and n == 1 and rows is None):
         return None
-    asking = torch.arange(n, device=device)[None] if rows is None else rows
-    parts = []
+    query_positions = torch.arange(n, device=device)[None] if rows is None else rows
+    masks = []
     for other, size in enumerate(sizes):
         allowed = torch.ones(1, 1, size, dtype=torch.bool, device=device)
         if other in real:
             allowed = real[other][:, None]
-        if causal and other == place:
-            allowed = allowed & (torch.arange(size, device=device) <= asking[:, :, None])
-        parts.append(allowed)
-    c = max(len(part) for part in (*parts, asking))
-    return torch.cat([part.expand(c, asking.shape[1], -1) for part in parts], dim=2)
+        if causal and other == segment:
+            allowed = allowed & (torch.arange(size, device=device) <= query_positions[:, :, None])
+        masks.append(allowed)
+    c = max(len(mask) for mask in (*masks, query_positions))
+    return torch.cat([mask.expand(c, query_positions.shape[1], -1) for mask in masks], dim=2)

@@ -120,20 +120,20 @@ def _folder(name: str, entry: BackboneEntry | None, path: str | Path | None, tab
 def _load_folder(name: str, folder: Path, entry: BackboneEntry | None, device: torch.device) -> Backbone:
     config = _read_config(folder)
     weights = _weights(folder, entry)
-    found = sha256_file(weights)
-    if entry is not None and found != entry.sha256:
+    weights_digest = sha256_file(weights)
+    if entry is not None and weights_digest != entry.sha256:
         raise InputCorrupt(
             f"{weights} is not the file that the table of backbones pins for {name!r}: expected SHA-256 "
-            f"{entry.sha256}, found {found}. Get it again, or give weights of your own another backbone.name."
+            f"{entry.sha256}, found {weights_digest}. Get it again, or give weights of your own another backbone.name."
         )
     text_config = _text_config(folder, config["model_cfg"], entry)
     with _offline(), tempfile.TemporaryDirectory() as scratch:
         model = _build(folder, config["model_cfg"], text_config, Path(scratch))
-        _fill(model, weights)
+        _load_weights(model, weights)
         tokenizer = _tokenizer(folder, config["model_cfg"])
     return Backbone(
         name=name,
-        digest=_digest(folder, found, text_config),
+        digest=_digest(folder, weights_digest, text_config),
         model=model.to(device).eval().requires_grad_(False),
         tokenizer=tokenizer,
         preprocessing=_preprocessing(folder, config, model),
@@ -163,7 +163,7 @@ def _weights(folder: Path, entry: BackboneEntry | None) -> Path:
 
 
 def _text_config(folder: Path, model_cfg: dict[str, Any], entry: BackboneEntry | None) -> dict[str, Any] | None:
-    """The Hugging Face config of the text tower; None where open_clip's own config says it all."""
+    """The Hugging Face config of the text tower; None where open_clip's own config is enough."""
     if not model_cfg["text_cfg"].get("hf_model_name"):
         return None
     if (folder / "config.json").is_file():
@@ -191,17 +191,19 @@ def _build(folder: Path, model_cfg: dict[str, Any], text_config: dict[str, Any] 
     try:
         return CustomTextCLIP(**cfg) if custom else CLIP(**cfg)
     except (TypeError, ValueError, KeyError, RuntimeError, OSError) as error:
-        raise InputCorrupt(f"{folder / CONFIG}: open_clip can't build this model: {_line(error)}.") from None
+        raise InputCorrupt(f"{folder / CONFIG}: open_clip can't build this model: {_one_line(error)}.") from None
 
 
-def _fill(model: Any, weights: Path) -> None:
+def _load_weights(model: Any, weights: Path) -> None:
     from open_clip import load_checkpoint
     from safetensors import SafetensorError
 
     try:
         load_checkpoint(model, str(weights), weights_only=True)
     except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        raise InputCorrupt(f"{weights} does not hold the weights of the model in {CONFIG}: {_line(error)}.") from None
+        raise InputCorrupt(
+            f"{weights} does not hold the weights of the model in {CONFIG}: {_one_line(error)}."
+        ) from None
 
 
 def _tokenizer(folder: Path, model_cfg: dict[str, Any]) -> Any:
@@ -218,24 +220,24 @@ def _tokenizer(folder: Path, model_cfg: dict[str, Any]) -> Any:
     try:
         return HFTokenizer(str(folder), length, tokenizer_mode=mode, local_files_only=True, **options)
     except (ValueError, OSError, KeyError) as error:
-        raise InputCorrupt(f"{folder}: the tokenizer's files can't be read: {_line(error)}.") from None
+        raise InputCorrupt(f"{folder}: the tokenizer's files can't be read: {_one_line(error)}.") from None
 
 
 def _preprocessing(folder: Path, config: dict[str, Any], model: Any) -> Preprocessing:
     from open_clip.transform import PreprocessCfg
 
     height, width = model.visual.image_size
-    values = {key: value for key, value in config["preprocess_cfg"].items() if value is not None}
+    options = {key: value for key, value in config["preprocess_cfg"].items() if value is not None}
     default = PreprocessCfg()
     if height != width:
         raise BadParams(f"{folder / CONFIG}: square images are supported, found {height} x {width} pixels.")
     try:
         return Preprocessing(
             size=int(height),
-            mean=_triple(values.get("mean", default.mean)),
-            std=_triple(values.get("std", default.std)),
-            interpolation=values.get("interpolation", default.interpolation),
-            resize_mode=values.get("resize_mode", default.resize_mode),
+            mean=_triple(options.get("mean", default.mean)),
+            std=_triple(options.get("std", default.std)),
+            interpolation=options.get("interpolation", default.interpolation),
+            resize_mode=options.get("resize_mode", default.resize_mode),
         )
     except ValueError as error:
         raise BadParams(f"{folder / CONFIG}: preprocess_cfg: {error}.") from None
@@ -252,19 +254,19 @@ def _digest(folder: Path, weights: str, text_config: dict[str, Any] | None) -> s
     return sha256_bytes(to_json({"files": files, "weights": weights, "text_config": text_config}).encode())
 
 
-def _line(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()).rstrip(".")
     return text if len(text) <= 300 else f"{text[:300]} …"
 
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Nothing in this block may ask the hub, whatever the names in a config make a library try."""
+    """Keep libraries from asking the hub inside the block, whatever the names in a config."""
     from huggingface_hub import constants
 
-    before = constants.HF_HUB_OFFLINE
+    previous = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
-        constants.HF_HUB_OFFLINE = before
+        constants.HF_HUB_OFFLINE = previous

@@ -92,12 +92,12 @@ class VisionTower:
             adapter: what is added to the MLP's output in each block; sees tokens [B, 1, n, w].
             blocks: run these instead of the tower's own.
         """
-        opened = [self.start(x)[:, None] for x in segments]
-        given = {
-            block: {place: tokens.reshape(-1, 1, *tokens.shape[-2:]) for place, tokens in some.items()}
-            for block, some in (writes or {}).items()
+        started = [self.start(x)[:, None] for x in segments]
+        block_writes = {
+            block: {segment: tokens.reshape(-1, 1, *tokens.shape[-2:]) for segment, tokens in tokens_by_segment.items()}
+            for block, tokens_by_segment in (writes or {}).items()
         }
-        [rows] = run(blocks or self.blocks, opened, causal=False, writes=given, read=read, adapter=adapter)
+        [rows] = run(blocks or self.blocks, started, causal=False, writes=block_writes, read=read, adapter=adapter)
         return self.project_normed(self.norm(rows[:, 0]).mean(1))
 
 
@@ -121,12 +121,12 @@ class _OpenClip:
         return tokens
 
     def start(self, tokens: Tensor) -> Tensor:
-        found: Tensor = self.visual.ln_pre(tokens)
-        return found
+        started: Tensor = self.visual.ln_pre(tokens)
+        return started
 
     def norm(self, rows: Tensor) -> Tensor:
-        found: Tensor = self.visual.ln_post(rows)
-        return found
+        normed: Tensor = self.visual.ln_post(rows)
+        return normed
 
     def project(self, rows: Tensor) -> Tensor:
         return rows if self.visual.proj is None else rows @ self.visual.proj
@@ -153,16 +153,16 @@ class _Timm:
         return tokens
 
     def start(self, tokens: Tensor) -> Tensor:
-        found: Tensor = self.trunk.norm_pre(tokens)
-        return found
+        started: Tensor = self.trunk.norm_pre(tokens)
+        return started
 
     def norm(self, rows: Tensor) -> Tensor:
-        found: Tensor = self.trunk.norm(rows)
-        return found
+        normed: Tensor = self.trunk.norm(rows)
+        return normed
 
     def project(self, rows: Tensor) -> Tensor:
-        found: Tensor = self.visual.head(self.trunk.head(self.trunk.fc_norm(rows)))
-        return found
+        projected: Tensor = self.visual.head(self.trunk.head(self.trunk.fc_norm(rows)))
+        return projected
 
 
 def _unknown(tower: Any) -> BadParams:

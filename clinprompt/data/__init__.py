@@ -1,1 +1,1 @@
-"""From a dataset card and a folder of files to a manifest: cards, readers, splits, support sets and pixels."""
+"""From a dataset card and a folder of files to a manifest: cards, layouts, codecs, splits and support sets."""

@@ -1,4 +1,4 @@
-"""From a dataset's files to a manifest and content-addressed copies of its images."""
+"""Ingest a dataset: write a manifest and content-addressed copies of its images."""
 
 import hashlib
 import logging
@@ -30,7 +30,7 @@ _THREADS = 8
 
 @dataclass(frozen=True)
 class Ingested:
-    """What came in: images (rows of the manifest), distinct files among them, counts, and files that are no images."""
+    """Counts of an ingest: images (rows of the manifest), distinct files, per class and split, and skipped files."""
 
     images: int
     distinct: int
@@ -47,9 +47,9 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path) -> Ingested:
     Raises:
         DataRejected, BadParams, InputMissing, InputCorrupt: what is wrong, with the file and row.
     """
-    kind = layout_of(card.reader.kind, f"the card {card.name}")
-    options = check(kind.options, card.reader.options, f"the card {card.name}", "reader")
-    listing = kind.read(root, card, options)
+    layout = layout_of(card.reader.kind, f"the card {card.name}")
+    options = check(layout.options, card.reader.options, f"the card {card.name}", "reader")
+    listing = layout.read(root, card, options)
     if not listing.records:
         raise DataRejected(
             f"{root} holds no image ({', '.join(SUFFIXES)} are read); {listing.skipped} other files were skipped."
@@ -58,7 +58,7 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path) -> Ingested:
         log.info("%s: %d files that are no images were skipped", card.name, listing.skipped)
     frame = _rows(listing.records, card)
     frame["id"] = copy_images(listing.records, images)
-    frame["file"] = _settle(frame, listing.records, images)
+    frame["file"] = _rename_by_id(frame, listing.records, images)
     frame["split"] = assign_splits(frame, card.split, card.class_ids)
     check_splits(frame)
     write_manifest(frame[[*COLUMNS, *card.metadata.extra]], manifest)
@@ -79,11 +79,11 @@ def copy_images(records: list[ImageRecord], folder: Path) -> list[str]:
         InputCorrupt: a file's bytes cannot be read.
     """
     folder.mkdir(parents=True)
-    jobs = [(record, _raw(folder, number)) for number, record in enumerate(records)]
+    jobs = [(record, _numbered_copy(folder, number)) for number, record in enumerate(records)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        done = pool.map(lambda job: _copy(*job), jobs)
+        digests = pool.map(lambda job: _copy(*job), jobs)
         try:
-            return list(progress(done, "ingest", len(jobs), "image"))
+            return list(progress(digests, "ingest", len(jobs), "image"))
         finally:
             pool.shutdown(cancel_futures=True)  # after an error the rest is not worth waiting for
 
@@ -94,16 +94,18 @@ def hashed_patient(dataset: str, patient: str) -> str:
 
 
 def _rows(records: list[ImageRecord], card: Card) -> pd.DataFrame:
-    seen: dict[str, str] = {}
+    where_listed: dict[str, str] = {}
     rows = []
     for record in records:
-        if record.path in seen:
-            raise DataRejected(f"{record.where}: the path {record.path!r} stands in {seen[record.path]} already.")
-        seen[record.path] = record.where
+        if record.path in where_listed:
+            raise DataRejected(
+                f"{record.where}: the path {record.path!r} stands in {where_listed[record.path]} already."
+            )
+        where_listed[record.path] = record.where
         rows.append(_row(record, card))
-    found = {row["label"] for row in rows}
-    if len(found) < 2:
-        raise DataRejected(f"All {len(rows)} images are of one class, {found.pop()!r}; at least two are needed.")
+    labels = {row["label"] for row in rows}
+    if len(labels) < 2:
+        raise DataRejected(f"All {len(rows)} images are of one class, {labels.pop()!r}; at least two are needed.")
     return pd.DataFrame(rows)
 
 
@@ -169,20 +171,20 @@ def _chunks(source: IO[bytes], record: ImageRecord) -> Iterator[bytes]:
         yield chunk
 
 
-def _raw(folder: Path, number: int) -> Path:
+def _numbered_copy(folder: Path, number: int) -> Path:
     return folder / f"raw-{number}"
 
 
-def _settle(frame: pd.DataFrame, records: list[ImageRecord], folder: Path) -> list[str]:
+def _rename_by_id(frame: pd.DataFrame, records: list[ImageRecord], folder: Path) -> list[str]:
     """Move the numbered copies to `ab/<id>.<suffix>`; of the same bytes, the first path decides the suffix."""
     names: dict[str, str] = {}
     for number in frame["path"].argsort(kind="stable"):
-        image = frame["id"].iloc[number]
-        if image in names:
-            _raw(folder, number).unlink()
+        image_id = frame["id"].iloc[number]
+        if image_id in names:
+            _numbered_copy(folder, number).unlink()
             continue
         suffix = SUFFIXES[Path(records[number].path).suffix.lower()]
-        names[image] = f"{image[:2]}/{image}{suffix}"
-        (folder / image[:2]).mkdir(exist_ok=True)
-        _raw(folder, number).rename(folder / names[image])
-    return [names[image] for image in frame["id"]]
+        names[image_id] = f"{image_id[:2]}/{image_id}{suffix}"
+        (folder / image_id[:2]).mkdir(exist_ok=True)
+        _numbered_copy(folder, number).rename(folder / names[image_id])
+    return [names[image_id] for image_id in frame["id"]]

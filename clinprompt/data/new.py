@@ -113,10 +113,10 @@ def _classes(folders: list[str], modality: str) -> list[dict[str, Any]]:
     return list(classes.values())
 
 
-def _split(found: set[str]) -> dict[str, Any]:
-    if found == {"train", "val", "test"}:
+def _split(splits: set[str]) -> dict[str, Any]:
+    if splits == {"train", "val", "test"}:
         return {"rule": "given"}
-    if found == {"train", "test"}:
+    if splits == {"train", "test"}:
         return {"rule": "given", "val_from_train": 0.15}
     return {"rule": "stratified", "fractions": {"train": 0.7, "val": 0.15, "test": 0.15}}
 

@@ -40,13 +40,13 @@ def assign_splits(frame: pd.DataFrame, rule: SplitRule, classes: Sequence[str]) 
             f"{path}: the dataset does not tell this image's split (nor that of {int(missing.sum()) - 1} others), "
             "but the card says split.rule: given; set it to stratified."
         )
-    split = frame["split"].astype(object).copy()
+    splits = frame["split"].astype(object).copy()
     if rule.val_from_train is not None:
-        if (split == "val").any():
+        if (splits == "val").any():
             raise DataRejected("The dataset has a val split of its own; remove split.val_from_train from the card.")
-        train = frame[split == "train"]
-        split[train.index] = stratified(train, {"val": rule.val_from_train}, rule.seed, classes)
-    return split
+        train = frame[splits == "train"]
+        splits[train.index] = stratified(train, {"val": rule.val_from_train}, rule.seed, classes)
+    return splits
 
 
 def stratified(frame: pd.DataFrame, fractions: dict[str, float], seed: int, classes: Sequence[str]) -> pd.Series:
@@ -60,7 +60,7 @@ def stratified(frame: pd.DataFrame, fractions: dict[str, float], seed: int, clas
     stratum = counts.idxmax(axis=1)
     split_of: dict[str, str] = {}
     for _, members in stratum.groupby(stratum):
-        order = sorted(_Group(_place(seed, str(g)), str(g), int(counts.loc[g].sum())) for g in members.index)
+        order = sorted(_Group(_hash_position(seed, str(g)), str(g), int(counts.loc[g].sum())) for g in members.index)
         split_of |= _share_out(order, fractions)
     return groups.map(split_of).astype(object)
 
@@ -88,18 +88,20 @@ def group_names(frame: pd.DataFrame) -> pd.Series:
         return node
 
     # Patients sort before images, so that a new image of a patient never renames the group.
-    units = [f"0:{patient}" if isinstance(patient, str) else f"1:{image}" for patient, image in _pairs(frame)]
-    for unit, (_, image) in zip(units, _pairs(frame), strict=True):
+    units = [
+        f"0:{patient}" if isinstance(patient, str) else f"1:{image}" for patient, image in _patient_image_pairs(frame)
+    ]
+    for unit, (_, image) in zip(units, _patient_image_pairs(frame), strict=True):
         low, high = sorted((find(unit), find(f"1:{image}")))
         parent[high] = low  # the smallest name, whatever the order of the rows
     return pd.Series([find(unit) for unit in units], index=frame.index, dtype=object)
 
 
-def _pairs(frame: pd.DataFrame) -> Iterator[tuple[str | None, str]]:
+def _patient_image_pairs(frame: pd.DataFrame) -> Iterator[tuple[str | None, str]]:
     return zip(frame["patient"], frame["id"], strict=True)
 
 
-def _place(seed: int, group: str) -> float:
+def _hash_position(seed: int, group: str) -> float:
     digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 

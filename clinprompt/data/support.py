@@ -1,4 +1,4 @@
-"""Few images per class: support sets from the training split, and what validates them."""
+"""Support sets: a few images per class, drawn from the training split."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Layouts: how a dataset's files tell images, labels and splits. One module per kind; a card names its `reader.kind`.
+"""Layouts: how a dataset's files tell images, labels and splits. One module per kind, named by a card's `reader.kind`.
 
 A new kind is a module that makes a `Layout` called `LAYOUT`, and its line in `KINDS`. Only the module that a card asks
 for is imported, so that what draws the demonstration data is no part of reading anyone else's.

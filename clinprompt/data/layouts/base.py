@@ -1,4 +1,4 @@
-"""What every reader gives: raw records, before labels are mapped, splits made and bytes read."""
+"""The interface of layouts: image records as a dataset tells them, before labels are mapped and bytes are read."""
 
 import os
 import posixpath
@@ -22,7 +22,7 @@ SPLIT_WORDS = {
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image as the dataset tells it.
+    """One image as its dataset's layout tells it.
 
     Attributes:
         path: relative to the dataset's root, with forward slashes.
@@ -51,10 +51,10 @@ class Listing:
 
 @dataclass(frozen=True)
 class Generator:
-    """What writes a dataset that is drawn rather than found.
+    """What draws a synthetic dataset.
 
     Attributes:
-        stamp: the name of the file in the dataset's folder that tells what wrote it; a folder without is a user's own.
+        stamp: the name of the file in a drawn dataset's folder that records options and code; users' folders lack it.
         make: (folder, options): writes the dataset to a new folder.
         is_made: (folder, options): whether the folder was written with these options by the generator as it is now.
     """
@@ -69,10 +69,10 @@ class Layout:
     """How one kind of dataset lies on disk.
 
     Attributes:
-        options: the model of what stands beside `kind` in the card.
+        options: the schema of the card's keys beside `reader.kind`.
         read: (root, card, options) -> Listing.
         has_columns: whether the card's `metadata` can name columns.
-        generator: for a kind that is drawn rather than found.
+        generator: for a synthetic dataset.
     """
 
     options: type[Section]

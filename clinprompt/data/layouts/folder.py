@@ -7,8 +7,16 @@ from pathlib import Path
 from pydantic import field_validator
 
 from clinprompt.data.card import Card
-from clinprompt.data.layouts.base import SUFFIXES, ImageRecord, Layout, Listing, check_splits, check_text, inside
-from clinprompt.data.layouts.base import split_words as words_of
+from clinprompt.data.layouts.base import (
+    SUFFIXES,
+    ImageRecord,
+    Layout,
+    Listing,
+    check_splits,
+    check_text,
+    inside,
+    split_words,
+)
 from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
 from clinprompt.schema import Section
 
@@ -28,9 +36,9 @@ def split_folders(names: list[str], splits: dict[str, str] | None = None) -> dic
 
     Without the option, the sub-folders are splits when one of them is called train or training.
     """
-    words = words_of(splits)
-    found = {name: words[name.casefold()] for name in names if name.casefold() in words}
-    return found if splits is not None or "train" in found.values() else {}
+    words = split_words(splits)
+    folder_splits = {name: words[name.casefold()] for name in names if name.casefold() in words}
+    return folder_splits if splits is not None or "train" in folder_splits.values() else {}
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -50,9 +58,9 @@ def read(root: Path, card: Card, options: FolderOptions) -> Listing:
         raise DataRejected(f"{root} is a file; the reader 'folder' expects a folder of class folders.")
     names = subfolders(root)
     splits = split_folders(names, options.splits)
-    for wanted, folder in (options.splits or {}).items():
-        if wanted not in splits.values():
-            raise InputMissing(f"{root / folder}, the folder of the {wanted} split, does not exist.")
+    for split_name, folder in (options.splits or {}).items():
+        if split_name not in splits.values():
+            raise InputMissing(f"{root / folder}, the folder of the {split_name} split, does not exist.")
     stray = [name for name in names if name not in splits] if splits else []
     if stray:
         known = ", ".join(splits)
@@ -62,13 +70,13 @@ def read(root: Path, card: Card, options: FolderOptions) -> Listing:
         )
     records: list[ImageRecord] = []
     skipped = _loose_files(root, "") if splits else 0
-    bases: list[tuple[str, str | None]] = [*splits.items()] or [("", None)]
-    for base, split in bases:
-        skipped += _loose_files(root, base)
-        for name in subfolders(root / base):
-            found, others = _class_folder(root, os.path.join(base, name), name, split, card)
-            records += found
-            skipped += others
+    parents: list[tuple[str, str | None]] = [*splits.items()] or [("", None)]
+    for parent, split in parents:
+        skipped += _loose_files(root, parent)
+        for name in subfolders(root / parent):
+            class_records, class_skipped = _class_folder(root, os.path.join(parent, name), name, split, card)
+            records += class_records
+            skipped += class_skipped
     return Listing(records, skipped)
 
 
@@ -113,14 +121,14 @@ def _check_link(root: Path, path: str) -> None:
         raise DataRejected(f"{path}: is a link to a folder that it lies in.")
 
 
-def _loose_files(root: Path, base: str) -> int:
+def _loose_files(root: Path, parent: str) -> int:
     """How many files, none of them an image, lie beside the class folders."""
     count = 0
-    for entry in _entries(root / base):
+    for entry in _entries(root / parent):
         if _is_folder(entry):
             continue
         if _is_image(entry.name):
-            path = os.path.join(base, entry.name)
+            path = os.path.join(parent, entry.name)
             raise DataRejected(f"{path}: this image lies beside the class folders; move it into one of them.")
         count += 1
     return count

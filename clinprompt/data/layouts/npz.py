@@ -16,7 +16,7 @@ from clinprompt.schema import Section
 
 
 class MedmnistOptions(Section):
-    """None."""
+    """The layout has no options."""
 
 
 def read(root: Path, card: Card, options: MedmnistOptions) -> Listing:

@@ -47,14 +47,14 @@ LAYOUT = Layout(SplitJsonOptions, read)
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        splits = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputMissing(f"{file} does not exist.") from None
     except ValueError as error:
         raise InputCorrupt(f"{file} is not valid JSON ({error}).") from None
-    if not isinstance(found, dict):
+    if not isinstance(splits, dict):
         raise DataRejected(f"{file}: expected an object with lists called train, val and test.")
-    return found
+    return splits
 
 
 def _entry(entry: Any, where: str) -> tuple[str, str]:

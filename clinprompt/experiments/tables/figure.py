@@ -58,12 +58,12 @@ def _panel(axes: Axes, name: str, board: ResultsTable, metric: str, sources: Seq
             capsize=2,
             linewidth=1.4,
         )
-    for one in sources:
-        for method, row in one.averages(board.protocol).items():
-            places = [(x, row[label]) for x, (label, *_) in enumerate(ticks) if label in row]
-            if one.metric == metric and method in board.methods and places:
-                label, colour = f"published, {one.name} (faint)", COLOURS[board.methods.index(method) % len(COLOURS)]
-                axes.plot(*zip(*places, strict=True), color=colour, linewidth=3, alpha=0.25, label=label)
+    for source in sources:
+        for method, row in source.averages(board.protocol).items():
+            published_points = [(x, row[label]) for x, (label, *_) in enumerate(ticks) if label in row]
+            if source.metric == metric and method in board.methods and published_points:
+                label, colour = f"published, {source.name} (faint)", COLOURS[board.methods.index(method) % len(COLOURS)]
+                axes.plot(*zip(*published_points, strict=True), color=colour, linewidth=3, alpha=0.25, label=label)
 
 
 def _of(cycle: tuple[str, ...], number: int) -> str:

@@ -18,7 +18,7 @@ _TESTS = {"base": "base", "novel": "novel", "harmonic_mean": "harmonic mean"}
 
 @dataclass
 class Notes:
-    """The reasons for what is missing, told once below the table."""
+    """Footnotes: the reasons for missing numbers, each listed once below the table."""
 
     reasons: list[str] = field(default_factory=list)
 
@@ -40,22 +40,22 @@ def render(board: ResultsTable, metric: str, sources: Sequence[Published]) -> st
     head = [f"## {TITLES[board.protocol]}", "", _about(board, metric), ""]
     if board.protocol == "full":
         return "\n".join([*head, *_full(board, sources)]) + "\n"
-    parts = [_dataset(board, dataset, metric) for dataset in board.datasets]
-    average = _average(board, metric, [one for one in sources if one.metric == metric])
-    return "\n".join([*head, *(line for part in [*parts, average] for line in part)]) + "\n"
+    sections = [_dataset(board, dataset, metric) for dataset in board.datasets]
+    average = _average(board, metric, [source for source in sources if source.metric == metric])
+    return "\n".join([*head, *(line for section in [*sections, average] for line in section)]) + "\n"
 
 
 def _about(board: ResultsTable, metric: str) -> str:
-    shown = board.shown()
-    if not shown:
+    results = board.shown()
+    if not results:
         return "There are no results yet: `dvc repro experiments/dvc.yaml` makes them."
-    backbones = sorted({one["backbone"]["name"] for one in shown})
+    backbones = sorted({result["backbone"]["name"] for result in results})
     unit = "" if board.protocol == "full" else f"{metric.replace('_', ' ').capitalize()} on the test split, "
-    text = f"{unit}percent, mean ± sample standard deviation over the seeds {', '.join(map(str, board.seeds))}; "
-    text = text[0].upper() + text[1:] + f"backbone {', '.join(backbones)}."
-    if len(backbones) > 1 or len({one["backbone"]["digest"] for one in shown}) > 1:
-        text += " **Not all rows have the same backbone.**"
-    return text
+    sentence = f"{unit}percent, mean ± sample standard deviation over the seeds {', '.join(map(str, board.seeds))}; "
+    sentence = sentence[0].upper() + sentence[1:] + f"backbone {', '.join(backbones)}."
+    if len(backbones) > 1 or len({result["backbone"]["digest"] for result in results}) > 1:
+        sentence += " **Not all rows have the same backbone.**"
+    return sentence
 
 
 def _columns(board: ResultsTable) -> list[tuple[str, str, str]]:
@@ -76,31 +76,33 @@ def _dataset(board: ResultsTable, dataset: str, metric: str) -> list[str]:
 
 def _average(board: ResultsTable, metric: str, sources: Sequence[Published]) -> list[str]:
     notes, columns, rows = Notes(), _columns(board), []
-    both = board.protocol == "base_to_novel"
+    is_base_to_novel = board.protocol == "base_to_novel"
     for method in board.methods:
         row = [notes.cell(board.average(method, group, test, metric)) for _, group, test in columns]
-        rows.append([method, *row, *([notes.cell(board.harmonic_of_means(method, metric))] if both else [])])
+        rows.append(
+            [method, *row, *([notes.cell(board.harmonic_of_means(method, metric))] if is_base_to_novel else [])]
+        )
     titles = [title for title, *_ in columns]
-    if both:
+    if is_base_to_novel:
         titles = ["base", "novel", "mean of harmonic means", "harmonic mean of the means"]
-    several = len(board.datasets) > 1
-    found = [*table_lines(["method", *titles], rows), *_end(notes)] if several else []
+    has_average = len(board.datasets) > 1
+    table_text = [*table_lines(["method", *titles], rows), *_end(notes)] if has_average else []
     title = f"### Mean over {len(board.datasets)} datasets: {', '.join(board.datasets)}"
-    return [*([title, ""] if several else []), *found, *_published(board, columns, sources)]
+    return [*([title, ""] if has_average else []), *table_text, *_published(board, columns, sources)]
 
 
 def _published(board: ResultsTable, columns: list[tuple[str, str, str]], sources: Sequence[Published]) -> list[str]:
     lines = []
-    for one in sources:
-        rows = one.averages(board.protocol)
+    for source in sources:
+        rows = source.averages(board.protocol)
         if not rows:
             continue
         keys = list(_TESTS) if board.protocol == "base_to_novel" else list(next(iter(rows.values())))
         titles = [_TESTS.get(key, key) for key in keys]
         cells = [[f"*{method}*", *(f"*{row[key]:.2f}*" for key in keys)] for method, row in rows.items()]
-        other = sorted(set(one.datasets) ^ set(board.datasets))
-        warning = " **Other datasets than ours above.**" if other else ""
-        lines += [f"### Published: {one.name}", "", f"Not ours: {one.source}.{warning}", ""]
+        differing = sorted(set(source.datasets) ^ set(board.datasets))
+        warning = " **Other datasets than ours above.**" if differing else ""
+        lines += [f"### Published: {source.name}", "", f"Not ours: {source.source}.{warning}", ""]
         lines += [*table_lines(["method", *titles], cells), ""]
     return lines
 
@@ -113,14 +115,14 @@ def _full(board: ResultsTable, sources: Sequence[Published]) -> list[str]:
             rows.append([dataset, method, *(notes.cell(value) for value in values)])
     titles = [metric.replace("_", " ") for metric in METRICS]
     lines = [*table_lines(["dataset", "method", *titles], rows), *_end(notes)]
-    for one in sources:
-        if one.full:
+    for source in sources:
+        if source.full:
             cells = [
                 [f"*{dataset}*", f"*{method}*", *(f"*{row[m]:.2f}*" if m in row else "" for m in METRICS)]
-                for dataset, found in one.full.items()
-                for method, row in found.items()
+                for dataset, by_method in source.full.items()
+                for method, row in by_method.items()
             ]
-            lines += [f"### Published: {one.name}", "", f"Not ours: {one.source}.", ""]
+            lines += [f"### Published: {source.name}", "", f"Not ours: {source.source}.", ""]
             lines += [*table_lines(["dataset", "method", *titles], cells), ""]
     return lines
 

@@ -1,4 +1,4 @@
-"""Ready-made tables: which datasets, methods and params each needs, whether the data is here, and the params' edits."""
+"""Tables of papers, from `papers.yaml`: their datasets, methods and params, and the edits of params.yaml for them."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -29,13 +29,13 @@ class Paper(Section):
     params: dict[str, Any]
 
 
-class _All(Section):
+class _PapersFile(Section):
     papers: dict[str, Paper]
 
 
 def papers() -> dict[str, Paper]:
     """All ready-made tables, in the file's order."""
-    return check(_All, {"papers": read_yaml(FILE)}, str(FILE)).papers
+    return check(_PapersFile, {"papers": read_yaml(FILE)}, str(FILE)).papers
 
 
 def paper(name: str) -> Paper:
@@ -93,18 +93,18 @@ def edit_params(path: Path, changes: Mapping[str, Any]) -> None:
             section = section.get(name) if isinstance(section, dict) else None
         if not isinstance(section, dict) or last not in section:
             raise BadParams(f"{path}: there is no key {key}.")
-        section[last] = _flowing(yaml, value)
+        section[last] = _in_flow_style(yaml, value)
     stream = io.StringIO()
     yaml.dump(document, stream)
     write_text(path, stream.getvalue())
 
 
-def _flowing(yaml: YAML, value: Any) -> Any:
+def _in_flow_style(yaml: YAML, value: Any) -> Any:
     """A value whose lists stand on one line."""
     if isinstance(value, dict):
-        return {key: _flowing(yaml, part) for key, part in value.items()}
+        return {key: _in_flow_style(yaml, item) for key, item in value.items()}
     if isinstance(value, list):
-        found = yaml.seq(value)
-        found.fa.set_flow_style()
-        return found
+        sequence = yaml.seq(value)
+        sequence.fa.set_flow_style()
+        return sequence
     return value

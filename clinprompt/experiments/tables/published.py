@@ -1,4 +1,4 @@
-"""Numbers that others have published."""
+"""Published results of other groups, read from `published.yaml`."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ Row = dict[str, float]
 
 
 class Published(Section):
-    """One source. `few_shot` and `base_to_novel` are averages over `datasets`, by method; `full` stands for each."""
+    """One source. `few_shot` and `base_to_novel` are averages over `datasets`, by method; `full` has each dataset's."""
 
     name: str
     source: str
@@ -26,10 +26,10 @@ class Published(Section):
         return {m: {str(k): float(v) for k, v in row.items()} for m, row in tables.get(protocol, {}).items()}
 
 
-class _All(Section):
+class _PublishedFile(Section):
     sources: list[Published]
 
 
 def published() -> list[Published]:
     """All sources, in the file's order."""
-    return check(_All, {"sources": read_yaml(FILE)}, str(FILE)).sources
+    return check(_PublishedFile, {"sources": read_yaml(FILE)}, str(FILE)).sources

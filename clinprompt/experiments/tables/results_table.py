@@ -1,4 +1,4 @@
-"""The results of one protocol, asked for a mean and deviation over the seeds; what is missing says why."""
+"""The results of one protocol: mean and deviation over the seeds for each table cell, or why there is no number."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -48,24 +48,25 @@ class ResultsTable:
             folders: where two have a result of the same dataset and method, the first one's is taken.
             only: show the given datasets and methods; else also others that have results.
         """
-        found = {(one["dataset"], one["method"]): one for one in read_results(folders, protocol)}
+        results = {(result["dataset"], result["method"]): result for result in read_results(folders, protocol)}
         if only:
-            return cls(protocol, list(datasets), list(methods), found)
-        more = [
-            list(dict.fromkeys([*asked, *(pair[i] for pair in found)])) for i, asked in enumerate((datasets, methods))
+            return cls(protocol, list(datasets), list(methods), results)
+        extended = [
+            list(dict.fromkeys([*requested, *(key[i] for key in results)]))
+            for i, requested in enumerate((datasets, methods))
         ]
-        return cls(protocol, more[0], more[1], found)
+        return cls(protocol, extended[0], extended[1], results)
 
     @property
     def groups(self) -> list[str]:
         """The numbers of shots or the shares that any result has, ascending; ["all"] where there is no such thing."""
-        names = {name for one in self.shown() for name in grouped(one["cells"])}
+        names = {name for result in self.shown() for name in grouped(result["cells"])}
         return sorted(names, key=lambda name: (name == "all", 0.0 if name == "all" else float(name)))
 
     @property
     def seeds(self) -> list[int]:
         """The seeds of all cells."""
-        return sorted({row["seed"] for one in self.shown() for row in one["cells"]})
+        return sorted({row["seed"] for result in self.shown() for row in result["cells"]})
 
     def shown(self) -> list[dict[str, Any]]:
         """The results of the datasets and methods that are shown."""
@@ -74,8 +75,8 @@ class ResultsTable:
 
     def value(self, dataset: str, method: str, group: str, test: str, metric: str) -> TableCell:
         """Of one dataset."""
-        found = self._by_seed(dataset, method, group, test, metric)
-        return found if isinstance(found, Missing) else summary(list(found.values()))
+        by_seed = self._by_seed(dataset, method, group, test, metric)
+        return by_seed if isinstance(by_seed, Missing) else summary(list(by_seed.values()))
 
     def average(self, method: str, group: str, test: str, metric: str) -> TableCell:
         """Of the mean over all datasets shown: for each seed, then over the seeds."""
@@ -90,13 +91,13 @@ class ResultsTable:
 
     def harmonic_of_means(self, method: str, metric: str) -> TableCell:
         """The harmonic mean of the averages over datasets and seeds of base and novel; it has no deviation."""
-        parts = [self.average(method, "all", test, metric) for test in ("base", "novel")]
-        for part in parts:
-            if isinstance(part, Missing):
-                return part
-        base, novel = (part.mean for part in parts if isinstance(part, Value))
-        found = harmonic(base, novel)
-        return Missing("not defined") if found is None else Value(found, None)
+        averages = [self.average(method, "all", test, metric) for test in ("base", "novel")]
+        for average in averages:
+            if isinstance(average, Missing):
+                return average
+        base, novel = (average.mean for average in averages if isinstance(average, Value))
+        percent = harmonic(base, novel)
+        return Missing("not defined") if percent is None else Value(percent, None)
 
     def _by_seed(self, dataset: str, method: str, group: str, test: str, metric: str) -> dict[int, float] | Missing:
         result = self.results.get((dataset, method))
@@ -117,5 +118,5 @@ class ResultsTable:
 
 def summary(values: Sequence[float | None]) -> TableCell:
     """Mean and deviation of a value per seed."""
-    found = mean(values)
-    return Missing("not defined on this test") if found is None else Value(found, deviation(values))
+    average = mean(values)
+    return Missing("not defined on this test") if average is None else Value(average, deviation(values))

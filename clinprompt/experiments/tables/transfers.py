@@ -10,17 +10,17 @@ def render_transfers(results: list[dict[str, Any]], metric: str) -> str:
     """A row for each source and candidate, a column for each target; nothing without results."""
     if not results:
         return ""
-    notes, found = Notes(), {(one["dataset"], one["target"]): one["cells"] for one in results}
-    sources, targets = (list(dict.fromkeys(one[key] for one in results)) for key in ("dataset", "target"))
+    notes, cells = Notes(), {(result["dataset"], result["target"]): result["cells"] for result in results}
+    sources, targets = (list(dict.fromkeys(result[key] for result in results)) for key in ("dataset", "target"))
     rows = []
     for source in sources:
-        names = dict.fromkeys(row["candidate"] for target in targets for row in found.get((source, target), []))
+        names = dict.fromkeys(row["candidate"] for target in targets for row in cells.get((source, target), []))
         for name in names:
-            entries = [_entry(found.get((source, target), []), name, metric) for target in targets]
+            entries = [_entry(cells.get((source, target), []), name, metric) for target in targets]
             rows.append([source, name, *(notes.cell(entry) for entry in entries)])
-    words = metric.replace("_", " ").capitalize()
+    metric_title = metric.replace("_", " ").capitalize()
     text = (
-        f"{words} on the target's test split, percent, mean ± sample standard deviation over the seeds.\n"
+        f"{metric_title} on the target's test split, percent, mean ± sample standard deviation over the seeds.\n"
         "Tuned on the source by the stage tune; on the target nothing is trained: the prompts hold its class names.\n"
         "A source in its own column is tested as usual."
     )
@@ -30,11 +30,11 @@ def render_transfers(results: list[dict[str, Any]], metric: str) -> str:
 
 
 def _entry(rows: list[dict[str, Any]], candidate: str, metric: str) -> TableCell:
-    mine = [row for row in rows if row["candidate"] == candidate]
-    for row in mine:
+    candidate_rows = [row for row in rows if row["candidate"] == candidate]
+    for row in candidate_rows:
         if "left_out" in row:
             return Missing(row["left_out"])
-    if not mine:
+    if not candidate_rows:
         return Missing(NOT_RUN)
-    values = [row["test"][metric] for row in mine]
+    values = [row["test"][metric] for row in candidate_rows]
     return summary([None if value is None else 100 * value for value in values])
