@@ -1,5 +1,6 @@
 # make demo   installs what is needed into .venv and runs the whole pipeline on the embedded dataset
-# make test   the same installation if needed, and the test suite
+# make test   the same installation if needed, and the tests that need no server, no Airflow and no whole pipeline
+# make test-all   all tests: those of make test, whole pipelines, kills, Airflow, real servers, containers
 # make lint   style, types, and the direction of the imports
 # make airflow   installs Airflow into .venv-airflow and starts it with the DAGs, on SQLite, for one machine
 # make test-images   builds the images that the tests of a whole run in containers need, with podman
@@ -17,21 +18,27 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast test-dags test-retrain test-servers test-images lint bench airflow images lock clean
+.PHONY: demo test test-all test-components test-dags test-retrain test-servers test-images lint bench airflow images lock clean
 
 demo: $(VENV)/.components
 	dvc repro
 	python -m components
 
+# Files go to two processes in the order of tests/conftest.py: the slowest first.
+PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test: $(VENV)/.components $(VENV)/.dev
+	$(PYTEST) -m "not servers and not e2e and not minutes" $(PYTEST_ARGS)
+
 # Three at a time: what runs on servers mostly waits, and takes longest, so the others are nice to it. The output of each
 # part comes when the part has ended.
-test: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.dev
-	@echo "Tests: about 30 minutes; each part is printed when it has ended."
-	$(MAKE) --no-print-directory --jobs=3 --output-sync=target test-fast test-dags test-retrain test-servers
+test-all: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.dev
+	@echo "All tests: about 30 minutes; each part is printed when it has ended."
+	$(MAKE) --no-print-directory --jobs=3 --output-sync=target test-components test-dags test-retrain test-servers
 
 # What needs no server, and no Airflow.
-test-fast: $(VENV)/.components $(VENV)/.dev
-	nice pytest -n 2 --dist loadfile -m "not servers" $(PYTEST_ARGS)
+test-components: $(VENV)/.components $(VENV)/.dev
+	nice $(PYTEST) -m "not servers" $(PYTEST_ARGS)
 
 test-dags: $(AIRFLOW)/.dev
 	nice $(AIRFLOW)/bin/python -m pytest -m "not servers" tests/dags $(PYTEST_ARGS)

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from infra import images
 
-LOCAL = {"clinprompt", "components", "registry"}
+LOCAL = {"clinprompt", "components", "registry", "workspace"}
 ENTRY_POINTS = {target: ["workspace.__main__"] for target in images.TARGETS}
 ENTRY_POINTS["registry"] += ["registry.__main__", "registry.model_script"]
 # Imported by name only: what reads a file of that kind, or a store of that kind, when it is met.

@@ -114,6 +114,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
 
 
 @pytest.mark.slow
+@pytest.mark.minutes
 def test_a_killed_process_leaves_nothing_half_written_and_the_next_one_ends_with_the_same_bytes(
     workspace: Workspace, root: Path
 ) -> None:

@@ -18,6 +18,8 @@ from clinprompt.errors import BatchTooLarge, InputMissing, Interrupted
 from clinprompt.training.distributed import joined
 from clinprompt.training.launch import run_in_processes
 
+pytestmark = pytest.mark.minutes
+
 
 @pytest.fixture
 def vpt(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, root: Path) -> Workspace:

@@ -18,7 +18,7 @@ from clinprompt.demo.phantom import write_phantom
 from infra.dev.servers import Stack
 
 PARTS = ["clinprompt", "components", "dags", "datasets", "registry", "infra/images.lock", "requirements/components.txt"]
-PARTS += [".dvcignore", "dvc.yaml", "params.yaml"]
+PARTS += ["workspace", ".dvcignore", "dvc.yaml", "params.yaml"]
 DATASET = "brain-phantom"
 
 

@@ -19,7 +19,7 @@ from workspace.store import Store
 from workspace.task import LockEntry, Plan, PlanTask, StageTask
 
 PARTS = ["clinprompt", "components", "datasets", "dvc.yaml", "infra/images.lock", "params.yaml", "registry"]
-PARTS += [".dvcignore", "requirements/components.txt"]
+PARTS += ["workspace", ".dvcignore", "requirements/components.txt"]
 
 
 @dataclass(frozen=True)
