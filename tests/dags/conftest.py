@@ -81,7 +81,7 @@ if AIRFLOW:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip this folder's tests in the components' environment."""
     if not AIRFLOW:
-        skip = pytest.mark.skip(reason="Airflow is not installed here; `make test` runs these tests in .venv-airflow")
+        skip = pytest.mark.skip(reason="Airflow is not installed here; `make test-dags` runs these tests there")
         for item in items:
             if Path(__file__).parent in item.path.parents:
                 item.add_marker(skip)
