@@ -17,7 +17,7 @@ from components.runner import Job, run
 
 def work(job: Job) -> dict[str, Any]:
     """Describe the classes, write all that was made, then refuse if a class has too few accepted descriptions."""
-    params: KnowledgeParams = job.params("knowledge")
+    params = job.params(KnowledgeParams)
     card = load_card(job.inputs["card"])
     classes = _classes(card, job.inputs["classes"])
     llm = load_llm(params.llm, params.path)
