@@ -1,10 +1,13 @@
 """The DAG `retrain`: one run per release of a dataset, from its files to a champion."""
 
+from typing import Any
+
 from airflow.sdk import AssetAny, Param, PartitionedAssetTimetable, TriggerRule, XComArg, chain, task_group
 
-from clinprompt_dags.commands import FromTasks, PlanCommand, RecordCommand
-from clinprompt_dags.factory import GROUP, Factory
-from clinprompt_dags.operators import PromotionBranch
+from clinprompt_dags.commands import METHODS, TAUGHT, FromTasks, PlanCommand, RecordCommand
+from clinprompt_dags.factory import GROUPS, Factory
+from clinprompt_dags.graph import Stage
+from clinprompt_dags.operators import ComponentTask, ListedCandidates, PromotionBranch
 
 DOC = """
 Trains every candidate on a release of a dataset, compares them, and promotes the best when the gate allows it.
@@ -50,32 +53,45 @@ with factory.dag(
     },
 ) as dag:
     plan = factory.task("plan", PlanCommand(factory.images), doc="Settles release, code, params and candidates, once.")
-    last = {}
+    taught = ListedCandidates(
+        task_id="list_taught", candidates=TAUGHT, doc_md="The candidates that wait for `describe`, to map tasks over."
+    )
+    plan >> taught
+    lists = {METHODS: plan.output, TAUGHT: taught.output}
+    last: dict[str, ComponentTask] = {}
+    groups: dict[str | None, Any] = {}
 
-    @task_group(group_id=GROUP)
-    def candidates(candidate: XComArg) -> None:
-        """The mapped stages of one candidate."""
-        for stage in graph.stages:
-            if stage.mapped:
+    def connect(stage: Stage, first: ComponentTask) -> None:
+        """Put a stage behind those whose outputs it reads."""
+        for name in graph.edges(stage.name):
+            (groups[graph[name].candidates] if graph[name].mapped else last[name]) >> first
+        if not stage.upstream:
+            plan >> first
+
+    def mapped(stages: list[Stage], candidates: XComArg, group_id: str) -> Any:
+        """A group of the stages of one candidate, mapped over a list of them."""
+
+        @task_group(group_id=group_id)
+        def stages_of(candidate: XComArg) -> None:
+            for stage in stages:
                 first, last[stage.name] = factory.stage(stage, candidate)
                 for name in graph.edges(stage.name):
                     if graph[name].mapped:
                         last[name] >> first
 
-    group = candidates.expand(candidate=plan.output)
+        return stages_of.expand(candidate=candidates)
 
+    for kind, candidates in lists.items():
+        groups[kind] = mapped([s for s in graph.stages if s.candidates == kind], candidates, GROUPS[kind])
     for stage in graph.stages:
-        if not stage.mapped and stage.name != PROMOTE:
+        if not stage.mapped and not graph.is_optional(stage.name):
             first, last[stage.name] = factory.stage(stage)
-            for name in graph.edges(stage.name):
-                (group if graph[name].mapped else last[name]) >> first
-            if not stage.upstream:
-                plan >> first
+            connect(stage, first)
     for stage in graph.stages:
         if stage.mapped:
             for name in graph.edges(stage.name):
                 if not graph[name].mapped:
-                    last[name] >> group
+                    last[name] >> groups[stage.candidates]
 
     branch = PromotionBranch(
         task_id="branch",
@@ -95,6 +111,11 @@ with factory.dag(
     )
     _, promote = factory.stage(graph[PROMOTE])
     promote.trigger_rule = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
+    last[PROMOTE] = promote
+    for stage in graph.stages:
+        if graph.is_optional(stage.name) and stage.name != PROMOTE:
+            first, last[stage.name] = factory.stage(stage)
+            connect(stage, first)
     record = factory.task(
         "record",
         RecordCommand(FromTasks(tuple(factory.source(stage.name) for stage in graph.stages))),
@@ -103,8 +124,7 @@ with factory.dag(
     )
     for name in graph.edges(PROMOTE):
         last[name] >> branch
-    chain(branch, approval, promote, record)
+    chain(branch, approval, promote)
     branch >> promote
     for name in graph.leaves():
-        if name != PROMOTE:
-            last[name] >> record
+        last[name] >> record

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_ENTRY_BYTES = 2048  # a scheduler keeps every entry in its database
+LOCK_STAGE = "lock"  # the stage of dvc.yaml that is no task: the plan holds what it would write
 
 
 @dataclass(frozen=True, order=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from clinprompt.errors import DataRejected
+from clinprompt.files import sha256_bytes
 
 
 def support_set(frame: pd.DataFrame, classes: Sequence[str], shots: int | None, seed: int) -> pd.DataFrame:
@@ -39,3 +40,9 @@ def in_drawing_order(images: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Rows in the order in which a seed draws them: that of a hash of the seed and the image's id."""
     order = images["id"].map(lambda image: hashlib.sha256(f"{seed}:{image}".encode()).hexdigest())
     return images.loc[order.sort_values(kind="stable").index]
+
+
+def support_digest(rows: pd.DataFrame) -> str:
+    """SHA-256 over path, id and label of the training images."""
+    lines = rows["path"] + "\t" + rows["id"] + "\t" + rows["label"] + "\n"
+    return sha256_bytes("".join(lines).encode())

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clinprompt.contract.candidates import CandidateId
+from clinprompt.data.dataset import class_indices
 from clinprompt.data.manifest import patients
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.evaluation.metrics import Floats
@@ -107,9 +108,8 @@ def _check_probabilities(frame: pd.DataFrame, classes: tuple[str, ...], path: Pa
 def split_of(frame: pd.DataFrame, split: str, classes: tuple[str, ...]) -> Predictions:
     """The arrays of one split; an image without a patient is its own cluster."""
     rows = frame[frame["split"] == split]
-    index = {class_id: c for c, class_id in enumerate(classes)}
     return Predictions(
-        labels=np.array([index[label] for label in rows["label"]], dtype=np.int64),
+        labels=class_indices(rows["label"], classes),
         probabilities=rows[[f"p_{class_id}" for class_id in classes]].to_numpy(np.float64),
         patients=patients(rows).to_numpy(dtype=str),
         classes=classes,

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from clinprompt.data.dataset import class_indices
 from clinprompt.prompting.batches import Batch, Examples
 
 
@@ -47,9 +48,8 @@ class Pool:
     def pick(self, rows: pd.DataFrame, classes: Sequence[str]) -> Examples:
         """The examples of some rows of the manifest, labelled by their classes' places in `classes`."""
         at = np.array([self.places[image] for image in rows["id"]], dtype=np.int64)
-        index = {label: number for number, label in enumerate(classes)}
         device = self.examples.labels.device
-        labels = torch.tensor([index[label] for label in rows["label"]], dtype=torch.int64, device=device)
+        labels = torch.tensor(class_indices(rows["label"], classes), device=device)
         if type(self.examples) is Examples and self.examples.inputs.dim() == 2:  # features: small, and read as a whole
             return Examples(self.examples.inputs[_on(at, self.examples.inputs)], labels)
         return Picked(self.examples.inputs, labels, self.examples, at)

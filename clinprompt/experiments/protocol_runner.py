@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from clinprompt.data.card import Card
+from clinprompt.data.support import support_digest
 from clinprompt.experiments.journal import Journal, Row
 from clinprompt.experiments.pool import Pool
 from clinprompt.experiments.protocols import Cell
@@ -17,7 +18,6 @@ from clinprompt.experiments.results import TESTS
 from clinprompt.experiments.scores import METRICS, harmonic, scores
 from clinprompt.experiments.stacked import Member, descend_stacked
 from clinprompt.experiments.transfer import moved
-from clinprompt.files import sha256_bytes
 from clinprompt.methods import method
 from clinprompt.prompting.base import Knowledge, PromptMethod, Task
 from clinprompt.prompting.batches import Examples
@@ -168,9 +168,3 @@ def _told(row: Row) -> str:
 def name_of(cell: Cell) -> str:
     """The cell's key as words."""
     return " ".join(f"{key}={value}" for key, value in cell.key.items())
-
-
-def support_digest(rows: pd.DataFrame) -> str:
-    """SHA-256 over path, id and label of the training images."""
-    lines = rows["path"] + "\t" + rows["id"] + "\t" + rows["label"] + "\n"
-    return sha256_bytes("".join(lines).encode())

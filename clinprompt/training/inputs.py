@@ -9,6 +9,7 @@ import torch
 
 from clinprompt.backbones import Backbone, load_backbone
 from clinprompt.data.card import Card
+from clinprompt.data.dataset import class_indices, items
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import DataRejected, InputCorrupt
 from clinprompt.features.extract import Encode
@@ -42,8 +43,7 @@ class ExampleLoader:
 
         Augmented pixels are kept as they are, and prepared batch by batch.
         """
-        index = {label: number for number, label in enumerate(self.card.class_ids)}
-        labels = rows["label"].map(index).to_numpy("int64")
+        labels = class_indices(rows["label"], self.card.class_ids)
         needs = self.model.needed
         if needs.images == "features":
             return Examples.of(self.store.get(rows["id"].tolist()), labels, self.backbone.device)
@@ -58,7 +58,7 @@ class ExampleLoader:
     def _pixels(self, rows: pd.DataFrame, needs: Needs, encode: Encode) -> torch.Tensor:
         return precompute(
             encode,
-            [(digest, self.images / file) for digest, file in zip(rows["id"], rows["file"], strict=True)],
+            items(rows, self.images),
             preprocessing(self.backbone, needs),
             self.backbone.device,
             intensity=self.card.intensity,

@@ -111,20 +111,6 @@ def with_smaller_batches(fit: Callable[[], T]) -> T:
             os.environ[MICRO_BATCHES] = before
 
 
-def choose_device(asked: str) -> str:
-    """The device that `training.device` ("auto", "cpu" or "cuda") means here.
-
-    Raises:
-        BadParams: a GPU is asked for and there is none.
-    """
-    available = torch.cuda.is_available()
-    if asked == "cuda" and not available:
-        raise BadParams(
-            "params.yaml: training.device: cuda is asked for, but torch finds no GPU here; set auto or cpu."
-        )
-    return "cuda" if available and asked != "cpu" else "cpu"
-
-
 def descend(method: Trainable, train: Examples, val: Examples, settings: OptimiserSettings, run: Run) -> Curves:
     """Train by SGD with momentum or AdamW; the parameters after the last epoch, or their average, stay in the method.
 

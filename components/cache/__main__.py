@@ -3,8 +3,10 @@
 from dataclasses import asdict
 from typing import Any
 
+from clinprompt.data.dataset import items
 from clinprompt.data.load import load_card
 from clinprompt.data.manifest import read_manifest
+from clinprompt.params import BackboneParams, CacheParams
 from components.runner import Job, run
 
 
@@ -13,17 +15,16 @@ def work(job: Job) -> dict[str, Any]:
     card = load_card(job.inputs["card"])
     manifest = read_manifest(job.inputs["manifest"])
 
-    import torch
-
     from clinprompt.backbones import load_backbone
+    from clinprompt.backbones.device import choose_device
     from clinprompt.features.update import update_store
 
-    choice, cache = job.params("backbone"), job.params("cache")
-    backbone = load_backbone(choice.name, choice.path, "cuda" if torch.cuda.is_available() else "cpu")
+    choice, cache = job.params(BackboneParams), job.params(CacheParams)
+    backbone = load_backbone(choice.name, choice.path, choose_device())
     update = update_store(
         job.outputs["features"],
         backbone,
-        {i: job.inputs["images"] / file for i, file in zip(manifest["id"], manifest["file"], strict=True)},
+        dict(items(manifest, job.inputs["images"])),
         intensity=card.intensity,
         batch_size=cache.batch_size,
         workers=cache.workers,

@@ -15,13 +15,14 @@ from clinprompt.evaluation.slices import age_bands
 from clinprompt.evaluation.summary import summarise
 from clinprompt.evaluation.table import About, evaluated_rows, predictions_frame, split_of, write_predictions
 from clinprompt.features.store import FeatureStore
+from clinprompt.params import EvaluationParams
 from clinprompt.tuned.artifact import TunedModel, load_model
 from components.runner import Job, run
 
 
 def work(job: Job) -> dict[str, Any]:
     """Predict, then write the predictions, the metrics and the plots."""
-    params = job.params("evaluation")
+    params = job.params(EvaluationParams)
     card = load_card(job.inputs["card"])
     classes = tuple(card.class_ids)
     store, model = FeatureStore.open(job.inputs["features"]), load_model(job.inputs["model"])

@@ -7,10 +7,13 @@ import pandas as pd
 import torch
 
 from clinprompt.backbones import Backbone, load_backbone
+from clinprompt.backbones.device import choose_device
 from clinprompt.data.card import Card
+from clinprompt.data.dataset import items
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.features.extract import Forward, encoded
 from clinprompt.features.precompute import BATCH, WORKERS
+from clinprompt.params import BackboneParams
 from clinprompt.progress import progress
 from clinprompt.prompting.base import PromptMethod
 from clinprompt.tuned.artifact import PROMPTS, TunedModel, softmax
@@ -29,16 +32,15 @@ def predict(job: Job, model: TunedModel, rows: pd.DataFrame, features: np.ndarra
         InputMissing, InputCorrupt: the model does not fit the backbone, or an image is not the manifest's.
         GpuOutOfMemory: a single image is too much.
     """
-    choice = job.params("backbone")
-    backbone = load_backbone(choice.name, choice.path, "cuda" if torch.cuda.is_available() else "cpu")
+    choice = job.params(BackboneParams)
+    backbone = load_backbone(choice.name, choice.path, choose_device())
     method = restore(model.record.to_json(), job.inputs["model"] / PROMPTS, backbone)
     if model.record.images == "features":
         batches = _from_features(method, backbone, features)
     else:
-        items = [(digest, job.inputs["images"] / file) for digest, file in zip(rows["id"], rows["file"], strict=True)]
         found = encoded(
             lambda pixels: logits_of_pixels(method, backbone, pixels),
-            items,
+            items(rows, job.inputs["images"]),
             Preprocessing.from_dict(model.record.preprocessing),
             backbone.device,
             intensity=card.intensity,

@@ -14,6 +14,7 @@ from clinprompt.experiments.results import Result, left_out_row
 from clinprompt.features.store import FeatureStore
 from clinprompt.files import sha256_bytes, sha256_file, to_json, write_json
 from clinprompt.methods import method
+from clinprompt.params import BackboneParams, TrainingParams
 from clinprompt.schema import Section
 from clinprompt.tuned.config import method_config
 from components.runner import Job, run
@@ -36,14 +37,15 @@ def work(job: Job) -> dict[str, Any]:
     config = method_config(name, job.params("methods").get(name, {}), card, protocol, knobs.methods.get(name))
     told = {"dataset": card.name, "protocol": protocol, "method": name}
 
+    from clinprompt.backbones.device import choose_device
     from clinprompt.experiments.journal import Journal
     from clinprompt.experiments.transfer import LEFT_OUT
     from clinprompt.training.inputs import open_backbone
-    from clinprompt.training.loop import choose_device, with_smaller_batches
+    from clinprompt.training.loop import with_smaller_batches
 
-    device = choose_device(job.params("training").device)
+    device = choose_device(job.params(TrainingParams).device)
     store = FeatureStore.open(job.inputs["features"])
-    choice = job.params("backbone")
+    choice = job.params(BackboneParams)
     backbone = open_backbone(choice.name, choice.path, device, store, job.inputs["features"])
     facts = _facts(job, card, backbone, config, knobs)
     if knobs.transfers and not method(name).transfers(config):
@@ -72,7 +74,7 @@ def _bench(
     from clinprompt.training.inputs import ExampleLoader, knowledge
     from clinprompt.training.loop import micro_batches
 
-    name, training = job.arguments["method"], job.params("training")
+    name, training = job.arguments["method"], job.params(TrainingParams)
     needs = method(name).needs(config)
     mixed = training.precision != "float32" and backbone.device.type == "cuda"
     if training.precision != "float32" and not mixed:
@@ -100,7 +102,7 @@ def _facts(job: Job, card: Card, backbone: "Backbone", config: Section, knobs: P
     """What the numbers depend on, by digest where it is a file."""
     import torch
 
-    training, needs = job.params("training"), method(job.arguments["method"]).needs(config)
+    training, needs = job.params(TrainingParams), method(job.arguments["method"]).needs(config)
     return {
         "dataset": card.name,
         "protocol": job.arguments["protocol"],

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from clinprompt.backbones import Backbone
+from clinprompt.backbones.device import choose_device
 from clinprompt.data.card import Card
 from clinprompt.data.manifest import read_manifest
 from clinprompt.data.preprocessing import Preprocessing
@@ -23,6 +24,7 @@ from clinprompt.features.image_batches import decoded
 from clinprompt.features.precompute import BATCH, WORKERS
 from clinprompt.features.store import FeatureStore
 from clinprompt.methods import BASELINE
+from clinprompt.params import BackboneParams
 from clinprompt.prompting.base import Knowledge, Needs, PromptMethod, Task
 from clinprompt.prompting.teacher import TeacherBank
 from clinprompt.training.inputs import knowledge, open_backbone
@@ -93,7 +95,7 @@ class _Scene:
 
     @cached_property
     def backbone(self) -> Backbone:
-        choice, device = self.job.params("backbone"), "cuda" if torch.cuda.is_available() else "cpu"
+        choice, device = self.job.params(BackboneParams), choose_device()
         return open_backbone(choice.name, choice.path, device, self.store, self.job.inputs["features"])
 
     @cached_property

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import registry
 from clinprompt.contract.exit_codes import ExitCode
 from clinprompt.contract.variables import GATE_EXIT_CODE
-from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.evaluation.decision import (
     ChampionRef,
     DecisionInputs,
@@ -20,7 +19,6 @@ from clinprompt.evaluation.decision import (
     earlier_decision,
 )
 from clinprompt.evaluation.record_decision import input_digests, to_record
-from clinprompt.files import sha256_bytes
 from clinprompt.params import CandidatesParams, EvaluationParams, GateParams, RegistryParams
 from components.runner import Job, run
 
@@ -127,6 +125,7 @@ def _predict(
 ) -> "Predictions":
     import numpy as np
 
+    from clinprompt.data.dataset import class_indices, items, read_image
     from clinprompt.data.manifest import patients
     from clinprompt.evaluation.predictions import Predictions
     from clinprompt.evaluation.table import evaluated_rows
@@ -134,28 +133,17 @@ def _predict(
 
     rows = evaluated_rows(manifest)
     rows = rows[rows["split"] == "test"]
-    pairs = list(zip(rows["file"], rows["id"], strict=True))
+    listed = items(rows, images)
     parts = [
-        champion.predict([_image(images / file, digest) for file, digest in pairs[start : start + _BATCH]])
-        for start in progress(range(0, len(pairs), _BATCH), "champion on the test images", unit="batch")
+        champion.predict([read_image(item) for item in listed[start : start + _BATCH]])
+        for start in progress(range(0, len(listed), _BATCH), "champion on the test images", unit="batch")
     ]
-    index = {class_id: c for c, class_id in enumerate(classes)}
     return Predictions(
-        labels=np.array([index[label] for label in rows["label"]], dtype=np.int64),
+        labels=class_indices(rows["label"], classes),
         probabilities=np.concatenate(parts).astype(np.float64),
         patients=patients(rows).to_numpy(dtype=str),
         classes=classes,
     )
-
-
-def _image(path: Path, digest: str) -> bytes:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise InputMissing(f"{path} does not exist; run the ingest stage again (dvc repro).") from None
-    if sha256_bytes(data) != digest:
-        raise InputCorrupt(f"{path} is not the image that the manifest lists; run the ingest stage again (dvc repro).")
-    return data
 
 
 def _result(record: DecisionRecord, champion: ChampionRef | None, *, changed: bool) -> dict[str, Any]:

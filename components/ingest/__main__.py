@@ -7,6 +7,7 @@ from clinprompt.data.ingest import ingest
 from clinprompt.data.load import load_card
 from clinprompt.data.locate import locate
 from clinprompt.errors import BadParams
+from clinprompt.params import DataParams
 from components.runner import Job, run
 
 
@@ -16,7 +17,7 @@ def work(job: Job) -> dict[str, Any]:
     card = load_card(path)
     if card.name != job.arguments["dataset"]:
         raise BadParams(f"{path}: name: must be {job.arguments['dataset']!r}, as in params.yaml, found {card.name!r}.")
-    root = locate(card, job.outputs["source"], job.params("data").root)
+    root = locate(card, job.outputs["source"], job.params(DataParams).root)
     facts = ingest(card, root, job.outputs["manifest"], job.outputs["images"])
     return {"dataset": card.name, **asdict(facts)}
 

@@ -7,9 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.errors import InputCorrupt
 from clinprompt.evaluation.decision import DecisionRecord
-from clinprompt.files import sha256_file
 from clinprompt.params import BackboneParams, RegistryParams
 from clinprompt.tuned.artifact import model_digest
 from components.runner import Job, run
@@ -86,19 +85,12 @@ def backbone_files(choice: BackboneParams) -> BackboneFiles:
 
 def _sample(manifest: Path, images: Path) -> list[bytes]:
     """The first test image of each class."""
+    from clinprompt.data.dataset import items, read_image
     from clinprompt.data.manifest import read_manifest
 
     rows = read_manifest(manifest)
     firsts = rows[rows["split"] == "test"].drop_duplicates("label")
-    found = []
-    for file, digest in zip(firsts["file"], firsts["id"], strict=True):
-        path = images / file
-        if not path.is_file():
-            raise InputMissing(f"{path} does not exist; run the ingest stage again (dvc repro).")
-        if sha256_file(path) != digest:
-            raise InputCorrupt(f"{path} is not the image that the manifest lists; run `dvc repro`.")
-        found.append(path.read_bytes())
-    return found
+    return [read_image(item) for item in items(firsts, images)]
 
 
 if __name__ == "__main__":

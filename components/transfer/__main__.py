@@ -7,6 +7,7 @@ from clinprompt.data.manifest import read_manifest
 from clinprompt.features.store import FeatureStore
 from clinprompt.files import sha256_file, write_json
 from clinprompt.methods import method
+from clinprompt.params import BackboneParams, CandidatesParams, TrainingParams
 from clinprompt.tuned.artifact import load_model
 from components.runner import Job, run
 
@@ -19,20 +20,20 @@ if TYPE_CHECKING:
 
 def work(job: Job) -> dict[str, Any]:
     """Build every candidate for the target's classes, and measure it."""
+    from clinprompt.backbones.device import choose_device
     from clinprompt.experiments.protocol_runner import measured
     from clinprompt.experiments.results import Result
     from clinprompt.training.inputs import ExampleLoader, open_backbone
-    from clinprompt.training.loop import choose_device
 
     source, target = job.arguments["source"], job.arguments["target"]
-    card, choice = load_card(job.inputs["card"]), job.params("backbone")
+    card, choice = load_card(job.inputs["card"]), job.params(BackboneParams)
     store = FeatureStore.open(job.inputs["features"])
-    device = choose_device(job.params("training").device)
+    device = choose_device(job.params(TrainingParams).device)
     backbone = open_backbone(choice.name, choice.path, device, store, job.inputs["features"])
     manifest = read_manifest(job.inputs["manifest"])
     test = manifest[manifest["split"] == "test"]
     rows: list[dict[str, Any]] = []
-    for candidate in job.params("candidates").ids:
+    for candidate in job.params(CandidatesParams).ids:
         folder = job.inputs["models"] / str(candidate)
         tuned = load_model(folder)
         row = {"candidate": candidate.name, "method": tuned.record.method, "seed": candidate.seed}

@@ -5,6 +5,7 @@ from typing import Any
 from clinprompt.data.load import load_card
 from clinprompt.errors import BadParams
 from clinprompt.methods import method
+from clinprompt.params import TrainingParams
 from clinprompt.tuned.artifact import model_digest
 from clinprompt.tuned.config import candidate_config
 from components.runner import Job, run
@@ -24,13 +25,13 @@ def work(job: Job) -> dict[str, Any]:
 def _processes(job: Job) -> int:
     import torch
 
-    from clinprompt.training.loop import choose_device
+    from clinprompt.backbones.device import choose_device
 
-    candidate, training = job.candidate(job.arguments["candidate"]), job.params("training")
+    candidate, training = job.candidate(job.arguments["candidate"]), job.params(TrainingParams)
     config = candidate_config(candidate, load_card(job.inputs["card"]))
     if method(candidate.method).needs(config).images != "pixels":
         return 1
-    found: int = training.processes
+    found = training.processes
     if found > 1 and choose_device(training.device) == "cuda" and found > torch.cuda.device_count():
         raise BadParams(
             f"params.yaml: training.processes: {found} processes need a GPU each, but torch finds "

@@ -10,11 +10,12 @@ from clinprompt import __version__
 from clinprompt.data.card import Card
 from clinprompt.data.load import load_card
 from clinprompt.data.manifest import read_manifest
-from clinprompt.data.support import support_set
+from clinprompt.data.support import support_digest, support_set
 from clinprompt.errors import DataRejected
 from clinprompt.features.store import FeatureStore
 from clinprompt.files import sha256_bytes, sha256_file, to_json
 from clinprompt.methods import method
+from clinprompt.params import BackboneParams, TrainingParams
 from clinprompt.tuned.artifact import write_model
 from clinprompt.tuned.config import candidate_config
 from clinprompt.tuned.record import ModelRecord
@@ -35,23 +36,24 @@ def tune(job: Job) -> dict[str, Any]:
     card = load_card(job.inputs["card"])
     manifest = read_manifest(job.inputs["manifest"])
     config = candidate_config(candidate, card)
-    training = job.params("training")
+    training = job.params(TrainingParams)
     support = support_set(manifest, card.class_ids, training.shots, seed)
     validation = manifest[manifest["split"] == "val"]
     _check_splits(manifest, support, validation, card)
     store = FeatureStore.open(job.inputs["features"])
 
+    from clinprompt.backbones.device import choose_device
     from clinprompt.prompting.base import Task
     from clinprompt.prompting.optimisation import OptimiserSettings
     from clinprompt.training.checkpoint import Checkpoint
     from clinprompt.training.distributed import joined
     from clinprompt.training.fit import fit
     from clinprompt.training.inputs import ExampleLoader, knowledge, open_backbone
-    from clinprompt.training.loop import Run, choose_device, micro_batches
+    from clinprompt.training.loop import Run, micro_batches
 
     device = choose_device(training.device)
     mixed = _mixed(training.precision, device)
-    choice = job.params("backbone")
+    choice = job.params(BackboneParams)
     with joined(device) as ranks:
         backbone = open_backbone(choice.name, choice.path, device, store, job.inputs["features"])
         cls = method(candidate.method)
@@ -60,7 +62,7 @@ def tune(job: Job) -> dict[str, Any]:
         feeder = ExampleLoader(card, store, job.inputs["images"], job.final["model"].parent, backbone, model)
         train, val = feeder.examples(support, training.augmentation), feeder.examples(validation)
         parts = micro_batches(config.batch_size) if isinstance(config, OptimiserSettings) else 1
-        record = _record(job, card, backbone, model) | {"support": _support_digest(support)}
+        record = _record(job, card, backbone, model) | {"support": support_digest(support)}
         record |= _how(job, model, parts, mixed, ranks)
         identity = sha256_bytes(to_json([record, store.identity, device]).encode())
         path = job.final["model"].with_name(f".{job.final['model'].name}.checkpoint")
@@ -124,9 +126,9 @@ def _how(job: Job, model: "PromptMethod", parts: int, mixed: bool, ranks: "Ranks
     if ranks.size > 1:
         found["processes"] = ranks.size
     if mixed:
-        found["precision"] = job.params("training").precision
+        found["precision"] = job.params(TrainingParams).precision
     if model.needed.images == "pixels":
-        found["augmentation"] = job.params("training").augmentation
+        found["augmentation"] = job.params(TrainingParams).augmentation
     return found
 
 
@@ -144,8 +146,3 @@ def _write(folder: Path, model: "PromptMethod", facts: dict[str, Any], curves: "
         curves=curves,
         support={column: support[column].tolist() for column in ("path", "id", "label")},
     )
-
-
-def _support_digest(support: pd.DataFrame) -> str:
-    lines = support["path"] + "\t" + support["id"] + "\t" + support["label"] + "\n"
-    return sha256_bytes("".join(lines).encode())

@@ -5,6 +5,7 @@ from typing import Any
 from clinprompt.data.load import load_card
 from clinprompt.data.manifest import read_manifest
 from clinprompt.errors import DataRejected
+from clinprompt.params import ValidationParams
 from clinprompt.validation.verdict import rejection, validate, write
 from components.runner import Job, log, run
 
@@ -13,7 +14,7 @@ def work(job: Job) -> dict[str, Any]:
     """Validate, write the evidence, and reject the data if a critical check failed."""
     card = load_card(job.inputs["card"])
     manifest = read_manifest(job.inputs["manifest"])
-    limits = job.params("validation")
+    limits = job.params(ValidationParams)
     verdict = validate(card, str(job.inputs["card"]), manifest, job.inputs["images"], limits)
     write(verdict, job.outputs["accepted"], job.outputs["classes"], job.outputs["evidence"])
     for warning in verdict.warnings:

@@ -15,6 +15,7 @@ from clinprompt_dags.failures import failure
 PLAN = "plan"  # the XCom keys beside the returned entry
 FACTS = "facts"
 ENTRIES = "entries"
+METHODS, TAUGHT = "methods", "taught"  # the lists of candidates
 
 Context = Any  # Airflow's, a dictionary at run time
 Candidate = dict[str, Any]
@@ -65,8 +66,8 @@ class Source:
 
     task_id: str
     probe_id: str | None = None
-    mapped: bool = False
-    optional: bool = False  # a promotion that was not wanted
+    candidates: str | None = None  # the list of candidates that the tasks are mapped over
+    optional: bool = False  # a promotion that was not wanted, or what follows it
 
     def entry(self, ti: Any, map_index: int) -> dict[str, Any] | None:
         """The entry of one instance.
@@ -97,9 +98,9 @@ class FromTasks:
         return [entry for entry in found if entry]
 
     def _indexes(self, ti: Any, source: Source) -> Iterable[int]:
-        if not source.mapped:
+        if source.candidates is None:
             return (-1,)
-        return (ti.map_index,) if self.beside else range(len(read_plan(ti, PLAN)["candidates"]))
+        return (ti.map_index,) if self.beside else range(len(listed(read_plan(ti, PLAN), source.candidates)))
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,11 @@ def read_plan(ti: Any, task_id: str) -> dict[str, Any]:
     return found
 
 
+def listed(plan: dict[str, Any], candidates: str) -> list[Candidate]:
+    """The plan's candidates of one of the lists of params.yaml, `methods` or `taught`."""
+    return [candidate for candidate in plan["candidates"] if candidate["taught"] == (candidates == TAUGHT)]
+
+
 def checked_entry(entry: dict[str, Any]) -> dict[str, Any]:
     """The entry, when it is small enough for Airflow's database.
 
@@ -139,7 +145,8 @@ def checked_entry(entry: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PlanCommand(TaskCommand):
-    """Settle what the run consists of. Its XCom is the list of candidates, over which tasks are mapped."""
+    """Settle what the run consists of. Its XCom is the list of candidates that are not taught, over which tasks are
+    mapped; those that are taught come from a task of their own."""
 
     images: str | None
     command = "plan"
@@ -167,10 +174,9 @@ class PlanCommand(TaskCommand):
         """Keep the plan beside its candidates."""
         plan = result["plan"]
         context["ti"].xcom_push(key=PLAN, value=plan)
-        candidates: list[Candidate] = plan["candidates"]
-        if not candidates:
+        if not plan["candidates"]:
             raise failure(ExitCode.BAD_PARAMS, "the plan has no candidates; name at least one method and one seed.")
-        return candidates
+        return listed(plan, METHODS)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from airflow.sdk import DAG, Asset, DeadlineAlert, DeadlineReference, SyncCallba
 
 from clinprompt.contract.files import IMAGES_LOCK
 from clinprompt_dags.callbacks import deadline_missed, task_failed
-from clinprompt_dags.commands import FromTasks, ProbeCommand, Source, StageCommand, TaskCommand
+from clinprompt_dags.commands import METHODS, TAUGHT, FromTasks, ProbeCommand, Source, StageCommand, TaskCommand
 from clinprompt_dags.config import Settings, load_settings
 from clinprompt_dags.failures import meaning, retry_policy
 from clinprompt_dags.graph import Graph, Need, Stage, load_graph
@@ -16,7 +16,7 @@ from clinprompt_dags.operators import ComponentTask
 from clinprompt_dags.runners import operator_class
 
 LIGHT = Need(image="data", memory="2Gi", retries=2, timeout_minutes=60)  # plans, probes and records
-GROUP = "candidates"  # the mapped group
+GROUPS = {METHODS: "candidates", TAUGHT: "taught"}  # the mapped groups, by the list of candidates
 _POOLS = {"default": "default_pool"}
 _BACKOFF = 4.0  # a service that is down: after 0.5, 2 and 8 minutes
 _LONGEST_DELAY = timedelta(minutes=30)
@@ -92,7 +92,7 @@ class Factory:
             StageCommand(stage.name, entries),
             stage.need,
             stage_doc(stage),
-            trigger_rule=TriggerRule.NONE_FAILED,
+            trigger_rule=self.trigger_rule(stage),
             candidate=candidate,
             **label,
         )
@@ -110,9 +110,14 @@ class Factory:
         probe >> own
         return probe, own
 
+    def trigger_rule(self, stage: Stage) -> TriggerRule:
+        """A stage runs after stages that were skipped as the run cache had them; not after a promotion that was."""
+        follows = any(self.graph.is_optional(name) for name in stage.upstream)
+        return TriggerRule.ALL_SUCCESS if follows else TriggerRule.NONE_FAILED
+
     def task_id(self, stage: Stage) -> str:
         """A stage's task id in the run."""
-        return f"{GROUP}.{stage.name}" if stage.mapped else stage.name
+        return f"{GROUPS[stage.candidates]}.{stage.name}" if stage.candidates else stage.name
 
     def source(self, name: str) -> Source:
         """Where a stage's entry is found."""
@@ -123,8 +128,8 @@ class Factory:
         return Source(
             task_id,
             probe_id=probe if stage.need.pool == "gpu" else None,
-            mapped=stage.mapped,
-            optional=stage.need.pool == "promotion",
+            candidates=stage.candidates,
+            optional=self.graph.is_optional(name),
         )
 
     def approval(self, subject: str, body: str) -> ApprovalOperator:

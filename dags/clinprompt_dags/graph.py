@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from clinprompt.contract.files import COMPONENT_SCHEMA
+from clinprompt.contract.tasks import LOCK_STAGE
 from clinprompt_dags.documents import BadDocument, check, read_yaml
 
 DATASET = "dataset"  # the matrix key that a run fixes
@@ -28,19 +29,29 @@ class Need:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of dvc.yaml. `upstream` are the stages whose outputs it reads itself."""
+    """A stage of dvc.yaml.
+
+    Attributes:
+        upstream: the stages whose outputs it reads itself.
+        candidates: the list below `candidates` of params.yaml that it is mapped over; None: one task per run.
+    """
 
     name: str
     about: str
     upstream: tuple[str, ...]
-    mapped: bool  # has matrix keys besides the dataset: one task per candidate
+    candidates: str | None
     need: Need
     exit_codes: tuple[int, ...]
+
+    @property
+    def mapped(self) -> bool:
+        """Whether there is a task for each candidate."""
+        return self.candidates is not None
 
 
 @dataclass(frozen=True)
 class Graph:
-    """The stages in an order in which they can run, that of dvc.yaml where it leaves a choice."""
+    """The stages but `lock`, in an order in which they can run, that of dvc.yaml where it leaves a choice."""
 
     stages: tuple[Stage, ...]
 
@@ -57,6 +68,10 @@ class Graph:
         direct = self[name].upstream
         return tuple(one for one in direct if not any(one in self.before(other) for other in direct))
 
+    def is_optional(self, name: str) -> bool:
+        """Whether the stage promotes, or follows a promotion, which a run may do without."""
+        return any(self[one].need.pool == "promotion" for one in (name, *self.before(name)))
+
     def leaves(self) -> tuple[str, ...]:
         """The stages that nothing depends on."""
         used = {one for stage in self.stages for one in stage.upstream}
@@ -72,8 +87,10 @@ def load_graph(root: Path) -> Graph:
     stages = read_yaml(root, "dvc.yaml").get("stages") or {}
     if not stages:
         raise BadDocument("dvc.yaml: stages: is empty.")
+    stages = {name: stage for name, stage in stages.items() if name != LOCK_STAGE}
     outs = {name: _paths(stage, ("outs", "metrics", "plots")) for name, stage in stages.items()}
-    upstream = {name: _upstream(name, _paths(stage, ("deps",)), outs) for name, stage in stages.items()}
+    lists = {name: _candidates(name, stage) for name, stage in stages.items()}
+    upstream = {name: _upstream(name, _paths(stage, ("deps",)), outs, lists) for name, stage in stages.items()}
     schema = _schema(root)
     return Graph(tuple(_stage(root, name, stages[name], upstream[name], schema) for name in _order(upstream)))
 
@@ -87,10 +104,7 @@ def _schema(root: Path) -> dict[str, Any]:
 
 
 def _stage(root: Path, name: str, stage: dict[str, Any], upstream: tuple[str, ...], schema: dict[str, Any]) -> Stage:
-    keys = list(stage.get("matrix") or {})
-    if DATASET not in keys:
-        raise BadDocument(f"dvc.yaml: stages.{name}.matrix: must have the key {DATASET!r}: a run is of one dataset.")
-    file = f"components/{name}/component.yaml"
+    file = f"components/{_component(name, stage)}/component.yaml"
     component = read_yaml(root, file)
     check(component, schema, file)
     resources = component["resources"]
@@ -98,7 +112,7 @@ def _stage(root: Path, name: str, stage: dict[str, Any], upstream: tuple[str, ..
         name=name,
         about=component["about"],
         upstream=upstream,
-        mapped=len(keys) > 1,
+        candidates=_candidates(name, stage),
         need=Need(
             image=component["image"],
             cpu=resources["cpu"],
@@ -117,12 +131,39 @@ def _paths(stage: dict[str, Any], sections: tuple[str, ...]) -> list[PurePosixPa
     return [PurePosixPath(next(iter(item)) if isinstance(item, dict) else item) for item in items]
 
 
-def _upstream(name: str, deps: list[PurePosixPath], outs: dict[str, list[PurePosixPath]]) -> tuple[str, ...]:
-    """The stages with an output that is, lies in or holds one of the dependencies."""
+def _component(name: str, stage: dict[str, Any]) -> str:
+    """The component that a stage's command runs."""
+    match = re.match(r"python -m components\.(\w+)\s", str(stage.get("cmd")))
+    if match is None:
+        raise BadDocument(f"dvc.yaml: stages.{name}.cmd: must begin with python -m components.<name>.")
+    return match[1]
+
+
+def _candidates(name: str, stage: dict[str, Any]) -> str | None:
+    """The list of params.yaml that the matrix takes its candidates from."""
+    matrix = stage.get("matrix") or {}
+    if DATASET not in matrix:
+        raise BadDocument(f"dvc.yaml: stages.{name}.matrix: must have the key {DATASET!r}: a run is of one dataset.")
+    if set(matrix) == {DATASET}:
+        return None
+    match = re.fullmatch(r"\$\{candidates\.(\w+)\}", str(matrix.get("candidate")))
+    if match is None:
+        raise BadDocument(f"dvc.yaml: stages.{name}.matrix.candidate: must be a list below candidates of params.yaml.")
+    return match[1]
+
+
+def _upstream(
+    name: str,
+    deps: list[PurePosixPath],
+    outs: dict[str, list[PurePosixPath]],
+    lists: dict[str, str | None],
+) -> tuple[str, ...]:
+    """The stages with an output that is, lies in or holds one of the dependencies; of one list of candidates."""
     return tuple(
         other
         for other, paths in outs.items()
         if other != name
+        and (lists[name] is None or lists[other] in (None, lists[name]))
         and any(dep == out or dep in out.parents or out in dep.parents for dep in deps for out in paths)
     )
 

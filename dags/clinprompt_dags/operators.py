@@ -8,7 +8,7 @@ from airflow.sdk import BaseBranchOperator, BaseOperator
 
 from clinprompt.contract import variables
 from clinprompt.contract.tasks import pack
-from clinprompt_dags.commands import FACTS, Candidate, TaskCommand, read_plan
+from clinprompt_dags.commands import FACTS, PLAN, Candidate, TaskCommand, listed, read_plan
 from clinprompt_dags.config import Settings
 from clinprompt_dags.environment import services
 from clinprompt_dags.failures import TaskOutOfMemory
@@ -65,6 +65,18 @@ class ComponentTask(BaseOperator):
             self.log.warning("GPU out of memory with %s micro-batches: the next try gets %s.", count, 2 * count)
             raise
         return self.task_command.finish(context, result)
+
+
+class ListedCandidates(BaseOperator):
+    """The plan's candidates of one list of params.yaml, to map tasks over: an XCom of its own for each list."""
+
+    def __init__(self, *, candidates: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.candidates = candidates
+
+    def execute(self, context: Any) -> Any:
+        """Take them from the plan."""
+        return listed(read_plan(context["ti"], PLAN), self.candidates)
 
 
 class PromotionBranch(BaseBranchOperator):

@@ -35,16 +35,16 @@ def test_a_slice_is_measured_on_its_images_alone() -> None:
     assert list(found) == ["site=A", "site=B"]
     rows = site == "A"
     expected = balanced_accuracy_score(p.labels[rows], p.probabilities[rows].argmax(axis=1))
-    assert found["site=A"]["balanced_accuracy"]["value"] == pytest.approx(expected, abs=1e-6)
-    assert found["site=A"]["balanced_accuracy"]["low"] < expected < found["site=A"]["balanced_accuracy"]["high"]
-    assert (found["site=A"]["n"], found["site=A"]["patients"]) == (60, 30)
+    assert found["site=A"].balanced_accuracy.value == pytest.approx(expected, abs=1e-6)
+    assert found["site=A"].balanced_accuracy.low < expected < found["site=A"].balanced_accuracy.high
+    assert (found["site=A"].n, found["site=A"].patients) == (60, 30)
 
 
 def test_missing_values_are_a_slice_and_small_slices_are_flagged() -> None:
     p = predictions(1.0)
     sex = pd.Series(["F"] * 9 + [None] * 111)
     found = measure_slices(p, pd.DataFrame({"sex": sex}), ["sex"], Bootstrap(50))
-    assert {key: (value["n"], value["small"]) for key, value in found.items()} == {
+    assert {key: (value.n, value.small) for key, value in found.items()} == {
         "sex=F": (9, True),
         "sex=unknown": (111, False),
     }

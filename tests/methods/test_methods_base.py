@@ -34,6 +34,11 @@ def test_a_method_must_bear_its_files_name() -> None:
         register("other")(method("coop"))
 
 
+def test_a_name_is_registered_once() -> None:
+    with pytest.raises(ValueError, match="'coop' is registered twice, by CoOp and CoOp"):
+        register("coop")(method("coop"))
+
+
 def test_an_unknown_method_is_named() -> None:
     with pytest.raises(BadParams, match=r"candidates\.methods: there is no method 'copo'; known: .*coop"):
         method("copo")

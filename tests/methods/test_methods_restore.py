@@ -144,7 +144,7 @@ def tuned(make_backbone: Callable[[str], Any], make_examples: Callable[..., Exam
         predicts_with="method", dataset="toy", method="clip_adapter", config=model.config.model_dump(mode="json"),
         seed=1, classes=["a", "b", "c"], class_names=list(NAMES), images="features", intensity="auto",
         backbone=BackboneRef(name=backbone.name, digest=backbone.digest, embed_dim=backbone.embed_dim),
-        preprocessing=backbone.preprocessing.to_dict(), manifest="a" * 64, knowledge=None, versions={},
+        preprocessing={}, manifest="a" * 64, knowledge=None, versions={},
         support="b" * 64, trainable_parameters=1,
     )  # fmt: skip
     state = {name: tensor.numpy() for name, tensor in model.state().items()}
