@@ -1,6 +1,8 @@
 """What the library, the components and the DAGs share: one name per variable, and texts that read back as written."""
 
 import ast
+import pkgutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,13 @@ def test_no_package_writes_a_variable_s_name_by_hand(root: Path) -> None:
                 copied.add(file.relative_to(root).as_posix())
     # Served alone, inside of a model, where there is no contract to import.
     assert copied == {"clinprompt/contract/variables.py", "registry/model_script.py"}
+
+
+def test_the_import_contract_of_the_dags_lists_all_of_the_library_but_the_contract(root: Path) -> None:
+    contracts = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    [forbidden] = [c["forbidden_modules"] for c in contracts if c.get("source_modules") == ["clinprompt_dags"]]
+    modules = {f"clinprompt.{module.name}" for module in pkgutil.iter_modules([str(root / "clinprompt")])}
+    assert {name for name in forbidden if name.startswith("clinprompt.")} == modules - {"clinprompt.contract"}
 
 
 def test_a_task_reads_back_as_it_was_written_and_equal_tasks_have_equal_texts() -> None:
