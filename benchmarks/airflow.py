@@ -54,7 +54,7 @@ def make_project(folder: Path, methods: list[str]) -> Path:
         else:
             shutil.copy(ROOT / part, target)
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["candidates"] = {"methods": methods, "seeds": SEEDS}
+    params["candidates"] |= {"methods": methods, "seeds": SEEDS}
     params["airflow"]["python"] = sys.executable
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     return folder
@@ -81,13 +81,13 @@ def as_task(stack: Stack, run: str, project: Path, stage: str, cell: dict[str, A
     """Seconds of a stage as a task runs it, after a run that has filled the machine's cache."""
     plan = stack.airflow.xcom("retrain", run, "plan", key="plan") | {"previous": None}
     entries = [
-        stack.airflow.xcom("retrain", run, "candidates.tune", map_index=plan["cells"].index(cell))
+        stack.airflow.xcom("retrain", run, "candidates.tune", map_index=plan["candidates"].index(cell))
         if name == "tune"
         else stack.airflow.xcom("retrain", run, name)
         for name in TIMED[stage]
     ]
     # Without the run cache, and without an earlier record, the stage has to run.
-    task = {"plan": plan, "stage": stage, "cell": cell or {}, "entries": entries, "airflow": {}}
+    task = {"plan": plan, "stage": stage, "candidate": cell, "entries": entries, "airflow": {}}
     forget_runs(stack.env)
     env = stack.env | {"CLINPROMPT_TASK": pack(task), "CLINPROMPT_CACHE": str(cache_of(project))}
     return call(project, env, sys.executable, "-m", "workspace", "stage")[0]
@@ -95,7 +95,7 @@ def as_task(stack: Stack, run: str, project: Path, stage: str, cell: dict[str, A
 
 def bare(stack: Stack, clone: Path, stage: str, cell: dict[str, Any] | None) -> float:
     """Seconds of a stage's command alone, in a clone that has what it reads."""
-    address = f"{stage}@{DATASET}" + (f"-{cell['method']}-{cell['seed']}" if cell else "")
+    address = f"{stage}@{DATASET}" + (f"-{cell['candidate']}-{cell['seed']}" if cell else "")
     command = yaml.safe_load((clone / "dvc.lock").read_text())["stages"][address]["cmd"]
     for word in command.split():
         if word.startswith(f"runs/{DATASET}/features") and stage == "cache":
@@ -152,12 +152,14 @@ def measure(stack: Stack, project: Path, scratch: Path) -> dict[str, Any]:
     call(clone, env, *workspace, "checkout", DATASET)
 
     cells = [
-        cell for cell in stack.airflow.xcom("retrain", run, "plan", key="plan")["cells"] if cell["seed"] == SEEDS[0]
+        cell
+        for cell in stack.airflow.xcom("retrain", run, "plan", key="plan")["candidates"]
+        if cell["seed"] == SEEDS[0]
     ]
-    tune = {cell["method"]: bare(stack, clone, "tune", cell) for cell in cells}
+    tune = {cell["candidate"]: bare(stack, clone, "tune", cell) for cell in cells}
     jobs = [(stage, None) for stage in TIMED if stage != "evaluate"] + [("evaluate", cell) for cell in cells]
     timings = {
-        f"{stage} {cell['method']}" if cell else stage: (
+        f"{stage} {cell['candidate']}" if cell else stage: (
             as_task(stack, run, project, stage, cell),
             bare(stack, clone, stage, cell),
         )

@@ -94,7 +94,7 @@ class Pair:
         self.pixels = torch.randn(BATCH_SIZE, 3, 224, 224, generator=generator)
         self.labels = torch.arange(BATCH_SIZE) % len(CLASSES)
         with torch.no_grad():
-            images = type(self.method).needs(self.method.config).images
+            images = self.method.needed.images
             inputs = (
                 self.method.prepare(self.pixels) if images == "pixels" else backbone.model.encode_image(self.pixels)
             )

@@ -1,26 +1,127 @@
 """`params.yaml`: every knob of the pipeline, checked."""
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
-from clinprompt.schema import Fraction, Name, Section, check, read_yaml
+from clinprompt.contract.candidates import CandidateId
+from clinprompt.contract.params_schema import knowledge_of, method_names
+from clinprompt.errors import BadParams
+from clinprompt.knobs import NEW_METHOD, Knobs, ProtocolKnobs, knob_problems
+from clinprompt.schema import Fraction, Name, Section, UserPath, check, key_errors, read_yaml
 
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "kappa", "quadratic_kappa"]
+_NEGATIVE = ("kappa", "quadratic_kappa")  # these reach down to -1
+
+# A mapping, of which a file may leave nothing but the key.
+_Mapping = BeforeValidator(lambda value: {} if value is None else value)
+
+
+_WRONG_LIST = {
+    "methods": "methods: {name!r} reads what the stage describe makes; list it under candidates.taught",
+    "taught": "taught: {name!r} reads nothing of the stage describe; list it under candidates.methods",
+}
+
+
+def no_such_candidate(name: str, variants: Iterable[str], key: str = "methods") -> str:
+    """The sentence about a name that is neither a method's nor a variant's."""
+    close = difflib.get_close_matches(name, [*method_names(), *variants], n=1)
+    hint = f"did you mean {close[0]!r}?" if close else NEW_METHOD
+    return f"candidates.{key}: {name!r} is neither a method nor one of candidates.variants ({hint})"
+
+
+class Variant(Section):
+    """A method with knobs of its own, which stand beside `method`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    method: Name
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """What stands beside `method`."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _knobs_are_the_methods(self) -> "Variant":
+        if self.method not in method_names():
+            raise key_errors([f"method: there is no method {self.method!r}; known: {', '.join(method_names())}"])
+        if problems := knob_problems(self.method, self.knobs):
+            raise key_errors(problems)
+        return self
 
 
 class CandidatesParams(Section):
-    """What competes: every method with every seed."""
+    """What competes: every name with every seed. A name is a method, or one of `variants`.
 
-    methods: list[Name] = Field(min_length=1)
+    `taught` lists the candidates that read what the stage `describe` makes, `methods` the others: so the graph knows,
+    before anything runs, who has to wait for a language model.
+    """
+
+    methods: list[Name]
+    taught: list[Name] = []
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    variants: Annotated[dict[Name, Variant], _Mapping] = {}
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> "CandidatesParams":
+        known = method_names()
+        problems = [f"variants.{name}: is a method's name; choose another" for name in self.variants if name in known]
+        for key, names in (("methods", self.methods), ("taught", self.taught)):
+            for name in names:
+                if name not in known and name not in self.variants:
+                    problems.append(no_such_candidate(name, self.variants, key).removeprefix("candidates."))
+                elif (key == "taught") != self.is_taught(name):
+                    problems.append(_WRONG_LIST[key].format(name=name))
+        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        problems += [f"methods: {name!r} stands there twice" for name in repeated]
+        if not self.names:
+            problems.append("methods: name at least one method")
+        if problems:
+            raise key_errors(problems)
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """All that compete, whether they are taught or not."""
+        return [*self.methods, *self.taught]
+
+    def is_taught(self, name: str) -> bool:
+        """Whether a listed name reads what the stage `describe` makes."""
+        return bool(knowledge_of(self.method_of(name)))
+
+    @property
+    def ids(self) -> list[CandidateId]:
+        """All candidates: every name with every seed."""
+        return [CandidateId(name, seed) for name in self.names for seed in self.seeds]
+
+    def method_of(self, name: str) -> str:
+        """The method of a listed name."""
+        return self.variants[name].method if name in self.variants else name
+
+
+class CandidateSpec(Section):
+    """What a listed name means.
+
+    Attributes:
+        knobs: what params.yaml sets for the method: a dataset's card wins over it.
+        variant: what the variant sets, empty for a plain method. It wins over everything, the card too: a sweep must be
+            able to set what a card sets.
+    """
+
+    name: str
+    method: str
+    knobs: dict[str, Any]
+    variant: dict[str, Any] = {}
 
 
 class DataParams(Section):
     """Where the datasets' files lie."""
 
-    root: str | None
+    root: UserPath | None
 
 
 class ValidationParams(Section):
@@ -37,14 +138,14 @@ class BackboneParams(Section):
     """Which vision-language backbone: an entry of the table, its weights optionally from a local folder."""
 
     name: Name
-    path: str | None
+    path: UserPath | None
 
 
 class KnowledgeParams(Section):
     """How class descriptions are generated, and how many must be accepted."""
 
     llm: Name
-    path: str | None
+    path: UserPath | None
     seed: int
     aspects: list[str] = Field(min_length=1)
     descriptions_per_aspect: PositiveInt
@@ -105,6 +206,18 @@ class GateParams(Section):
     floors: dict[Metric, float]
     margin: Fraction
 
+    @field_validator("floors")
+    @classmethod
+    def _can_be_reached(cls, floors: dict[Metric, float]) -> dict[Metric, float]:
+        lowest = {metric: -1 if metric in _NEGATIVE else 0 for metric in floors}
+        if problems := [
+            f"{metric}: must be from {lowest[metric]} to 1, found {floor}"
+            for metric, floor in floors.items()
+            if not lowest[metric] <= floor <= 1
+        ]:
+            raise key_errors(problems)
+        return floors
+
 
 class RegistryParams(Section):
     """Names in the MLflow registry; `{dataset}` stands for the dataset's name."""
@@ -120,7 +233,7 @@ class AirflowParams(Section):
     """How the DAGs in dags/ run; no stage depends on it."""
 
     runner: Literal["local", "docker", "kubernetes"]
-    python: str
+    python: UserPath
     sweep: str
     deadline_hours: PositiveInt
     owner: str
@@ -139,20 +252,27 @@ class Params(Section):
     knowledge: KnowledgeParams
     cache: CacheParams
     training: TrainingParams
-    methods: dict[str, dict[str, Any]]
-    protocols: dict[str, Any]
+    methods: Annotated[Knobs, _Mapping]
+    protocols: ProtocolKnobs
     evaluation: EvaluationParams
     explain: ExplainParams
     gate: GateParams
     registry: RegistryParams
     airflow: AirflowParams
 
-    @model_validator(mode="after")
-    def _candidates_have_knobs(self) -> "Params":
-        for method in self.candidates.methods:
-            if method not in self.methods:
-                raise ValueError(f"candidates.methods names {method!r}, which has no entry under methods")
-        return self
+    def candidate(self, name: str) -> CandidateSpec:
+        """What a name means that `candidates.methods` may list: a variant, or a method with its knobs.
+
+        Raises:
+            BadParams: it is neither.
+        """
+        variants = self.candidates.variants
+        if name in variants:
+            method, own = variants[name].method, variants[name].knobs
+            return CandidateSpec(name=name, method=method, knobs=self.methods.get(method, {}), variant=own)
+        if name not in method_names():
+            raise BadParams(f"params.yaml: {no_such_candidate(name, variants)}.")
+        return CandidateSpec(name=name, method=name, knobs=self.methods.get(name, {}))
 
 
 def load_params(path: Path) -> Params:

@@ -1,25 +1,63 @@
 """Checked YAML files: every key must exist and have the right type, and an error names it by its path."""
 
 import difflib
+import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from clinprompt.errors import BadParams, InputMissing
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+UserPath = Annotated[str, AfterValidator(os.path.expanduser)]  # "~" is the user's home
+
+_KEYS = "keys"  # the type of the error that `key_errors` makes
 
 
 class Section(BaseModel):
-    """A part of a checked YAML file: immutable, unknown keys refused, no silent conversion of types."""
+    """A part of a checked YAML file: immutable, unknown keys refused, no silent conversion of types, finite numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 with the numbers of YAML 1.2, where `2e-3` needs no dot and no sign."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the strings that `_Loader` would take for numbers."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+        list("-+.0123456789"),
+    )
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text, without executing anything in it.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+    """
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 # a safe loader
+
+
+def to_yaml(value: Any, **options: Any) -> str:
+    """What `parse_yaml` reads; `options` are those of `yaml.safe_dump`."""
+    text: str = yaml.dump(value, Dumper=_Dumper, **options)
+    return text
 
 
 def read_yaml(path: Path) -> Any:
@@ -30,7 +68,7 @@ def read_yaml(path: Path) -> Any:
         BadParams: it is not YAML.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputMissing(f"{path} does not exist.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -54,14 +92,27 @@ def check(model: type[S], value: Any, where: str, prefix: str = "") -> S:
         raise BadParams(f"{where}: {problems}.") from None
 
 
+def key_errors(problems: Iterable[str]) -> PydanticCustomError:
+    """The error of a validator that has looked inside its value: sentences that start with a key's path below it."""
+    sentences = list(problems)
+    return PydanticCustomError(_KEYS, "; ".join(sentences).replace("{", "{{").replace("}", "}}"), {"keys": sentences})
+
+
+def no_such_key(key: str, known: Iterable[str]) -> str:
+    """The sentence about an unknown key, given its whole path: the closest of the known ones, or all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(key.rpartition(".")[2], names, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(names)}"
+    return f"{key}: no such key ({hint})"
+
+
 def _describe(error: Any, model: type[BaseModel], prefix: str) -> str:
     loc = [str(part) for part in error["loc"]]
     key = ".".join(([prefix] if prefix else []) + loc) or "the file"
     if error["type"] == "extra_forbidden":
-        known = _fields_at(model, loc[:-1])
-        close = difflib.get_close_matches(loc[-1], known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
-        return f"{key}: no such key ({hint})"
+        return no_such_key(key, _fields_at(model, loc[:-1]))
+    if error["type"] == _KEYS:
+        return "; ".join(f"{key}.{sentence}" for sentence in error["ctx"]["keys"])
     if error["type"] == "missing":
         return f"{key}: missing"
     message = error["msg"].removeprefix("Value error, ")

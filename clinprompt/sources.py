@@ -7,6 +7,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,17 @@ def closure(modules: Iterable[str], root: Path, packages: tuple[str, ...] = PACK
         if path is None or (name := path.relative_to(root).as_posix()) in files:
             continue
         files[name] = path
-        tree = ast.parse(path.read_bytes(), str(path))
-        files |= {beside.relative_to(root).as_posix(): beside for beside in data_files(tree, path)}
-        todo += imported_modules(tree)
+        imports, texts = _reads(path.read_bytes())
+        files |= {file.relative_to(root).as_posix(): file for file in data_files(texts, path)}
+        todo += imports
     return dict(sorted(files.items()))
+
+
+@cache
+def _reads(content: bytes) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The modules that a file imports, and the texts in it; kept, as many closures share their files."""
+    tree = ast.parse(content)
+    return tuple(imported_modules(tree)), texts_in(tree)
 
 
 def parents(module: str) -> list[str]:
@@ -77,9 +85,14 @@ def imported_modules(tree: ast.Module) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
 
 
-def data_files(tree: ast.Module, path: Path) -> list[Path]:
-    """The files beside a module whose names stand in it as text."""
-    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+def texts_in(tree: ast.Module) -> frozenset[str]:
+    """All constants that are text."""
+    constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return frozenset(value for value in constants if isinstance(value, str))
+
+
+def data_files(texts: frozenset[str], path: Path) -> list[Path]:
+    """The files beside a module whose names are among the texts in it."""
     return [file for file in sorted(path.parent.iterdir()) if file.name in texts and file.is_file()]
 
 
@@ -119,15 +132,19 @@ def digest(source: Path | str) -> str:
     - `.yaml`: of the values, in their order.
     - All others: of the bytes.
     """
-    if isinstance(source, str) or source.suffix == ".py":
-        text = source if isinstance(source, str) else source.read_text(encoding="utf-8")
-        content = _to_json(_plain(without_docstrings(ast.parse(text))))
-    elif source.suffix == ".yaml":
+    if isinstance(source, str):
+        return _digest(".py", source.encode())
+    return _digest(source.suffix, source.read_bytes())
+
+
+@cache
+def _digest(suffix: str, content: bytes) -> str:
+    if suffix == ".py":
+        content = _to_json(_plain(without_docstrings(ast.parse(content))))
+    elif suffix == ".yaml":
         import yaml
 
-        content = _to_json(yaml.safe_load(source.read_text(encoding="utf-8")))
-    else:
-        content = source.read_bytes()
+        content = _to_json(yaml.safe_load(content))
     return hashlib.sha256(content).hexdigest()
 
 

@@ -1,12 +1,15 @@
 """`python -m components`: what the last run gave, where to look, and what to do next."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from clinprompt import cli
 from clinprompt.errors import ClinpromptError
-from clinprompt.files import read_json
+from clinprompt.evaluation.decision import DecisionRecord
+from clinprompt.evaluation.estimate import estimate_text
 from clinprompt.params import Params, load_params
+from registry.receipt import Receipt
 from registry.tracking import shown_uri
 
 NEXT = """
@@ -27,41 +30,40 @@ def summary(params: Params, runs: Path) -> str:
 
 
 def _dataset(name: str, params: Params, folder: Path) -> str:
-    decision = read_json(folder / "gate" / "decision.json")
-    receipt = read_json(folder / "promote" / "receipt.json")
-    lines = [f"{name}: {decision['verdict'].upper()}", *(f"  {reason}" for reason in decision["reasons"])]
+    decision = DecisionRecord.read(folder / "gate" / "decision.json")
+    receipt = Receipt.read(folder / "promote" / "receipt.json")
+    lines = [f"{name}: {decision.verdict.upper()}", *(f"  {reason}" for reason in decision.reasons)]
     metric = params.gate.select_by
-    for candidate in decision["candidates"]:
-        mark = "*" if _is_chosen(candidate, decision) else " "
-        lines.append(
-            f"  {mark} {candidate['method']:<14} seed {candidate['seed']:<3} {metric} {_interval(candidate, metric)}"
-        )
-    if receipt.get("version"):
-        lines.append(f"  champion: models:/{receipt['model']}@champion, version {receipt['version']}")
+    for candidate in decision.candidates:
+        mark = "*" if decision.is_chosen(candidate) else " "
+        value = estimate_text((candidate.test or {}).get(metric), "not computed")
+        lines.append(f"  {mark} {candidate.candidate:<14} seed {candidate.seed:<3} {metric} {value} on the test split")
+    if receipt.version:
+        lines.append(f"  champion: models:/{receipt.model}@champion, version {receipt.version}")
     lines.append(f"  report:   {folder / 'report.html'}")
     return "\n".join(lines)
 
 
-def _is_chosen(candidate: dict[str, Any], decision: dict[str, Any]) -> bool:
-    chosen = decision["chosen"]
-    return chosen is not None and (candidate["method"], candidate["seed"]) == (chosen["method"], chosen["seed"])
+app = cli.application()
 
 
-def _interval(candidate: dict[str, Any], metric: str) -> str:
-    found = (candidate.get("test") or {}).get(metric)
-    if not found or found.get("value") is None:
-        return "not computed"
-    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}] on the test split"
+@app.command(help=__doc__)
+def show() -> None:
+    """Print the summary.
 
-
-def main() -> int:
-    """Print the summary; 66 when there is no finished run."""
+    Raises:
+        InputMissing: there is no finished run.
+    """
     try:
-        sys.stdout.write(summary(load_params(Path("params.yaml")), Path("runs")) + "\n")
+        text = summary(load_params(Path("params.yaml")), Path("runs"))
     except ClinpromptError as error:
-        sys.stderr.write(f"{error} Run `dvc repro` first.\n")
-        return int(error.exit_code)
-    return 0
+        raise type(error)(f"{error} Run `dvc repro` first.") from None
+    sys.stdout.write(text + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the summary; 66 when there is no finished run."""
+    return cli.main(app, argv, "python -m components")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -92,5 +93,14 @@ def schema() -> str:
     return json.dumps(Interface.model_json_schema(), indent=2, sort_keys=True) + "\n"
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the schema."""
+    from clinprompt import cli  # the stages, which read this module, need no command line of its kind
+
+    app = cli.application()
+    app.command(help=__doc__)(lambda: sys.stdout.write(schema()))
+    return cli.main(app, argv, "python -m components.interface")
+
+
 if __name__ == "__main__":
-    sys.stdout.write(schema())
+    sys.exit(main())

@@ -16,17 +16,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.contract.variables import RESULT
 from clinprompt.errors import BadParams, ClinpromptError, DataRejected, InputMissing, Interrupted
 from clinprompt.files import partial_path, publish, remove
-from clinprompt.params import Params, load_params
+from clinprompt.params import CandidateSpec, Params, load_params
+from clinprompt.schema import Section
 from components.interface import Interface, load_interface
+from components.sources import check_sources
 
 log = logging.getLogger("clinprompt")
 
-RESULT_VARIABLE = "CLINPROMPT_RESULT"  # the result line is written to this file too, for a caller that runs DVC
+S = TypeVar("S", bound=Section)
+_SECTIONS = {field.annotation: key for key, field in Params.model_fields.items()}  # the models' keys in params.yaml
 
 
 @dataclass(frozen=True)
@@ -44,14 +48,40 @@ class Job:
     _params: Params
     _declared: tuple[str, ...]
 
-    def params(self, key: str) -> Any:
-        """The params at a key that the interface declares, as "cache" or "methods.coop"."""
+    @overload
+    def params(self, section: type[S]) -> S: ...
+
+    @overload
+    def params(self, section: str) -> Any: ...
+
+    def params(self, section: type[S] | str) -> S | Any:
+        """A section of params.yaml by its model, as `CacheParams`, or a part of one by its key, as "methods.coop".
+
+        Raises:
+            KeyError: the interface does not declare it.
+        """
+        key = section if isinstance(section, str) else _SECTIONS[section]
         if key not in self._declared:
             raise KeyError(f"component.yaml does not declare the params {key!r}")
         value: Any = self._params
         for part in key.split("."):
             value = value[part] if isinstance(value, dict) else getattr(value, part)
         return value
+
+    @property
+    def all_params(self) -> Params:
+        """The whole of params.yaml, for what is no stage's work."""
+        return self._params
+
+    def candidate(self, name: str) -> CandidateSpec:
+        """What a candidate's name means.
+
+        Raises:
+            BadParams: it is neither a method nor a variant.
+        """
+        for key in ("candidates.variants", "methods"):
+            self.params(key)  # must be declared
+        return self._params.candidate(name)
 
 
 Work = Callable[[Job], dict[str, Any]]
@@ -110,6 +140,7 @@ def _attempt(interface: Interface, work: Work, argv: list[str]) -> dict[str, Any
     for key, path in inputs.items():
         if not path.exists():
             raise InputMissing(f"--{key} {path} does not exist; run the stage that makes it (dvc repro).")
+    check_sources(interface.name, _methods(arguments, params))
     outputs = {k: path if interface.outputs[k].keep else partial_path(path) for k, path in final.items()}
     for key, path in outputs.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,6 +160,13 @@ def _attempt(interface: Interface, work: Work, argv: list[str]) -> dict[str, Any
                     publish(path, final[key])
                 remove(path)
     return result
+
+
+def _methods(arguments: dict[str, Any], params: Params) -> list[str]:
+    """The methods whose code a call runs, as its arguments name them."""
+    if "candidate" in arguments:
+        return [params.candidate(arguments["candidate"]).method]
+    return [arguments["method"]] if "method" in arguments else []
 
 
 def _parser(interface: Interface) -> argparse.ArgumentParser:
@@ -164,5 +202,5 @@ def _tell(line: dict[str, Any]) -> None:
     text = json.dumps(line, default=str) + "\n"
     sys.stdout.write(text)
     sys.stdout.flush()
-    if os.environ.get(RESULT_VARIABLE):
-        Path(os.environ[RESULT_VARIABLE]).write_text(text, encoding="utf-8")
+    if os.environ.get(RESULT):
+        Path(os.environ[RESULT]).write_text(text, encoding="utf-8")

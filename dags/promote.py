@@ -2,8 +2,8 @@
 
 from airflow.sdk import Param, TriggerRule, chain
 
+from clinprompt_dags.commands import FromRecord, PromotionCommand, StageCommand
 from clinprompt_dags.factory import Factory
-from clinprompt_dags.jobs import FromRecord, PromotionJob, StageJob
 from clinprompt_dags.operators import PromotionBranch
 
 DOC = """
@@ -35,7 +35,9 @@ with factory.dag(
         ),
     },
 ) as dag:
-    promotion = factory.task("promotion", PromotionJob(factory.images), doc="Finds the recorded run and its entries.")
+    promotion = factory.task(
+        "promotion", PromotionCommand(factory.images), doc="Finds the recorded run and its entries."
+    )
     branch = PromotionBranch(task_id="branch", plan_task="promotion", approval="approval", action="promote")
     approval = factory.approval(
         "Promote the decision of {{ ti.xcom_pull(task_ids='promotion') }}?",
@@ -43,7 +45,7 @@ with factory.dag(
     )
     promote = factory.task(
         "promote",
-        StageJob("promote", FromRecord("promotion", frozenset(stage.upstream)), plan_task="promotion"),
+        StageCommand("promote", FromRecord("promotion", frozenset(stage.upstream)), plan_task="promotion"),
         stage.need,
         stage.about,
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,

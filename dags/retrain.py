@@ -2,8 +2,8 @@
 
 from airflow.sdk import AssetAny, Param, PartitionedAssetTimetable, TriggerRule, XComArg, chain, task_group
 
+from clinprompt_dags.commands import FromTasks, PlanCommand, RecordCommand
 from clinprompt_dags.factory import GROUP, Factory
-from clinprompt_dags.jobs import FromTasks, PlanJob, RecordJob
 from clinprompt_dags.operators import PromotionBranch
 
 DOC = """
@@ -35,34 +35,34 @@ with factory.dag(
             None,
             type=["null", "array"],
             minItems=1,
-            items={"type": "string", "enum": list(settings.methods)},
-            description="The methods that compete; by default those of params.yaml.",
+            items={"type": "string", "enum": list(settings.candidates)},
+            description="What competes, methods or variants; by default what params.yaml lists.",
         ),
         "seeds": Param(
             None,
             type=["null", "array"],
             minItems=1,
             items={"type": "integer", "minimum": 0},
-            description="The seeds of each method; by default those of params.yaml.",
+            description="The seeds of each; by default those of params.yaml.",
         ),
         "overrides": Param({}, type="object", description='Keys of params.yaml: {"training": {"shots": 16}}.'),
         "promote": Param("auto", type="string", enum=["auto", "never"], description="never: stop after the report."),
     },
 ) as dag:
-    plan = factory.task("plan", PlanJob(factory.images), doc="Settles release, code, params and candidates, once.")
+    plan = factory.task("plan", PlanCommand(factory.images), doc="Settles release, code, params and candidates, once.")
     last = {}
 
     @task_group(group_id=GROUP)
-    def candidates(cell: XComArg) -> None:
+    def candidates(candidate: XComArg) -> None:
         """The mapped stages of one candidate."""
         for stage in graph.stages:
             if stage.mapped:
-                first, last[stage.name] = factory.stage(stage, cell)
+                first, last[stage.name] = factory.stage(stage, candidate)
                 for name in graph.edges(stage.name):
                     if graph[name].mapped:
                         last[name] >> first
 
-    group = candidates.expand(cell=plan.output)
+    group = candidates.expand(candidate=plan.output)
 
     for stage in graph.stages:
         if not stage.mapped and stage.name != PROMOTE:
@@ -97,7 +97,7 @@ with factory.dag(
     promote.trigger_rule = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
     record = factory.task(
         "record",
-        RecordJob(FromTasks(tuple(factory.source(stage.name) for stage in graph.stages))),
+        RecordCommand(FromTasks(tuple(factory.source(stage.name) for stage in graph.stages))),
         doc="Keeps the run's whole dvc.lock, also after a rejection.",
         trigger_rule=TriggerRule.NONE_FAILED,
     )

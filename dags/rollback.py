@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from airflow.sdk import Param, TriggerRule, chain
 
+from clinprompt_dags.commands import RollbackCommand
 from clinprompt_dags.factory import LIGHT, Factory
-from clinprompt_dags.jobs import RollbackJob
 from clinprompt_dags.operators import PromotionBranch
 
 DOC = """
@@ -40,7 +40,7 @@ with factory.dag(
     approval = factory.approval("Roll back {{ params.dataset }}?", "The reason given: {{ params.reason }}")
     rollback = factory.task(
         "rollback",
-        RollbackJob(),
+        RollbackCommand(),
         replace(LIGHT, image="registry", pool="promotion", retries=0),
         "Runs `python -m registry rollback`.",
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,

@@ -5,8 +5,8 @@ from typing import Any
 from airflow.sdk import Asset, CronTriggerTimetable, Param, TriggerRule, task
 from airflow.sdk.exceptions import AirflowSkipException
 
+from clinprompt_dags.commands import PartitionKey, SweepCommand
 from clinprompt_dags.factory import Factory
-from clinprompt_dags.jobs import SweepJob
 
 DOC = """
 Asks the store for releases without a recorded run and sends, for each, an event with the partition key
@@ -39,7 +39,7 @@ with factory.dag(
         ),
     },
 ) as dag:
-    look = factory.task("look", SweepJob(), doc="Lists `dataset@release` of what has no run.")
+    look = factory.task("look", SweepCommand(), doc="Lists `dataset@release` of what has no run.")
 
     def announce(dataset: str, asset: Asset) -> None:
         """A task per dataset: one that has nothing to tell is skipped, and so sends no event."""
@@ -51,11 +51,11 @@ with factory.dag(
             doc_md=f"Sends an event of `{asset.name}` for each new release.",
         )
         def send(found: list[str], *, outlet_events: Any = None) -> list[str]:
-            keys = [key for key in found if key.partition("@")[0] == dataset]
+            keys = [key for key in found if PartitionKey.parse(key).dataset == dataset]
             if not keys:
                 raise AirflowSkipException(f"{dataset} has no release without a run.")
             outlet_events[asset].add_partitions(keys)
-            outlet_events[asset].extra = {"releases": [key.partition("@")[2] for key in keys]}
+            outlet_events[asset].extra = {"releases": [PartitionKey.parse(key).release for key in keys]}
             return keys
 
         send(look.output)

@@ -1,6 +1,5 @@
 """The components' images: `python -m infra.images build | lock | check | sbom`. See docs/images.md."""
 
-import argparse
 import ast
 import json
 import os
@@ -13,18 +12,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
+import typer
 import yaml
 
-from clinprompt.errors import BadParams, ClinpromptError, InputCorrupt, InputMissing, ServiceDown
+from clinprompt import cli
+from clinprompt.contract.files import IMAGES_LOCK
+from clinprompt.errors import BadParams, InputCorrupt, InputMissing, ServiceDown
 from clinprompt.files import sha256_bytes, sha256_file, write_text
 from clinprompt.schema import read_yaml
 
 ROOT = Path(__file__).parents[1]
 TARGETS = ("data", "vision", "registry")
-LOCK = Path("infra/images.lock")
+LOCK = Path(IMAGES_LOCK)
 DOCKERFILE = "infra/Dockerfile"
 ENGINES = ("podman", "docker")
 
@@ -233,39 +235,55 @@ def _revision() -> str:
     return completed.stdout.strip() or "unknown"
 
 
+app = cli.application()
+_Base = Annotated[str | None, typer.Option(help="build on this image instead of the Dockerfile's")]
+
+
+@app.callback(help=__doc__)
+def _choose_engine(
+    context: typer.Context,
+    engine: Annotated[
+        Literal["podman", "docker"] | None,
+        typer.Option(help="by default podman where it is installed, otherwise docker"),
+    ] = None,
+) -> None:
+    context.obj = Engine(engine or next(filter(shutil.which, ENGINES), ENGINES[0]))
+
+
+@app.command("build", help="build and tag the images")
+def _build(
+    context: typer.Context,
+    targets: Annotated[
+        list[str] | None, typer.Argument(metavar="TARGET", help=f"of {', '.join(TARGETS)}; by default all")
+    ] = None,
+    base: _Base = None,
+) -> None:
+    build(context.obj, targets or list(TARGETS), base)
+
+
+@app.command("sbom", help="write each image's bill of materials (CycloneDX)")
+def _sbom(context: typer.Context, folder: Annotated[Path, typer.Argument()], base: _Base = None) -> None:
+    sbom(context.obj, folder, base)
+
+
+@app.command("lock", help=f"write the images' digests into {LOCK}")
+def _lock(
+    context: typer.Context,
+    without_images: Annotated[
+        bool, typer.Option("--without-images", help="only the environments: nothing was built")
+    ] = False,
+) -> None:
+    sys.stdout.write(yaml.safe_dump(forget() if without_images else lock(context.obj), sort_keys=False))
+
+
+@app.command("check", help="compare the images with the lock, and start each")
+def _check(context: typer.Context) -> None:
+    check(context.obj)
+
+
 def main(argv: list[str]) -> int:
     """Run one command; the exit code is 0 or that of the error."""
-    options = _parser().parse_args(argv)
-    engine = Engine(options.engine or next(filter(shutil.which, ENGINES), ENGINES[0]))
-    try:
-        if options.command == "build":
-            build(engine, options.targets or list(TARGETS), options.base)
-        elif options.command == "sbom":
-            sbom(engine, options.folder, options.base)
-        elif options.command == "lock":
-            sys.stdout.write(yaml.safe_dump(forget() if options.without_images else lock(engine), sort_keys=False))
-        else:
-            check(engine)
-    except ClinpromptError as error:
-        sys.stderr.write(f"{error}\n")
-        return int(error.exit_code)
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m infra.images", description=__doc__)
-    parser.add_argument("--engine", choices=ENGINES, help="by default podman where it is installed, otherwise docker")
-    commands = parser.add_subparsers(dest="command", required=True)
-    making = commands.add_parser("build", help="build and tag the images")
-    making.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; by default all")
-    bills = commands.add_parser("sbom", help="write each image's bill of materials (CycloneDX)")
-    bills.add_argument("folder", type=Path)
-    for command in (making, bills):
-        command.add_argument("--base", help="build on this image instead of the Dockerfile's")
-    locking = commands.add_parser("lock", help=f"write the images' digests into {LOCK}")
-    locking.add_argument("--without-images", action="store_true", help="only the environments: nothing was built")
-    commands.add_parser("check", help="compare the images with the lock, and start each")
-    return parser
+    return cli.main(app, argv, "python -m infra.images")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from clinprompt.data.card import Card
+from clinprompt.evaluation.estimate import estimate_text
+from clinprompt.evaluation.metrics_record import Metrics
 from clinprompt.files import sha256_bytes, sha256_file, to_json
-from clinprompt.tuned.artifact import needs_only_head
-from registry.served_code import distributions, sources
+from clinprompt.tuned.record import ModelRecord
+from registry.served_code import code_of, distributions
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements" / "components.txt"
@@ -29,23 +31,22 @@ SERVED_WITH = (
 )
 
 
-def lineage(
-    spec: dict[str, Any], decision: dict[str, Any], digests: dict[str, str], params: dict[str, Any]
-) -> dict[str, str]:
+def lineage(model: ModelRecord, model_digest: str, digests: dict[str, str], params: dict[str, Any]) -> dict[str, str]:
     """Where a model comes from, as flat text values: they become the version's tags and `lineage.json`.
 
     Args:
-        spec: the tuned model's model.yaml.
+        model: the tuned model's record.
         digests: of the payload, manifest, knowledge, decision, …, by the name they get here.
         params: the values that made and judged the model; their digest is recorded.
     """
     facts = {
-        "dataset": spec["dataset"],
-        "method": spec["method"],
-        "seed": str(spec["seed"]),
-        "model_digest": decision["chosen"]["model_digest"],
-        "backbone": spec["backbone"]["name"],
-        "backbone_digest": spec["backbone"]["digest"],
+        "dataset": model.dataset,
+        "candidate": model.candidate,
+        "method": model.method,
+        "seed": str(model.seed),
+        "model_digest": model_digest,
+        "backbone": model.backbone.name,
+        "backbone_digest": model.backbone.digest,
         "params_digest": sha256_bytes(to_json(params).encode()),
         **digests,
     }
@@ -67,44 +68,35 @@ def git_commit(folder: Path = ROOT) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def requirements(spec: dict[str, Any]) -> list[str]:
+def requirements(model: ModelRecord) -> list[str]:
     """What a served model needs, pinned to the versions it was verified with.
 
     Args:
-        spec: the tuned model's model.yaml; a method's own code needs what it imports, and open_clip's tokenizers.
+        model: the tuned model's record; a method's own code needs what it imports, and open_clip's tokenizers.
     """
-    more = set() if needs_only_head(spec) else {"transformers", *distributions(sources(spec["method"]))}
+    more = set() if model.needs_only_head else {"transformers", *distributions(code_of(model))}
     names = [*SERVED_WITH, *sorted({name.lower() for name in more} - set(SERVED_WITH))]
     # "+cpu" and the like name one index's build of a version.
     return [f"{name}=={metadata.version(name).split('+')[0]}" for name in names]
 
 
-def interval(value: dict[str, Any] | None) -> str:
-    """A metric with its interval, as "0.912 [0.880, 0.941]"."""
-    if not value or value.get("value") is None:
-        return "not defined"
-    if value.get("low") is None or value.get("high") is None:
-        return f"{value['value']:.3f}"
-    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-
-
-def model_card(card: Card, spec: dict[str, Any], metrics: dict[str, Any], facts: dict[str, str]) -> str:
+def model_card(card: Card, model: ModelRecord, metrics: Metrics, facts: dict[str, str]) -> str:
     """The model card, in Markdown."""
     classes = "\n".join(f"- `{c.id}`: {c.name} ({c.phrase})" for c in card.classes)
     rows = "\n".join(
-        f"| {name} | {interval(metrics['val'].get(name))} | {interval(metrics['test'].get(name))} |"
+        f"| {name} | {estimate_text(metrics.val.get(name))} | {estimate_text(metrics.test.get(name))} |"
         for name in METRICS
-        if name in metrics["test"]
+        if name in metrics.test
     )
     origin = "\n".join(f"| {key.replace('_', ' ')} | `{value}` |" for key, value in sorted(facts.items()))
-    return f"""# {card.title}: {spec["method"]}
+    return f"""# {card.title}: {model.candidate}
 
 Classifies one {card.modality} image ({card.organ}) into:
 
 {classes}
 
-{_built_on(spec)} Method `{spec["method"]}`, seed {spec["seed"]}, with
-{spec.get("trainable_parameters", 0)} trainable parameters, on the training split of `{spec["dataset"]}`.
+{_built_on(model)} Method `{model.method}`, seed {model.seed}, with
+{model.trainable_parameters} trainable parameters, on the training split of `{model.dataset}`.
 
 ## Metrics
 
@@ -131,8 +123,8 @@ Source: {card.source}. Licence: {card.licence}.
 """
 
 
-def _built_on(spec: dict[str, Any]) -> str:
-    backbone = f"`{spec['backbone']['name']}`"
-    if needs_only_head(spec):
+def _built_on(model: ModelRecord) -> str:
+    backbone = f"`{model.backbone.name}`"
+    if model.needs_only_head:
         return f"The image tower of {backbone} is frozen."
     return f"Built on {backbone}; the method's own code predicts, and is part of the model."

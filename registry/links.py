@@ -5,11 +5,10 @@ import json
 import os
 from typing import Any
 
+from clinprompt.contract.variables import AIRFLOW, MLFLOW_UI
 from clinprompt.errors import BadParams
 from registry import tracking
 
-AIRFLOW = "CLINPROMPT_AIRFLOW"
-PAGES = "CLINPROMPT_MLFLOW_UI"
 _TAGGED = ("dag_id", "run_id", "task_id", "try_number", "url")
 
 
@@ -50,7 +49,7 @@ def run_url(name: str, version: int) -> str | None:
         if not run_id:
             return None
         experiment = client.get_run(run_id).info.experiment_id
-    base = (os.environ.get(PAGES) or tracking.shown_uri()).rstrip("/")
+    base = (os.environ.get(MLFLOW_UI) or tracking.shown_uri()).rstrip("/")
     return f"{base}/#/experiments/{experiment}/runs/{run_id}"
 
 

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from clinprompt.errors import InputMissing
+from clinprompt.evaluation.estimate import interval_text
 from registry import quarantine, tracking
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _row(name: str, version: dict[str, Any]) -> tuple[str, ...]:
         str(version["version"]),
         aliases,
         version["state"] or "-",
-        lineage.get("method", "-"),
+        lineage.get("candidate", lineage.get("method", "-")),
         lineage.get("seed", "-"),
         value,
         payload,
@@ -119,8 +120,4 @@ def _row(name: str, version: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _interval(metrics: dict[str, float], name: str) -> str:
-    if name not in metrics:
-        return "-"
-    bounds = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
-    ends = "" if None in bounds else f" [{bounds[0]:.3f}, {bounds[1]:.3f}]"
-    return f"{metrics[name]:.3f}{ends}"
+    return interval_text(metrics.get(name), metrics.get(f"{name}_low"), metrics.get(f"{name}_high"), "-")

@@ -1,8 +1,8 @@
 """The served model: MLflow runs this file beside a payload folder, in an environment that has no clinprompt.
 
 Everything that decides a prediction lies in the payload, and every file of it is checked against the payload's
-manifest before it is read; the payload's own code is run under module names made from its digest, so that two models in
-one process never share code.
+manifest before it is read; the payload's own code is run under a package name of its own, so that two models in one
+process never share code.
 """
 
 import ast
@@ -46,13 +46,17 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
         """Check the payload's digests, then build what predicts."""
         folder = Path(context.artifacts["payload"])
         files = _verify(folder)
-        package = f"clinprompt_payload_{_sha256(folder / 'manifest.json')[:32]}"
+        # A name for each load: what the code finds beside itself lies in a folder that may go with the model.
+        package = f"clinprompt_payload_{_sha256(folder / 'manifest.json')[:32]}_{secrets.token_hex(4)}"
+        sys.meta_path.insert(0, _Code(package, folder, files))
         spec = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         self._classes: list[str] = spec["classes"]
         self._intensity = spec["intensity"]
         kind = _LinearHead if spec["predicts_with"] == "head" else _Method
-        self._model = kind(folder, files, spec, package)
-        self._preprocessing = self._model.pixels.Preprocessing.from_dict(spec["preprocessing"])
+        self._model = kind(folder, spec, package)
+        self._decode = importlib.import_module(f"{package}.data.codecs").decode
+        preprocessing = importlib.import_module(f"{package}.data.preprocessing").Preprocessing
+        self._preprocessing = preprocessing.from_dict(spec["preprocessing"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Classify every row; ValueError names the first row that is not an image."""
@@ -78,7 +82,7 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
 
     def _read(self, image: Any, row: int) -> np.ndarray:
         try:
-            return self._preprocessing.apply(self._model.pixels.decode(_bytes(image), self._intensity))
+            return self._preprocessing.apply(self._decode(_bytes(image), self._intensity))
         except (ValueError, OSError) as error:
             raise ValueError(f"Row {row} of the input can't be read as an image: {error}") from None
 
@@ -86,8 +90,7 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
 class _LinearHead:
     """An image tower with one tuned weight vector per class."""
 
-    def __init__(self, folder: Path, files: Mapping[str, str], spec: dict[str, Any], package: str) -> None:
-        self.pixels = _load_module(folder / "pixels.py", package)
+    def __init__(self, folder: Path, spec: dict[str, Any], package: str) -> None:
         head = {name: values.astype(np.float64) for name, values in load_file(folder / "head.safetensors").items()}
         self._weight, self._scale, self._bias = head["weight"], head["scale"].item(), head.get("bias", 0.0)
         self._device = _device()
@@ -104,12 +107,9 @@ class _LinearHead:
 class _Method:
     """A tuned method with both towers, run by the code in the payload."""
 
-    def __init__(self, folder: Path, files: Mapping[str, str], spec: dict[str, Any], package: str) -> None:
-        # A name for each load: what the code finds beside itself lies in a folder that may go with the model.
-        package = f"{package}_{secrets.token_hex(4)}"
-        sys.meta_path.insert(0, _Code(package, folder, files))
-        backbones, self._restore, self.pixels = (
-            importlib.import_module(f"{package}.{name}") for name in ("backbones", "methods.restore", "data.pixels")
+    def __init__(self, folder: Path, spec: dict[str, Any], package: str) -> None:
+        backbones, self._restore = (
+            importlib.import_module(f"{package}.{name}") for name in ("backbones", "tuned.restore")
         )
         place = _backbone_folder(folder, spec["backbone"])
         self._backbone = backbones.load_backbone(spec["backbone"]["name"], place, _device())
@@ -193,18 +193,6 @@ def _verify(folder: Path) -> dict[str, str]:
     for name, digest in files.items():
         _check(folder / name, digest)
     return files
-
-
-def _load_module(path: Path, name: str) -> ModuleType:
-    """Run a Python file as the module `name`, which must not be that of another model.
-
-    From its source: a compiled copy could be that of other code, and writing one would change the payload.
-    """
-    module = ModuleType(name)
-    module.__file__ = str(path)
-    sys.modules[name] = module  # dataclasses look their module up by its name
-    exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)  # noqa: S102 - verified above
-    return module
 
 
 def _backbone_folder(payload: Path, reference: dict[str, Any]) -> Path:

@@ -8,17 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import clinprompt
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
-from clinprompt.schema import read_yaml
-from clinprompt.tuned.artifact import HEAD, PROMPTS, needs_only_head
-from registry.served_code import sources
+from clinprompt.tuned.artifact import HEAD, PROMPTS, RECORD
+from clinprompt.tuned.record import ModelRecord
+from registry.served_code import code_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-SCRIPT = Path(__file__).with_name("model_script.py")
-PIXELS = Path(clinprompt.__file__).parent / "data" / "pixels.py"
 EMBED_UP_TO = 64 * 2**20  # bytes; larger backbones are referenced by their digests
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
@@ -82,33 +79,26 @@ def payload_of(model: Path, descriptions: Path, backbone: BackboneFiles) -> Payl
         InputMissing: a file isn't there.
         InputCorrupt: the backbone isn't the one of model.yaml.
     """
-    spec = read_yaml(model / "model.yaml")
-    if backbone.digest != spec["backbone"]["digest"]:
+    record = ModelRecord.read(model / RECORD)
+    if backbone.digest != record.backbone.digest:
         raise InputCorrupt(
-            f"{model / 'model.yaml'} was tuned on the backbone {spec['backbone']['name']} with digest "
-            f"{spec['backbone']['digest'][:12]}…, but {backbone.folder} has {backbone.digest[:12]}…. Run `dvc repro`."
+            f"{model / RECORD} was tuned on the backbone {record.backbone.name} with digest "
+            f"{record.backbone.digest[:12]}…, but {backbone.folder} has {backbone.digest[:12]}…. Run `dvc repro`."
         )
-    tuned = {name: model / name for name in ((HEAD, PROMPTS) if needs_only_head(spec) else (PROMPTS,))}
+    tuned = {name: model / name for name in ((HEAD, PROMPTS) if record.needs_only_head else (PROMPTS,))}
     for path in tuned.values():
         if not path.is_file():
             raise InputMissing(f"{path} does not exist; run the tune stage again (dvc repro).")
-    reference, embedded = _backbone(backbone, with_text=not needs_only_head(spec))
+    reference, embedded = _backbone(backbone, with_text=not record.needs_only_head)
     return Payload(
         {
             **tuned,
             **{f"backbone/{name}": path for name, path in embedded.items()},
-            **code_of(spec),
+            **code_of(record),
             "descriptions.json": to_json(accepted_descriptions(descriptions)).encode(),
-            "model.json": to_json(_model(spec, reference)).encode(),
+            "model.json": to_json(_model(record, reference)).encode(),
         }
     )
-
-
-def code_of(spec: dict[str, Any]) -> dict[str, Path]:
-    """The code that goes into the payload of a model: for a linear head the decoding of images, else the method's."""
-    if needs_only_head(spec):
-        return {"model_script.py": SCRIPT, "pixels.py": PIXELS}
-    return {"model_script.py": SCRIPT, **{f"code/{name}": path for name, path in sources(spec["method"]).items()}}
 
 
 def accepted_descriptions(table: Path) -> list[dict[str, str]]:
@@ -146,10 +136,10 @@ def verify_payload(folder: Path, digest: str) -> dict[str, Any]:
     return spec
 
 
-def _model(spec: dict[str, Any], backbone: dict[str, Any]) -> dict[str, Any]:
-    kept = ["dataset", "method", "config", "seed", "classes", "class_names", "preprocessing", "intensity"]
-    kept.append("predicts_with")
-    return {"format": FORMAT, "backbone": backbone, **{key: spec[key] for key in kept}}
+def _model(record: ModelRecord, backbone: dict[str, Any]) -> dict[str, Any]:
+    kept = {"dataset", "candidate", "method", "config", "seed", "classes", "class_names", "preprocessing", "intensity"}
+    kept.add("predicts_with")
+    return {"format": FORMAT, "backbone": backbone, **record.model_dump(include=kept)}
 
 
 def _backbone(backbone: BackboneFiles, with_text: bool) -> tuple[dict[str, Any], dict[str, Path]]:

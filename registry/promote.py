@@ -6,11 +6,12 @@ consumers see the old champion; after it, the new one, whole and tried out.
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clinprompt.errors import DataRejected
 from registry import links, quarantine, tracking
 from registry.consumer import Champion
+from registry.receipt import CandidateVersion, QuarantinedVersion, Receipt
 from registry.request import PromotionRequest
 from registry.verify import verify
 from registry.versions import CHAMPION, PREVIOUS, Version, by_alias, find_or_create, run_of
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from registry.run import Packed
 
 
-def promote(release: PromotionRequest) -> dict[str, Any]:
+def promote(release: PromotionRequest) -> Receipt:
     """Make the decision's choice the champion and return the receipt; nothing is touched when it is already.
 
     A choice that was rolled back, in this payload or in another one of the same tuned model, is quarantined: the
@@ -32,7 +33,7 @@ def promote(release: PromotionRequest) -> dict[str, Any]:
         InputCorrupt: what was registered doesn't load, or has other digests.
         ServiceDown: the MLflow server does not answer.
     """
-    if release.verdict["verdict"] != "accepted":
+    if release.decision.chosen is None:
         return rejected(release)
     with tracking.promotion_lock():
         name = release.names.production_model
@@ -44,16 +45,16 @@ def promote(release: PromotionRequest) -> dict[str, Any]:
         return _replace(release, current)
 
 
-def _replace(release: PromotionRequest, current: Version | None) -> dict[str, Any]:
+def _replace(release: PromotionRequest, current: Version | None) -> Receipt:
     """Register the release, try it out, and make it the champion, unless it is quarantined."""
     from registry.run import pack
 
     client, name = tracking.connect(), release.names.production_model
     held = quarantine.held(client, name)
-    found = quarantine.match(held, {"model_digest": release.verdict["chosen"]["model_digest"]})
+    found = quarantine.match(held, {"model_digest": release.chosen.model_digest})
     if found is not None:
         return _quarantined(release, current, found)
-    _check_not_stale(release.verdict, current)
+    _check_not_stale(release, current)
     with tempfile.TemporaryDirectory(prefix="clinprompt-payload-") as scratch:
         packed = pack(release, Path(scratch))
         found = quarantine.match(held, packed.facts)
@@ -68,61 +69,58 @@ def _replace(release: PromotionRequest, current: Version | None) -> dict[str, An
     return _receipt(release, champion, by_alias(name, PREVIOUS))
 
 
-def rejected(release: PromotionRequest) -> dict[str, Any]:
+def rejected(release: PromotionRequest) -> Receipt:
     """The receipt of a rejection: the registry stays as it is."""
-    return {
-        "format": 1,
-        "dataset": release.dataset,
-        "verdict": "rejected",
-        "action": "rejected",
-        "reasons": release.verdict["reasons"],
-        "model": release.names.production_model,
-        "version": None,
-    }
+    return Receipt(
+        dataset=release.dataset,
+        verdict="rejected",
+        action="rejected",
+        reasons=release.decision.reasons,
+        model=release.names.production_model,
+        version=None,
+    )
 
 
-def _receipt(release: PromotionRequest, current: Version, previous: Version | None) -> dict[str, Any]:
-    judged = release.verdict["champion"]
-    unchanged = judged is not None and str(judged["version"]) == str(current.number)
-    return {
-        "format": 1,
-        "dataset": release.dataset,
-        "verdict": "accepted",
-        "action": "unchanged" if unchanged else "promoted",
-        "model": current.name,
-        "version": current.number,
-        "aliases": {CHAMPION: current.number, PREVIOUS: previous.number if previous else None},
-        "candidate": {"model": current.tag("candidate_model"), "version": int(current.tag("candidate_version"))},
-        "model_digest": current.tag("model_digest"),
-        "payload_digest": current.tag("payload_digest"),
-    }
+def _receipt(release: PromotionRequest, current: Version, previous: Version | None) -> Receipt:
+    judged = release.decision.champion
+    unchanged = judged is not None and judged.version == str(current.number)
+    return Receipt(
+        dataset=release.dataset,
+        verdict="accepted",
+        action="unchanged" if unchanged else "promoted",
+        model=current.name,
+        version=current.number,
+        aliases={CHAMPION: current.number, PREVIOUS: previous.number if previous else None},
+        candidate=CandidateVersion(model=current.tag("candidate_model"), version=int(current.tag("candidate_version"))),
+        model_digest=current.tag("model_digest"),
+        payload_digest=current.tag("payload_digest"),
+    )
 
 
-def _quarantined(release: PromotionRequest, current: Version | None, found: Version) -> dict[str, Any]:
+def _quarantined(release: PromotionRequest, current: Version | None, found: Version) -> Receipt:
     """The receipt where the choice was rolled back before: the champion stays."""
-    return {
-        "format": 1,
-        "dataset": release.dataset,
-        "verdict": "accepted",
-        "action": "quarantined",
-        "model": release.names.production_model,
-        "version": current.number if current else None,
-        "quarantined": {"version": found.number, "reason": found.tags.get(quarantine.REASON, "")},
-    }
+    return Receipt(
+        dataset=release.dataset,
+        verdict="accepted",
+        action="quarantined",
+        model=release.names.production_model,
+        version=current.number if current else None,
+        quarantined=QuarantinedVersion(version=found.number, reason=found.tags.get(quarantine.REASON, "")),
+    )
 
 
-def _check_not_stale(verdict: dict[str, Any], current: Version | None) -> None:
+def _check_not_stale(release: PromotionRequest, current: Version | None) -> None:
     """The champion must be the one that the decision was made against, or the chosen model in another payload."""
-    judged = verdict["champion"]
+    judged = release.decision.champion
     if current is None:
         fresh = judged is None
-    elif current.tag("model_digest") == verdict["chosen"]["model_digest"]:
+    elif current.tag("model_digest") == release.chosen.model_digest:
         fresh = True
     else:
-        fresh = judged is not None and str(judged["version"]) == str(current.number)
-        fresh = fresh and judged["model_digest"] == current.tag("model_digest")
+        same = (str(current.number), current.tag("model_digest"))
+        fresh = judged is not None and (judged.version, judged.model_digest) == same
     if not fresh:
-        then = f"version {judged['version']}" if judged else "no champion"
+        then = f"version {judged.version}" if judged else "no champion"
         now = f"version {current.number}" if current else "none"
         raise DataRejected(
             f"The decision is stale: it was made against {then}, and the champion is now {now}. Run `dvc repro` again, "

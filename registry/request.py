@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from clinprompt.evaluation.decision import ChosenCandidate, DecisionRecord
 from clinprompt.files import sha256_bytes, sha256_file, to_json
 from clinprompt.params import RegistryParams
-from clinprompt.schema import read_yaml
-from registry.package import BackboneFiles, code_of
+from clinprompt.tuned.artifact import RECORD
+from clinprompt.tuned.record import ModelRecord
+from registry.package import BackboneFiles
+from registry.served_code import code_of
 
 
 @dataclass(frozen=True)
@@ -24,23 +27,34 @@ class PromotionRequest:
 
     dataset: str
     names: RegistryParams
-    decision: Path
-    verdict: dict[str, Any]
+    decision: DecisionRecord
+    decision_file: Path
     card: Path
     model: Path
     descriptions: Path
     manifest: Path
     metrics: Path
-    report: Path
     backbone: Callable[[], BackboneFiles]
     sample: Callable[[], Sequence[bytes]]
+
+    @property
+    def chosen(self) -> ChosenCandidate:
+        """The candidate that the decision chose; only an accepted one is promoted."""
+        if self.decision.chosen is None:
+            raise ValueError("a rejection chooses nothing")
+        return self.decision.chosen
+
+    @cached_property
+    def record(self) -> ModelRecord:
+        """What the tuned model's folder says of it."""
+        return ModelRecord.read(self.model / RECORD)
 
     @property
     def inputs_digest(self) -> str:
         """Of all that the payload is made from. Cheap: the backbone counts by the digest in model.yaml."""
         parts = {
-            "model": self.verdict["chosen"]["model_digest"],
+            "model": self.chosen.model_digest,
             self.descriptions.name: sha256_file(self.descriptions),
-            **{name: sha256_file(path) for name, path in code_of(read_yaml(self.model / "model.yaml")).items()},
+            **{name: sha256_bytes(source) for name, source in code_of(self.record).items()},
         }
         return sha256_bytes(to_json(parts).encode())

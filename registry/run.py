@@ -1,4 +1,4 @@
-"""The MLflow run of a promotion: params, metrics, dataset, report, decision, and the model itself."""
+"""The MLflow run of a promotion: params, metrics, dataset, decision, and the model itself."""
 
 import base64
 import json
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clinprompt.contract.candidates import CandidateId
 from clinprompt.data.load import load_card
-from clinprompt.files import read_json, sha256_file, to_json
-from clinprompt.schema import read_yaml
+from clinprompt.evaluation.metrics_record import Metrics
+from clinprompt.files import sha256_file, to_json
+from clinprompt.tuned.record import ModelRecord
 from registry import lineage, links, tracking
 from registry.package import payload_of
 from registry.request import PromotionRequest
@@ -48,7 +50,7 @@ def pack(release: PromotionRequest, scratch: Path) -> Packed:
     """Write the release's payload below `scratch`; nothing is registered or logged."""
     payload = scratch / "payload"
     digest = payload_of(release.model, release.descriptions, release.backbone()).write(payload)
-    return Packed(payload, _facts(release, read_yaml(release.model / "model.yaml"), digest))
+    return Packed(payload, _facts(release, digest))
 
 
 def log_release(client: "MlflowClient", release: PromotionRequest, packed: Packed) -> Logged:
@@ -64,70 +66,66 @@ def log_release(client: "MlflowClient", release: PromotionRequest, packed: Packe
         return _log(client, release, packed, experiment)
 
 
-def _facts(release: PromotionRequest, spec: dict[str, Any], payload_digest: str) -> dict[str, str]:
+def _facts(release: PromotionRequest, payload_digest: str) -> dict[str, str]:
     digests = {
         "payload_digest": payload_digest,
         "inputs_digest": release.inputs_digest,
         "manifest_digest": sha256_file(release.manifest),
         "knowledge_digest": sha256_file(release.descriptions),
         "card_digest": sha256_file(release.card),
-        "decision_digest": sha256_file(release.decision),
+        "decision_digest": sha256_file(release.decision_file),
     }
-    params = {"method": spec["config"], "gate": release.verdict["params"]}
-    return lineage.lineage(spec, release.verdict, digests, params)
+    params = {"method": release.record.config, "gate": release.decision.params.to_json()}
+    return lineage.lineage(release.record, release.chosen.model_digest, digests, params)
 
 
 def _log(client: "MlflowClient", release: PromotionRequest, packed: Packed, experiment: str) -> Logged:
     import mlflow
 
     payload, facts = packed.payload, packed.facts
-    spec, metrics = read_yaml(release.model / "model.yaml"), read_json(release.metrics)
-    beside = _write_record(release, spec, metrics, facts, payload.with_name("record"))
-    name = f"{release.dataset} {spec['method']}-{spec['seed']}"
+    model, metrics = release.record, Metrics.read(release.metrics)
+    beside = _write_record(release, metrics, facts, payload.with_name("record"))
+    name = f"{release.dataset} {CandidateId(model.candidate, model.seed)}"
     with mlflow.start_run(experiment_id=experiment, run_name=name, tags=facts | links.airflow_tags()) as run:
         run_id = str(run.info.run_id)
-        mlflow.log_params(_params(spec))
+        mlflow.log_params(_params(model))
         mlflow.log_metrics(_flat_metrics(metrics))
         client.log_inputs(run_id, [_dataset(release, facts)])
-        for path in (release.report, release.decision):
-            mlflow.log_artifact(str(path))
+        mlflow.log_artifact(str(release.decision_file))
         info = mlflow.pyfunc.log_model(
             name=MODEL_NAME,
             python_model=str(payload / "model_script.py"),
             artifacts={"payload": str(payload), "record": str(beside)},
-            signature=_signature(spec["classes"]),
+            signature=_signature(model.classes),
             input_example=_example(),
-            pip_requirements=lineage.requirements(spec),
+            pip_requirements=lineage.requirements(model),
         )
         mlflow.set_tag("model_uri", info.model_uri)
     return Logged(str(info.model_uri), run_id)
 
 
-def _write_record(
-    release: PromotionRequest, spec: dict[str, Any], metrics: dict[str, Any], facts: dict[str, str], folder: Path
-) -> Path:
+def _write_record(release: PromotionRequest, metrics: Metrics, facts: dict[str, str], folder: Path) -> Path:
     folder.mkdir()
-    shutil.copyfile(release.report, folder / "report.html")
-    shutil.copyfile(release.decision, folder / "decision.json")
+    shutil.copyfile(release.decision_file, folder / "decision.json")
     (folder / "lineage.json").write_text(to_json(facts), encoding="utf-8")
-    card = lineage.model_card(load_card(release.card), spec, metrics, facts)
+    card = lineage.model_card(load_card(release.card), release.record, metrics, facts)
     (folder / "model_card.md").write_text(card, encoding="utf-8")
     return folder
 
 
-def _params(spec: dict[str, Any]) -> dict[str, Any]:
-    chosen = {"dataset": spec["dataset"], "method": spec["method"], "seed": spec["seed"]}
-    return {**chosen, "backbone": spec["backbone"]["name"], **spec["config"]}
+def _params(model: ModelRecord) -> dict[str, Any]:
+    chosen = {"dataset": model.dataset, "candidate": model.candidate, "method": model.method, "seed": model.seed}
+    return {**chosen, "backbone": model.backbone.name, **model.config}
 
 
-def _flat_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+def _flat_metrics(metrics: Metrics) -> dict[str, float]:
     """Names as "test_auroc", "test_auroc_low", "test_auroc_high"; undefined ones are left out."""
     flat = {}
-    for split in ("val", "test"):
-        for name, estimate in metrics[split].items():
-            for key, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
-                if estimate.get(key) is not None:
-                    flat[f"{split}_{name}{suffix}"] = float(estimate[key])
+    for split, estimates in (("val", metrics.val), ("test", metrics.test)):
+        for name, estimate in estimates.items():
+            for number, suffix in ((estimate.value, ""), (estimate.low, "_low"), (estimate.high, "_high")):
+                if number is not None:
+                    flat[f"{split}_{name}{suffix}"] = number
     return flat
 
 

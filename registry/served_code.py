@@ -1,91 +1,73 @@
-"""The code that a served model carries where a linear head isn't all: a method's file and what that imports."""
+"""The code that a served model carries: what turns an image's bytes into logits, and nothing that training needs.
+
+A change that no prediction can notice (a comment, a docstring, a loss, an optimiser) leaves it as it is.
+"""
 
 import ast
 import sys
-from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import clinprompt
+from clinprompt.prompting.hooks import NOT_SERVED
+from clinprompt.sources import imported_modules, without_docstrings
+from clinprompt.tuned.record import ModelRecord
+from registry.pruning import pruned
 
 PACKAGE = "clinprompt"
-ROOT = Path(clinprompt.__file__).parent
+ROOT = Path(clinprompt.__file__).parents[1]
+SCRIPT = Path(__file__).with_name("model_script.py")
+
+# What model_script.py calls.
+_IMAGES = ("clinprompt.data.codecs:decode", "clinprompt.data.preprocessing:Preprocessing")
+_TOWERS = (
+    "clinprompt.backbones:load_backbone",
+    "clinprompt.tuned.restore:logits_of_pixels",
+    "clinprompt.tuned.restore:restore",
+)
 
 
-def sources(method: str) -> dict[str, Path]:
-    """What predicting with a method needs of clinprompt, closed under import: file by its path in the package.
+def code_of(model: ModelRecord, root: Path = ROOT) -> dict[str, bytes]:
+    """The code in a payload, by file name: MLflow's script, and below `code/` what that calls.
 
-    Imports inside functions count, those for type checkers don't. A file that a module names and that lies beside it,
-    as `table.yaml`, comes along.
+    For a linear head, that is the decoding of images and their preprocessing; else also the backbone and the method.
+
+    Args:
+        model: the tuned model's record.
+        root: the folder that the package clinprompt lies in.
     """
-    found: dict[str, Path] = {}
-    todo = [f"{PACKAGE}.methods.restore", f"{PACKAGE}.methods.{method}", f"{PACKAGE}.backbones"]
-    while todo:
-        path = _file(todo.pop())
-        if path is None or _inside(path) in found:
-            continue
-        found[_inside(path)] = path
-        tree = ast.parse(path.read_bytes())
-        found |= {_inside(beside): beside for beside in _beside(tree, path)}
-        for name in _imports(tree):
-            parts = name.split(".")
-            if parts[0] == PACKAGE:
-                todo += [".".join(parts[:stop]) for stop in range(1, len(parts) + 1)]
-    return dict(sorted(found.items()))
+    entries = [*_IMAGES]
+    if not model.needs_only_head:
+        entries += [*_TOWERS, _class_of(model.method, root)]
+    script = ast.unparse(without_docstrings(ast.parse(SCRIPT.read_bytes()))) + "\n"
+    code = {"model_script.py": script.encode()}
+    for name, content in pruned(entries, root, PACKAGE, NOT_SERVED).items():
+        inside = Path(name).relative_to(PACKAGE).as_posix()
+        code[f"code/{inside}"] = content.read_bytes() if isinstance(content, Path) else content.encode()
+    return code
 
 
-def distributions(files: dict[str, Path]) -> set[str]:
-    """The installed packages that the files import."""
+def distributions(code: dict[str, bytes]) -> set[str]:
+    """The installed packages that the code below `code/` imports."""
     names = {
-        name.partition(".")[0]
-        for path in files.values()
-        if path.suffix == ".py"
-        for name in _imports(ast.parse(path.read_bytes()))
+        module.partition(".")[0]
+        for file, source in code.items()
+        if file.startswith("code/") and file.endswith(".py")
+        for module in imported_modules(ast.parse(source))
     }
     installed = packages_distributions()
     return {installed[name][0] for name in names - sys.stdlib_module_names - {PACKAGE}}
 
 
-def _file(module: str) -> Path | None:
-    """A module's file; None where the name is that of something in a module."""
-    path = ROOT.joinpath(*module.split(".")[1:])
-    candidates = (path / "__init__.py", path.with_name(f"{path.name}.py"))
-    return next((one for one in candidates if one.is_file()), None)
-
-
-def _inside(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
-
-
-def _beside(tree: ast.Module, path: Path) -> Iterator[Path]:
-    named = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    for beside in path.parent.iterdir():
-        if beside.name in named and beside.is_file():
-            yield beside
-
-
-def _imports(tree: ast.Module) -> Iterator[str]:
-    """The modules that are imported when the code runs; of `from a import b`, both a and a.b."""
-    for node in _running(tree):
-        if isinstance(node, ast.ImportFrom):
-            if node.level or node.module is None:
-                raise ValueError("served code must import by absolute names")
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name.partition(".")[0] == PACKAGE:
-                    raise ValueError(f"served code must say `from {alias.name} import …`: it runs under another name")
-                yield alias.name
-
-
-def _running(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes below one, but what only type checkers see."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
-            for other in child.orelse:
-                yield other
-                yield from _running(other)
-        else:
-            yield child
-            yield from _running(child)
+def _class_of(method: str, root: Path) -> str:
+    """The class that a method's file registers, as an entry for `pruned`."""
+    module = f"{PACKAGE}.methods.{method}"
+    tree = ast.parse(root.joinpath(*module.split(".")).with_suffix(".py").read_bytes())
+    [name] = [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+        for decorator in node.decorator_list
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "register"
+    ]
+    return f"{module}:{name}"

@@ -1,6 +1,5 @@
 """`python -m workspace`: the tasks of a scheduler, and the releases and records for people."""
 
-import argparse
 import contextlib
 import json
 import logging
@@ -8,19 +7,23 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from clinprompt import cli
 from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.contract.variables import RESULT_FILE
+from clinprompt.contract.variables import TASK as VARIABLE
 from clinprompt.errors import ClinpromptError, Interrupted
 from clinprompt.files import write_text
 from workspace.store import Store, open_store
-from workspace.task import VARIABLE
-
-RESULT_FILE = "CLINPROMPT_RESULT_FILE"  # the result is written here too, for a scheduler that reads a file
 
 log = logging.getLogger("clinprompt")
+app = cli.application(__doc__)
 
 
 def main(argv: list[str]) -> int:
@@ -33,24 +36,19 @@ def main(argv: list[str]) -> int:
     result = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what DVC and the components print is for the log
     try:
-        answer, code = _command(_parser().parse_args(argv)), 0
+        answer, code = cli.invoke(app, argv, "python -m workspace"), 0
     except (Exception, KeyboardInterrupt) as error:
         answer = _explain(error)
         code = answer["exit_code"]
         sys.stderr.write(f"{answer['message']}\n")
+    if answer is None:  # the help, which is printed
+        return 0
     line = json.dumps(answer, sort_keys=True)
     if os.environ.get(RESULT_FILE):
         write_text(Path(os.environ[RESULT_FILE]), line + "\n")
     result.write(line + "\n")
     result.close()
     return int(code)
-
-
-def _command(options: argparse.Namespace) -> dict[str, Any]:
-    store = open_store()
-    if options.command in ("release", "releases", "checkout"):
-        return _for_people(options, store)
-    return _TASKS[options.command](os.environ.get(VARIABLE), store)
 
 
 def _plan(text: str | None, store: Store) -> dict[str, Any]:
@@ -105,36 +103,39 @@ _TASKS: dict[str, Callable[[str | None, Store], dict[str, Any]]] = {
 }
 
 
-def _for_people(options: argparse.Namespace, store: Store) -> dict[str, Any]:
-    from dataclasses import asdict
+def _command(task: Callable[[str | None, Store], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    return lambda: task(os.environ.get(VARIABLE), open_store())
 
+
+for _name, _task in _TASKS.items():
+    app.command(_name, help=f"a scheduler's task; reads {VARIABLE}")(_command(_task))
+
+
+@app.command("release", help="publish a version of a dataset's files into the store")
+def _release(
+    dataset: Annotated[str, typer.Argument(help="the name of its card")],
+    folder: Annotated[Path | None, typer.Argument(help="the files; by default data/DATASET")] = None,
+    name: Annotated[str | None, typer.Option(help="by default the first digits of the files' digest")] = None,
+) -> dict[str, Any]:
+    from workspace.releases import publish
+
+    release, new = publish(open_store(), dataset, folder or Path(f"data/{dataset}"), name)
+    log.info("%s is %s.", release.partition, "published" if new else "in the store already, with the same files")
+    return asdict(release)
+
+
+@app.command("releases", help="list the releases")
+def _releases(dataset: Annotated[str | None, typer.Argument()] = None) -> dict[str, Any]:
+    from workspace.releases import list_releases
+
+    return {"releases": [asdict(release) for release in list_releases(open_store(), dataset)]}
+
+
+@app.command("checkout", help="restore a recorded run in this clone: dvc.lock, params, files")
+def _checkout(run: Annotated[str, typer.Argument(help="DATASET or DATASET@RELEASE")]) -> dict[str, Any]:
     from workspace.checkout import checkout
-    from workspace.releases import list_releases, publish
 
-    if options.command == "release":
-        source = Path(options.folder or f"data/{options.dataset}")
-        release, new = publish(store, options.dataset, source, options.name)
-        log.info("%s is %s.", release.partition, "published" if new else "in the store already, with the same files")
-        return asdict(release)
-    if options.command == "checkout":
-        return checkout(store, options.run, Path.cwd())
-    return {"releases": [asdict(release) for release in list_releases(store, options.dataset)]}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m workspace", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name in _TASKS:
-        commands.add_parser(name, help=f"a scheduler's task; reads {VARIABLE}")
-    release = commands.add_parser("release", help="publish a version of a dataset's files into the store")
-    release.add_argument("dataset", help="the name of its card")
-    release.add_argument("folder", nargs="?", help="the files; by default data/DATASET")
-    release.add_argument("--name", help="by default the first digits of the files' digest")
-    releases = commands.add_parser("releases", help="list the releases")
-    releases.add_argument("dataset", nargs="?")
-    restore = commands.add_parser("checkout", help="restore a recorded run in this clone: dvc.lock, params, files")
-    restore.add_argument("run", help="DATASET or DATASET@RELEASE")
-    return parser
+    return checkout(open_store(), run, Path.cwd())
 
 
 def _explain(error: BaseException) -> dict[str, Any]:

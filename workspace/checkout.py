@@ -4,9 +4,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from clinprompt.contract.files import IMAGES_LOCK
 from clinprompt.errors import BadParams
 from clinprompt.files import write_text
-from workspace.project import IMAGES_LOCK
 from workspace.records import latest_record, plan_of, read_record
 from workspace.repo import Workspace, lock_text
 from workspace.store import Store
@@ -37,6 +37,8 @@ def checkout(store: Store, run: str, folder: Path) -> dict[str, Any]:
     write_text(folder / "params.yaml", recorded.params)
     if plan.images is not None:
         write_text(folder / IMAGES_LOCK, plan.images)
+    for name, text in plan.locks.items():
+        write_text(folder / name, text)
     write_text(folder / "dvc.lock", lock_text(recorded.lock["stages"]))
     workspace = Workspace(folder, store)
     for address in recorded.lock["stages"]:

@@ -1,15 +1,18 @@
 """The plan of a run, made by its first task: release, code, params, candidates."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
+from clinprompt.contract.params_schema import knowledge_of, method_names
+from clinprompt.contract.tasks import PartitionKey
 from clinprompt.errors import BadParams, InputMissing
 from clinprompt.schema import read_yaml
-from workspace.project import code_digest, project_root, run_params
+from workspace.project import code_digest, lock_texts, project_root, run_params
 from workspace.records import entries_of, latest_record, plan_of, read_record
 from workspace.releases import find_release, list_releases
 from workspace.store import Store
-from workspace.task import Cell, Plan, PlanTask, PromotionTask, SweepTask
+from workspace.task import Candidate, Plan, PlanTask, PromotionTask, SweepTask
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +34,10 @@ def plan(task: PlanTask, store: Store) -> Plan:
         raise BadParams(f"datasets/{task.dataset}.yaml does not exist; write the dataset's card first.")
     release = find_release(store, task.dataset, task.release)
     newest = list_releases(store, task.dataset)[-1].name == release.name
-    overrides = _with_candidates(task)
+    overrides = _with_candidates(task, root)
     _, params = run_params(root, task.dataset, overrides)
-    cells = [Cell(method=m, seed=s) for m in params.candidates.methods for s in params.candidates.seeds]
+    settings = params.candidates
+    candidates = [Candidate(candidate=c.name, seed=c.seed, taught=settings.is_taught(c.name)) for c in settings.ids]
     previous = latest_record(store, task.dataset, release.name) or latest_record(store, task.dataset, None)
     run_plan = Plan(
         dataset=task.dataset,
@@ -44,7 +48,8 @@ def plan(task: PlanTask, store: Store) -> Plan:
         code=code_digest(root),
         images=task.images,
         overrides=overrides,
-        cells=cells,
+        candidates=candidates,
+        locks=lock_texts(root, params),
         previous=previous,
         promote=newest and task.promote == "auto",
         approval=params.registry.approval == "required",
@@ -83,7 +88,7 @@ def promotion(task: PromotionTask, store: Store) -> dict[str, Any]:
     """
     key = latest_record(store, task.dataset, task.release)
     if key is None:
-        run_name = f"{task.dataset}@{task.release}" if task.release else task.dataset
+        run_name = str(PartitionKey(task.dataset, task.release)) if task.release else task.dataset
         raise InputMissing(f"No run of {run_name} is recorded; trigger the DAG retrain first.")
     recorded = read_record(store, key)
     approval = read_yaml(project_root() / "params.yaml")["registry"]["approval"] == "required"
@@ -91,9 +96,21 @@ def promotion(task: PromotionTask, store: Store) -> dict[str, Any]:
     return {"plan": run_plan.model_dump(), "entries": [entry.model_dump() for entry in entries_of(recorded)]}
 
 
-def _with_candidates(task: PlanTask) -> dict[str, Any]:
+def _with_candidates(task: PlanTask, root: Path) -> dict[str, Any]:
+    """The run's overrides, the candidates that it names among them, each in the list where params.yaml has its kind."""
     overrides = dict(task.overrides)
-    candidates = {key: value for key, value in (("methods", task.methods), ("seeds", task.seeds)) if value is not None}
+    candidates: dict[str, Any] = {} if task.seeds is None else {"seeds": task.seeds}
+    if task.methods is not None:
+        variants = read_yaml(root / "params.yaml")["candidates"].get("variants") or {}
+        variants |= overrides.get("candidates", {}).get("variants") or {}
+        taught = [name for name in task.methods if _is_taught(name, variants)]
+        candidates |= {"methods": [name for name in task.methods if name not in taught], "taught": taught}
     if candidates:
         overrides["candidates"] = {**overrides.get("candidates", {}), **candidates}
     return overrides
+
+
+def _is_taught(name: str, variants: dict[str, Any]) -> bool:
+    """Whether a name's method reads knowledge; what is no name is refused with the run's params."""
+    method = variants.get(name, {}).get("method", name)
+    return method in method_names() and bool(knowledge_of(method))

@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from clinprompt.contract.files import IMAGES_LOCK, SETTINGS_LOCK, SOURCES_LOCK
+from clinprompt.contract.variables import CODE
 from clinprompt.errors import BadParams
 from clinprompt.files import sha256_file, write_text
 from clinprompt.params import Params
-from clinprompt.schema import check, read_yaml
-
-VARIABLE = "CLINPROMPT_CODE"
-IMAGES_LOCK = "infra/images.lock"
+from clinprompt.schema import check, read_yaml, to_yaml
+from components.lock.settings import settings_lock
+from components.sources import sources_lock
 
 # What a stage may read: the rest of a checkout is for people.
 _PARTS = ("dvc.yaml", "params.yaml", ".dvcignore", "clinprompt", "components", "datasets", "registry")
@@ -24,7 +23,7 @@ _REQUIREMENTS = "requirements/components.txt"
 
 def project_root() -> Path:
     """The project whose code tasks run: CLINPROMPT_CODE, or the one that this package lies in."""
-    return Path(os.environ.get(VARIABLE) or Path(__file__).parents[1]).absolute()
+    return Path(os.environ.get(CODE) or Path(__file__).parents[1]).absolute()
 
 
 def code_digest(root: Path) -> str:
@@ -59,7 +58,12 @@ def run_params(root: Path, dataset: str, overrides: dict[str, Any]) -> tuple[str
     path = root / "params.yaml"
     value = _merged(read_yaml(path), {**overrides, "datasets": [dataset]})
     params = check(Params, value, f"{path} with the run's overrides")
-    return yaml.safe_dump(value, sort_keys=False), params
+    return to_yaml(value, sort_keys=False), params
+
+
+def lock_texts(root: Path, params: Params) -> dict[str, str]:
+    """What the stage `lock` would write for the project at `root`, by path."""
+    return {SOURCES_LOCK: sources_lock(root), SETTINGS_LOCK: settings_lock(params, root)}
 
 
 def _merged(base: Any, change: Any) -> Any:
@@ -76,4 +80,4 @@ def _files(root: Path) -> Iterator[Path]:
         elif path.is_dir():
             yield from sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
         else:
-            raise BadParams(f"{path} does not exist; set {VARIABLE} to the project's folder.")
+            raise BadParams(f"{path} does not exist; set {CODE} to the project's folder.")

@@ -5,6 +5,7 @@ from typing import Any
 
 from clinprompt.errors import InputMissing
 from clinprompt.files import sha256_bytes
+from clinprompt.schema import check
 from workspace.project import project_root, run_params
 from workspace.repo import Workspace, lock_text
 from workspace.store import Store
@@ -59,8 +60,12 @@ def read_record(store: Store, key: str) -> RunRecord:
 
 
 def plan_of(recorded: RunRecord) -> Plan:
-    """The plan that a recorded run had."""
-    return Plan.model_validate(recorded.plan)
+    """The plan that a recorded run had.
+
+    Raises:
+        BadParams: an earlier version of this project has recorded it.
+    """
+    return check(Plan, recorded.plan, "The run's record, of an earlier version: run the release again", "plan")
 
 
 def entries_of(recorded: RunRecord) -> list[LockEntry]:

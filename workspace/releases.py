@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from clinprompt.contract.tasks import PartitionKey
 from clinprompt.errors import BadParams, InputMissing
 from workspace.repo import Workspace
 from workspace.store import Store
@@ -26,7 +27,7 @@ class DatasetRelease:
     @property
     def partition(self) -> str:
         """`dataset@release`."""
-        return f"{self.dataset}@{self.name}"
+        return str(PartitionKey(self.dataset, self.name))
 
 
 def list_releases(store: Store, dataset: str | None = None) -> list[DatasetRelease]:

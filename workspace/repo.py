@@ -12,15 +12,16 @@ from typing import Any, NoReturn
 
 import yaml
 
+from clinprompt.contract.variables import CACHE, SCRATCH
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
-from workspace.project import code_digest, copy_code, project_root, run_params
+from clinprompt.files import write_text
+from clinprompt.schema import to_yaml
+from workspace.project import code_digest, copy_code, lock_texts, project_root, run_params
 from workspace.store import Store, service_errors
 from workspace.task import LockEntry, Plan
 
 log = logging.getLogger(__name__)
 
-SCRATCH = "CLINPROMPT_SCRATCH"
-CACHE = "CLINPROMPT_CACHE"  # a folder for what was fetched, which the tasks of a machine share
 _REMOTE = "clinprompt-store"
 _CACHE_TYPES = ["reflink", "hardlink", "copy"]
 
@@ -67,8 +68,10 @@ class Workspace:
             )
         with _scratch() as folder:
             copy_code(root, folder, plan.images)
-            text, _ = run_params(root, plan.dataset, plan.overrides)
+            text, params = run_params(root, plan.dataset, plan.overrides)
             (folder / "params.yaml").write_text(text)
+            for name, lock in (plan.locks or lock_texts(folder, params)).items():
+                write_text(folder / name, lock)
             yield cls(folder, store)
 
     def stage(self, address: str) -> Any:
@@ -209,7 +212,7 @@ def is_params(dep: Any) -> bool:
 
 def lock_text(entries: dict[str, dict[str, Any]]) -> str:
     """A `dvc.lock`."""
-    return yaml.safe_dump({"schema": "2.0", "stages": dict(sorted(entries.items()))}, sort_keys=False)
+    return to_yaml({"schema": "2.0", "stages": dict(sorted(entries.items()))}, sort_keys=False)
 
 
 def plain(value: Any) -> Any:

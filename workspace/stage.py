@@ -13,17 +13,17 @@ from typing import Any
 import yaml
 
 from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.contract.tasks import MAX_ENTRY_BYTES
+from clinprompt.contract.variables import AIRFLOW, RESULT
 from clinprompt.errors import ClinpromptError, InputCorrupt
 from clinprompt.files import read_json
-from components.runner import RESULT_VARIABLE
 from workspace.records import read_record
 from workspace.repo import Workspace, compact, is_params, plain, set_digest
 from workspace.store import Store, service_errors
-from workspace.task import MAX_ENTRY_BYTES, LockEntry, StageTask
+from workspace.task import LockEntry, StageTask
 
 log = logging.getLogger(__name__)
 
-AIRFLOW_VARIABLE = "CLINPROMPT_AIRFLOW"
 _RUNNER_KEYS = {"component", "seconds", "status", "exit_code"}
 
 
@@ -157,8 +157,8 @@ def _reproduce(task: StageTask, workspace: Workspace) -> dict[str, Any]:
 
     result = workspace.folder / ".dvc" / "tmp" / "result.json"
     variables = {
-        RESULT_VARIABLE: str(result),
-        AIRFLOW_VARIABLE: json.dumps(task.airflow, sort_keys=True),
+        RESULT: str(result),
+        AIRFLOW: json.dumps(task.airflow, sort_keys=True),
         "PYTHONDONTWRITEBYTECODE": "1",  # the workspace holds what DVC hashes, and is thrown away
         # The stages say `python`: let it be this one.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",

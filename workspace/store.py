@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clinprompt.contract.variables import STORE
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing, ServiceDown
-
-VARIABLE = "CLINPROMPT_STORE"
 
 # Errors of botocore and aiohttp, by name: importing them costs a second that a folder store does not need.
 _NO_ANSWER = {
@@ -96,15 +95,15 @@ def open_store() -> Store:
     Raises:
         BadParams: the variable is not set, or names neither a folder nor an S3 prefix.
     """
-    url = os.environ.get(VARIABLE, "").rstrip("/")
+    url = os.environ.get(STORE, "").rstrip("/")
     if not url:
-        raise BadParams(f"{VARIABLE} is not set: name the store, s3://bucket/prefix or a folder.")
+        raise BadParams(f"{STORE} is not set: name the store, s3://bucket/prefix or a folder.")
     if "://" not in url:
         folder = Path(url).expanduser().absolute()
         folder.mkdir(parents=True, exist_ok=True)
         return Store(str(folder))
     if not url.startswith("s3://"):
-        raise BadParams(f"{VARIABLE} is {url!r}; it must be s3://bucket/prefix or a folder.")
+        raise BadParams(f"{STORE} is {url!r}; it must be s3://bucket/prefix or a folder.")
     return Store(url)
 
 

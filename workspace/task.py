@@ -1,16 +1,12 @@
 """What a scheduler tells a task, and what a task answers: `CLINPROMPT_TASK` in, one line of JSON out."""
 
-import base64
-import binascii
-import json
-import zlib
 from typing import Any, TypeVar
 
+from clinprompt.contract.candidates import CandidateId
+from clinprompt.contract.tasks import PartitionKey, unpack
+from clinprompt.contract.variables import TASK
 from clinprompt.errors import BadParams
 from clinprompt.schema import Section, check
-
-VARIABLE = "CLINPROMPT_TASK"
-MAX_ENTRY_BYTES = 2048  # a scheduler keeps every entry in its database
 
 T = TypeVar("T", bound=Section)
 
@@ -26,11 +22,17 @@ class LockEntry(Section):
     outs: dict[str, list[str | int]]
 
 
-class Cell(Section):
-    """One candidate."""
+class Candidate(Section):
+    """One candidate of params.yaml, with one of the seeds."""
 
-    method: str
+    candidate: str
     seed: int
+    taught: bool = False  # reads what the stage describe makes
+
+    @property
+    def id(self) -> CandidateId:
+        """As it stands in folders and stages."""
+        return CandidateId(self.candidate, self.seed)
 
 
 class Plan(Section):
@@ -44,7 +46,8 @@ class Plan(Section):
     code: str  # SHA-256 over the code, the cards and params.yaml
     images: str | None  # the text of infra/images.lock; None: that of the project
     overrides: dict[str, Any]
-    cells: list[Cell]
+    candidates: list[Candidate]
+    locks: dict[str, str] = {}  # the text of the files that the stage `lock` writes, by path
     previous: str | None  # the record that unchanged stages are taken from
     promote: bool
     approval: bool
@@ -52,7 +55,7 @@ class Plan(Section):
     @property
     def partition(self) -> str:
         """The key that makes the run one of its kind."""
-        return f"{self.dataset}@{self.release}"
+        return str(PartitionKey(self.dataset, self.release))
 
 
 class PlanTask(Section):
@@ -73,7 +76,7 @@ class StageTask(Section):
 
     plan: Plan
     stage: str
-    cell: Cell | dict[str, Any] = {}
+    candidate: Candidate | None = None
     entries: list[LockEntry] = []
     airflow: dict[str, Any] = {}
 
@@ -81,8 +84,8 @@ class StageTask(Section):
     def address(self) -> str:
         """The stage's name in DVC, as `tune@brain-phantom-coop-1`."""
         parts = [self.plan.dataset]
-        if isinstance(self.cell, Cell):
-            parts += [self.cell.method, str(self.cell.seed)]
+        if self.candidate is not None:
+            parts.append(str(self.candidate.id))
         return f"{self.stage}@{'-'.join(parts)}"
 
 
@@ -118,15 +121,9 @@ def read_task(model: type[T], text: str | None) -> T:
         BadParams: the variable is missing, is no packed JSON, or holds a wrong key.
     """
     if not text:
-        raise BadParams(f"{VARIABLE} is not set; this command is meant for a scheduler, see dags/.")
+        raise BadParams(f"{TASK} is not set; this command is meant for a scheduler, see dags/.")
     try:
-        value = json.loads(zlib.decompress(base64.b64decode(text, validate=True)))
-    except (binascii.Error, zlib.error, ValueError):
-        raise BadParams(f"{VARIABLE} is not base64 of zlib of JSON.") from None
-    return check(model, value, VARIABLE)
-
-
-def pack(value: dict[str, Any]) -> str:
-    """What `read_task` reads."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+        value = unpack(text)
+    except ValueError as error:
+        raise BadParams(f"{TASK}: {error}.") from None
+    return check(model, value, TASK)

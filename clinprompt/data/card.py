@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from clinprompt.data.manifest import COLUMNS
-from clinprompt.schema import Fraction, Name, Section
+from clinprompt.knobs import Knobs
+from clinprompt.schema import Fraction, Name, Section, UserPath
 
 Text = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0)]
@@ -95,9 +96,6 @@ class Expectation(Section):
     kwargs: dict[str, Any] = {}
 
 
-Knobs = dict[Name, dict[str, Any]]
-
-
 class Overrides(Section):
     """Methods' knobs that a protocol sets."""
 
@@ -107,10 +105,10 @@ class Overrides(Section):
 class Card(Section):
     """A whole card. The order of `classes` is the order of class indices everywhere.
 
-    `path` is where the files lie below the data root (an absolute path is taken as it is); by default the name.
+    `path` is where the files lie below the data root (an absolute path, or one from ~, is taken as it is); by default
+    the name.
     `intensity` says how images of more than 8 bits become 8-bit ones: see `clinprompt.data.codecs.decode`.
-    `methods` are knobs that this dataset sets instead of params.yaml, `base_to_novel` further ones in that protocol;
-    they are checked where they are used: see `clinprompt.tuned.config`.
+    `methods` are knobs that this dataset sets instead of params.yaml, `base_to_novel` further ones in that protocol.
     """
 
     name: Name
@@ -121,7 +119,7 @@ class Card(Section):
     licence: Text
     source: Text
     how_to_get: Text
-    path: str = ""
+    path: UserPath = ""
     reader: LayoutChoice
     split: SplitRule = SplitRule()
     metadata: Metadata = Metadata()

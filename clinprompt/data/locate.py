@@ -3,14 +3,13 @@
 import os
 from pathlib import Path
 
+from clinprompt.contract.variables import DATA
 from clinprompt.data.card import Card
 from clinprompt.data.layouts import layout_of
 from clinprompt.data.layouts.base import Generator
 from clinprompt.errors import InputMissing
 from clinprompt.files import atomic, remove
 from clinprompt.schema import Section, check
-
-ROOT_VARIABLE = "CLINPROMPT_DATA"
 
 
 def locate(card: Card, source: Path, root: str | None) -> Path:
@@ -29,22 +28,28 @@ def locate(card: Card, source: Path, root: str | None) -> Path:
         options = check(layout.options, card.reader.options, f"the card {card.name}", "reader")
         _generate(source, layout.generator, options)
     elif source.is_symlink() or not source.exists():
-        target = _target(card, source, os.environ.get(ROOT_VARIABLE) or root)
+        target = _target(card, source, data_root(root))
         if not (source.is_symlink() and Path(os.readlink(source)) == target):
             with atomic(source) as partial:
                 partial.symlink_to(target)
     return source
 
 
-def _target(card: Card, source: Path, root: str | None) -> Path:
+def data_root(root: str | None) -> Path | None:
+    """The folder that holds the datasets' files: the variable CLINPROMPT_DATA, or else `data.root` of params.yaml."""
+    chosen = os.environ.get(DATA) or root
+    return Path(chosen).expanduser() if chosen else None
+
+
+def _target(card: Card, source: Path, root: Path | None) -> Path:
     if root is None and not Path(card.location).is_absolute():
         if source.exists():
             return Path(os.readlink(source))  # a link that the user, or an earlier run, has made
         raise InputMissing(
-            f"The dataset {card.name} is not here: set data.root in params.yaml, or the variable {ROOT_VARIABLE}, "
+            f"The dataset {card.name} is not here: set data.root in params.yaml, or the variable {DATA}, "
             f"to the folder that holds {card.location}. {card.how_to_get}"
         )
-    target = Path(os.path.abspath(Path(root or "").expanduser() / card.location))
+    target = Path(os.path.abspath((root or Path()) / card.location))
     if not target.exists():
         raise InputMissing(f"The dataset {card.name} is not at {target}. {card.how_to_get}")
     return target

@@ -1,19 +1,19 @@
 """`python -m clinprompt.data.new NAME ROOT`: write the dataset card of a folder of images."""
 
-import argparse
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+import typer
 
+from clinprompt import cli
 from clinprompt.data.card import Card
 from clinprompt.data.layouts import folder as folder_reader
-from clinprompt.errors import BadParams, ClinpromptError, DataRejected, InputMissing
+from clinprompt.errors import BadParams, DataRejected, InputMissing
 from clinprompt.files import write_text
-from clinprompt.schema import check
+from clinprompt.schema import check, to_yaml
 
 CARDS = Path("datasets")
 
@@ -62,27 +62,34 @@ def new_card(name: str, root: Path, title: str, modality: str, organ: str) -> tu
     return card, len(listing.records)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m clinprompt.data.new", description=__doc__)
-    parser.add_argument("name", help="the dataset's name: letters, digits, '_', '.' and '-'")
-    parser.add_argument("root", type=Path, help="<class>/* or <split>/<class>/*; images are PNG, JPEG or TIFF")
-    parser.add_argument("--title", help="by default the name")
-    parser.add_argument("--modality", default="medical image", help="as 'MRI' or 'chest X-ray'")
-    parser.add_argument("--organ", default="unknown", help="as 'brain'")
-    args = parser.parse_args(argv)
-    path = CARDS / f"{args.name}.yaml"
-    try:
-        if path.exists():
-            raise BadParams(f"{path} exists already; choose another name, or edit it.")
-        card, images = new_card(args.name, args.root, args.title or args.name, args.modality, args.organ)
-        write_text(path, _to_yaml(card))
-    except ClinpromptError as error:
-        sys.stderr.write(f"{error}\n")
-        return int(error.exit_code)
+app = cli.application()
+
+
+@app.command(help=__doc__)
+def write_card(
+    name: Annotated[str, typer.Argument(help="the dataset's name: letters, digits, '_', '.' and '-'")],
+    root: Annotated[Path, typer.Argument(help="<class>/* or <split>/<class>/*; images are PNG, JPEG or TIFF")],
+    title: Annotated[str | None, typer.Option(help="by default the name")] = None,
+    modality: Annotated[str, typer.Option(help="as 'MRI' or 'chest X-ray'")] = "medical image",
+    organ: Annotated[str, typer.Option(help="as 'brain'")] = "unknown",
+) -> None:
+    """Write the card and say what is left to do.
+
+    Raises:
+        BadParams: there is a card of that name.
+    """
+    path = CARDS / f"{name}.yaml"
+    if path.exists():
+        raise BadParams(f"{path} exists already; choose another name, or edit it.")
+    card, images = new_card(name, root, title or name, modality, organ)
+    write_text(path, _to_yaml(card))
     split = "the split of its folders" if card.split.rule == "given" else "a stratified split"
     sys.stdout.write(_NEXT.format(card=path, name=card.name, classes=len(card.classes), images=images, split=split))
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    return cli.main(app, argv, "python -m clinprompt.data.new")
 
 
 def _classes(folders: list[str], modality: str) -> list[dict[str, Any]]:
@@ -116,7 +123,7 @@ def _split(splits: set[str]) -> dict[str, Any]:
 
 def _to_yaml(card: Card) -> str:
     values = card.model_dump(exclude_unset=True)
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+    return to_yaml(values, sort_keys=False, allow_unicode=True, width=110)
 
 
 if __name__ == "__main__":

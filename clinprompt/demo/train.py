@@ -4,25 +4,26 @@ Contrastive training (symmetric InfoNCE, Radford et al. 2021) on drawn scans of 
 attributes. The images are drawn from seeds of their own and share nothing with `brain-phantom`'s.
 """
 
-import argparse
 import logging
 import platform
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
+import typer
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 
+from clinprompt import cli
 from clinprompt.backbones.text import TextTower
 from clinprompt.demo.captions import FACTS, Scene, attributes, caption, draw_scene
 from clinprompt.files import atomic, sha256_file, write_json, write_text
@@ -294,20 +295,42 @@ Made by `python -m clinprompt.demo.train`; every number of the recipe and the ve
 """  # noqa: E501
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+app = cli.application()
+
+
+@app.command(help=__doc__)
+def write_model(
+    out: Annotated[Path, typer.Option(help="where the open_clip folder goes", show_default="the package")] = FOLDER,
+    workers: Annotated[int, typer.Option(help="processes that draw")] = 2,
+    scenes: int = Recipe.scenes,
+    held_out: int = Recipe.held_out,
+    steps: int = Recipe.steps,
+    batch_size: int = Recipe.batch_size,
+    learning_rate: float = Recipe.learning_rate,
+    weight_decay: float = Recipe.weight_decay,
+    warmup: int = Recipe.warmup,
+    seed: int = Recipe.seed,
+) -> None:
     """Train and write a folder that open_clip loads; the old one is replaced when all is done."""
-    parser = argparse.ArgumentParser(prog="python -m clinprompt.demo.train", description=__doc__)
-    parser.add_argument("--out", type=Path, default=FOLDER, help="where the open_clip folder goes")
-    parser.add_argument("--workers", type=int, default=2, help="processes that draw")
-    for field in fields(Recipe):
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
-    options = vars(parser.parse_args(arguments))
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    recipe = Recipe(**{field.name: options[field.name] for field in fields(Recipe)})
-    with atomic(options["out"]) as partial:
-        finish(partial, recipe, train(partial, recipe, options["workers"]))
-    sys.stdout.write(f"{options['out']}: SHA-256 of {WEIGHTS}: {sha256_file(options['out'] / WEIGHTS)}\n")
-    return 0
+    recipe = Recipe(
+        scenes=scenes,
+        held_out=held_out,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        warmup=warmup,
+        seed=seed,
+    )
+    with atomic(out) as partial:
+        finish(partial, recipe, train(partial, recipe, workers))
+    sys.stdout.write(f"{out}: SHA-256 of {WEIGHTS}: {sha256_file(out / WEIGHTS)}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    return cli.main(app, arguments, "python -m clinprompt.demo.train")
 
 
 if __name__ == "__main__":

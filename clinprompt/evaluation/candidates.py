@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from clinprompt.contract.candidates import CandidateId
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.evaluation.gate import Candidate
 from clinprompt.evaluation.table import About, evaluated_rows, read_predictions, split_of
@@ -16,38 +17,33 @@ _SAME = ["path", "id", "label", "split"]
 class Listed:
     """A candidate that `params.yaml` lists, with the digest of its tuned model's folder (None: there is no model)."""
 
+    id: CandidateId
     method: str
-    seed: int
     model_digest: str | None
-
-    @property
-    def name(self) -> str:
-        """The candidate's folder."""
-        return f"{self.method}-{self.seed}"
 
 
 def load_candidate(
     listed: Listed, evaluations: Path, manifest: pd.DataFrame, dataset: str, classes: tuple[str, ...]
 ) -> Candidate:
     """Read a candidate's predictions; whatever is wrong with them becomes its `problem`."""
-    path = evaluations / listed.name / "predictions.parquet"
+    path = evaluations / str(listed.id) / "predictions.parquet"
     try:
         if listed.model_digest is None:
             raise InputMissing("there is no tuned model; run the tune stage (dvc repro)")
         frame, about = read_predictions(path, classes)
-        _check_owner(about, About(dataset, listed.method, listed.seed, listed.model_digest), path)
+        _check_owner(about, About(dataset, listed.id.name, listed.id.seed, listed.model_digest), path)
         _check_rows(frame, evaluated_rows(manifest), path)
     except (InputMissing, InputCorrupt) as error:
-        return Candidate(listed.method, listed.seed, listed.model_digest, None, None, str(error).rstrip("."))
+        return Candidate(listed.id, listed.model_digest, None, None, str(error).rstrip("."))
     val, test = (split_of(frame, split, classes) for split in ("val", "test"))
-    return Candidate(listed.method, listed.seed, listed.model_digest, val, test)
+    return Candidate(listed.id, listed.model_digest, val, test)
 
 
 def _check_owner(about: About, expected: About, path: Path) -> None:
     if about != expected:
         raise InputCorrupt(
-            f"{path} holds the predictions of {about.dataset} {about.method}-{about.seed} "
-            f"(model {about.model_digest[:12]}), not of {expected.dataset} {expected.method}-{expected.seed} "
+            f"{path} holds the predictions of {about.dataset} {about.id} "
+            f"(model {about.model_digest[:12]}), not of {expected.dataset} {expected.id} "
             f"(model {expected.model_digest[:12]}); run the evaluate stage again (dvc repro)"
         )
 

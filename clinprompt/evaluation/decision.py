@@ -1,121 +1,128 @@
-"""`decision.json`: the gate's record, and whether the one on disk still holds.
+"""`decision.json`: the gate's record. Imports nothing heavy: on most runs the gate only finds that it still holds."""
 
-Imports nothing heavy: on most runs the gate only finds that there is nothing to do.
-"""
-
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import ClassVar, Literal
 
+from clinprompt.contract.candidates import CandidateId
 from clinprompt.errors import InputCorrupt, InputMissing
-from clinprompt.files import read_json, sha256_file
-from clinprompt.tuned.artifact import model_digest
-
-if TYPE_CHECKING:
-    from clinprompt.evaluation.gate import Check, Decision
-    from clinprompt.evaluation.intervals import Estimate
-
-FORMAT = 1
+from clinprompt.evaluation.estimate import Estimate
+from clinprompt.records import Record, RecordPart
 
 
-@dataclass(frozen=True)
-class ChampionRef:
+class ChampionRef(RecordPart):
     """Which registry version a decision was made against."""
 
     name: str
     version: str
     model_digest: str
 
-    def to_json(self) -> dict[str, str]:
-        """As it stands in the record."""
-        return {"name": self.name, "version": self.version, "model_digest": self.model_digest}
+
+class ChosenCandidate(RecordPart):
+    """The candidate that may become the champion; `folder` is that of its tuned model."""
+
+    candidate: str
+    method: str
+    seed: int
+    folder: str
+    model_digest: str
 
 
-def input_digests(card: Path, manifest: Path, models: Path, evaluations: Path, names: Iterable[str]) -> dict[str, Any]:
-    """SHA-256 of all that a decision rests on; null for what a listed candidate lacks."""
-    digests: dict[str, Any] = {"card": sha256_file(card), "manifest": sha256_file(manifest)}
-    digests["models"] = {name: _model(models / name) for name in names}
-    digests["predictions"] = {name: _file(evaluations / name / "predictions.parquet") for name in names}
-    return digests
+class RecordedCheck(Estimate):
+    """One requirement of a candidate: what was estimated, what its lower end must reach, and whether it did."""
+
+    candidate: str
+    name: str
+    bound: float
+    passed: bool
 
 
-def read_decision(path: Path) -> dict[str, Any] | None:
+class MeasuredCandidate(RecordPart):
+    """A listed candidate with its metrics on the validation and test splits; None where it was not measured."""
+
+    candidate: str
+    method: str
+    seed: int
+    model_digest: str | None
+    val: dict[str, Estimate] | None
+    test: dict[str, Estimate] | None
+
+    @property
+    def name(self) -> str:
+        """That of its folder."""
+        return str(CandidateId(self.candidate, self.seed))
+
+
+class DecisionParams(RecordPart):
+    """The values of params.yaml that a decision rests on: those of `gate`, and how intervals are made."""
+
+    select_by: str
+    floors: dict[str, float]
+    margin: float
+    bootstrap_resamples: int | None = None
+    confidence: float | None = None
+    calibration_bins: int | None = None
+
+
+class DecisionInputs(RecordPart):
+    """SHA-256 of all files that a decision rests on; None for what a listed candidate lacks."""
+
+    card: str
+    manifest: str
+    models: dict[str, str | None]
+    predictions: dict[str, str | None]
+
+
+class DecisionRecord(Record):
+    """The whole of a `decision.json`; the candidates stand in the order of params.yaml."""
+
+    FORMAT: ClassVar[int] = 2
+    STAGE: ClassVar[str] = "gate"
+
+    dataset: str
+    verdict: Literal["accepted", "rejected"]
+    reasons: list[str]
+    chosen: ChosenCandidate | None
+    checks: list[RecordedCheck]
+    champion: ChampionRef | None
+    candidates: list[MeasuredCandidate]
+    params: DecisionParams
+    inputs: DecisionInputs
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the chosen candidate may become the champion."""
+        return self.verdict == "accepted"
+
+    def is_chosen(self, candidate: MeasuredCandidate) -> bool:
+        """Whether it is the candidate that the gate chose."""
+        return self.chosen is not None and candidate.name == self.chosen.folder
+
+    def shown(self) -> MeasuredCandidate | None:
+        """The candidate that the decision is shown with: the chosen one; after a rejection the one that was best on
+        the validation split; None if none was measured."""
+        if self.chosen is not None:
+            return next(candidate for candidate in self.candidates if self.is_chosen(candidate))
+        values = [(self._selected_by(candidate), candidate) for candidate in self.candidates]
+        measured = [(value, candidate) for value, candidate in values if value is not None]
+        return max(measured, key=lambda pair: pair[0], default=(None, None))[1]
+
+    def _selected_by(self, candidate: MeasuredCandidate) -> float | None:
+        estimate = (candidate.val or {}).get(self.params.select_by)
+        return None if estimate is None else estimate.value
+
+    def still_holds(self, inputs: DecisionInputs, params: DecisionParams, champion: ChampionRef | None) -> bool:
+        """Whether no new decision is needed: same inputs and params, and either the chosen candidate is the champion
+        by now, or all were rejected against the champion that still stands."""
+        if champion is None or self.inputs != inputs or self.params != params:
+            return False
+        if self.chosen is not None:
+            return self.chosen.model_digest == champion.model_digest
+        return self.champion == champion
+
+
+def earlier_decision(path: Path) -> DecisionRecord | None:
     """The record on disk; None when there is none or it is not readable, as a new one is made then."""
     try:
-        record = read_json(path)
+        return DecisionRecord.read(path)
     except (InputMissing, InputCorrupt):
         return None
-    return record if isinstance(record, dict) and record.get("format") == FORMAT else None
-
-
-def still_holds(
-    record: dict[str, Any], inputs: dict[str, Any], params: dict[str, Any], champion: ChampionRef | None
-) -> bool:
-    """Whether a record needs no new decision: same inputs and params, and either its chosen candidate is the champion
-    by now, or it rejected all against the champion that still stands."""
-    if champion is None or record.get("inputs") != inputs or record.get("params") != params:
-        return False
-    if record.get("verdict") == "accepted":
-        return (record.get("chosen") or {}).get("model_digest") == champion.model_digest
-    return record.get("champion") == champion.to_json()
-
-
-def to_record(
-    decision: "Decision",
-    *,
-    dataset: str,
-    candidates: list[tuple[str, int, str | None]],
-    champion: ChampionRef | None,
-    params: dict[str, Any],
-    inputs: dict[str, Any],
-) -> dict[str, Any]:
-    """The whole record; `candidates` are (method, seed, model digest) in the params' order."""
-    chosen = decision.chosen
-    return {
-        "format": FORMAT,
-        "dataset": dataset,
-        "verdict": "accepted" if decision.accepted else "rejected",
-        "reasons": decision.reasons,
-        "chosen": chosen
-        and {
-            "method": chosen.method,
-            "seed": chosen.seed,
-            "folder": chosen.name,
-            "model_digest": chosen.model_digest,
-        },
-        "checks": [_check(check) for check in decision.checks],
-        "champion": champion and champion.to_json(),
-        "candidates": [
-            {
-                "method": method,
-                "seed": seed,
-                "model_digest": digest,
-                "val": _estimates(decision.val.get(f"{method}-{seed}")),
-                "test": _estimates(decision.test.get(f"{method}-{seed}")),
-            }
-            for method, seed, digest in candidates
-        ],
-        "params": params,
-        "inputs": inputs,
-    }
-
-
-def _check(check: "Check") -> dict[str, Any]:
-    facts = {"candidate": check.candidate, "name": check.name, "bound": check.bound, "passed": check.passed}
-    return {**facts, **check.estimate.to_json()}
-
-
-def _estimates(values: "dict[str, Estimate] | None") -> dict[str, Any] | None:
-    return None if values is None else {name: value.to_json() for name, value in values.items()}
-
-
-def _model(folder: Path) -> str | None:
-    try:
-        return model_digest(folder)
-    except (InputMissing, InputCorrupt):
-        return None
-
-
-def _file(path: Path) -> str | None:
-    return sha256_file(path) if path.is_file() else None

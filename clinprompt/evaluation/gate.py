@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clinprompt.evaluation.intervals import DECIMALS, Bootstrap, Estimate, estimate, estimate_all, resample
+from clinprompt.contract.candidates import CandidateId
+from clinprompt.evaluation.estimate import Estimate, estimate_text
+from clinprompt.evaluation.intervals import DECIMALS, Bootstrap, estimate, estimate_all, resample
 from clinprompt.evaluation.metrics import measure
 from clinprompt.evaluation.predictions import Predictions
 
@@ -29,8 +31,7 @@ class Rules:
 class Candidate:
     """A listed candidate; `problem` says why it can't be judged, and then `val` and `test` may be None."""
 
-    method: str
-    seed: int
+    id: CandidateId
     model_digest: str | None
     val: Predictions | None
     test: Predictions | None
@@ -39,7 +40,7 @@ class Candidate:
     @property
     def name(self) -> str:
         """The candidate's folder."""
-        return f"{self.method}-{self.seed}"
+        return str(self.id)
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def decide(candidates: list[Candidate], champion: Incumbent | None, rules: Rules
     reasons = [f"{name}: {problem}" for name, problem in problems.items() if problem]
     if reasons or not candidates:
         return Decision(False, reasons or ["there are no candidates"], None, [], val, test)
-    challenger = min(sound, key=lambda c: (-(val[c.name][rules.select_by].value or 0.0), c.method, c.seed))
+    challenger = min(sound, key=lambda c: (-(val[c.name][rules.select_by].value or 0.0), c.id))
     checks = [
         _floor(challenger, test[challenger.name][metric], metric, bound) for metric, bound in rules.floors.items()
     ]
@@ -118,7 +119,7 @@ def compare(champion: Predictions, challenger: Predictions, metric: str, bootstr
     Pairs: both models are measured on the same resamples.
     """
     if not _same_images(champion, challenger):
-        return Comparison(metric, Estimate(None, None, None, "the two were not measured on the same images"))
+        return Comparison(metric, _undefined("the two were not measured on the same images"))
     values = [_point(model, metric, bootstrap) for model in (champion, challenger)]
     spreads = [resample(model, bootstrap).overall[metric] for model in (champion, challenger)]
     why = f"{metric} is undefined for one of the two"
@@ -155,7 +156,7 @@ def _floor(candidate: Candidate, value: Estimate, metric: str, bound: float) -> 
 def _not_worse(challenger: Candidate, champion: Incumbent, rules: Rules) -> Check:
     bound = round(-rules.margin, DECIMALS)
     if champion.test is None or challenger.test is None:
-        difference = Estimate(None, None, None, champion.problem or "the champion has no predictions on these images")
+        difference = _undefined(champion.problem or "the champion has no predictions on these images")
     else:
         difference = compare(champion.test, challenger.test, rules.select_by, rules.bootstrap).difference
     passed = difference.low is not None and difference.low >= bound
@@ -167,15 +168,17 @@ def _failure(check: Check) -> str:
     what = f"{metric} on the test split" if kind == "floor" else f"{metric} minus the champion's on the test split"
     if check.estimate.low is None:
         return f"{check.candidate}: {what} has no interval: {check.estimate.reason}"
-    return f"{check.candidate}: {what} is {_text(check.estimate)}; its lower end must be at least {check.bound:g}"
+    return (
+        f"{check.candidate}: {what} is {estimate_text(check.estimate)}; its lower end must be at least {check.bound:g}"
+    )
 
 
 def _success(check: Check) -> str:
     kind, metric = check.name.split(".")
     if kind == "floor":
-        return f"its {metric} on the test split is {_text(check.estimate)}, above the floor {check.bound:g}"
-    return f"its {metric} minus the champion's is {_text(check.estimate)}, not below {check.bound:g}"
+        return f"its {metric} on the test split is {estimate_text(check.estimate)}, above the floor {check.bound:g}"
+    return f"its {metric} minus the champion's is {estimate_text(check.estimate)}, not below {check.bound:g}"
 
 
-def _text(value: Estimate) -> str:
-    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+def _undefined(reason: str) -> Estimate:
+    return Estimate(value=None, low=None, high=None, reason=reason)

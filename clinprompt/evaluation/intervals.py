@@ -6,11 +6,11 @@ runs between two percentiles of the metric over the resamples (Efron and Tibshir
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clinprompt.evaluation.estimate import Estimate
 from clinprompt.evaluation.metrics import Floats, Measures, measure
 from clinprompt.evaluation.predictions import Predictions
 
@@ -30,21 +30,6 @@ class Bootstrap:
     resamples: int = 1000
     confidence: float = 0.95
     bins: int = 15
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value and its interval, rounded; None where it is undefined, and then `reason` says why."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    reason: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The three numbers, and the reason if there is one."""
-        numbers = {"value": self.value, "low": self.low, "high": self.high}
-        return numbers if self.reason is None else {**numbers, "reason": self.reason}
 
 
 @dataclass(frozen=True)
@@ -104,14 +89,15 @@ def estimate(value: float, spread: Floats, confidence: float, why: str) -> Estim
         why: the reason to give when the value itself is NaN.
     """
     if not np.isfinite(value):
-        return Estimate(None, None, None, why)
+        return Estimate(value=None, low=None, high=None, reason=why)
     rounded = round(value, DECIMALS)
     defined = spread[np.isfinite(spread)]
     if len(defined) < MIN_DEFINED * len(spread):
         missing = len(spread) - len(defined)
-        return Estimate(rounded, None, None, f"too few patients: undefined in {missing} of {len(spread)} resamples")
+        reason = f"too few patients: undefined in {missing} of {len(spread)} resamples"
+        return Estimate(value=rounded, low=None, high=None, reason=reason)
     low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(rounded, round(float(low), DECIMALS), round(float(high), DECIMALS))
+    return Estimate(value=rounded, low=round(float(low), DECIMALS), high=round(float(high), DECIMALS))
 
 
 def _measure(predictions: Predictions, weights: Floats, bootstrap: Bootstrap) -> Measures:

@@ -1,13 +1,13 @@
 """The same metrics on parts of the test split: per site, sex, age band or any other column."""
 
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from clinprompt.errors import BadParams
 from clinprompt.evaluation.intervals import Bootstrap, estimate_all
+from clinprompt.evaluation.metrics_record import SliceMetrics
 from clinprompt.evaluation.predictions import Predictions
 
 METRICS = ("accuracy", "balanced_accuracy", "auroc")
@@ -30,7 +30,7 @@ def age_bands(ages: pd.Series, bounds: list[float]) -> pd.Series:
 
 def measure_slices(
     predictions: Predictions, rows: pd.DataFrame, columns: list[str], bootstrap: Bootstrap
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, SliceMetrics]:
     """Metrics of each value of each column, under keys as "site=A"; missing values form the slice "unknown".
 
     Args:
@@ -39,7 +39,7 @@ def measure_slices(
     Raises:
         BadParams: `evaluation.slices` names a column that is not there.
     """
-    slices: dict[str, dict[str, Any]] = {}
+    slices: dict[str, SliceMetrics] = {}
     for column in columns:
         if column not in rows:
             raise BadParams(
@@ -52,7 +52,11 @@ def measure_slices(
     return slices
 
 
-def _measure_slice(part: Predictions, bootstrap: Bootstrap) -> dict[str, Any]:
+def _measure_slice(part: Predictions, bootstrap: Bootstrap) -> SliceMetrics:
     overall = estimate_all(part, bootstrap).overall
-    facts: dict[str, Any] = {"n": len(part), "patients": len(set(part.patients)), "small": len(part) < SMALL}
-    return facts | {name: overall[name].to_json() for name in METRICS}
+    return SliceMetrics(
+        n=len(part),
+        patients=len(set(part.patients)),
+        small=len(part) < SMALL,
+        **{name: overall[name] for name in METRICS},
+    )

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clinprompt.contract.candidates import CandidateId
 from clinprompt.data.manifest import patients
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.evaluation.metrics import Floats
@@ -22,13 +23,22 @@ _TOLERANCE = 1e-6  # of the rows' sums
 
 @dataclass(frozen=True)
 class About:
-    """Whose predictions these are; stands in the file's schema, so that they can't be taken for another model's."""
+    """Whose predictions these are; stands in the file's schema, so that they can't be taken for another model's.
+
+    Attributes:
+        candidate: its name in params.yaml: a method, or a method with knobs of its own.
+    """
 
     dataset: str
-    method: str
+    candidate: str
     seed: int
     model_digest: str
     format: int = 1
+
+    @property
+    def id(self) -> CandidateId:
+        """Which candidate's."""
+        return CandidateId(self.candidate, self.seed)
 
 
 def evaluated_rows(manifest: pd.DataFrame) -> pd.DataFrame:

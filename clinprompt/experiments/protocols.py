@@ -9,9 +9,9 @@ from typing import Annotated, Any, ClassVar
 import pandas as pd
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from clinprompt.data.card import Knobs
 from clinprompt.data.support import in_drawing_order, support_set
 from clinprompt.errors import BadParams, DataRejected
+from clinprompt.knobs import Knobs
 from clinprompt.schema import Name, Section, check
 
 Key = dict[str, int | float]

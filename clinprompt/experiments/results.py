@@ -42,10 +42,10 @@ class Result:
 
 
 def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows that differ in their seed only: by shots, fraction or method as text, else all under "all"."""
+    """The rows that differ in their seed only: by shots, fraction or candidate as text, else all under "all"."""
     found: dict[str, list[Row]] = {}
     for row in rows:
-        name = next((row[key] for key in ("shots", "fraction", "method") if key in row), "all")
+        name = next((row[key] for key in ("shots", "fraction", "candidate") if key in row), "all")
         found.setdefault(str(name), []).append(row)
     return found
 

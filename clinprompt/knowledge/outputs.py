@@ -55,6 +55,11 @@ def description_table(descriptions: Sequence[Description], llm: Llm, params: Kno
     return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(_TEXT, "str"))
 
 
+def no_descriptions() -> pd.DataFrame:
+    """The table when nothing was asked for."""
+    return pd.DataFrame(columns=COLUMNS).astype(dict.fromkeys(_TEXT, "str"))
+
+
 def read_descriptions(path: Path) -> pd.DataFrame:
     """Read a table of descriptions.
 
@@ -127,7 +132,7 @@ def report(
             "file_digest": sha256_file(states_file),
             "which": params.hidden_states,
             "rows": {s.prompt.class_id: int(s.states.shape[0]) for s in states},
-            "width": int(states[0].states.shape[1]),
+            "width": int(states[0].states.shape[1]) if states else None,
             "classes": {s.prompt.class_id: _answer(s) for s in states},
         },
     }

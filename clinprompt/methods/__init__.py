@@ -4,7 +4,6 @@ Listing the names imports no torch, and neither does reading a finished model (`
 """
 
 import importlib
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,29 +16,36 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="type[PromptMethod]")
 
-_REGISTERED: "dict[str, type[PromptMethod]]" = {}
+# The method that trains nothing: what tuned models are compared with.
+BASELINE = "zero_shot"
+
+_METHODS: "dict[str, type[PromptMethod]]" = {}
 
 
 def register(name: str) -> Callable[[M], M]:
-    """Make the decorated class the method `name`, which must be the name of its file."""
+    """Make the decorated class the method `name`, which must be the name of its file and of no other class.
+
+    Raises:
+        ValueError: the name is another one, or taken.
+    """
 
     def decorate(cls: M) -> M:
         if cls.__module__ != f"{__name__}.{name}":
             raise ValueError(f"the method {name!r} must be in {__name__}.{name}, found in {cls.__module__}")
+        if name in _METHODS:
+            raise ValueError(
+                f"the method {name!r} is registered twice, by {_METHODS[name].__name__} and {cls.__name__}"
+            )
         cls.name = name
-        _REGISTERED[name] = cls
+        _METHODS[name] = cls
         return cls
 
     return decorate
 
 
 def names() -> list[str]:
-    """The methods that exist: the files of this folder that register one, sorted."""
-    found = []
-    for file in Path(__file__).parent.glob("*.py"):
-        if re.search(rf'^@register\("{re.escape(file.stem)}"\)', file.read_text(encoding="utf-8"), re.MULTILINE):
-            found.append(file.stem)
-    return sorted(found)
+    """The methods that exist, sorted: the files of this folder."""
+    return sorted(file.stem for file in Path(__file__).parent.glob("*.py") if file.stem != "__init__")
 
 
 def method(name: str) -> "type[PromptMethod]":
@@ -47,11 +53,15 @@ def method(name: str) -> "type[PromptMethod]":
 
     Raises:
         BadParams: there is no method of this name.
+        ValueError: its file registers no method.
     """
-    if name not in (known := names()):
-        raise BadParams(f"params.yaml: candidates.methods: there is no method {name!r}; known: {', '.join(known)}.")
-    importlib.import_module(f"{__name__}.{name}")
-    return _REGISTERED[name]
+    if name not in _METHODS:
+        if name not in (known := names()):
+            raise BadParams(f"params.yaml: candidates.methods: there is no method {name!r}; known: {', '.join(known)}.")
+        importlib.import_module(f"{__name__}.{name}")
+    if name not in _METHODS:
+        raise ValueError(f"{__name__}.{name} registers no method: decorate its class with @register({name!r})")
+    return _METHODS[name]
 
 
 def check_config(name: str, value: dict[str, Any]) -> Section:

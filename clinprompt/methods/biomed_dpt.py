@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from clinprompt.errors import BadParams
@@ -21,14 +21,19 @@ Visual = Literal["replace_patches", "insert_frozen", "insert_trainable"]
 class BiomedDPTConfig(ContextKnobs):
     """`template` is the clinical prompt, with {} where the class's name goes; its first `n_ctx` tokens are trained.
 
-    `visual` says what the `n_visual` zero vectors do; see `BiomedDPT`. `l1_weight` and `kl_weight` are λ1 and λ2.
+    `visual` says what the `n_visual` zero vectors do; see `BiomedDPT`. `l1_weight` and `kl_weight` are λ1 and λ2. The
+    defaults are the published few-shot ones of the dataset BTMRI, with a general template; the paper's datasets have
+    their own, in their cards.
     """
 
-    template: Template
-    visual: Visual
-    n_visual: PositiveInt
-    l1_weight: Annotated[float, Field(ge=0)]
-    kl_weight: Annotated[float, Field(ge=0)]
+    template: Template = "a photo of a {}."
+    visual: Visual = "replace_patches"
+    n_visual: PositiveInt = 4
+    l1_weight: Annotated[float, Field(ge=0)] = 12.5
+    kl_weight: Annotated[float, Field(ge=0)] = 0.25
+    learning_rate: PositiveFloat = 0.0025
+    batch_size: PositiveInt = 4
+    epochs: PositiveInt = 100
 
     def words(self) -> tuple[str | None, str]:
         """The template's words before and behind the name."""

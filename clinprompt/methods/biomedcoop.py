@@ -3,7 +3,7 @@
 from typing import Annotated, ClassVar
 
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from clinprompt.methods import register
@@ -17,11 +17,18 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 class BiomedCoOpConfig(ContextConfig):
-    """The weights of SCCM and KDSP, and `tau`, how many deviations from the mean score a description may be."""
+    """The weights of SCCM and KDSP, and `tau`, how many deviations from the mean score a description may be.
 
-    sccm_weight: Weight
-    kdsp_weight: Weight
-    tau: PositiveFloat
+    The defaults are the published few-shot ones of the dataset BTMRI; each of the paper's datasets has its own, in
+    its card.
+    """
+
+    sccm_weight: Weight = 0.5
+    kdsp_weight: Weight = 0.25
+    tau: PositiveFloat = 1.5
+    learning_rate: PositiveFloat = 0.0025
+    batch_size: PositiveInt = 4
+    epochs: PositiveInt = 100
 
 
 @register("biomedcoop")

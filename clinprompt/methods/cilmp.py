@@ -13,8 +13,8 @@ from clinprompt.methods import register
 from clinprompt.prompting.averaging import GaussianAverage
 from clinprompt.prompting.base import Knowledge, Needs, PromptMethod, Task
 from clinprompt.prompting.batches import Batch
-from clinprompt.prompting.context import ContextPrompts
-from clinprompt.prompting.intervention import RowPrompts, StateRows
+from clinprompt.prompting.context import ContextInit, ContextPrompts
+from clinprompt.prompting.intervention import BentRows, RowPrompts, StateRows
 from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.schema import Section
 
@@ -23,7 +23,7 @@ _INIT_STD = 0.02
 
 
 class Averaging(Section):
-    """Gaussian weights over the epochs."""
+    """Gaussian weights over the epochs: `mean` and `std` in epochs."""
 
     mean: float
     std: PositiveFloat
@@ -33,21 +33,25 @@ class CILMPConfig(OptimiserSettings):
     """`text_depth: null` means all blocks; `vision_depth: 0` leaves the image tower alone, and features are cached.
 
     `llm_layers` picks rows of the states by number (negative ones from the end), null takes all; `normalize_rows`
-    divides each row by its root mean square.
+    divides each row by its root mean square; `dropout` is that of the intervened rows; `averaging` of the prompts
+    over the epochs, null for none. The defaults are those of the released config (CILMP/vit_b16.yaml).
     """
 
-    n_ctx: PositiveInt
-    context_init: str | None = Field(min_length=1)
-    n_ctx_vision: PositiveInt
-    text_depth: PositiveInt | None
-    vision_depth: NonNegativeInt | None
-    prefix_length: NonNegativeInt
-    suffix_length: NonNegativeInt
-    rank: PositiveInt
-    dropout: float = Field(ge=0, lt=1)
-    llm_layers: list[int] | None
-    normalize_rows: bool
-    averaging: Averaging | None
+    n_ctx: PositiveInt = 4
+    context_init: ContextInit = "a photo of a"
+    n_ctx_vision: PositiveInt = 4
+    text_depth: PositiveInt | None = None
+    vision_depth: NonNegativeInt | None = None
+    prefix_length: NonNegativeInt = 4
+    suffix_length: NonNegativeInt = 4
+    rank: PositiveInt = 8
+    dropout: float = Field(0.1, ge=0, lt=1)
+    llm_layers: list[int] | None = None
+    normalize_rows: bool = False
+    averaging: Averaging | None = Averaging(mean=100.0, std=30.0)
+    learning_rate: PositiveFloat = 0.0025
+    batch_size: PositiveInt = 64
+    epochs: PositiveInt = 100
 
 
 @register("cilmp")
@@ -128,6 +132,10 @@ class CILMP(PromptMethod):
         knobs = self.config.averaging
         names = {name for name in self.trainable_parameters() if not name.startswith("text_layers.")}
         return None if knobs is None else GaussianAverage(knobs.mean, knobs.std, frozenset(names))
+
+    def bent_rows(self) -> BentRows:
+        """The classes' states, and the interventions of each text block."""
+        return BentRows(self.rows, tuple(layer for layer in self.text_layers if isinstance(layer, RowPrompts)))
 
     def _encode_images(self, inputs: Tensor) -> Tensor:
         if not len(self.visual_prompts):

@@ -4,24 +4,29 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from clinprompt.methods import register
 from clinprompt.prompting.base import PromptMethod, Task
 from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.initial import linear
 from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.prompting.teacher import Template, hand_written
-from clinprompt.prompting.visual import linear
 from clinprompt.schema import Fraction, Section
 
 
 class ClipAdapterConfig(OptimiserSettings):
-    """The adapter is `reduction` times narrower than the feature, and `mix` (the paper's α) is its share."""
+    """The adapter is `reduction` times narrower than the feature, and `mix` (the paper's α) is its share.
 
-    template: Template
-    reduction: PositiveInt
-    mix: Fraction
+    The defaults are those of BiomedCoOp's comparison (2411.15232).
+    """
+
+    template: Template = "a photo of a {}."
+    reduction: PositiveInt = 4
+    mix: Fraction = 0.5
+    learning_rate: PositiveFloat = 0.01
+    epochs: PositiveInt = 20
 
 
 @register("clip_adapter")

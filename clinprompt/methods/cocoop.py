@@ -1,21 +1,30 @@
 """CoCoOp: context that each image shifts (Zhou et al., CVPR 2022, arXiv 2203.05557)."""
 
-import math
 from collections import OrderedDict
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from clinprompt.methods import register
 from clinprompt.prompting.base import Task
 from clinprompt.prompting.batches import Batch
 from clinprompt.prompting.context import ContextConfig, ContextTuning
+from clinprompt.prompting.initial import linear
 from clinprompt.schema import Section
 
 _SQUEEZE = 16
 _AT_ONCE = 64  # images, without gradients
+
+
+class CoCoOpConfig(ContextConfig):
+    """Batches and epochs of the paper, and the learning rate of BiomedCoOp's comparison; the paper's is 0.002."""
+
+    learning_rate: PositiveFloat = 0.001
+    batch_size: PositiveInt = 1
+    epochs: PositiveInt = 10
 
 
 @register("cocoop")
@@ -26,17 +35,17 @@ class CoCoOp(ContextTuning):
     through the text tower at once.
     """
 
-    Config: ClassVar[type[Section]] = ContextConfig
-    config: ContextConfig
+    Config: ClassVar[type[Section]] = CoCoOpConfig
+    config: CoCoOpConfig
 
-    def __init__(self, task: Task, config: ContextConfig) -> None:
+    def __init__(self, task: Task, config: CoCoOpConfig) -> None:
         super().__init__(task, config)
         e, hidden = task.backbone.embed_dim, max(task.backbone.embed_dim // _SQUEEZE, 1)
         generator = torch.Generator().manual_seed(task.seed)
         layers = {
-            "linear1": _linear(e, hidden, generator),
+            "linear1": linear(e, hidden, generator),
             "relu": nn.ReLU(),
-            "linear2": _linear(hidden, self.tower.width, generator),
+            "linear2": linear(hidden, self.tower.width, generator),
         }
         self.meta_net = nn.Sequential(OrderedDict(layers)).to(self.tower.device)
 
@@ -54,11 +63,3 @@ class CoCoOp(ContextTuning):
         prompts = self.prompts.fill(self.ctx + self.meta_net(v)[:, None, None])
         texts = self.tower.encode(prompts.flatten(0, 1), self.prompts.ids.repeat(len(v), 1))
         return v, F.normalize(texts.unflatten(0, prompts.shape[:2]), dim=-1)
-
-
-def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    """A layer with torch's initial values, U(±1/sqrt(inputs)), drawn from a generator of its own."""
-    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
-    for parameter in (layer.weight, layer.bias):
-        nn.init.uniform_(parameter, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs), generator=generator)
-    return layer

@@ -1,11 +1,11 @@
 """DVPT: prompts that attend to the image in a narrow adapter (He et al., Neural Networks 185, 2025, 2307.09787)."""
 
 import math
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from clinprompt.backbones.blocks import ReadRows, run
@@ -13,8 +13,9 @@ from clinprompt.errors import BadParams
 from clinprompt.methods import register
 from clinprompt.prompting.base import Needs, Task
 from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.initial import linear, normal
 from clinprompt.prompting.optimisation import OptimiserSettings
-from clinprompt.prompting.visual import PatchMethod, linear, normal
+from clinprompt.prompting.visual import PatchMethod
 from clinprompt.schema import Section
 
 
@@ -22,14 +23,24 @@ class DVPTConfig(OptimiserSettings):
     """`variant`: "paper", or "release_vit", in which the released code computes the attention and drops it.
 
     `share_group` neighbouring blocks share an adapter of width `latent_dim`. `image_size`: the side of the images in
-    pixels, whole patches; null takes the backbone's.
+    pixels, whole patches; null takes the backbone's, the released trainer has 288. The other defaults are those of
+    the released DVPT_vit_train.py, with the first value of its warm-up above zero.
     """
 
-    variant: Literal["paper", "release_vit"]
-    n_prompts: PositiveInt
-    latent_dim: PositiveInt
-    share_group: PositiveInt
-    image_size: PositiveInt | None
+    variant: Literal["paper", "release_vit"] = "paper"
+    n_prompts: PositiveInt = 50
+    latent_dim: PositiveInt = 20
+    share_group: PositiveInt = 3
+    image_size: PositiveInt | None = None
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    learning_rate: PositiveFloat = 0.0005
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0001
+    warmup_epochs: NonNegativeInt = 5
+    warmup_learning_rate: PositiveFloat = 0.0001
+    batch_size: PositiveInt = 50
+    epochs: PositiveInt = 60
+    clip_norm: PositiveFloat | None = 1.0
 
 
 class Adapter(nn.Module):

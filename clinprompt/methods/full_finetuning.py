@@ -1,17 +1,31 @@
 """Full fine-tuning: all weights of the image tower and a linear head, the baseline that prompts are compared with."""
 
 from copy import deepcopy
-from typing import ClassVar, Self
+from types import SimpleNamespace
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
+from clinprompt.backbones.vision import VisionTower
 from clinprompt.methods import register
-from clinprompt.prompting.base import Needs, PromptMethod, Task
+from clinprompt.prompting.base import Needs, OwnTower, PromptMethod, Task
 from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.initial import linear
 from clinprompt.prompting.optimisation import OptimiserSettings
-from clinprompt.prompting.visual import linear
 from clinprompt.schema import Section
+
+
+class FullFinetuningConfig(OptimiserSettings):
+    """AdamW with the gradient's norm clipped to 1; a baseline without a paper, its defaults are ours."""
+
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    learning_rate: PositiveFloat = 0.00001
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0001
+    warmup_learning_rate: PositiveFloat = 0.000001
+    clip_norm: PositiveFloat | None = 1.0
 
 
 @register("full_finetuning")
@@ -21,10 +35,10 @@ class FullFinetuning(PromptMethod):
     The tower stays in evaluation state: no dropout. The backbone itself is left alone.
     """
 
-    Config: ClassVar[type[Section]] = OptimiserSettings
-    config: OptimiserSettings
+    Config: ClassVar[type[Section]] = FullFinetuningConfig
+    config: FullFinetuningConfig
 
-    def __init__(self, task: Task, config: OptimiserSettings) -> None:
+    def __init__(self, task: Task, config: FullFinetuningConfig) -> None:
         super().__init__(task, config)
         self.tower = deepcopy(task.backbone.model.visual).requires_grad_(True)
         generator = torch.Generator().manual_seed(task.seed)
@@ -32,12 +46,12 @@ class FullFinetuning(PromptMethod):
         self.to(task.backbone.device)
 
     @classmethod
-    def needs(cls, config: OptimiserSettings) -> Needs:
+    def needs(cls, config: FullFinetuningConfig) -> Needs:
         """Pixels."""
         return Needs("pixels")
 
     @classmethod
-    def transfers(cls, config: OptimiserSettings) -> bool:
+    def transfers(cls, config: FullFinetuningConfig) -> bool:
         """The head belongs to its classes."""
         return False
 
@@ -46,6 +60,10 @@ class FullFinetuning(PromptMethod):
         super().train(mode)
         self.tower.eval()
         return self
+
+    def own_tower(self) -> OwnTower:
+        """The copy."""
+        return OwnTower(VisionTower(SimpleNamespace(visual=self.tower)), self.head)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [B, C]."""

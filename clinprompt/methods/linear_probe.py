@@ -23,9 +23,9 @@ _BINARY_STEPS = 8
 
 
 class LinearProbeConfig(Section):
-    """`max_iterations` of Newton-CG for each strength that is tried."""
+    """`max_iterations` of Newton-CG for each strength that is tried: CLIP's 1,000 (Radford et al. 2021, A.3)."""
 
-    max_iterations: PositiveInt
+    max_iterations: PositiveInt = 1000
 
 
 @register("linear_probe")

@@ -1,7 +1,7 @@
 """LoRA: low-rank changes of the attention's weights (Hu et al., ICLR 2022, arXiv 2106.09685)."""
 
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,13 +22,21 @@ Target = Literal["query", "key", "value"]
 
 
 class LoRAConfig(OptimiserSettings):
-    """`towers` says which are changed, `targets` which weights of their attention; `template` makes the sentences."""
+    """`towers` says which are changed, `targets` which weights of their attention; `template` makes the sentences.
 
-    towers: Literal["image", "text", "both"]
-    targets: list[Target] = Field(min_length=1)
-    rank: PositiveInt
-    alpha: PositiveFloat
-    template: Template
+    Query and value with rank 4 are the paper's choice (2106.09685, section 7.1). It tunes language models: the
+    optimiser's defaults are ours.
+    """
+
+    towers: Literal["image", "text", "both"] = "image"
+    targets: list[Target] = Field(["query", "value"], min_length=1)
+    rank: PositiveInt = 4
+    alpha: PositiveFloat = 4.0
+    template: Template = "a photo of a {}."
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    learning_rate: PositiveFloat = 0.0005
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0001
 
 
 class LowRank(nn.Module):

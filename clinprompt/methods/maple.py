@@ -4,17 +4,18 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from clinprompt.errors import BadParams
 from clinprompt.methods import register
 from clinprompt.prompting.base import Task
 from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.initial import linear, normal
 from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.prompting.sentences import Sentences
 from clinprompt.prompting.teacher import Template
-from clinprompt.prompting.visual import PatchMethod, depth, linear, normal
+from clinprompt.prompting.visual import PatchMethod, depth
 from clinprompt.schema import Section
 
 _WHERE = "params.yaml: methods.maple"
@@ -25,12 +26,15 @@ _INIT_STD = 0.02
 class MaPLeConfig(OptimiserSettings):
     """`depth`: in how many blocks of each tower; null takes the published 9, or as many as both towers have.
 
-    The first `n_ctx` words of `template` become trainable.
+    The first `n_ctx` words of `template` become trainable. The defaults are those of the published config.
     """
 
-    n_ctx: PositiveInt
-    depth: PositiveInt | None
-    template: Template
+    n_ctx: PositiveInt = 2
+    depth: PositiveInt | None = None
+    template: Template = "a photo of a {}."
+    learning_rate: PositiveFloat = 0.0035
+    batch_size: PositiveInt = 4
+    epochs: PositiveInt = 5
 
 
 @register("maple")

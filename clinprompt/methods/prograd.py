@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from clinprompt.methods import register
@@ -18,12 +18,14 @@ from clinprompt.schema import Section
 class ProGradConfig(ContextConfig):
     """`template` makes the zero-shot teacher, with {} where the class's name goes.
 
-    `temperature` divides both models' logits in the divergence; `strength` is the paper's λ.
+    `temperature` divides both models' logits in the divergence; `strength` is the paper's λ. The defaults are those
+    of BiomedCoOp's comparison (2411.15232).
     """
 
-    template: Template
-    temperature: PositiveFloat
-    strength: Annotated[float, Field(ge=0)]
+    template: Template = "a photo of a {}."
+    temperature: PositiveFloat = 2.0
+    strength: Annotated[float, Field(ge=0)] = 1.0
+    epochs: PositiveInt = 100
 
 
 @register("prograd")
@@ -51,10 +53,11 @@ class ProGrad(ContextTuning, FeatureMethod):
 
     def gradient_rule(self) -> GradientRule:
         """Project the cross-entropy's gradient."""
-        return self._project
 
-    def _project(self, parts: dict[str, Tensor]) -> Tensor:
-        domain, general = parts["ce"], parts["kl"]
-        against = (domain * general).sum().clamp(max=0)
-        length = general.square().sum().clamp(min=torch.finfo(general.dtype).tiny)
-        return domain - self.config.strength * against / length * general
+        def project(parts: dict[str, Tensor]) -> Tensor:
+            domain, general = parts["ce"], parts["kl"]
+            against = (domain * general).sum().clamp(max=0)
+            length = general.square().sum().clamp(min=torch.finfo(general.dtype).tiny)
+            return domain - self.config.strength * against / length * general
+
+        return project

@@ -15,10 +15,10 @@ from clinprompt.schema import Section
 
 
 class SynergyConfig(MaPLeConfig):
-    """`l1_weight` and `kl_weight` are λ1 and λ2."""
+    """`l1_weight` and `kl_weight` are λ1 and λ2, by default Biomed-DPT's; the rest is MaPLe's."""
 
-    l1_weight: Annotated[float, Field(ge=0)]
-    kl_weight: Annotated[float, Field(ge=0)]
+    l1_weight: Annotated[float, Field(ge=0)] = 12.5
+    kl_weight: Annotated[float, Field(ge=0)] = 0.25
 
 
 @register("synergy")

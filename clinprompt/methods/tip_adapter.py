@@ -1,10 +1,10 @@
 """Tip-Adapter: the support set's features as a cache that is asked (Zhang et al., ECCV 2022, arXiv 2111.03930)."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveFloat
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from clinprompt.methods import register
@@ -22,15 +22,23 @@ class TipAdapterConfig(OptimiserSettings):
     """`finetune: true` is Tip-Adapter-F; without it, nothing descends a gradient.
 
     While the keys are trained, α and β are `init_alpha` and `init_beta`. Both are then searched between 0.1 and
-    `max_alpha` and `max_beta`.
+    `max_alpha` and `max_beta`. The optimiser's defaults are those of the published code, except the decay, AdamW's own.
     """
 
-    template: Template
-    finetune: bool
-    init_alpha: PositiveFloat
-    init_beta: PositiveFloat
-    max_alpha: PositiveFloat
-    max_beta: PositiveFloat
+    template: Template = "a photo of a {}."
+    finetune: bool = False
+    init_alpha: PositiveFloat = 1.0
+    init_beta: PositiveFloat = 1.0
+    max_alpha: PositiveFloat = 3.0
+    max_beta: PositiveFloat = 7.0
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    learning_rate: PositiveFloat = 0.001
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup_epochs: NonNegativeInt = 0
+    batch_size: PositiveInt = 256
+    epochs: PositiveInt = 20
+    epsilon: PositiveFloat = 0.0001
 
 
 @register("tip_adapter")
@@ -79,9 +87,18 @@ class TipAdapter(PromptMethod):
         """Fill the cache."""
         self._fill(F.normalize(train.inputs, dim=-1), F.one_hot(train.labels, len(self.text)).to(self.text.dtype))
 
+    @torch.no_grad()
     def finish(self, val: Examples) -> bool:
         """Search α and β."""
-        self._search(val)
+        zero_shot, affinity = self._compare(val.inputs)
+        best = -1
+        for beta in _grid(self.config.max_beta, _STEPS["beta"]):
+            said = self._ask(affinity, 1.0, beta)
+            for alpha in _grid(self.config.max_alpha, _STEPS["alpha"]):
+                hits = int(((zero_shot + alpha * said).argmax(-1) == val.labels).sum())
+                if hits > best:
+                    best = hits
+                    self.alpha, self.beta = self.alpha.new_tensor(alpha), self.beta.new_tensor(beta)
         return True
 
     def findings(self) -> dict[str, float]:
@@ -109,18 +126,6 @@ class TipAdapter(PromptMethod):
     def _ask(self, affinity: Tensor, alpha: Tensor | float, beta: Tensor | float) -> Tensor:
         """What the cache says [B, C]."""
         return alpha * torch.exp(beta * (affinity - 1)) @ self.values
-
-    @torch.no_grad()
-    def _search(self, val: Examples) -> None:
-        zero_shot, affinity = self._compare(val.inputs)
-        best = -1
-        for beta in _grid(self.config.max_beta, _STEPS["beta"]):
-            said = self._ask(affinity, 1.0, beta)
-            for alpha in _grid(self.config.max_alpha, _STEPS["alpha"]):
-                hits = int(((zero_shot + alpha * said).argmax(-1) == val.labels).sum())
-                if hits > best:
-                    best = hits
-                    self.alpha, self.beta = self.alpha.new_tensor(alpha), self.beta.new_tensor(beta)
 
 
 def _grid(highest: float, steps: int) -> list[float]:

@@ -4,28 +4,32 @@ import math
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from clinprompt.methods import register
 from clinprompt.prompting.base import Task
 from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.initial import linear
 from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.prompting.teacher import Template, hand_written
-from clinprompt.prompting.visual import CosineHead, PatchMethod, depth, linear
+from clinprompt.prompting.visual import CosineHead, PatchMethod, depth
 from clinprompt.schema import Section
 
 
 class VPTConfig(OptimiserSettings):
     """`depth`: how many blocks get prompts of their own; 1 is VPT-shallow, null (all blocks) VPT-deep.
 
-    `head`: "cosine" compares with the classes' sentences, made from `template`; "linear" is trained from scratch.
+    `head`: "cosine" compares with the classes' sentences, made from `template`; "linear" is trained from scratch. The
+    paper searches length and learning rate for each dataset; the defaults are those of its peers here.
     """
 
-    n_prompts: PositiveInt
-    depth: PositiveInt | None
-    head: Literal["cosine", "linear"]
-    template: Template
+    n_prompts: PositiveInt = 10
+    depth: PositiveInt | None = None
+    head: Literal["cosine", "linear"] = "cosine"
+    template: Template = "a photo of a {}."
+    learning_rate: PositiveFloat = 0.0025
+    epochs: PositiveInt = 100
 
 
 @register("vpt")

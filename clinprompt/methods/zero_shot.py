@@ -4,24 +4,17 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import field_validator
 
 from clinprompt.methods import register
 from clinprompt.prompting.base import FeatureMethod, Head, Task
+from clinprompt.prompting.teacher import Template
 from clinprompt.schema import Section
 
 
 class ZeroShotConfig(Section):
-    """`template` holds {} where the class's name goes."""
+    """`template` holds {} where the class's name goes; the default is CLIP's own (Radford et al. 2021, 3.1.4)."""
 
-    template: str
-
-    @field_validator("template")
-    @classmethod
-    def _names_the_class(cls, template: str) -> str:
-        if template.count("{}") != 1:
-            raise ValueError(f"must hold {{}} once, where the class's name goes, found {template!r}")
-        return template
+    template: Template = "a photo of a {}."
 
 
 @register("zero_shot")

@@ -17,6 +17,8 @@ from clinprompt.schema import Section
 
 if TYPE_CHECKING:
     from clinprompt.backbones import Backbone
+    from clinprompt.backbones.vision import VisionTower
+    from clinprompt.prompting.intervention import BentRows
 
 
 # What to descend for a parameter, given the gradients of the loss's parts at it by name.
@@ -64,6 +66,14 @@ class Task:
 
 
 @dataclass(frozen=True)
+class OwnTower:
+    """An image tower that a method runs instead of the backbone's, and the logits [B, C] of its features [B, e]."""
+
+    tower: "VisionTower"
+    classify: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
 class Head:
     """logits = scale · normalise(v) @ weightᵀ + bias, with `weight` [C, e] and `bias` [C]."""
 
@@ -104,6 +114,11 @@ class PromptMethod(nn.Module, ABC):
     def needs(cls, config: Any) -> Needs:
         """What the method must be fed with these knobs."""
         return Needs()
+
+    @property
+    def needed(self) -> Needs:
+        """What this model must be fed with."""
+        return self.needs(self.config)
 
     @classmethod
     def transfers(cls, config: Any) -> bool:
@@ -153,6 +168,14 @@ class PromptMethod(nn.Module, ABC):
 
     def gradient_rule(self) -> GradientRule | None:
         """How the gradients of the loss's parts give the one to descend; None: that of the loss is descended."""
+        return None
+
+    def own_tower(self) -> OwnTower | None:
+        """The image tower in parts, for those who look into a model; None where it is the backbone's."""
+        return None
+
+    def bent_rows(self) -> "BentRows | None":
+        """The rows of a language model's states that the model intervenes on, and how; None where it does not."""
         return None
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:

@@ -2,11 +2,11 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, PositiveInt
 from torch import Tensor, nn
 
 from clinprompt.errors import BadParams
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from clinprompt.backbones import Backbone
 
 Position = Literal["front", "middle", "end", "middle_refbug"]
+# The empty phrase of CoOp's own configs means that there is none.
+ContextInit = Annotated[str | None, AfterValidator(lambda phrase: phrase or None)]
 
 _INIT_STD = 0.02
 
@@ -137,11 +139,14 @@ def _order(names: list[tuple[int, int]], n: int, n_ctx: int, before: int) -> Ten
 
 
 class ContextKnobs(OptimiserSettings):
-    """The context's length, whether each class has its own, and where the class's name stands."""
+    """The context's length, whether each class has its own, and where the class's name stands.
 
-    n_ctx: PositiveInt
+    The defaults are those of BiomedCoOp's comparison (2411.15232); CoOp itself also has 16 tokens.
+    """
+
+    n_ctx: PositiveInt = 4
     class_specific: bool = False
-    class_position: Position
+    class_position: Position = "end"
 
     @abstractmethod
     def words(self) -> tuple[str | None, str]:
@@ -149,9 +154,9 @@ class ContextKnobs(OptimiserSettings):
 
 
 class ContextConfig(ContextKnobs):
-    """`context_init: null` draws the context from N(0, 0.02²); else it is the phrase's token embeddings."""
+    """`context_init` is the phrase whose token embeddings the context starts from; null draws from N(0, 0.02²)."""
 
-    context_init: str | None = Field(min_length=1)
+    context_init: ContextInit = "a photo of a"
 
     def words(self) -> tuple[str | None, str]:
         """The phrase, and a full stop."""

@@ -1,10 +1,12 @@
 """CILMP's core: rows of a language model's states, bent by the image at hand and mapped to the text tower's width."""
 
-import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from clinprompt.prompting.initial import linear, linear_parameters
 
 
 class StateRows:
@@ -51,9 +53,9 @@ class Intervention(nn.Module):
     def __init__(self, llm_width: int, feature_width: int, rank: int, generator: torch.Generator) -> None:
         super().__init__()
         self.R = nn.Parameter(nn.init.orthogonal_(torch.empty(llm_width, rank), generator=generator))
-        self.W, self.b = (nn.Parameter(t) for t in _linear(2 * llm_width, rank, generator))
-        self.image_down = _Linear(feature_width, rank, generator)
-        self.image_up = _Linear(rank, llm_width, generator)
+        self.W, self.b = (nn.Parameter(t) for t in linear_parameters(2 * llm_width, rank, generator))
+        self.image_down = linear(feature_width, rank, generator)
+        self.image_up = linear(rank, llm_width, generator)
 
     def delta(self, h: Tensor, v: Tensor) -> Tensor:
         """s [B, C, n, r] with Φ(h, v) = h + R s, by low-rank algebra: nothing of width D varies over the images.
@@ -92,8 +94,8 @@ class RowPrompts(nn.Module):
         super().__init__()
         self.prefix = Intervention(llm_width, feature_width, rank, generator)
         self.suffix = Intervention(llm_width, feature_width, rank, generator)
-        self.lora_A = nn.Parameter(_linear(llm_width, rank, generator)[0])
-        self.lora_B = nn.Parameter(_linear(rank, text_width, generator)[0])
+        self.lora_A = nn.Parameter(linear_parameters(llm_width, rank, generator)[0])
+        self.lora_B = nn.Parameter(linear_parameters(rank, text_width, generator)[0])
         self.dropout = dropout
 
     def forward(self, rows: StateRows, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -110,19 +112,9 @@ class RowPrompts(nn.Module):
         return (h @ self.lora_A.T + s @ (self.lora_A @ intervention.R).T) @ self.lora_B.T
 
 
-class _Linear(nn.Module):
-    """torch's linear layer with its usual initial values, from a generator."""
+@dataclass(frozen=True)
+class BentRows:
+    """What a model intervenes on, and the interventions of each text layer."""
 
-    def __init__(self, inputs: int, outputs: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.weight, self.bias = (nn.Parameter(t) for t in _linear(inputs, outputs, generator))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
-
-
-def _linear(inputs: int, outputs: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Initial weight [outputs, inputs] and bias [outputs], uniform within ±1/sqrt(inputs)."""
-    bound = 1 / math.sqrt(inputs)
-    weight, bias = torch.empty(outputs, inputs), torch.empty(outputs)
-    return weight.uniform_(-bound, bound, generator=generator), bias.uniform_(-bound, bound, generator=generator)
+    rows: StateRows
+    layers: tuple[RowPrompts, ...]

@@ -11,16 +11,17 @@ class OptimiserSettings(Section):
     """The knobs that every method trained by gradient descent has.
 
     `momentum` is SGD's alone, `epsilon` AdamW's; `clip_norm` bounds the norm of the whole gradient, null leaves it
-    alone.
+    alone. The defaults are CoOp's for a ViT-B/16 (2109.01134; momentum and decay are those of Dassl, its trainer),
+    which most papers keep; a method's own class sets what its paper or code has instead.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: PositiveFloat
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    weight_decay: Annotated[float, Field(ge=0)]
-    warmup_epochs: NonNegativeInt
-    warmup_learning_rate: PositiveFloat
-    batch_size: PositiveInt
-    epochs: PositiveInt
+    learning_rate: PositiveFloat = 0.002
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0005
+    warmup_epochs: NonNegativeInt = 1
+    warmup_learning_rate: PositiveFloat = 0.00001
+    batch_size: PositiveInt = 32
+    epochs: PositiveInt = 50
     clip_norm: PositiveFloat | None = None
     epsilon: PositiveFloat = 1e-8

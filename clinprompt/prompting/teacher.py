@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from clinprompt.errors import DataRejected
@@ -16,15 +16,21 @@ if TYPE_CHECKING:
     from clinprompt.backbones import Backbone
 
 _AT_ONCE = 256  # sentences
+_ONCE = "must hold {} once, where the class's name goes"
 
 
 def _names_the_class(template: str) -> str:
     if template.count("{}") != 1:
-        raise ValueError(f"must hold {{}} once, where the class's name goes, found {template!r}")
+        raise ValueError(f"{_ONCE}, found {template!r}")
     return template
 
 
-Template = Annotated[str, AfterValidator(_names_the_class)]
+Template = Annotated[
+    str,
+    AfterValidator(_names_the_class),
+    # The same for the JSON schema, which holds no Python.
+    Field(json_schema_extra={"pattern": r"^(?![\s\S]*\{\}[\s\S]*\{\})[\s\S]*\{\}", "errorMessage": _ONCE}),
+]
 
 
 @torch.no_grad()

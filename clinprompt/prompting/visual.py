@@ -1,9 +1,8 @@
-"""What methods with trained tensors in the image tower share: their inputs, their heads, initial values, depths."""
+"""What methods with trained tensors in the image tower share: their inputs, their heads, their depths."""
 
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -54,19 +53,6 @@ class CosineHead(nn.Module):
     def forward(self, v: Tensor) -> Tensor:
         """Logits [B, C] of raw features [B, e]."""
         return self.scale * F.normalize(v, dim=-1) @ self.text.T
-
-
-def linear(inputs: int, outputs: int, generator: torch.Generator, *, bias: bool = True) -> nn.Linear:
-    """A layer whose weights and bias are drawn from U(±1/√inputs), as torch draws them, from the generator."""
-    layer = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias)
-    for parameter in layer.parameters():
-        nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5, generator=generator)
-    return layer
-
-
-def normal(*shape: int, std: float, generator: torch.Generator) -> nn.Parameter:
-    """A parameter drawn from N(0, std²)."""
-    return nn.Parameter(torch.randn(shape, generator=generator) * std)
 
 
 def depth(asked: int | None, blocks: int, where: str) -> int:

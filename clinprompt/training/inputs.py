@@ -44,7 +44,7 @@ class ExampleLoader:
         """
         index = {label: number for number, label in enumerate(self.card.class_ids)}
         labels = rows["label"].map(index).to_numpy("int64")
-        needs = type(self.model).needs(self.model.config)
+        needs = self.model.needed
         if needs.images == "features":
             return Examples.of(self.store.get(rows["id"].tolist()), labels, self.backbone.device)
         targets = torch.tensor(labels, device=self.backbone.device)

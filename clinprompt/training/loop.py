@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clinprompt.contract.variables import MICRO_BATCHES
 from clinprompt.errors import BadParams, BatchTooLarge
 from clinprompt.progress import progress
 from clinprompt.prompting.averaging import GaussianAverage
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MICRO_BATCHES = "CLINPROMPT_MICRO_BATCHES"
 _EVALUATION_BATCH = 4096  # features; whole images' tokens are larger
 _EVALUATION_IMAGES = 64
 

@@ -3,20 +3,18 @@
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.files import sha256_bytes, sha256_file
+from clinprompt.tuned.record import ModelRecord
 
-FORMAT = 2
-PROMPTS, HEAD, SPEC = "prompts.safetensors", "head.safetensors", "model.yaml"
+PROMPTS, HEAD, RECORD = "prompts.safetensors", "head.safetensors", "model.yaml"
 CURVES, SUPPORT = "curves.csv", "support.parquet"
 _EPSILON = 1e-12
 
@@ -41,13 +39,13 @@ class TunedModel:
     """What a folder holds.
 
     Attributes:
-        spec: what `model.yaml` holds; the classes' order is that of `spec["classes"]`.
+        record: what `model.yaml` holds.
         digest: of the files that make the model; see `model_digest`.
         head: what predicts from frozen image features; None where that takes the method's own code
             (`clinprompt.tuned.restore`).
     """
 
-    spec: dict[str, Any]
+    record: ModelRecord
     digest: str
     head: LinearHead | None
 
@@ -66,19 +64,14 @@ def load_model(folder: Path) -> TunedModel:
         InputMissing: the folder or one of its files is absent.
         InputCorrupt: a file can't be read, or its content does not fit the others'.
     """
-    digest, spec = model_digest(folder), _read_spec(folder / SPEC)
-    return TunedModel(spec, digest, _read_head(folder / HEAD, spec) if needs_only_head(spec) else None)
-
-
-def needs_only_head(spec: dict[str, Any]) -> bool:
-    """Whether a model predicts with its linear head alone; else the method's code and its tensors are needed."""
-    return bool(spec["predicts_with"] == "head")
+    digest, record = model_digest(folder), ModelRecord.read(folder / RECORD)
+    return TunedModel(record, digest, _read_head(folder / HEAD, record) if record.needs_only_head else None)
 
 
 def write_model(
     folder: Path,
     *,
-    spec: dict[str, Any],
+    record: ModelRecord,
     state: dict[str, np.ndarray],
     head: dict[str, np.ndarray] | None,
     curves: list[dict[str, float]],
@@ -87,7 +80,7 @@ def write_model(
     """Write a tuned model's folder: equal values give equal bytes.
 
     Args:
-        spec: the record for `model.yaml`; `format` and `predicts_with` (head or method) are added.
+        record: for `model.yaml`.
         state: the method's tensors; may be empty.
         head: weight [C, e], scale [] and, where there is one, bias [C]; None where a head isn't all.
         curves: one row per epoch, all with the same keys.
@@ -97,8 +90,7 @@ def write_model(
     save_file({name: np.asarray(a, order="C") for name, a in state.items()}, folder / PROMPTS)
     if head is not None:
         save_file({name: np.asarray(a, order="C") for name, a in head.items()}, folder / HEAD)
-    facts = {"format": FORMAT, "predicts_with": "method" if head is None else "head", **spec}
-    (folder / SPEC).write_text(yaml.safe_dump(facts, sort_keys=True, allow_unicode=True), encoding="utf-8")
+    record.write(folder / RECORD)
     with (folder / CURVES).open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(curves[0]), lineterminator="\n")
         writer.writeheader()
@@ -115,43 +107,25 @@ def model_digest(folder: Path) -> str:
         InputMissing: one of them is absent.
         InputCorrupt: `model.yaml`, which says whether there is a head, can't be read.
     """
-    names = (HEAD, PROMPTS) if needs_only_head(_read_spec(folder / SPEC)) else (PROMPTS,)
+    names = (HEAD, PROMPTS) if ModelRecord.read(folder / RECORD).needs_only_head else (PROMPTS,)
     lines = []
-    for name in sorted((*names, SPEC)):
+    for name in sorted((*names, RECORD)):
         if not (folder / name).is_file():
-            raise _missing(folder / name)
+            raise InputMissing(f"{folder / name} does not exist; run tune again (dvc repro).")
         lines.append(f"{name} {sha256_file(folder / name)}\n")
     return sha256_bytes("".join(lines).encode())
 
 
-def _missing(path: Path) -> InputMissing:
-    return InputMissing(f"{path} does not exist; run tune again (dvc repro).")
-
-
-def _read_spec(path: Path) -> dict[str, Any]:
-    try:
-        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise _missing(path) from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        spec = None
-    if not isinstance(spec, dict) or not {"classes", "backbone"} <= set(spec):
-        raise InputCorrupt(f"{path} is not a model's record. Delete its folder and run tune again.")
-    if spec.get("format") != FORMAT:
-        raise InputCorrupt(f"{path}: format {spec.get('format')!r} is not {FORMAT}, the one that this version reads.")
-    return spec
-
-
-def _read_head(path: Path, spec: dict[str, Any]) -> LinearHead:
+def _read_head(path: Path, record: ModelRecord) -> LinearHead:
     try:
         head = load_file(path)
     except SafetensorError as error:
         raise InputCorrupt(f"{path} can't be read ({error}). Delete its folder and run tune again.") from None
     if not {"weight", "scale"} <= set(head):
         raise InputCorrupt(f"{path} holds no weight and scale. Delete its folder and run tune again.")
-    classes = len(spec["classes"])
+    classes = len(record.classes)
     weight = head["weight"].astype(np.float64)
     bias = head.get("bias", np.zeros(classes)).astype(np.float64)
-    if weight.shape != (classes, spec["backbone"]["embed_dim"]) or bias.shape != (classes,):
-        raise InputCorrupt(f"{path}: weight {weight.shape} does not fit {path.with_name(SPEC)}. Run tune again.")
+    if weight.shape != (classes, record.backbone.embed_dim) or bias.shape != (classes,):
+        raise InputCorrupt(f"{path}: weight {weight.shape} does not fit {path.with_name(RECORD)}. Run tune again.")
     return LinearHead(weight, bias, float(head["scale"]))

@@ -5,7 +5,10 @@ from typing import Any
 
 from clinprompt.data.card import Card
 from clinprompt.methods import check_config, method
+from clinprompt.params import CandidateSpec
 from clinprompt.schema import Section, check
+
+PARAMS = "params.yaml"
 
 
 def method_config(
@@ -15,23 +18,39 @@ def method_config(
     protocol: str | None = None,
     experiment: Mapping[str, Any] | None = None,
 ) -> Section:
-    """The checked config of a method on a dataset. The later wins: `knobs`, the card's, the card's for the protocol,
-    the experiment's own.
+    """The checked config of a method on a dataset. The later wins: the method's defaults, `knobs`, the card's, the
+    card's for the protocol, the experiment's own.
 
     Args:
-        knobs: what stands under methods.<name> in params.yaml.
+        knobs: what stands under methods.<name> in params.yaml; it may be empty.
         protocol: the experiment's protocol, as "base_to_novel"; None outside experiments.
         experiment: what stands under protocols.<protocol>.methods.<name> in params.yaml.
 
     Raises:
-        BadParams: there is no such method; or a key is unknown, missing or wrong: its file and path are named.
+        BadParams: there is no such method; or a key is unknown or wrong: its file and path are named.
     """
+    return _config(name, knobs, card, protocol, f"protocols.{protocol}.methods.{name}", experiment or {})
+
+
+def candidate_config(candidate: CandidateSpec, card: Card) -> Section:
+    """The checked config of a candidate on a dataset. The later wins: the method's defaults, its knobs in params.yaml,
+    the card's, and the variant's own, so that a sweep can set what a card sets.
+
+    Raises:
+        BadParams: a key is unknown or wrong: its file and path are named.
+    """
+    key = f"candidates.variants.{candidate.name}"
+    return _config(candidate.method, candidate.knobs, card, None, key, candidate.variant)
+
+
+def _config(
+    name: str, knobs: Mapping[str, Any], card: Card, protocol: str | None, last_key: str, last: Mapping[str, Any]
+) -> Section:
     values = dict(knobs)
     config = check_config(name, values)
-    changes = [(f"datasets/{card.name}.yaml", key, found) for key, found in card.knobs(name, protocol).items()]
-    changes.append(("params.yaml", f"protocols.{protocol}.methods.{name}", dict(experiment or {})))
-    for file, key, found in changes:
-        if found:
-            values |= found
+    changes = [(f"datasets/{card.name}.yaml", key, change) for key, change in card.knobs(name, protocol).items()]
+    for file, key, change in [*changes, (PARAMS, last_key, dict(last))]:
+        if change:
+            values |= change
             config = check(method(name).Config, values, file, key)
     return config

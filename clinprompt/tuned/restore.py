@@ -60,7 +60,7 @@ def logits(model: PromptMethod, inputs: Tensor) -> Tensor:
 def logits_of_pixels(model: PromptMethod, backbone: "Backbone", pixels: Tensor) -> Tensor:
     """Logits [B, C] of preprocessed pixels [B, 3, S, S], on the backbone's device."""
     pixels = pixels.to(backbone.device, non_blocking=True)
-    if type(model).needs(model.config).images == "pixels":
+    if model.needed.images == "pixels":
         return logits(model, model.prepare(pixels))
     return logits(model, backbone.encode_images(pixels))
 

@@ -1,4 +1,4 @@
-"""How far CILMP bends each row of the language model's states, by text layer."""
+"""How far a model bends each row of the language model's states, by text layer."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clinprompt.methods.cilmp import CILMP
-from clinprompt.prompting.intervention import Intervention, RowPrompts
+from clinprompt.prompting.intervention import BentRows, Intervention
 
 
 @dataclass(frozen=True)
@@ -29,13 +28,12 @@ class Change:
 
 
 @torch.no_grad()
-def change(model: CILMP, images: Tensor) -> Change:
+def change(bent: BentRows, images: Tensor) -> Change:
     """The change over unit features of images [B, e], as the tuned model computes them."""
-    rows, layers = model.rows, model.text_layers
+    rows = bent.rows
     found = [
         [_relative(part, h, images) for part, h in ((layer.prefix, rows.first), (layer.suffix, rows.last))]
-        for layer in layers
-        if isinstance(layer, RowPrompts)
+        for layer in bent.layers
     ]
     total, varying = (np.array([np.concatenate([end[i] for end in layer]) for layer in found]) for i in (0, 1))
     counts = rows.count.tolist()

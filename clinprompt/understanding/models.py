@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +11,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from clinprompt.backbones.vision import VisionTower
-from clinprompt.methods.full_finetuning import FullFinetuning
 from clinprompt.prompting.base import Head, PromptMethod
 from clinprompt.prompting.batches import Batch
 from clinprompt.prompting.teacher import encode_sentences
@@ -63,7 +61,7 @@ def tuned(folder: Path, model: TunedModel, backbone: "Backbone") -> InspectedMod
         InputMissing, InputCorrupt: a file is not there, can't be read, or does not fit the backbone.
     """
     if model.head is None:
-        return with_method(backbone, restore(model.spec, folder / PROMPTS, backbone))
+        return with_method(backbone, restore(model.record.to_json(), folder / PROMPTS, backbone))
     saved = {name: tensor.to(backbone.device) for name, tensor in load_file(folder / HEAD).items()}
     return with_head(backbone, Head(saved["weight"], float(saved["scale"]), saved.get("bias")))
 
@@ -83,17 +81,17 @@ def with_head(backbone: "Backbone", head: Head) -> InspectedModel:
 
 def with_method(backbone: "Backbone", method: PromptMethod) -> InspectedModel:
     """A method that predicts with its own code."""
-    pixels = type(method).needs(method.config).images == "pixels"
-    if isinstance(method, FullFinetuning):  # runs a copy of the image tower, in one piece
-        tower = VisionTower(SimpleNamespace(visual=method.tower))
+    if (own := method.own_tower()) is not None:
+        tower = own.tower
         return InspectedModel(
             prepare=lambda pixels: pixels,
-            logits=lambda inputs: method.head(_encode(tower, inputs)),
+            logits=lambda inputs: own.classify(_encode(tower, inputs)),
             features=lambda inputs: (F.normalize(_encode(tower, inputs), dim=-1), None),
             frozen=False,
             tower=lambda: tower,
             method=method,
         )
+    pixels = method.needed.images == "pixels"
     return InspectedModel(
         prepare=method.prepare if pixels else lambda pixels: _encode(backbone.vision, pixels),
         logits=lambda inputs: method(_batch(inputs)),

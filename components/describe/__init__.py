@@ -1,1 +1,1 @@
-"""The component `describe`."""
+"""describe: what a language model says of the classes."""

@@ -1,5 +1,6 @@
-"""`python -m components.describe`: from a dataset's card to descriptions and hidden states of its classes."""
+"""describe: what a language model says of the classes, as descriptions and as hidden states."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,35 +9,61 @@ from clinprompt.data.load import load_card
 from clinprompt.errors import DataRejected, InputCorrupt
 from clinprompt.files import read_json, write_json
 from clinprompt.knowledge.generate import Description, accepted_counts, describe
-from clinprompt.knowledge.hidden_states import hidden_states
+from clinprompt.knowledge.hidden_states import ClassStates, hidden_states
 from clinprompt.knowledge.llm import load_llm
-from clinprompt.knowledge.outputs import description_table, report, write_states
+from clinprompt.knowledge.outputs import description_table, no_descriptions, report, write_states
 from clinprompt.params import KnowledgeParams
+from clinprompt.schema import read_yaml
 from components.runner import Job, run
+
+log = logging.getLogger(__name__)
+
+KNOWLEDGE = ("descriptions", "hidden_states")
 
 
 def work(job: Job) -> dict[str, Any]:
-    """Describe the classes, write all that was made, then refuse if a class has too few accepted descriptions."""
-    params: KnowledgeParams = job.params("knowledge")
+    """Make what is read of the language model, write all of it, then refuse if a class has too few accepted
+    descriptions."""
+    params = job.params(KnowledgeParams)
     card = load_card(job.inputs["card"])
     classes = _classes(card, job.inputs["classes"])
+    needed = _needed(job.inputs.get("settings"))
+    if not needed:
+        return _nothing(job, card.name)
     llm = load_llm(params.llm, params.path)
-    made = describe(llm, card, classes, params)
-    states = hidden_states(llm, card, classes, params.max_new_tokens, params.hidden_states)
-    description_table(made, llm, params).to_parquet(job.outputs["descriptions"], index=False)
+    descriptions = describe(llm, card, classes, params) if "descriptions" in needed else []
+    states: list[ClassStates] = []
+    if "hidden_states" in needed:
+        states = hidden_states(llm, card, classes, params.max_new_tokens, params.hidden_states)
+    description_table(descriptions, llm, params).to_parquet(job.outputs["descriptions"], index=False)
     write_states(job.outputs["hidden_states"], states)
     facts = report(
         card.name,
         classes=classes,
-        descriptions=made,
+        descriptions=descriptions,
         states=states,
         llm=llm,
         params=params,
         states_file=job.outputs["hidden_states"],
     )
     write_json(job.outputs["report"], facts)
-    _refuse_too_few(made, classes, params)
+    if "descriptions" in needed:
+        _refuse_too_few(descriptions, classes, params)
     return {"asked": facts["total"]["asked"], "accepted": facts["total"]["accepted"], "llm": llm.name}
+
+
+def _needed(settings: Path | None) -> set[str]:
+    """Which files the candidates and the experiments read: `descriptions`, `hidden_states`, both or none."""
+    return set(KNOWLEDGE) if settings is None else set(read_yaml(settings)["knowledge"])
+
+
+def _nothing(job: Job, dataset: str) -> dict[str, Any]:
+    """Write empty files, and load no language model."""
+    no_descriptions().to_parquet(job.outputs["descriptions"], index=False)
+    write_states(job.outputs["hidden_states"], [])
+    write_json(job.outputs["report"], {"format": 1, "dataset": dataset, "llm": None})
+    log.info("describe: nothing to do: no candidate and no experiment reads what a language model says.")
+    return {"asked": 0, "accepted": 0, "llm": None}
 
 
 def _classes(card: Card, path: Path) -> list[ClassInfo]:

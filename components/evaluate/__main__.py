@@ -15,7 +15,6 @@ from clinprompt.evaluation.slices import age_bands
 from clinprompt.evaluation.summary import summarise
 from clinprompt.evaluation.table import About, evaluated_rows, predictions_frame, split_of, write_predictions
 from clinprompt.features.store import FeatureStore
-from clinprompt.files import write_json
 from clinprompt.tuned.artifact import TunedModel, load_model
 from components.runner import Job, run
 
@@ -34,18 +33,20 @@ def work(job: Job) -> dict[str, Any]:
     if not np.isfinite(probabilities).all():
         raise InputCorrupt(f"{job.inputs['model']} gives probabilities that are no numbers; run the tune stage again.")
     frame = predictions_frame(rows, probabilities, classes)
-    about = About(card.name, job.arguments["method"], job.arguments["seed"], model.digest)
+    about = About(card.name, job.arguments["candidate"], job.arguments["seed"], model.digest)
     boot = Bootstrap(params.bootstrap_resamples, params.confidence, params.calibration_bins)
-    summary = summarise(frame, rows, about=about, classes=classes, slices=params.slices, bootstrap=boot)
+    metrics = summarise(
+        frame, rows, about=about, method=model.record.method, classes=classes, slices=params.slices, bootstrap=boot
+    )
     write_predictions(frame, about, job.outputs["predictions"])
-    write_json(job.outputs["metrics"], summary)
+    metrics.write(job.outputs["metrics"])
     tested = features[(rows["split"] == "test").to_numpy()]
     test = split_of(frame, "test", classes)
-    title = f"{card.name}, test split: {about.method}, seed {about.seed}"
+    title = f"{card.name}, test split: {about.candidate}, seed {about.seed}"
     names = [info.name for info in card.classes]
     write_plots(job.outputs["plots"], test, tested, names=names, title=title, bins=boot.bins)
-    headline = {name: summary["test"][name]["value"] for name in ("balanced_accuracy", "auroc")}
-    return {"dataset": card.name, "method": about.method, "seed": about.seed, "images": len(rows), **headline}
+    headline = {name: metrics.test[name].value for name in ("balanced_accuracy", "auroc")}
+    return {"dataset": card.name, "candidate": about.candidate, "seed": about.seed, "images": len(rows), **headline}
 
 
 def _probabilities(job: Job, model: TunedModel, rows: pd.DataFrame, features: np.ndarray, card: Card) -> np.ndarray:
@@ -58,15 +59,15 @@ def _probabilities(job: Job, model: TunedModel, rows: pd.DataFrame, features: np
 
 
 def _check_fits(job: Job, model: TunedModel, backbone_digest: str, classes: tuple[str, ...]) -> None:
-    trained = model.spec["backbone"]["digest"]
+    trained = model.record.backbone.digest
     if trained != backbone_digest:
         raise InputCorrupt(
             f"{job.inputs['model']} was tuned on features of the backbone {trained[:12]}, but {job.inputs['features']} "
             f"holds those of {backbone_digest[:12]}; run the cache and tune stages again (dvc repro)."
         )
-    if tuple(model.spec["classes"]) != classes:
+    if tuple(model.record.classes) != classes:
         raise InputCorrupt(
-            f"{job.inputs['model']} knows the classes {model.spec['classes']}, the card {list(classes)}; "
+            f"{job.inputs['model']} knows the classes {model.record.classes}, the card {list(classes)}; "
             "run the tune stage again (dvc repro)."
         )
 

@@ -31,15 +31,15 @@ def predict(job: Job, model: TunedModel, rows: pd.DataFrame, features: np.ndarra
     """
     choice = job.params("backbone")
     backbone = load_backbone(choice.name, choice.path, "cuda" if torch.cuda.is_available() else "cpu")
-    method = restore(model.spec, job.inputs["model"] / PROMPTS, backbone)
-    if model.spec["images"] == "features":
+    method = restore(model.record.to_json(), job.inputs["model"] / PROMPTS, backbone)
+    if model.record.images == "features":
         batches = _from_features(method, backbone, features)
     else:
         items = [(digest, job.inputs["images"] / file) for digest, file in zip(rows["id"], rows["file"], strict=True)]
         found = encoded(
             lambda pixels: logits_of_pixels(method, backbone, pixels),
             items,
-            Preprocessing.from_dict(model.spec["preprocessing"]),
+            Preprocessing.from_dict(model.record.preprocessing),
             backbone.device,
             intensity=card.intensity,
             batch_size=BATCH,

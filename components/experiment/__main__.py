@@ -33,7 +33,7 @@ def work(job: Job) -> dict[str, Any]:
     name, protocol = job.arguments["method"], job.arguments["protocol"]
     knobs = check_protocol(protocol, job.params(f"protocols.{protocol}"))
     card = load_card(job.inputs["card"])
-    config = method_config(name, job.params(f"methods.{name}"), card, protocol, knobs.methods.get(name))
+    config = method_config(name, job.params("methods").get(name, {}), card, protocol, knobs.methods.get(name))
     told = {"dataset": card.name, "protocol": protocol, "method": name}
 
     from clinprompt.experiments.journal import Journal

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,9 +22,8 @@ from clinprompt.features.extract import Forward, encoded
 from clinprompt.features.image_batches import decoded
 from clinprompt.features.precompute import BATCH, WORKERS
 from clinprompt.features.store import FeatureStore
-from clinprompt.methods.cilmp import CILMP
-from clinprompt.methods.zero_shot import ZeroShotConfig
-from clinprompt.prompting.base import Knowledge, Needs, Task
+from clinprompt.methods import BASELINE
+from clinprompt.prompting.base import Knowledge, Needs, PromptMethod, Task
 from clinprompt.prompting.teacher import TeacherBank
 from clinprompt.training.inputs import knowledge, open_backbone
 from clinprompt.tuned.artifact import TunedModel
@@ -55,9 +54,9 @@ def draw(job: Job, card: Card, name: str, model: TunedModel) -> dict[str, Any]:
     except BadParams as error:  # the image tower is of a kind that can't be opened
         gallery.leave_out(words.title, str(error))
     _space(scene, gallery)
-    if isinstance(scene.after.method, CILMP):
+    if scene.after.method is not None:
         _intervention(scene, scene.after.method, gallery)
-    if "descriptions" in (model.spec.get("knowledge") or {}):
+    if "descriptions" in (model.record.knowledge or {}):
         _descriptions(scene, gallery)
     return gallery.index
 
@@ -103,8 +102,9 @@ class _Scene:
 
     @cached_property
     def template(self) -> str:
-        config = method_config("zero_shot", self.job.params("methods.zero_shot"), self.card)
-        return cast(ZeroShotConfig, config).template
+        """The baseline's: what a class's sentence is before tuning."""
+        config = method_config(BASELINE, self.job.params("methods").get(BASELINE, {}), self.card)
+        return str(config.model_dump()["template"])
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -119,9 +119,7 @@ class _Scene:
         return tuned(self.job.inputs["models"] / self.name, self.model, self.backbone)
 
     def preprocessing(self, which: InspectedModel) -> Preprocessing:
-        return (
-            self.backbone.preprocessing if which.frozen else Preprocessing.from_dict(self.model.spec["preprocessing"])
-        )
+        return self.backbone.preprocessing if which.frozen else Preprocessing.from_dict(self.model.record.preprocessing)
 
     def rows(self, split: str) -> pd.DataFrame:
         """At most `explain.images` of a split's images, spread evenly over the classes as they come."""
@@ -226,15 +224,20 @@ def _space(scene: _Scene, gallery: _Gallery) -> None:
     gallery.add("features.png", captions.space(found, len(before.images)), figure)
 
 
-def _intervention(scene: _Scene, model: CILMP, gallery: _Gallery) -> None:
+def _intervention(scene: _Scene, model: PromptMethod, gallery: _Gallery) -> None:
+    """Where a method bends rows of the language model's states: how far, before and after training."""
+    task = Task(scene.backbone, scene.names, scene.model.record.seed, model.knowledge_in(model.state()))
+    trained = model.bent_rows()
+    untrained = None if trained is None else type(model)(task, model.config).eval().bent_rows()
+    if trained is None or untrained is None:
+        return
     images = scene.images(scene.tested)
-    task = Task(scene.backbone, scene.names, scene.model.spec["seed"], model.knowledge_in(model.state()))
-    start, end = change(CILMP(task, model.config).eval(), images), change(model, images)
+    start, end = change(untrained, images), change(trained, images)
     gallery.add("intervention.png", captions.intervention(end), change_figure(start, end))
 
 
 def _descriptions(scene: _Scene, gallery: _Gallery) -> None:
-    path, method = scene.job.inputs["descriptions"], scene.model.spec["method"]
+    path, method = scene.job.inputs["descriptions"], scene.model.record.method
     known: Knowledge = knowledge(Needs(knowledge=frozenset({"descriptions"})), scene.card.class_ids, path, path)
     bank = TeacherBank.of(Task(scene.backbone, scene.names, 0, known), method)
     images = scene.images(scene.points("val", scene.after))

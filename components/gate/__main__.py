@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import registry
 from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.contract.variables import GATE_EXIT_CODE
 from clinprompt.errors import InputCorrupt, InputMissing
-from clinprompt.evaluation.decision import ChampionRef, input_digests, read_decision, still_holds, to_record
-from clinprompt.files import sha256_bytes, write_json
+from clinprompt.evaluation.decision import (
+    ChampionRef,
+    DecisionInputs,
+    DecisionParams,
+    DecisionRecord,
+    earlier_decision,
+)
+from clinprompt.evaluation.record_decision import input_digests, to_record
+from clinprompt.files import sha256_bytes
+from clinprompt.params import CandidatesParams, EvaluationParams, GateParams, RegistryParams
 from components.runner import Job, run
 
 if TYPE_CHECKING:
@@ -23,38 +32,45 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Set to 1, a rejection ends with the exit code 77, for schedulers that branch on it.
-EXIT_CODE_VARIABLE = "CLINPROMPT_GATE_EXIT_CODE"
 _BATCH = 256  # images in memory at a time
 
 
 def work(job: Job) -> dict[str, Any]:
     """Look whether the record on disk still holds; if not, decide anew."""
-    listed = job.params("candidates")
-    names = [f"{method}-{seed}" for method in listed.methods for seed in listed.seeds]
+    names = [str(candidate) for candidate in job.params(CandidatesParams).ids]
     inputs = input_digests(
         job.inputs["card"], job.inputs["manifest"], job.inputs["models"], job.inputs["evaluations"], names
     )
-    champion = registry.champion(job.params("registry").production_model.format(dataset=job.arguments["dataset"]))
-    reference = ChampionRef(champion.name, str(champion.version), champion.model_digest) if champion else None
-    record = read_decision(job.outputs["decision"])
-    if record is not None and still_holds(record, inputs, _params(job), reference):
+    champion = registry.champion(job.params(RegistryParams).production_model.format(dataset=job.arguments["dataset"]))
+    reference = _reference(champion) if champion else None
+    record = earlier_decision(job.outputs["decision"])
+    if record is not None and record.still_holds(inputs, _params(job), reference):
         log.info("gate: nothing to do: the decision on disk still holds.")
         return _result(record, reference, changed=False)
     record = _decide(job, inputs, champion, reference)
-    write_json(job.outputs["decision"], record)
+    record.write(job.outputs["decision"])
     return _result(record, reference, changed=True)
 
 
-def _params(job: Job) -> dict[str, Any]:
-    evaluation = job.params("evaluation")
-    keys = ("bootstrap_resamples", "confidence", "calibration_bins")
-    return {**job.params("gate").model_dump(), **{key: getattr(evaluation, key) for key in keys}}
+def _reference(champion: registry.Champion) -> ChampionRef:
+    return ChampionRef(name=champion.name, version=str(champion.version), model_digest=champion.model_digest)
+
+
+def _params(job: Job) -> DecisionParams:
+    gate, evaluation = job.params(GateParams), job.params(EvaluationParams)
+    return DecisionParams(
+        select_by=gate.select_by,
+        floors={str(metric): floor for metric, floor in gate.floors.items()},
+        margin=gate.margin,
+        bootstrap_resamples=evaluation.bootstrap_resamples,
+        confidence=evaluation.confidence,
+        calibration_bins=evaluation.calibration_bins,
+    )
 
 
 def _decide(
-    job: Job, inputs: dict[str, Any], champion: registry.Champion | None, reference: ChampionRef | None
-) -> dict[str, Any]:
+    job: Job, inputs: DecisionInputs, champion: registry.Champion | None, reference: ChampionRef | None
+) -> DecisionRecord:
     from clinprompt.data.load import load_card
     from clinprompt.data.manifest import read_manifest
     from clinprompt.evaluation.candidates import Listed, load_candidate
@@ -63,14 +79,14 @@ def _decide(
     dataset = job.arguments["dataset"]
     classes = tuple(load_card(job.inputs["card"]).class_ids)
     manifest = read_manifest(job.inputs["manifest"])
-    params = job.params("candidates")
-    listed = [Listed(m, s, inputs["models"][f"{m}-{s}"]) for m in params.methods for s in params.seeds]
+    params = job.params(CandidatesParams)
+    listed = [Listed(c, params.method_of(c.name), inputs.models[str(c)]) for c in params.ids]
     candidates = [load_candidate(one, job.inputs["evaluations"], manifest, dataset, classes) for one in listed]
     incumbent = _incumbent(champion, candidates, manifest, job.inputs["images"], classes) if champion else None
     return to_record(
         decide(candidates, incumbent, _rules(job)),
         dataset=dataset,
-        candidates=[(one.method, one.seed, one.model_digest) for one in listed],
+        candidates=listed,
         champion=reference,
         params=_params(job),
         inputs=inputs,
@@ -81,9 +97,9 @@ def _rules(job: Job) -> "Rules":
     from clinprompt.evaluation.gate import Rules
     from clinprompt.evaluation.intervals import Bootstrap
 
-    gate, evaluation = job.params("gate"), job.params("evaluation")
+    gate, evaluation = job.params(GateParams), job.params(EvaluationParams)
     bootstrap = Bootstrap(evaluation.bootstrap_resamples, evaluation.confidence, evaluation.calibration_bins)
-    return Rules(gate.select_by, dict(gate.floors), gate.margin, bootstrap)
+    return Rules(gate.select_by, {str(metric): floor for metric, floor in gate.floors.items()}, gate.margin, bootstrap)
 
 
 def _incumbent(
@@ -142,19 +158,18 @@ def _image(path: Path, digest: str) -> bytes:
     return data
 
 
-def _result(record: dict[str, Any], champion: ChampionRef | None, *, changed: bool) -> dict[str, Any]:
-    accepted = record["verdict"] == "accepted"
-    log.info("%s: %s.", "ACCEPTED" if accepted else "REJECTED", "; ".join(record["reasons"]))
-    chosen = record["chosen"] or {}
-    facts = {
-        "dataset": record["dataset"],
-        "verdict": record["verdict"],
-        "chosen": chosen.get("folder"),
-        "already_champion": accepted and champion is not None and champion.model_digest == chosen["model_digest"],
-        "reasons": record["reasons"],
+def _result(record: DecisionRecord, champion: ChampionRef | None, *, changed: bool) -> dict[str, Any]:
+    digest = record.chosen and record.chosen.model_digest
+    log.info("%s: %s.", record.verdict.upper(), "; ".join(record.reasons))
+    facts: dict[str, Any] = {
+        "dataset": record.dataset,
+        "verdict": record.verdict,
+        "chosen": record.chosen and record.chosen.folder,
+        "already_champion": digest is not None and champion is not None and champion.model_digest == digest,
+        "reasons": record.reasons,
         "changed": changed,
     }
-    if not accepted and os.environ.get(EXIT_CODE_VARIABLE) == "1":
+    if not record.accepted and os.environ.get(GATE_EXIT_CODE) == "1":
         facts["exit_code"] = int(ExitCode.GATE_REJECTED)
     return facts
 

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from clinprompt.errors import InputCorrupt, InputMissing
-from clinprompt.files import read_json, sha256_file, write_json
+from clinprompt.evaluation.decision import DecisionRecord
+from clinprompt.files import sha256_file
 from clinprompt.params import BackboneParams, RegistryParams
 from clinprompt.tuned.artifact import model_digest
 from components.runner import Job, run
 from registry.links import run_url
 from registry.package import BackboneFiles, Hub
 from registry.promote import promote, rejected
+from registry.receipt import Receipt
 from registry.request import PromotionRequest
 
 log = logging.getLogger(__name__)
@@ -22,56 +24,54 @@ log = logging.getLogger(__name__)
 
 def work(job: Job) -> dict[str, Any]:
     """Promote what the decision chose, and write the receipt."""
-    verdict = read_json(job.inputs["decision"])
-    release = _release(job, verdict)
-    if verdict["verdict"] == "accepted":
-        _check_model(release)
+    decision = DecisionRecord.read(job.inputs["decision"])
+    release = _release(job, decision)
+    if decision.chosen is not None:
+        _check_model(release.model, decision.chosen.model_digest)
         receipt = promote(release)
     else:
         receipt = rejected(release)
-    write_json(job.outputs["receipt"], receipt)
-    log.info("promote: %s: %s: %s.", receipt["model"], receipt["action"], _outcome(receipt))
-    facts = {"dataset": release.dataset, **{key: receipt[key] for key in ("action", "model", "version")}}
-    page = run_url(receipt["model"], receipt["version"]) if receipt["action"] in ("promoted", "unchanged") else None
+    receipt.write(job.outputs["receipt"])
+    log.info("promote: %s: %s: %s.", receipt.model, receipt.action, _outcome(receipt))
+    facts = {"dataset": release.dataset, "action": receipt.action, "model": receipt.model, "version": receipt.version}
+    page = None
+    if receipt.version is not None and receipt.action in ("promoted", "unchanged"):
+        page = run_url(receipt.model, receipt.version)
     return facts | ({"run_url": page} if page else {})
 
 
-def _outcome(receipt: dict[str, Any]) -> str:
-    champion = f"version {receipt['version']} is the champion" if receipt["version"] else "there is no champion"
-    if receipt["action"] == "rejected":
+def _outcome(receipt: Receipt) -> str:
+    champion = f"version {receipt.version} is the champion" if receipt.version else "there is no champion"
+    if receipt.action == "rejected":
         return "the registry stays as it is"
-    if receipt["action"] == "quarantined":
-        model, held = receipt["model"], receipt["quarantined"]
-        lift = f"python -m registry unquarantine {model} --version {held['version']} --reason TEXT"
-        return (
-            f"it was rolled back as version {held['version']} ({held['reason']}), and {champion}; to let it in: {lift}"
-        )
+    held = receipt.quarantined
+    if held is not None:
+        lift = f"python -m registry unquarantine {receipt.model} --version {held.version} --reason TEXT"
+        return f"it was rolled back as version {held.version} ({held.reason}), and {champion}; to let it in: {lift}"
     return champion
 
 
-def _release(job: Job, verdict: dict[str, Any]) -> PromotionRequest:
-    dataset, names, chosen = job.arguments["dataset"], job.params("registry"), verdict["chosen"] or {}
-    folder = job.inputs["models"] / str(chosen.get("folder", ""))
+def _release(job: Job, decision: DecisionRecord) -> PromotionRequest:
+    dataset, names = job.arguments["dataset"], job.params(RegistryParams)
+    folder = job.inputs["models"] / (decision.chosen.folder if decision.chosen else "")
     return PromotionRequest(
         dataset=dataset,
         names=RegistryParams(**{key: name.format(dataset=dataset) for key, name in names.model_dump().items()}),
-        decision=job.inputs["decision"],
-        verdict=verdict,
+        decision=decision,
+        decision_file=job.inputs["decision"],
         card=job.inputs["card"],
         model=folder,
         descriptions=job.inputs["descriptions"],
         manifest=job.inputs["manifest"],
         metrics=job.inputs["metrics"] / f"{folder.name}.json",
-        report=job.inputs["report"],
-        backbone=lambda: backbone_files(job.params("backbone")),
+        backbone=lambda: backbone_files(job.params(BackboneParams)),
         sample=lambda: _sample(job.inputs["manifest"], job.inputs["images"]),
     )
 
 
-def _check_model(release: PromotionRequest) -> None:
-    expected = release.verdict["chosen"]["model_digest"]
-    if model_digest(release.model) != expected:
-        raise InputCorrupt(f"{release.model} is not the model that the gate chose ({expected[:12]}…); run `dvc repro`.")
+def _check_model(folder: Path, expected: str) -> None:
+    if model_digest(folder) != expected:
+        raise InputCorrupt(f"{folder} is not the model that the gate chose ({expected[:12]}…); run `dvc repro`.")
 
 
 def backbone_files(choice: BackboneParams) -> BackboneFiles:

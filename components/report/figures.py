@@ -1,45 +1,31 @@
-"""The report's pictures: thumbnails, and line charts as inline SVG in the page's own colours."""
+"""The report's pictures: thumbnails, and line charts in the style of the evaluation's plots."""
 
 import base64
 import io
 from dataclasses import dataclass
-from typing import Any
+from itertools import cycle
 
+import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from clinprompt.data.codecs import Intensity, decode
+from clinprompt.evaluation.plots import COLOURS, STYLES
 
 THUMBNAIL = 144  # pixels of the longer side
-WIDTH, HEIGHT = 460, 240
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 34
-TICKS = 4
-
-
-@dataclass(frozen=True)
-class Line:
-    """A series of a chart: its label, the number of its colour, and the points of an SVG polyline."""
-
-    label: str
-    colour: int
-    points: str
+SIZE = (5.6, 3.2)  # inches of a chart
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A line chart, ready for the template; ticks are (position in pixels, label)."""
+    """A line chart, ready for the template: its title, and an SVG as an address that needs no other file."""
 
     title: str
-    lines: list[Line]
-    x_ticks: list[tuple[str, str]]
-    y_ticks: list[tuple[str, str]]
-    width: int = WIDTH
-    height: int = HEIGHT
-    left: int = LEFT
-    right: int = WIDTH - RIGHT
-    top: int = TOP
-    bottom: int = HEIGHT - BOTTOM
+    source: str
 
 
 def data_uri(data: bytes, kind: str) -> str:
@@ -73,33 +59,24 @@ def curve_charts(curves: pd.DataFrame) -> list[Chart]:
 
 
 def _chart(title: str, curves: pd.DataFrame, columns: list[str]) -> Chart:
-    epochs = curves["epoch"].to_numpy(np.float64)
-    values = curves[columns].to_numpy(np.float64)
-    bottom, top = _round_range(float(np.nanmin(values)), float(np.nanmax(values)))
-    first, last = float(epochs[0]), float(epochs[-1])
-
-    def x(epoch: float) -> str:
-        return f"{LEFT + (epoch - first) / (last - first) * (WIDTH - LEFT - RIGHT):.1f}"
-
-    def y(value: float) -> str:
-        return f"{HEIGHT - BOTTOM - (value - bottom) / (top - bottom) * (HEIGHT - TOP - BOTTOM):.1f}"
-
-    lines = []
-    for colour, column in enumerate(columns):
-        pairs = zip(epochs, curves[column].to_numpy(np.float64), strict=True)
-        points = " ".join(f"{x(e)},{y(v)}" for e, v in pairs if np.isfinite(v))
-        lines.append(Line(column.replace("_", " "), colour, points))
-    steps = sorted({float(epochs[round(k * (len(epochs) - 1) / TICKS)]) for k in range(TICKS + 1)})
-    levels = [bottom + k * (top - bottom) / TICKS for k in range(TICKS + 1)]
-    return Chart(title, lines, [(x(e), f"{e:g}") for e in steps], [(y(v), f"{v:.3g}") for v in levels])
+    """Draw columns over the epochs. Each line's SVG group has its column's name as id."""
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    for column, colour, style in zip(columns, cycle(COLOURS), cycle(STYLES)):
+        points = curves[["epoch", column]].dropna()
+        marker = "o" if len(points) == 1 else None  # which no line would show
+        label = column.replace("_", " ")
+        axes.plot(*points.T.to_numpy(), gid=column, color=colour, ls=style, lw=2, marker=marker, label=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch")
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=9, framealpha=0.95)
+    return Chart(title, data_uri(_svg(figure), "image/svg+xml"))
 
 
-def _round_range(low: float, high: float) -> tuple[float, float]:
-    """The range, widened so that four steps between its ends are round numbers."""
-    span: Any = max(high - low, 1e-6)
-    step = 10.0 ** np.floor(np.log10(span / TICKS))
-    step = next(
-        step * m for m in (1, 2, 2.5, 5, 10, 20) if np.ceil(high / (step * m)) - np.floor(low / (step * m)) <= TICKS
-    )
-    bottom = float(np.floor(low / step) * step)
-    return bottom, bottom + TICKS * float(step)
+def _svg(figure: Figure) -> bytes:
+    """The figure with the same bytes each time, and its texts as outlines, which look the same everywhere."""
+    out = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "clinprompt", "svg.fonttype": "path"}):
+        FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
+    return out.getvalue()

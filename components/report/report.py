@@ -11,9 +11,11 @@ from clinprompt.data.card import Card
 from clinprompt.data.load import load_card
 from clinprompt.data.manifest import read_manifest
 from clinprompt.errors import InputMissing
-from clinprompt.evaluation.featured import shown_candidate
+from clinprompt.evaluation.decision import DecisionRecord, MeasuredCandidate
+from clinprompt.evaluation.estimate import Estimate
+from clinprompt.evaluation.metrics_record import Metrics, SliceMetrics
 from clinprompt.files import read_json, sha256_file
-from clinprompt.schema import read_yaml
+from clinprompt.tuned.record import ModelRecord
 from components.report.figures import curve_charts, data_uri, thumbnail
 
 METRICS = {
@@ -59,8 +61,8 @@ def build(sources: Sources) -> str:
         InputMissing: the decision, the verdict on the data, the card or the manifest is missing.
         InputCorrupt: one of them can't be read.
     """
-    card, decision = load_card(sources.card), read_json(sources.decision)
-    shown = shown_candidate(decision)
+    card, decision = load_card(sources.card), DecisionRecord.read(sources.decision)
+    shown = decision.shown()
     names = {info.id: info.name for info in card.classes}
     context = {
         "card": card,
@@ -68,7 +70,7 @@ def build(sources: Sources) -> str:
         "shown": shown,
         "names": names,
         "metrics": METRICS,
-        "headline": _headline(decision, shown),
+        "headline": _headline(shown),
         "data": _data(read_json(sources.evidence / "verdict.json"), card),
         "knowledge": _knowledge(sources.descriptions, card),
         "candidate": _candidate(sources, shown) if shown else None,
@@ -93,17 +95,17 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def interval(estimate: dict[str, Any] | None) -> str:
+def interval(estimate: Estimate | None) -> str:
     """The interval of an estimate, as "0.880 to 0.941"."""
-    if not estimate or estimate.get("low") is None or estimate.get("high") is None:
+    if estimate is None or estimate.low is None or estimate.high is None:
         return ""
-    return f"{estimate['low']:.3f} to {estimate['high']:.3f}"
+    return f"{estimate.low:.3f} to {estimate.high:.3f}"
 
 
-def _headline(decision: dict[str, Any], shown: dict[str, Any] | None) -> list[dict[str, Any]]:
+def _headline(shown: MeasuredCandidate | None) -> list[dict[str, Any]]:
     if shown is None:
         return []
-    test = shown["test"] or {}
+    test = shown.test or {}
     keys = ["balanced_accuracy", "auroc", "macro_f1", "ece"]
     return [{"label": METRICS[key][0], "about": METRICS[key][1], "estimate": test.get(key)} for key in keys]
 
@@ -141,36 +143,37 @@ def _knowledge(table: Path, card: Card) -> list[dict[str, Any]]:
     return groups
 
 
-def _candidate(sources: Sources, shown: dict[str, Any]) -> dict[str, Any]:
+def _candidate(sources: Sources, shown: MeasuredCandidate) -> dict[str, Any]:
     """What only the shown candidate gets: plots, curves, per-class and per-slice metrics. Absent files are left out."""
-    folder = sources.evaluations / shown["name"] / "plots"
+    folder = sources.evaluations / shown.name / "plots"
     plots = [
         {"title": title, "source": data_uri((folder / f"{name}.png").read_bytes(), "image/png")}
         for name, title in PLOTS.items()
         if (folder / f"{name}.png").is_file()
     ]
-    metrics = sources.metrics / f"{shown['name']}.json"
-    measured = read_json(metrics) if metrics.is_file() else {}
-    curves = sources.models / shown["name"] / "curves.csv"
+    metrics = sources.metrics / f"{shown.name}.json"
+    measured = Metrics.read(metrics) if metrics.is_file() else None
+    curves = sources.models / shown.name / "curves.csv"
     return {
         "plots": plots,
         "charts": curve_charts(pd.read_csv(curves)) if curves.is_file() else [],
-        "per_class": measured.get("per_class", {}),
-        "slices": _slices(measured.get("slices", {})),
+        "per_class": {c: {"n": of.n, **of.estimates} for c, of in measured.per_class.items()} if measured else {},
+        "slices": _slices(measured.slices) if measured else [],
     }
 
 
-def _slices(slices: dict[str, Any]) -> list[dict[str, Any]]:
+def _slices(slices: dict[str, SliceMetrics]) -> list[dict[str, Any]]:
     rows = []
-    for key, facts in slices.items():
+    for key, part in slices.items():
         column, _, value = key.partition("=")
+        facts = {"n": part.n, "patients": part.patients, "small": part.small, **part.estimates}
         rows.append({"column": column.replace("_", " "), "value": value, **facts})
     return rows
 
 
-def _examples(sources: Sources, shown: dict[str, Any], card: Card) -> dict[str, list[dict[str, Any]]] | None:
+def _examples(sources: Sources, shown: MeasuredCandidate, card: Card) -> dict[str, list[dict[str, Any]]] | None:
     """Test images: the most confident mistakes, and per class the surest and the least sure right answer."""
-    path = sources.evaluations / shown["name"] / "predictions.parquet"
+    path = sources.evaluations / shown.name / "predictions.parquet"
     if not path.is_file():
         return None
     rows = pd.read_parquet(path)
@@ -226,27 +229,27 @@ def _looks(sources: Sources, card: Card) -> dict[str, Any] | None:
     return {"items": items, "left_out": index["left_out"]}
 
 
-def _origin(sources: Sources, decision: dict[str, Any], shown: dict[str, Any] | None) -> dict[str, Any]:
+def _origin(sources: Sources, decision: DecisionRecord, shown: MeasuredCandidate | None) -> dict[str, Any]:
     """Digests and settings of everything that the shown candidate rests on."""
-    digests = {
+    digests: dict[str, str | None] = {
         "card": sha256_file(sources.card),
         "manifest": sha256_file(sources.manifest),
         "descriptions": sha256_file(sources.descriptions),
         "decision": sha256_file(sources.decision),
     }
-    spec_file = sources.models / shown["name"] / "model.yaml" if shown else None
-    spec = read_yaml(spec_file) if spec_file and spec_file.is_file() else {}
-    if shown:
-        digests["model"] = shown["model_digest"]
-    if "backbone" in spec:
-        digests[f"backbone {spec['backbone']['name']}"] = spec["backbone"]["digest"]
-    settings = {
-        **{f"{spec['method']}: {key}": value for key, value in sorted(spec.get("config", {}).items())},
-        **{f"gate: {key}": value for key, value in sorted(decision["params"].items())},
-    }
+    settings = {f"gate: {key}": value for key, value in sorted(decision.params.to_json().items())}
+    if shown is None:
+        return {"digests": digests, "settings": settings, "versions": {}, "parameters": None}
+    digests["model"] = shown.model_digest
+    file = sources.models / shown.name / "model.yaml"
+    if not file.is_file():
+        return {"digests": digests, "settings": settings, "versions": {}, "parameters": None}
+    model = ModelRecord.read(file)
+    digests[f"backbone {model.backbone.name}"] = model.backbone.digest
+    knobs = {f"{model.candidate}: {key}": value for key, value in sorted(model.config.items())}
     return {
         "digests": digests,
-        "settings": settings,
-        "versions": dict(sorted((spec.get("versions") or {}).items())),
-        "parameters": spec.get("trainable_parameters"),
+        "settings": knobs | settings,
+        "versions": dict(sorted(model.versions.items())),
+        "parameters": model.trainable_parameters,
     }

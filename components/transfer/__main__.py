@@ -32,17 +32,17 @@ def work(job: Job) -> dict[str, Any]:
     manifest = read_manifest(job.inputs["manifest"])
     test = manifest[manifest["split"] == "test"]
     rows: list[dict[str, Any]] = []
-    for name in job.params("candidates").methods:
-        for seed in job.params("candidates").seeds:
-            folder = job.inputs["models"] / f"{name}-{seed}"
-            tuned = load_model(folder)
-            row = {"method": name, "seed": seed, "model_digest": tuned.digest}
-            model, why = _built(job, folder.name, tuned, card, backbone)
-            if model is None:
-                rows.append(row | {"left_out": why})
-                continue
-            feeder = ExampleLoader(card, store, job.inputs["images"], job.final["result"].parent, backbone, model)
-            rows.append(row | {"test": measured(model, feeder.examples(test))})
+    for candidate in job.params("candidates").ids:
+        folder = job.inputs["models"] / str(candidate)
+        tuned = load_model(folder)
+        row = {"candidate": candidate.name, "method": tuned.record.method, "seed": candidate.seed}
+        row["model_digest"] = tuned.digest
+        model, why = _built(job, folder.name, tuned, card, backbone)
+        if model is None:
+            rows.append(row | {"left_out": why})
+            continue
+        feeder = ExampleLoader(card, store, job.inputs["images"], job.final["result"].parent, backbone, model)
+        rows.append(row | {"test": measured(model, feeder.examples(test))})
     facts = {
         "protocol": "transfer",
         "dataset": source,
@@ -65,8 +65,8 @@ def _built(
     from clinprompt.tuned.artifact import PROMPTS
     from clinprompt.tuned.restore import restore
 
-    cls, tensors = method(tuned.spec["method"]), job.inputs["models"] / folder / PROMPTS
-    original = restore(tuned.spec, tensors, backbone)
+    cls, tensors = method(tuned.record.method), job.inputs["models"] / folder / PROMPTS
+    original = restore(tuned.record.to_json(), tensors, backbone)
     if job.arguments["source"] == job.arguments["target"]:
         return original, ""
     config: Any = original.config
@@ -74,7 +74,7 @@ def _built(
         return None, LEFT_OUT
     known = knowledge(cls.needs(config), card.class_ids, job.inputs["descriptions"], job.inputs["hidden_states"])
     names = tuple(info.name for info in card.classes)
-    return moved(cls(Task(backbone, names, tuned.spec["seed"], known), config), original.trainable_parameters()), ""
+    return moved(cls(Task(backbone, names, tuned.record.seed, known), config), original.trainable_parameters()), ""
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Tune one method with one seed."""
+"""Tune one candidate with one seed."""

@@ -1,4 +1,4 @@
-"""Tune one method with one seed on cached image features, or on images where the method needs them."""
+"""Tune one candidate with one seed on cached image features, or on images where the method needs them."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from clinprompt.data.load import load_card
 from clinprompt.errors import BadParams
 from clinprompt.methods import method
 from clinprompt.tuned.artifact import model_digest
-from clinprompt.tuned.config import method_config
+from clinprompt.tuned.config import candidate_config
 from components.runner import Job, run
 from components.tune.training import tune
 
@@ -26,9 +26,9 @@ def _processes(job: Job) -> int:
 
     from clinprompt.training.loop import choose_device
 
-    name, training = job.arguments["method"], job.params("training")
-    config = method_config(name, job.params(f"methods.{name}"), load_card(job.inputs["card"]))
-    if method(name).needs(config).images != "pixels":
+    candidate, training = job.candidate(job.arguments["candidate"]), job.params("training")
+    config = candidate_config(candidate, load_card(job.inputs["card"]))
+    if method(candidate.method).needs(config).images != "pixels":
         return 1
     found: int = training.processes
     if found > 1 and choose_device(training.device) == "cuda" and found > torch.cuda.device_count():

@@ -16,7 +16,8 @@ from clinprompt.features.store import FeatureStore
 from clinprompt.files import sha256_bytes, sha256_file, to_json
 from clinprompt.methods import method
 from clinprompt.tuned.artifact import write_model
-from clinprompt.tuned.config import method_config
+from clinprompt.tuned.config import candidate_config
+from clinprompt.tuned.record import ModelRecord
 from components.runner import Job
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ log = logging.getLogger(__name__)
 
 def tune(job: Job) -> dict[str, Any]:
     """Fit the method, and write what it learned with the record of what it learned from."""
-    name, seed = job.arguments["method"], job.arguments["seed"]
+    candidate, seed = job.candidate(job.arguments["candidate"]), job.arguments["seed"]
     card = load_card(job.inputs["card"])
     manifest = read_manifest(job.inputs["manifest"])
-    config = method_config(name, job.params(f"methods.{name}"), card)
+    config = candidate_config(candidate, card)
     training = job.params("training")
     support = support_set(manifest, card.class_ids, training.shots, seed)
     validation = manifest[manifest["split"] == "val"]
@@ -53,7 +54,7 @@ def tune(job: Job) -> dict[str, Any]:
     choice = job.params("backbone")
     with joined(device) as ranks:
         backbone = open_backbone(choice.name, choice.path, device, store, job.inputs["features"])
-        cls = method(name)
+        cls = method(candidate.method)
         known = knowledge(cls.needs(config), card.class_ids, job.inputs["descriptions"], job.inputs["hidden_states"])
         model = cls(Task(backbone, tuple(c.name for c in card.classes), seed, known), config)
         feeder = ExampleLoader(card, store, job.inputs["images"], job.final["model"].parent, backbone, model)
@@ -69,7 +70,7 @@ def tune(job: Job) -> dict[str, Any]:
             _write(job.outputs["model"], model, record, curves, support)
             checkpoint.delete()
     shown = {key: round(curves[-1][key], 4) for key in ("train_accuracy", "val_accuracy")}
-    facts = {"dataset": card.name, "method": name, "seed": seed, "images": len(support), **shown}
+    facts = {"dataset": card.name, "candidate": candidate.name, "seed": seed, "images": len(support), **shown}
     return facts | {"device": device, "micro_batches": parts}
 
 
@@ -97,10 +98,11 @@ def _record(job: Job, card: Card, backbone: "Backbone", model: "PromptMethod") -
 
     from clinprompt.training.inputs import preprocessing
 
-    needs = type(model).needs(model.config)
+    needs = model.needed
     knowledge = {key: sha256_file(job.inputs[key]) for key in sorted(needs.knowledge)}
     return {
         "dataset": card.name,
+        "candidate": job.arguments["candidate"],
         "method": model.name,
         "config": model.config.model_dump(mode="json"),
         "seed": job.arguments["seed"],
@@ -123,18 +125,20 @@ def _how(job: Job, model: "PromptMethod", parts: int, mixed: bool, ranks: "Ranks
         found["processes"] = ranks.size
     if mixed:
         found["precision"] = job.params("training").precision
-    if type(model).needs(model.config).images == "pixels":
+    if model.needed.images == "pixels":
         found["augmentation"] = job.params("training").augmentation
     return found
 
 
-def _write(
-    folder: Path, model: "PromptMethod", record: dict[str, Any], curves: "Curves", support: pd.DataFrame
-) -> None:
+def _write(folder: Path, model: "PromptMethod", facts: dict[str, Any], curves: "Curves", support: pd.DataFrame) -> None:
     head = model.export_head()
     write_model(
         folder,
-        spec=record | {"trainable_parameters": sum(p.numel() for p in model.trainable_parameters().values())},
+        record=ModelRecord(
+            **facts,
+            predicts_with="method" if head is None else "head",
+            trainable_parameters=sum(p.numel() for p in model.trainable_parameters().values()),
+        ),
         state={key: tensor.numpy() for key, tensor in model.state().items()},
         head=None if head is None else {key: tensor.numpy() for key, tensor in head.items()},
         curves=curves,

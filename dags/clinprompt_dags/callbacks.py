@@ -11,7 +11,7 @@ import urllib.request
 from typing import Any
 
 from clinprompt_dags.environment import base_url, find_connection
-from clinprompt_dags.exit_codes import ComponentFailed, meaning
+from clinprompt_dags.failures import ComponentFailed, meaning
 
 ALERTS = "clinprompt_alerts"
 _TIMEOUT = 10  # seconds

@@ -6,16 +6,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+from clinprompt.contract import variables
+from clinprompt_dags import PROJECT
 from clinprompt_dags.documents import BadDocument, check, read_yaml
 
-PROJECT = Path(__file__).resolve().parents[2]
 RUNNERS = ("local", "docker", "kubernetes")
+PARAMS_SCHEMA = "clinprompt/contract/params.schema.json"
 
 _SCHEMA: dict[str, Any] = {
     "type": "object",
-    "required": ["airflow", "registry", "methods"],
+    "required": ["airflow", "registry", "candidates"],
     "properties": {
-        "methods": {"type": "object", "minProperties": 1},
+        "candidates": {"type": "object", "properties": {"variants": {"type": ["object", "null"]}}},
         "registry": {
             "type": "object",
             "required": ["approval"],
@@ -55,7 +57,7 @@ class Settings:
     retry_delay: timedelta
     run_timeout: timedelta  # when a run is given up
     datasets: tuple[str, ...]  # all cards, those that params.yaml runs first
-    methods: tuple[str, ...]
+    candidates: tuple[str, ...]  # names that may compete: all methods, and the variants of params.yaml
     gpu: bool  # whether components that can use a GPU get one
     network: str | None  # docker: the containers' network
     weights: str | None  # docker: a volume or folder for weights; kubernetes: a persistent volume claim
@@ -74,34 +76,35 @@ def load_settings(root: Path = PROJECT) -> Settings:
     params = read_yaml(root, "params.yaml")
     check(params, _SCHEMA, "params.yaml")
     own = params["airflow"]
-    runner = os.environ.get("CLINPROMPT_RUNNER") or own["runner"]
+    methods = read_yaml(root, PARAMS_SCHEMA)["knowledge"]
+    runner = os.environ.get(variables.RUNNER) or own["runner"]
     if runner not in RUNNERS:
-        raise BadDocument(f"CLINPROMPT_RUNNER: must be one of {', '.join(RUNNERS)}, found {runner!r}.")
+        raise BadDocument(f"{variables.RUNNER}: must be one of {', '.join(RUNNERS)}, found {runner!r}.")
     cards = sorted(path.stem for path in (root / "datasets").glob("*.yaml"))
     first = [name for name in params.get("datasets", []) if name in cards]
     datasets = (*first, *(name for name in cards if name not in first))
     if not datasets:
         raise BadDocument(f"datasets: {root / 'datasets'} holds no card; python -m clinprompt.data.new writes one.")
-    deadline = timedelta(seconds=_seconds("CLINPROMPT_DEADLINE_SECONDS", 3600 * own["deadline_hours"]))
+    deadline = timedelta(seconds=_seconds(variables.DEADLINE_SECONDS, 3600 * own["deadline_hours"]))
     return Settings(
         root=root,
         runner=runner,
-        python=root / own["python"],
+        python=root / Path(own["python"]).expanduser(),
         sweep=own["sweep"],
         deadline=deadline or None,
         owner=own["owner"],
         approval=params["registry"]["approval"],
-        approval_timeout=timedelta(seconds=_seconds("CLINPROMPT_APPROVAL_SECONDS", 3600 * own["approval_hours"])),
+        approval_timeout=timedelta(seconds=_seconds(variables.APPROVAL_SECONDS, 3600 * own["approval_hours"])),
         # Long after the alert, and not before an approval could come.
         run_timeout=timedelta(hours=2 * own["deadline_hours"] + own["approval_hours"]),
         namespace=own["namespace"],
-        retry_delay=timedelta(seconds=_seconds("CLINPROMPT_RETRY_SECONDS", 30)),
+        retry_delay=timedelta(seconds=_seconds(variables.RETRY_SECONDS, 30)),
         datasets=datasets,
-        methods=tuple(sorted(params["methods"])),
-        gpu=os.environ.get("CLINPROMPT_GPU") == "1",
-        network=os.environ.get("CLINPROMPT_NETWORK") or None,
-        weights=os.environ.get("CLINPROMPT_WEIGHTS_VOLUME") or None,
-        cache=os.environ.get("CLINPROMPT_CACHE_VOLUME") or None,
+        candidates=(*sorted(methods), *(params["candidates"].get("variants") or {})),
+        gpu=os.environ.get(variables.GPU) == "1",
+        network=os.environ.get(variables.NETWORK) or None,
+        weights=os.environ.get(variables.WEIGHTS_VOLUME) or None,
+        cache=os.environ.get(variables.CACHE_VOLUME) or None,
     )
 
 

@@ -1,5 +1,6 @@
 """The project's YAML files as the DAGs read them, with errors that name the file and the key."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,16 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML 1.1 with the numbers of YAML 1.2, where `2e-3` needs no dot and no sign, as in clinprompt/schema.py."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
 
 
 class BadDocument(ValueError):

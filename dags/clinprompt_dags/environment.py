@@ -7,8 +7,10 @@ from typing import Any
 from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-STORE = "clinprompt_store"
-MLFLOW = "clinprompt_mlflow"
+from clinprompt.contract.variables import PREFIX, STORE
+
+STORE_CONNECTION = "clinprompt_store"
+MLFLOW_CONNECTION = "clinprompt_mlflow"
 
 # What a process of the local runner may see of the worker's environment.
 _NAMES = frozenset(
@@ -16,7 +18,7 @@ _NAMES = frozenset(
     | {"REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE"}
     | {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
 )
-_PREFIXES = ("AWS_", "CLINPROMPT_", "CUDA_", "DVC_", "HF_", "MKL_", "MLFLOW_", "NVIDIA_", "OMP_", "TORCH_")
+_PREFIXES = ("AWS_", PREFIX, "CUDA_", "DVC_", "HF_", "MKL_", "MLFLOW_", "NVIDIA_", "OMP_", "TORCH_")
 # What travels into a container: the services, not the worker's own folders.
 _SERVICES = ("AWS_", "MLFLOW_")
 _SECRET = ("KEY", "PASSWORD", "TOKEN", "SECRET")
@@ -32,8 +34,8 @@ def services() -> tuple[dict[str, str], dict[str, str]]:
 
     Airflow's connections `clinprompt_store` and `clinprompt_mlflow` win over the worker's environment.
     """
-    found = {k: v for k, v in os.environ.items() if k.startswith(_SERVICES) or k == "CLINPROMPT_STORE"}
-    found |= _store(find_connection(STORE)) | _mlflow(find_connection(MLFLOW))
+    found = {k: v for k, v in os.environ.items() if k.startswith(_SERVICES) or k == STORE}
+    found |= _store(find_connection(STORE_CONNECTION)) | _mlflow(find_connection(MLFLOW_CONNECTION))
     private = {k: v for k, v in found.items() if is_secret(k, v)}
     return {k: v for k, v in found.items() if k not in private}, private
 
@@ -66,11 +68,13 @@ def _store(connection: Connection | None) -> dict[str, str]:
         return {}
     extra: dict[str, Any] = connection.extra_dejson
     return _present(
-        CLINPROMPT_STORE=extra.get("store"),
-        AWS_ACCESS_KEY_ID=connection.login,
-        AWS_SECRET_ACCESS_KEY=connection.password,
-        AWS_ENDPOINT_URL=extra.get("endpoint_url"),
-        AWS_DEFAULT_REGION=extra.get("region_name"),
+        {
+            STORE: extra.get("store"),
+            "AWS_ACCESS_KEY_ID": connection.login,
+            "AWS_SECRET_ACCESS_KEY": connection.password,
+            "AWS_ENDPOINT_URL": extra.get("endpoint_url"),
+            "AWS_DEFAULT_REGION": extra.get("region_name"),
+        }
     )
 
 
@@ -78,11 +82,13 @@ def _mlflow(connection: Connection | None) -> dict[str, str]:
     if connection is None:
         return {}
     return _present(
-        MLFLOW_TRACKING_URI=base_url(connection),
-        MLFLOW_TRACKING_USERNAME=connection.login,
-        MLFLOW_TRACKING_PASSWORD=connection.password,
+        {
+            "MLFLOW_TRACKING_URI": base_url(connection),
+            "MLFLOW_TRACKING_USERNAME": connection.login,
+            "MLFLOW_TRACKING_PASSWORD": connection.password,
+        }
     )
 
 
-def _present(**values: str | None) -> dict[str, str]:
+def _present(values: Mapping[str, str | None]) -> dict[str, str]:
     return {key: value for key, value in values.items() if value}

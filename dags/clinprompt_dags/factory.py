@@ -6,14 +6,14 @@ from typing import Any
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, Asset, DeadlineAlert, DeadlineReference, SyncCallback, TriggerRule
 
+from clinprompt.contract.files import IMAGES_LOCK
 from clinprompt_dags.callbacks import deadline_missed, task_failed
+from clinprompt_dags.commands import FromTasks, ProbeCommand, Source, StageCommand, TaskCommand
 from clinprompt_dags.config import Settings, load_settings
-from clinprompt_dags.exit_codes import meaning, retry_policy
+from clinprompt_dags.failures import meaning, retry_policy
 from clinprompt_dags.graph import Graph, Need, Stage, load_graph
-from clinprompt_dags.jobs import FromTasks, Job, ProbeJob, Source, StageJob
 from clinprompt_dags.operators import ComponentTask
 from clinprompt_dags.runners import operator_class
-from clinprompt_dags.runners.containers import IMAGES_LOCK
 
 LIGHT = Need(image="data", memory="2Gi", retries=2, timeout_minutes=60)  # plans, probes and records
 GROUP = "candidates"  # the mapped group
@@ -63,11 +63,13 @@ class Factory:
             **kwargs,
         )
 
-    def task(self, task_id: str, job: Job, need: Need = LIGHT, doc: str = "", **kwargs: Any) -> ComponentTask:
+    def task(
+        self, task_id: str, task_command: TaskCommand, need: Need = LIGHT, doc: str = "", **kwargs: Any
+    ) -> ComponentTask:
         """A task of the configured runner."""
         return self.operator(
             task_id=task_id,
-            job=job,
+            task_command=task_command,
             need=need,
             settings=self.settings,
             pool=_POOLS.get(need.pool, need.pool),
@@ -78,31 +80,31 @@ class Factory:
             **kwargs,
         )
 
-    def stage(self, stage: Stage, cell: Any = None) -> tuple[ComponentTask, ComponentTask]:
+    def stage(self, stage: Stage, candidate: Any = None) -> tuple[ComponentTask, ComponentTask]:
         """The first and the last task of a stage: itself, or before it a probe, when it asks for a GPU's slot.
 
         A skipped stage is one that the run cache had: what follows runs all the same.
         """
         entries = FromTasks(tuple(self.source(name) for name in stage.upstream), beside=stage.mapped)
-        label = {"map_index_template": "{{ cell }}"} if stage.mapped else {}
+        label = {"map_index_template": "{{ candidate }}"} if stage.mapped else {}
         own = self.task(
             stage.name,
-            StageJob(stage.name, entries),
+            StageCommand(stage.name, entries),
             stage.need,
             stage_doc(stage),
             trigger_rule=TriggerRule.NONE_FAILED,
-            cell=cell,
+            candidate=candidate,
             **label,
         )
         if stage.need.pool != "gpu":
             return own, own
         probe = self.task(
             f"probe_{stage.name}",
-            ProbeJob(stage.name, entries, skips=self.task_id(stage)),
+            ProbeCommand(stage.name, entries, skips=self.task_id(stage)),
             LIGHT,
             f"Looks whether the run cache has `{stage.name}`, so that a hit waits for no GPU.",
             trigger_rule=TriggerRule.NONE_FAILED,
-            cell=cell,
+            candidate=candidate,
             **label,
         )
         probe >> own

@@ -7,10 +7,10 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from clinprompt.contract.files import COMPONENT_SCHEMA
 from clinprompt_dags.documents import BadDocument, check, read_yaml
 
 DATASET = "dataset"  # the matrix key that a run fixes
-SCHEMA = "components/component.schema.json"
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ def load_graph(root: Path) -> Graph:
 
 def _schema(root: Path) -> dict[str, Any]:
     try:
-        schema: dict[str, Any] = json.loads((root / SCHEMA).read_text(encoding="utf-8"))
+        schema: dict[str, Any] = json.loads((root / COMPONENT_SCHEMA).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError) as error:
-        raise BadDocument(f"{SCHEMA}: cannot be read: {error}") from None
+        raise BadDocument(f"{COMPONENT_SCHEMA}: cannot be read: {error}") from None
     return schema
 
 

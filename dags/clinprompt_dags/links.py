@@ -4,7 +4,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperatorLink
 
-from clinprompt_dags.jobs import FACTS
+from clinprompt_dags.commands import FACTS
 
 
 class MlflowRunLink(BaseOperatorLink):

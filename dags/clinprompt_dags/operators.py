@@ -6,13 +6,15 @@ from typing import Any
 
 from airflow.sdk import BaseBranchOperator, BaseOperator
 
+from clinprompt.contract import variables
+from clinprompt.contract.tasks import pack
+from clinprompt_dags.commands import FACTS, Candidate, TaskCommand, read_plan
 from clinprompt_dags.config import Settings
 from clinprompt_dags.environment import services
-from clinprompt_dags.exit_codes import OutOfMemory
+from clinprompt_dags.failures import TaskOutOfMemory
 from clinprompt_dags.graph import Need
-from clinprompt_dags.jobs import FACTS, Cell, Job, read_plan
 from clinprompt_dags.links import MlflowRunLink
-from clinprompt_dags.task import Call, pack
+from clinprompt_dags.task import Call
 
 MICRO_BATCHES = "micro_batches"  # the key in the task's state store, which outlives its tries
 
@@ -21,19 +23,21 @@ class ComponentTask(BaseOperator):
     """A task whose work is one process of the components' environment; how it runs is the subclass's.
 
     Args:
-        job: what is asked, and what becomes of the answer.
+        task_command: what is asked, and what becomes of the answer.
         need: image and resources.
-        cell: the candidate, in the mapped group.
+        candidate: the candidate, in the mapped group.
     """
 
-    template_fields: Sequence[str] = ("cell",)
+    template_fields: Sequence[str] = ("candidate",)
 
-    def __init__(self, *, job: Job, need: Need, settings: Settings, cell: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *, task_command: TaskCommand, need: Need, settings: Settings, candidate: Any = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.job = job
+        self.task_command = task_command
         self.need = need
         self.settings = settings
-        self.cell = cell
+        self.candidate = candidate
         if need.pool == "promotion":
             self.operator_extra_links = (MlflowRunLink(),)
 
@@ -47,20 +51,20 @@ class ComponentTask(BaseOperator):
 
     def execute(self, context: Any) -> Any:
         """Ask, and keep the answer; after GPU out-of-memory the next try gets twice the micro-batches."""
-        cell: Cell = self.cell or {}
+        candidate: Candidate = self.candidate or {}
         # The label of the mapped instance; the database gives the keys back in an order of its own.
-        context["cell"] = "-".join(str(cell[key]) for key in ("method", "seed") if key in cell)
+        context["candidate"] = "-".join(str(candidate[key]) for key in ("candidate", "seed") if key in candidate)
         count = int(context["task_state_store"].get(MICRO_BATCHES, 1))
-        task = self.job.task(context, cell)
+        task = self.task_command.task(context, candidate)
         plain, private = services()
-        plain |= {"CLINPROMPT_TASK": pack(task), "CLINPROMPT_MICRO_BATCHES": str(count)}
+        plain |= {variables.TASK: pack(task), variables.MICRO_BATCHES: str(count)}
         try:
-            result = self.run_component(Call(self.job.arguments(context), task, plain, private), context)
-        except OutOfMemory:
+            result = self.run_component(Call(self.task_command.arguments(context), task, plain, private), context)
+        except TaskOutOfMemory:
             context["task_state_store"].set(MICRO_BATCHES, 2 * count)
             self.log.warning("GPU out of memory with %s micro-batches: the next try gets %s.", count, 2 * count)
             raise
-        return self.job.finish(context, result)
+        return self.task_command.finish(context, result)
 
 
 class PromotionBranch(BaseBranchOperator):

@@ -1,14 +1,14 @@
 """One call of the components' environment: what it is told, and what it answered."""
 
-import base64
 import hashlib
 import json
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from clinprompt_dags.exit_codes import BUG, failure
+from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.contract.variables import TASK
+from clinprompt_dags.failures import failure
 
 TAIL = 20  # lines of a log that a failure is reported with
 
@@ -31,15 +31,9 @@ class Call:
     def digest(self) -> str:
         """The same for two tries of the same work."""
         same = {key: value for key, value in self.task.items() if key != "airflow"}
-        variables = {key: value for key, value in self.plain.items() if key != "CLINPROMPT_TASK"}
+        variables = {key: value for key, value in self.plain.items() if key != TASK}
         text = json.dumps([self.arguments, same, variables], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def pack(task: dict[str, Any]) -> str:
-    """The value of CLINPROMPT_TASK: base64 of zlib of JSON."""
-    text = json.dumps(task, sort_keys=True, separators=(",", ":"))
-    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
 def read_result(lines: Iterable[str]) -> dict[str, Any] | None:
@@ -68,5 +62,5 @@ def conclude(code: int, result: dict[str, Any] | None, tail: Iterable[str]) -> d
     if code != 0:
         raise failure(code, str((result or {}).get("message", "")), lines)
     if result is None:
-        raise failure(BUG, "the component ended well but printed no result line of JSON.", lines)
+        raise failure(ExitCode.BUG, "the component ended well but printed no result line of JSON.", lines)
     return result

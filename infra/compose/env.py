@@ -2,7 +2,7 @@
 
 new    writes .env with strong random secrets, readable by you alone; never overwrites one
 pin    asks the container engine for the digests of the images, and writes them into .env
-check  ends with 1 and says why when a value is missing, weak or not pinned, or when others can read the file
+check  ends with 64 and says why when a value is missing, weak or not pinned, or when others can read the file
 """
 
 import argparse
@@ -13,7 +13,10 @@ import secrets
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
+# Of clinprompt/contract/exit_codes.py; this file runs with nothing but Python, before anything is installed.
+BAD_PARAMS, INPUT_MISSING, SERVICE_DOWN = 64, 66, 69
 HERE = Path(__file__).resolve().parent
 EXAMPLE = HERE / "env.example"
 COMPOSE = HERE.parent / "compose.yaml"
@@ -31,6 +34,15 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 class Refused(Exception):
     """What is wrong with the env file, in one sentence per line."""
+
+    def __init__(self, message: str, code: int = BAD_PARAMS) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Refused(f"{message} (see {self.prog} --help).")
 
 
 def read(path: Path) -> dict[str, str]:
@@ -135,31 +147,33 @@ def _engine(engine: str, *arguments: str) -> str:
     try:
         done = subprocess.run([engine, *arguments], capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise Refused(f"{engine} is not installed, or not on the path; name yours with --engine.") from None
+        raise Refused(
+            f"{engine} is not installed, or not on the path; name yours with --engine.", SERVICE_DOWN
+        ) from None
     if done.returncode != 0:
-        raise Refused(f"{engine} {' '.join(arguments)}: {done.stderr.strip()}")
+        raise Refused(f"{engine} {' '.join(arguments)}: {done.stderr.strip()}", SERVICE_DOWN)
     return done.stdout.strip()
 
 
 def main() -> int:
-    """Run one of the three commands."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run one of the three commands; the exit code."""
+    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["new", "pin", "check"])
     parser.add_argument("--file", type=Path, default=HERE / ".env", help="the env file")
     parser.add_argument("--engine", default="docker", help="the container engine's command: docker or podman")
-    options = parser.parse_args()
     try:
+        options = parser.parse_args()
         if options.command == "new":
             create(options.file)
         elif not options.file.exists():
-            raise Refused(f"{options.file} does not exist; run env.py new first.")
+            raise Refused(f"{options.file} does not exist; run env.py new first.", INPUT_MISSING)
         elif options.command == "pin":
             pin(options.file, options.engine)
         else:
             check(options.file)
     except Refused as error:
         sys.stderr.write(f"{error}\n")
-        return 1
+        return error.code
     return 0
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from typing import NoReturn
 
 
 def main() -> None:
@@ -27,7 +28,13 @@ def airflow(*arguments: str) -> None:
     """Run Airflow's command line."""
     done = subprocess.run(["airflow", *arguments], check=False)
     if done.returncode != 0:
-        sys.exit(f"airflow {arguments[0]} {arguments[1]} failed; its message is above.")
+        stop(f"airflow {arguments[0]} {arguments[1]} failed; its message is above.")
+
+
+def stop(message: str) -> NoReturn:
+    """End with a sentence and the code of a server that does not work (clinprompt/contract/exit_codes.py)."""
+    sys.stderr.write(f"{message}\n")
+    sys.exit(69)
 
 
 def create_mlflow_user(server: str, name: str, password: str) -> None:
@@ -43,9 +50,9 @@ def create_mlflow_user(server: str, name: str, password: str) -> None:
     except urllib.error.HTTPError as error:
         text = error.read().decode(errors="replace")
         if "RESOURCE_ALREADY_EXISTS" not in text:
-            sys.exit(f"MLflow did not create the user {name}: {error.code} {text[:300]}")
+            stop(f"MLflow did not create the user {name}: {error.code} {text[:300]}")
     except urllib.error.URLError as error:
-        sys.exit(f"MLflow at {server} does not answer: {error.reason}")
+        stop(f"MLflow at {server} does not answer: {error.reason}")
 
 
 if __name__ == "__main__":

@@ -5,32 +5,39 @@ eval "$(python infra/dev/stack.py env --folder /tmp/stack)"
 python infra/dev/stack.py down --folder /tmp/stack
 """
 
-import argparse
 import shlex
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, Literal, NoReturn
+
+import typer
 
 sys.path[0:0] = [str(Path(__file__).resolve().parents[2])]
 
-from clinprompt.contract.exit_codes import ExitCode  # noqa: E402
-from clinprompt.errors import BadParams, ClinpromptError  # noqa: E402
+from clinprompt import cli  # noqa: E402
+from clinprompt.errors import BadParams  # noqa: E402
 from infra.dev.servers import PARTS, Stack  # noqa: E402
 from infra.dev.servers.stack import wait_for_end  # noqa: E402
 
+app = cli.application("\b\n" + __doc__.replace("\n\n", "\n\n\b\n"))
+_Folder = Annotated[Path, typer.Option(help="where everything of this stack lies")]
+_Part = Annotated[str, typer.Argument(metavar="PART", callback=cli.one_of(PARTS), help=", ".join(PARTS))]
 
-def up(arguments: argparse.Namespace) -> None:
+
+@app.command()
+def up(
+    folder: _Folder,
+    executor: Literal["celery", "local"] = "celery",
+    dags: Annotated[list[str] | None, typer.Option(metavar="NAME=FOLDER", help="a DAG bundle")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="a variable")] = None,
+) -> None:
     """Start the servers and say where they are."""
-    dags = dict(_pair(text, "--dags") for text in arguments.dags) or None
-    settings = dict(_pair(text, "--set") for text in arguments.set)
-    stack = Stack.new(
-        arguments.folder,
-        dags={name: Path(path) for name, path in dags.items()} if dags else None,
-        executor=arguments.executor,
-        settings=settings,
-    )
+    bundles = {name: Path(path) for name, path in (_pair(text, "--dags") for text in dags or [])}
+    variables = dict(_pair(text, "--set") for text in settings or [])
+    stack = Stack.new(folder, dags=bundles or None, executor=executor, settings=variables)
     start = time.monotonic()
     stack.up()
     for name, seconds in stack.seconds.items():
@@ -41,68 +48,71 @@ def up(arguments: argparse.Namespace) -> None:
     print(f'variables      eval "$(python infra/dev/stack.py env --folder {shlex.quote(str(stack.folder))})"')
 
 
-def status(stack: Stack) -> None:
+@app.command()
+def down(folder: _Folder) -> None:
+    """Stop everything."""
+    Stack.open(folder).down()
+
+
+@app.command()
+def env(folder: _Folder) -> None:
+    """Print the variables with which the components reach the servers, for a shell's eval."""
+    for name, value in Stack.open(folder).env.items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
+def status(folder: _Folder) -> None:
     """Print each part's pid, port and memory."""
     total = 0
-    for name, pid, port, used in stack.status():
+    for name, pid, port, used in Stack.open(folder).status():
         total += used
         print(f"{name:<14} {f'pid {pid}' if pid else 'not running':<12} {port or '':<6} {used / 2**20:6.0f} MiB")
     print(f"{'total':<34} {total / 2**20:6.0f} MiB")
 
 
-def env(stack: Stack) -> None:
-    """Print the variables with which the components reach the servers, for a shell's eval."""
-    for name, value in stack.env.items():
-        print(f"export {name}={shlex.quote(value)}")
+@app.command()
+def start(part: _Part, folder: _Folder) -> None:
+    """Start one part."""
+    Stack.open(folder).start(part)
 
 
-def guard(stack: Stack, pid: int) -> None:
+@app.command()
+def stop(part: _Part, folder: _Folder) -> None:
+    """Stop one part."""
+    Stack.open(folder).stop(part)
+
+
+@app.command()
+def restart(part: _Part, folder: _Folder) -> None:
+    """Stop and start one part."""
+    Stack.open(folder).restart(part)
+
+
+@app.command()
+def kill(part: _Part, folder: _Folder) -> None:
+    """Kill one part, without warning."""
+    Stack.open(folder).kill(part)
+
+
+@app.command()
+def guard(folder: _Folder, pid: Annotated[int, typer.Option(help="the process that is watched")]) -> None:
     """Stop everything when a process ends."""
+    stack = Stack.open(folder)
     wait_for_end(pid)
     stack.down()
 
 
-def main() -> None:
-    """Run one command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("up", "down", "env", "status", "start", "stop", "restart", "kill", "guard"):
-        command = commands.add_parser(name)
-        command.add_argument("--folder", type=Path, required=True, help="where everything of this stack lies")
-        if name in ("start", "stop", "restart", "kill"):
-            command.add_argument("part", choices=list(PARTS))
-        if name == "guard":
-            command.add_argument("--pid", type=int, required=True, help="the process that is watched")
-        if name == "up":
-            command.add_argument("--executor", choices=["celery", "local"], default="celery")
-            command.add_argument("--dags", action="append", default=[], metavar="NAME=FOLDER", help="a DAG bundle")
-            command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a variable")
-    arguments = parser.parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        if arguments.command == "up":
-            up(arguments)
-            return
-        stack = Stack.open(arguments.folder)
-        if arguments.command == "guard":
-            guard(stack, arguments.pid)
-        elif arguments.command in ("env", "status"):
-            {"env": env, "status": status}[arguments.command](stack)
-        elif arguments.command == "down":
-            stack.down()
-        else:
-            getattr(stack, arguments.command)(arguments.part)
-    except ClinpromptError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        raise SystemExit(ExitCode.INTERRUPTED) from None
+    return cli.main(app, argv, "python infra/dev/stack.py")
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator or not name:
-        raise BadParams(f"{option} {text}: expected NAME=VALUE")
+        raise BadParams(f"{option} {text}: expected NAME=VALUE.")
     return name, value
 
 
@@ -113,4 +123,4 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

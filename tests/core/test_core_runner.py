@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from clinprompt.errors import DataRejected, ServiceDown
+from clinprompt.params import CacheParams, GateParams
 from components.runner import Job, Work, execute
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +44,7 @@ def call(folder: Path, work: Work, *more: str, text: str = "in.txt") -> int:
 
 def copy(job: Job) -> dict[str, Any]:
     job.outputs["copy"].write_text(job.inputs["text"].read_text())
-    return {"batch": job.params("cache").batch_size}
+    return {"batch": job.params(CacheParams).batch_size}
 
 
 def fail_with(error: BaseException) -> Work:
@@ -106,7 +107,7 @@ def test_an_unknown_option_is_a_bad_param(folder: Path, capsys: pytest.CaptureFi
 
 
 def test_params_that_the_interface_does_not_declare_are_out_of_reach(folder: Path) -> None:
-    assert call(folder, lambda job: {"x": job.params("gate")}) == 70
+    assert call(folder, lambda job: {"x": job.params(GateParams)}) == 70
 
 
 def test_an_unknown_key_in_the_interface_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

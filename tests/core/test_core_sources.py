@@ -1,125 +1,117 @@
-"""Which files run, and digests that only what they do can change."""
+"""What a change of the code touches: the digests of stages and methods, and the lock that DVC reads them from."""
 
-import ast
-import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
-from clinprompt.sources import closure, digest, without_docstrings
+from clinprompt.contract.files import SOURCES_LOCK
+from clinprompt.data.layouts import KINDS
+from clinprompt.errors import BadParams
+from clinprompt.sources import digest
+from components.sources import ROOT, check_sources, digest_of, write_sources_lock
 
-FILES = {
-    "lib/__init__.py": "",
-    "lib/a.py": """
-from typing import TYPE_CHECKING
-import lib.b
-from lib.deep import thing
-if TYPE_CHECKING:
-    from lib.never import Type
-else:
-    import lib.otherwise
-TABLE = "table.yaml"
-def late():
-    from lib import late
-""",
-    "lib/b.py": "import numpy, other.x",
-    "lib/deep/__init__.py": "from lib.deep.inner import thing",
-    "lib/deep/inner.py": "thing = 1",
-    "lib/late.py": "",
-    "lib/never.py": "",
-    "lib/otherwise.py": "",
-    "lib/table.yaml": "a: 1",
-    "lib/unnamed.yaml": "a: 1",
-    "other/x.py": "",
-}
+PACKAGES = ("clinprompt", "components", "registry", "workspace")
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    for name, text in FILES.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+def project(tmp_path: Path) -> Path:
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "weights"))
     return tmp_path
 
 
-def test_a_closure_holds_what_can_run_and_the_named_data(root: Path) -> None:
-    files = closure(["lib.a"], root, packages=("lib",))
-    expected = set(FILES) - {"lib/never.py", "lib/unnamed.yaml", "other/x.py"}
-    assert set(files) == expected
-    assert list(files) == sorted(files)
-    assert files["lib/a.py"] == root / "lib/a.py"
-    assert "other/x.py" in closure(["lib.a"], root, packages=("lib", "other"))
+def lock_of(project: Path) -> dict[str, dict[str, str]]:
+    write_sources_lock(project, project / SOURCES_LOCK)
+    found: dict[str, dict[str, str]] = yaml.safe_load((project / SOURCES_LOCK).read_text(encoding="utf-8"))
+    return found
 
 
-def test_an_unknown_module_and_a_relative_import_are_refused(root: Path) -> None:
-    with pytest.raises(ValueError, match="no module lib.missing"):
-        closure(["lib.missing"], root, packages=("lib",))
-    (root / "lib/b.py").write_text("from . import a")
-    with pytest.raises(ValueError, match="absolute names"):
-        closure(["lib.a"], root, packages=("lib",))
+def changed(project: Path, file: str, old: str, new: str) -> set[str]:
+    """The keys of the lock that an edit of a file changes."""
+    before = lock_of(project)
+    path = project / file
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    after = lock_of(project)
+    return {f"{kind}.{name}" for kind in before for name in before[kind] if before[kind][name] != after[kind][name]}
 
 
-PLAIN = """
-import os
-
-X = None
-
-def f(a, b=1.5):
-    return [a, b, "x", b"y", ...]
-"""
-
-SAME = [
-    PLAIN + "# a comment",
-    '"""A docstring."""' + PLAIN,
-    PLAIN.replace("    return", '    """Adds."""\n    return'),
-    PLAIN.replace("X = None", 'X = None\n"""What X is."""'),
-    PLAIN.replace('[a, b, "x"', "[\n        a,\n        b, 'x'"),
-]
-OTHER = [
-    PLAIN.replace("1.5", "1.25"),
-    PLAIN.replace("None", "0"),
-    PLAIN.replace("None", "False"),
-    PLAIN.replace('"x"', 'b"x"'),
-    PLAIN.replace("a, b=", "b, a="),
-    PLAIN.replace("import os", "import os as os"),
-    PLAIN + "f(1)",
-]
+def test_a_methods_file_touches_that_method_alone(project: Path) -> None:
+    assert changed(project, "clinprompt/methods/coop.py", "config: ContextConfig", "config: ContextConfig  # type: ignore\n    more = 1") == {"methods.coop"}  # fmt: skip  # noqa: E501
 
 
-@pytest.mark.parametrize("text", SAME)
-def test_how_code_is_written_does_not_count(text: str) -> None:
-    assert text != PLAIN
-    assert digest(text) == digest(PLAIN)
+def test_what_methods_share_touches_those_that_use_it(project: Path) -> None:
+    touched = changed(project, "clinprompt/methods/maple.py", "class MaPLeConfig", "MORE = 1\n\n\nclass MaPLeConfig")
+    assert touched == {"methods.maple", "methods.synergy"}
 
 
-@pytest.mark.parametrize("text", OTHER)
-def test_what_code_does_counts(text: str) -> None:
-    assert text != PLAIN
-    assert digest(text) != digest(PLAIN)
+def test_a_new_method_touches_nothing_else(project: Path) -> None:
+    before = lock_of(project)
+    shutil.copy(project / "clinprompt/methods/coop.py", project / "clinprompt/methods/mine.py")
+    assert lock_of(project)["stages"] == before["stages"]
 
 
-def test_the_digest_is_that_of_a_form_without_positions_and_versions() -> None:
-    form = b'["Module",["body",[["Assign",["targets",[["Name",["id","x"]]]],["value",["Constant","int","1"]]]]]]'
-    assert digest("x = 1") == hashlib.sha256(form).hexdigest()
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"""Train', '"""Tune'), ("def fit(", "# A comment, and a line more.\n\n\ndef fit(")],
+)
+def test_docstrings_and_comments_touch_nothing(project: Path, old: str, new: str) -> None:
+    assert changed(project, "clinprompt/training/fit.py", old, new) == set()
 
 
-def test_files_are_digested_by_what_they_are(tmp_path: Path) -> None:
-    code, values, data = tmp_path / "a.py", tmp_path / "a.yaml", tmp_path / "a.txt"
-    code.write_text(PLAIN)
-    assert digest(code) == digest(PLAIN)
-    values.write_text("a: [1, 2]\n")
-    before = digest(values)
-    values.write_text("# said\na:\n  - 1\n  - 2\n")
-    assert digest(values) == before
-    values.write_text("a: [1, 3]\n")
-    assert digest(values) != before
-    data.write_text("a")
-    before = digest(data)
-    data.write_text("a ")
-    assert digest(data) != before
+def test_the_drawing_of_the_phantom_touches_its_layout_alone(project: Path) -> None:
+    phantom = [KINDS["phantom"]]
+    before = digest_of(phantom, project)
+    assert (
+        changed(project, "clinprompt/demo/drawing.py", "import numpy as np", "import numpy as np\n\nMORE = 1") == set()
+    )
+    assert digest_of(phantom, project) != before
 
 
-def test_code_without_docstrings_still_compiles() -> None:
-    tree = without_docstrings(ast.parse('"""A."""\nclass A:\n    """A."""\n\ndef f():\n    """F."""\n'))
-    assert ast.unparse(tree) == "class A:\n    pass\n\ndef f():\n    pass"
+@pytest.mark.parametrize("file", ["clinprompt/files.py", "clinprompt/errors.py", "components/runner.py"])
+def test_what_every_stage_runs_touches_every_stage(project: Path, file: str) -> None:
+    text = (project / file).read_text(encoding="utf-8")
+    touched = changed(project, file, text, text + "\n\nMORE = 1\n")
+    assert touched >= {
+        f"stages.{name}" for name in ("ingest", "validate", "describe", "cache", "tune", "gate", "promote")
+    }
+
+
+def test_the_lock_of_the_project_is_that_of_its_code() -> None:
+    write = lock_of_text(ROOT)
+    assert (ROOT / SOURCES_LOCK).read_text(encoding="utf-8") == write, "run: dvc repro lock"
+
+
+def lock_of_text(root: Path) -> str:
+    from components.sources import sources_lock
+
+    return sources_lock(root)
+
+
+def test_a_stage_whose_sources_differ_from_the_lock_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_sources("tune", ["coop"])  # without a lock, DVC is not what runs the stage
+    shutil.copytree(ROOT / "infra", tmp_path / "infra", ignore=lambda folder, names: set(names) - {"sources.lock"})
+    lock = tmp_path / SOURCES_LOCK
+    lock.write_text(lock_of_text(ROOT), encoding="utf-8")
+    check_sources("tune", ["coop"])
+    lock.write_text(lock.read_text(encoding="utf-8").replace("  tune: ", "  tune: 0"), encoding="utf-8")
+    check_sources("evaluate", ["coop"])
+    with pytest.raises(BadParams, match=r"stages\.tune: .*run `dvc repro lock`"):
+        check_sources("tune", ["coop"])
+
+
+def test_values_count_in_yaml_files_and_bytes_in_others(tmp_path: Path) -> None:
+    table, text = tmp_path / "table.yaml", tmp_path / "words.txt"
+    table.write_text("a: 1 # one\n")
+    text.write_text("a\n")
+    before = digest(table), digest(text)
+    table.write_text("# a table\na:   1\n")
+    assert digest(table) == before[0]
+    table.write_text("a: 2\n")
+    text.write_text("a \n")
+    assert digest(table) != before[0]
+    assert digest(text) != before[1]

@@ -20,6 +20,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 AIRFLOW = importlib.util.find_spec("airflow") is not None
+CONTRACT = "clinprompt/contract"
 FAKE = Path(__file__).with_name("fake_components.py")
 
 
@@ -27,7 +28,8 @@ def make_project(folder: Path) -> Path:
     """Copy the files that the DAGs are made from, with the fake interpreter in place of the components'."""
     for name in ("dags", "datasets"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", "components/component.schema.json", "infra/images.lock"):
+    shutil.copytree(ROOT / CONTRACT, folder / CONTRACT, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("clinprompt/__init__.py", "dvc.yaml", "components/component.schema.json", "infra/images.lock"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     for file in (ROOT / "components").glob("*/component.yaml"):

@@ -9,8 +9,8 @@ import zlib
 from pathlib import Path
 
 ROOT = Path.cwd()
-CELLS = [{"method": "zero_shot", "seed": 1}, {"method": "coop", "seed": 1}, {"method": "coop", "seed": 2}]
-PLAN = {"digest": "d" * 32, "cells": CELLS, "previous": None, "promote": True, "approval": False}
+CANDIDATES = [{"candidate": name, "seed": seed} for name, seed in (("zero_shot", 1), ("coop", 1), ("coop", 2))]
+PLAN = {"digest": "d" * 32, "candidates": CANDIDATES, "previous": None, "promote": True, "approval": False}
 RELEASES = ["brain-phantom@r1", "brain-phantom@r2"]
 
 
@@ -20,7 +20,7 @@ def main() -> int:
     task = json.loads(zlib.decompress(base64.b64decode(text))) if text else {}
     command = sys.argv[3]
     what = f"{command}:{task['stage']}" if "stage" in task else command
-    cell = "-".join(str(value) for value in task.get("cell", {}).values())
+    cell = "-".join(str(value) for value in (task.get("candidate") or {}).values())
     keys = [f"{what}:{cell}", what] if cell else [what]
     note = {"what": what, "cell": cell, "argv": sys.argv[1:], "task": task, "environment": dict(os.environ)}
     before = [json.loads(line) for line in (ROOT / "calls.jsonl").read_text().splitlines()]

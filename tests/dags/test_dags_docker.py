@@ -74,13 +74,15 @@ def make(project: Path, engine: Engine, need: dict[str, Any] | None = None, **ch
     """A task of the docker runner on a fake engine."""
     from dataclasses import replace
 
+    from clinprompt_dags.commands import SweepCommand
     from clinprompt_dags.config import load_settings
     from clinprompt_dags.graph import Need
-    from clinprompt_dags.jobs import SweepJob
     from clinprompt_dags.runners.docker import DockerTask
 
     settings = replace(load_settings(project), **changes)
-    task = DockerTask(task_id="look", job=SweepJob(), need=Need("vision", **(need or {})), settings=settings)
+    task = DockerTask(
+        task_id="look", task_command=SweepCommand(), need=Need("vision", **(need or {})), settings=settings
+    )
     task.hook = SimpleNamespace(api_client=engine, client_created=True)
     return task
 
@@ -190,20 +192,20 @@ def test_what_a_killed_worker_has_left_is_adopted_or_removed(
 
 
 def test_the_exit_code_decides(project: Path) -> None:
-    from clinprompt_dags.exit_codes import Interrupted, OutOfMemory
+    from clinprompt_dags.failures import TaskInterrupted, TaskOutOfMemory
 
     answer = b'{"status": "failed", "exit_code": 72, "message": "too large"}\n'
     engine = Engine(code=72, out=answer)
-    with pytest.raises(OutOfMemory, match=r"exit code 72 \(GPU out of memory\): too large") as caught:
+    with pytest.raises(TaskOutOfMemory, match=r"exit code 72 \(GPU out of memory\): too large") as caught:
         make(project, engine).run_component(call(), CONTEXT)
     assert caught.value.tail == ["half a line", "and one"]
     assert engine.done[-1] == "remove new"
-    with pytest.raises(Interrupted, match="killed"):
+    with pytest.raises(TaskInterrupted, match="killed"):
         make(project, Engine(code=137, out=b"")).run_component(call(), CONTEXT)
 
 
 def test_an_image_is_pulled_where_it_is_missing(project: Path) -> None:
-    from clinprompt_dags.exit_codes import ServiceDown
+    from clinprompt_dags.failures import ServiceUnavailable
 
     engine = Engine()
     engine.has_image = False
@@ -212,7 +214,7 @@ def test_an_image_is_pulled_where_it_is_missing(project: Path) -> None:
     assert engine.done == [pulled, "start new", "follow new", "remove new"]
     engine.pulling = [{"status": "Pulling"}, {"error": "no such host"}]
     engine.done.clear()
-    with pytest.raises(ServiceDown, match=r"has no image clinprompt-vision@.* cannot pull it \(no such host\)"):
+    with pytest.raises(ServiceUnavailable, match=r"has no image clinprompt-vision@.* cannot pull it \(no such host\)"):
         make(project, engine).run_component(call(), CONTEXT)
     assert engine.done == [pulled]
 

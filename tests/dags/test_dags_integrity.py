@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 _HEAVY = ("torch", "mlflow", "dvc", "pandas", "numpy", "docker", "kubernetes", "great_expectations", "transformers")
-_OURS = ("clinprompt", "components", "registry")
+_OURS = ("components", "registry", "workspace")
 _IMPORT = """
 import json, sys
 import airflow.sdk
@@ -19,7 +19,7 @@ before = set(sys.modules)
 sys.path.append(sys.argv[1])
 for name in ("retrain", "promote", "rollback", "sweep"):
     __import__(name)
-print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - before})))
+print(json.dumps(sorted(set(sys.modules) - before)))
 """
 
 
@@ -153,9 +153,13 @@ def test_the_dag_files_import_nothing_heavy(project: Path) -> None:
     found = subprocess.run(
         [sys.executable, "-c", _IMPORT, str(project / "dags")], check=True, capture_output=True, text=True
     )
-    modules = set(json.loads(found.stdout.splitlines()[-1]))
-    assert "retrain" in modules
-    assert not modules & {*_HEAVY, *_OURS}
+    modules = json.loads(found.stdout.splitlines()[-1])
+    packages = {name.partition(".")[0] for name in modules}
+    assert "retrain" in packages
+    assert not packages & {*_HEAVY, *_OURS}
+    ours = {name for name in modules if name.startswith("clinprompt.")}
+    assert {name for name in ours if not f"{name}.".startswith("clinprompt.contract.")} == set()
+    assert "clinprompt.contract.exit_codes" in ours
 
 
 def test_without_a_digest_a_container_runner_says_what_to_do(other_project: Path) -> None:

@@ -17,7 +17,7 @@ from clinprompt_dags.config import load_settings
 from clinprompt_dags.graph import Need
 from clinprompt_dags.runners.local import LocalTask
 from clinprompt_dags.task import Call
-task = LocalTask(task_id="look", job=None, need=Need("data"), settings=load_settings())
+task = LocalTask(task_id="look", task_command=None, need=Need("data"), settings=load_settings())
 task.run_component(Call(["-m", "workspace", "sweep"], {}), {})
 """
 
@@ -29,7 +29,7 @@ def runner(project: Path, components: Any) -> Any:
     from clinprompt_dags.graph import Need
     from clinprompt_dags.runners.local import LocalTask
 
-    return LocalTask(task_id="look", job=None, need=Need("data"), settings=load_settings(project))
+    return LocalTask(task_id="look", task_command=None, need=Need("data"), settings=load_settings(project))
 
 
 def call() -> Any:
@@ -48,20 +48,20 @@ def test_the_result_is_the_last_line_and_the_rest_is_the_log(
 
 
 def test_a_failure_carries_the_last_lines(runner: Any, components: Any) -> None:
-    from clinprompt_dags.exit_codes import Final, Interrupted
+    from clinprompt_dags.failures import Final, TaskInterrupted
 
     components.answer({"sweep": [{"exit": 66, "lines": 30}, {"kill": int(signal.SIGKILL)}]})
     with pytest.raises(Final, match=r"exit code 66 \(input missing\): sweep said 66") as caught:
         runner.run_component(call(), {})
     assert caught.value.tail == [f"sweep line {number}" for number in range(10, 30)]
-    with pytest.raises(Interrupted, match="signal 9"):
+    with pytest.raises(TaskInterrupted, match="signal 9"):
         runner.run_component(call(), {})
 
 
 def test_a_missing_interpreter_is_named(runner: Any) -> None:
     from dataclasses import replace
 
-    from clinprompt_dags.exit_codes import ComponentFailed
+    from clinprompt_dags.failures import ComponentFailed
 
     runner.settings = replace(runner.settings, python=Path("/nowhere/python"))
     with pytest.raises(ComponentFailed, match=r"airflow.python in params.yaml: /nowhere/python cannot be started"):

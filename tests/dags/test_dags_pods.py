@@ -19,14 +19,14 @@ def render(project: Path, stage: str, **changes: Any) -> tuple[Any, dict[str, An
 
     from kubernetes.client import ApiClient, models
 
+    from clinprompt_dags.commands import FromTasks, StageCommand
     from clinprompt_dags.config import load_settings
     from clinprompt_dags.graph import load_graph
-    from clinprompt_dags.jobs import FromTasks, StageJob
     from clinprompt_dags.runners.kubernetes import KubernetesTask
 
     settings = replace(load_settings(project), **changes)
     need = load_graph(project)[stage].need
-    task = KubernetesTask(task_id=stage, job=StageJob(stage, FromTasks(())), need=need, settings=settings)
+    task = KubernetesTask(task_id=stage, task_command=StageCommand(stage, FromTasks(())), need=need, settings=settings)
     task.arguments = ["-m", "workspace", "stage"]
     task.env_vars = [models.V1EnvVar(name="CLINPROMPT_TASK", value="x")]
     pod: dict[str, Any] = ApiClient().sanitize_for_serialization(task.build_pod_request_obj(dry_run=True))
@@ -105,12 +105,12 @@ def test_the_environment_of_a_pod_holds_no_secret(project: Path, monkeypatch: py
     }
 
 
-@pytest.mark.parametrize(("code", "name"), [(65, "Final"), (69, "ServiceDown"), (137, "Interrupted")])
+@pytest.mark.parametrize(("code", "name"), [(65, "Final"), (69, "ServiceUnavailable"), (137, "TaskInterrupted")])
 def test_a_failed_pods_exit_code_decides(project: Path, monkeypatch: pytest.MonkeyPatch, code: int, name: str) -> None:
     from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
     from kubernetes.client import models
 
-    from clinprompt_dags.exit_codes import ComponentFailed
+    from clinprompt_dags.failures import ComponentFailed
 
     task, _ = render(project, "ingest")
     ended = models.V1ContainerState(terminated=models.V1ContainerStateTerminated(exit_code=code))

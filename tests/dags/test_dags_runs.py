@@ -217,7 +217,7 @@ def test_rollback_calls_the_registry_once_even_when_it_fails(database: None, bag
 
 
 def test_a_run_of_a_partition_is_of_its_release(database: None, bag: Any, components: Any) -> None:
-    from clinprompt_dags.jobs import PlanJob
+    from clinprompt_dags.commands import PlanCommand
 
     class Instance:
         dag_id, run_id, task_id, map_index, try_number, log_url = "retrain", "r", "plan", -1, 1, "url"
@@ -227,5 +227,5 @@ def test_a_run_of_a_partition_is_of_its_release(database: None, bag: Any, compon
 
     params = dict.fromkeys(("methods", "seeds", "overrides", "promote"))
     context = {"params": {"dataset": "brain-phantom", "release": None, **params}, "dag_run": Run, "ti": Instance}
-    task = PlanJob(None).task(context, {})
+    task = PlanCommand(None).task(context, {})
     assert (task["dataset"], task["release"]) == ("pneumoniamnist", "r7")

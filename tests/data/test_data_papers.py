@@ -15,8 +15,9 @@ from clinprompt.errors import BadParams, DataRejected, InputCorrupt, InputMissin
 from clinprompt.experiments.tables.papers import papers
 from clinprompt.experiments.tables.published import published
 from clinprompt.methods import method, names
+from clinprompt.params import CandidateSpec
 from clinprompt.schema import check
-from clinprompt.tuned.config import method_config
+from clinprompt.tuned.config import candidate_config, method_config
 
 FOLDER = Path(__file__).parents[2] / "datasets"
 CARDS = {path.stem: load_card(path) for path in sorted(FOLDER.glob("*.yaml"))}
@@ -90,23 +91,35 @@ def test_the_card_wins_over_the_params_and_its_protocol_over_both(tmp_path: Path
     assert COOP["epochs"] == 2
 
 
+def test_a_variant_wins_over_the_card(tmp_path: Path) -> None:
+    card = card_with(tmp_path, methods={"coop": {"epochs": 5, "batch_size": 8, "context_init": "a scan of a"}})
+    spec = CandidateSpec(name="mine", method="coop", knobs=COOP, variant={"epochs": 3, "context_init": None})
+    config: Any = candidate_config(spec, card)
+    assert (config.epochs, config.batch_size, config.context_init) == (3, 8, None)
+    plain: Any = candidate_config(CandidateSpec(name="coop", method="coop", knobs=COOP), card)
+    assert (plain.epochs, plain.context_init) == (5, "a scan of a")
+
+
+def test_an_empty_phrase_is_a_random_context_in_a_card_too(tmp_path: Path) -> None:
+    config: Any = method_config("coop", COOP, card_with(tmp_path, methods={"coop": {"context_init": ""}}))
+    assert config.model_dump()["context_init"] is None
+
+
 @pytest.mark.parametrize(
-    ("changes", "protocol", "sentence"),
+    ("changes", "sentence"),
     [
-        ({"methods": {"coop": {"epochs": 0}}}, None, "datasets/two.yaml: methods.coop.epochs: input should be greater"),
+        ({"methods": {"coop": {"epochs": 0}}}, "two.yaml: methods.coop.epochs: input should be greater"),
         (
             {"base_to_novel": {"methods": {"coop": {"epoch": 3}}}},
-            "base_to_novel",
-            "datasets/two.yaml: base_to_novel.methods.coop.epoch: no such key (did you mean 'epochs'?)",
+            "two.yaml: base_to_novel.methods.coop.epoch: no such key (did you mean 'epochs'?)",
         ),
     ],
 )
 def test_a_wrong_knob_is_named_by_the_cards_file_and_key(
-    tmp_path: Path, changes: dict[str, Any], protocol: str | None, sentence: str
+    tmp_path: Path, changes: dict[str, Any], sentence: str
 ) -> None:
-    card = card_with(tmp_path, **changes)
     with pytest.raises(BadParams) as caught:
-        method_config("coop", COOP, card, protocol)
+        card_with(tmp_path, **changes)
     assert sentence in str(caught.value)
 
 

@@ -59,8 +59,8 @@ def make_workspace(root: Path) -> Callable[[Path], Workspace]:
     """Makes a workspace with a small phantom and short trainings."""
 
     def small_params(params: Any) -> None:
-        params["candidates"] = {"methods": ["zero_shot", "coop"], "seeds": [1]}
-        params["methods"]["coop"]["epochs"] = 12
+        params["candidates"] |= {"methods": ["zero_shot", "coop"], "seeds": [1]}
+        params["methods"]["coop"] = {"epochs": 12}
         params["training"]["checkpoint_every"] = 2
         params["evaluation"]["bootstrap_resamples"] = 200
         params["knowledge"].update(aspects=["shape"], descriptions_per_aspect=1, min_accepted_per_class=0)

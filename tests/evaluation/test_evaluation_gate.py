@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from toy_run import predictions
 
+from clinprompt.contract.candidates import CandidateId
 from clinprompt.evaluation.gate import Candidate, Incumbent, Rules, compare, decide
 from clinprompt.evaluation.intervals import Bootstrap
 from clinprompt.evaluation.predictions import Predictions
@@ -16,7 +17,7 @@ RULES = Rules("balanced_accuracy", {"balanced_accuracy": 0.5, "auroc": 0.7}, 0.0
 
 def candidate(method: str = "coop", seed: int = 1, val: float = 3.0, test: float = 3.0) -> Candidate:
     """A candidate with models of these qualities on the two splits."""
-    return Candidate(method, seed, f"{method}{seed}", predictions(val, n=60), predictions(test))
+    return Candidate(CandidateId(method, seed), f"{method}{seed}", predictions(val, n=60), predictions(test))
 
 
 def champion(quality: float) -> Incumbent:
@@ -107,8 +108,11 @@ def _nan(p: Predictions | None) -> Predictions:
 
 
 UNSOUND = {
-    "a missing file": (Candidate("coop", 2, "d", None, None, "predictions.parquet does not exist"), "does not exist"),
-    "no predictions": (Candidate("coop", 2, "d", None, None), "there are no predictions"),
+    "a missing file": (
+        Candidate(CandidateId("coop", 2), "d", None, None, "predictions.parquet does not exist"),
+        "does not exist",
+    ),
+    "no predictions": (Candidate(CandidateId("coop", 2), "d", None, None), "there are no predictions"),
     "no model": (replace(candidate("coop", 2), model_digest=None), "there are no predictions"),
     "NaN on test": (replace(candidate("coop", 2), test=_nan(candidate().test)), "no numbers on the test split"),
     "NaN on val": (replace(candidate("coop", 2), val=_nan(candidate().val)), "no numbers on the val split"),

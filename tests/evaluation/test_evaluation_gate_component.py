@@ -57,11 +57,12 @@ def test_the_record_has_every_number(run: ToyRun) -> None:
     record = run.decision
     digest = model_digest(run.path("models") / "coop-1")
     assert record["verdict"] == "accepted"
-    assert record["chosen"] == {"method": "coop", "seed": 1, "folder": "coop-1", "model_digest": digest}
+    chosen = {"candidate": "coop", "method": "coop", "seed": 1, "folder": "coop-1", "model_digest": digest}
+    assert record["chosen"] == chosen
     assert record["champion"] is None
     assert {c["name"] for c in record["checks"]} == {"floor.auroc", "floor.balanced_accuracy"}
     for candidate in record["candidates"]:
-        measured = run.metrics(f"{candidate['method']}-{candidate['seed']}")
+        measured = run.metrics(f"{candidate['candidate']}-{candidate['seed']}")
         assert {split: candidate[split] for split in SPLITS} == {split: measured[split] for split in SPLITS}
     assert set(record["inputs"]) == {"card", "manifest", "models", "predictions"}
     assert record["params"]["floors"] == {"auroc": 0.7, "balanced_accuracy": 0.5}
@@ -233,3 +234,14 @@ def test_finding_nothing_to_do_imports_nothing_heavy() -> None:
     code = f"import sys, components.gate.__main__; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_variant_is_judged_under_its_own_name(run: ToyRun) -> None:
+    run.tune("coop-16-1", 3.0, method="coop")
+    assert run.evaluate("coop-16-1") == 0
+    assert (run.metrics("coop-16-1")["candidate"], run.metrics("coop-16-1")["method"]) == ("coop-16", "coop")
+    run.set_params("candidates", methods=["coop-16"], seeds=[1], variants={"coop-16": {"method": "coop", "n_ctx": 16}})
+    assert run.gate() == 0
+    chosen = run.decision["chosen"]
+    assert (chosen["candidate"], chosen["method"], chosen["folder"]) == ("coop-16", "coop", "coop-16-1")
+    assert run.decision["reasons"][0].startswith("coop-16-1 has the best")

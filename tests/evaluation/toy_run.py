@@ -22,6 +22,18 @@ COMPONENTS = ROOT / "components"
 CLASSES = ("glioma", "meningioma", "none")
 WIDTH = 8
 BACKBONE = "b" * 64
+MADE_FROM = {  # what else a tuned model's record says
+    "dataset": "toy",
+    "config": {},
+    "class_names": [f"{c} tumour" for c in CLASSES],
+    "preprocessing": {},
+    "intensity": "auto",
+    "manifest": "a" * 64,
+    "knowledge": None,
+    "versions": {},
+    "support": "d" * 64,
+    "trainable_parameters": 64,
+}
 
 
 def predictions(quality: float, n: int = 120, seed: int = 0, per_patient: int = 2) -> Predictions:
@@ -75,10 +87,12 @@ class ToyRun:
             "format": 2,
             "predicts_with": "head",
             "images": "features",
+            "candidate": method,
             "method": method,
             "seed": int(seed),
             "classes": list(CLASSES),
             "backbone": backbone,
+            **MADE_FROM,
         } | spec
         (folder / "model.yaml").write_text(yaml.safe_dump(facts, sort_keys=True))
         return folder
@@ -89,7 +103,7 @@ class ToyRun:
         paths = {key: self.path(key) for key in ("card", "manifest", "images", "features", "params")}
         paths |= {"model": self.path("models") / name, "metrics": self.root / f"metrics/{name}.json"}
         paths |= {"predictions": self.predictions(name), "plots": self.path("evaluations") / name / "plots"}
-        options = ["--dataset", "toy", "--method", method, "--seed", seed]
+        options = ["--dataset", "toy", "--candidate", method, "--seed", seed]
         return execute("evaluate", evaluate, options + _options(paths), COMPONENTS)
 
     def candidate(self, name: str, quality: float, noise: int = 0) -> None:

@@ -142,7 +142,7 @@ def test_the_experiments_knobs_win_over_the_cards_and_these_over_the_params(toy:
             {},
             {"methods": {"coop": {"n_ctxx": 3}}},
             ExitCode.BAD_PARAMS,
-            "datasets/toy.yaml: methods.coop.n_ctxx: no such key (did you mean 'n_ctx'?)",
+            "toy.yaml: methods.coop.n_ctxx: no such key (did you mean 'n_ctx'?)",
         ),
         (
             {"protocols.few_shot.methods": {"coop": {"epochs": 0}}},

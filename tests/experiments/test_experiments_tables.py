@@ -160,8 +160,11 @@ def test_without_results_the_table_says_so(project: Path, capsys: Any) -> None:
 
 
 def test_transfers_have_a_column_for_each_target(project: Path, capsys: Any) -> None:
-    rows = [{"method": "coop", "seed": s, "test": dict.fromkeys(METRICS, 0.5 + s / 100)} for s in (1, 3)]
-    rows.append({"method": "linear_probe", "seed": 1, "left_out": "its rows belong to classes"})
+    rows = [
+        {"candidate": "coop", "method": "coop", "seed": s, "test": dict.fromkeys(METRICS, 0.5 + s / 100)}
+        for s in (1, 3)
+    ]
+    rows.append({"candidate": "linear_probe", "seed": 1, "left_out": "its rows belong to classes"})
     for target in ("a", "b"):
         facts = {"protocol": "transfer", "dataset": "a", "target": target}
         write_json(project / f"runs/a/transfer/{target}.json", Result(facts, rows).to_json())

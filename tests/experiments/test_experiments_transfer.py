@@ -37,9 +37,9 @@ def options(values: dict[str, Any]) -> list[str]:
 @pytest.fixture
 def tuned(toy: Any) -> Any:
     """Candidates of `toy`, and a target: the same images under two other class names."""
-    toy.change({"candidates": {"methods": ["coop", "linear_probe"], "seeds": [1]}})
+    toy.change({"candidates.methods": ["coop", "linear_probe"], "candidates.seeds": [1]})
     for name in ("coop", "linear_probe"):
-        values = {"dataset": "toy", "method": name, "seed": 1, "model": f"tune/{name}-1"} | PATHS
+        values = {"dataset": "toy", "candidate": name, "seed": 1, "model": f"tune/{name}-1"} | PATHS
         assert execute("tune", tune, options(values), COMPONENTS) == 0
     card = yaml.safe_load((toy.folder / "toy.yaml").read_text())
     card |= {"name": "other", "classes": [{"id": c, "name": f"{c} skin", "phrase": c} for c in ("cyst", "normal")]}
@@ -62,7 +62,7 @@ def test_context_goes_over_to_other_class_names_and_a_linear_head_stays_behind(t
     assert "belongs to the classes" in rows["linear_probe"]["left_out"]
     backbone = load_backbone("mine", tuned.params["backbone"]["path"])
     model = load_model(tuned.folder / "tune/coop-1")
-    source = restore(model.spec, tuned.folder / "tune/coop-1" / PROMPTS, backbone)
+    source = restore(model.record.to_json(), tuned.folder / "tune/coop-1" / PROMPTS, backbone)
     other: Any = method("coop")(Task(backbone, ("cyst skin", "normal skin"), 1), source.config)
     other.ctx.data.copy_(source.ctx)  # type: ignore[arg-type]
     test = tuned.manifest[(tuned.manifest["split"] == "test") & tuned.manifest["label"].isin(["cyst", "normal"])]

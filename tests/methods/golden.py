@@ -96,7 +96,7 @@ class Case:
         """The images at the level that the method reads, with their labels."""
         images = self.inputs["images"]
         with torch.no_grad():
-            pixels = type(model).needs(model.config).images == "pixels"
+            pixels = model.needed.images == "pixels"
             return Examples(model.prepare(images) if pixels else self.model.encode_image(images), self.inputs["labels"])
 
     def build(self, name: str, knowledge: Knowledge | None = None, **knobs: Any) -> Any:

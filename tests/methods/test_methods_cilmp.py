@@ -54,7 +54,7 @@ def pixels(n: int = 4, seed: int = 2) -> torch.Tensor:
 
 def examples(model: Any, n: int = 8) -> Examples:
     with torch.no_grad():
-        needed = type(model).needs(model.config).images == "pixels"
+        needed = model.needed.images == "pixels"
         images = model.prepare(pixels(n)) if needed else model.backbone.model.encode_image(pixels(n))
     return Examples(images, torch.arange(n) % len(NAMES))
 

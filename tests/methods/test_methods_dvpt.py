@@ -127,7 +127,7 @@ def test_with_closed_gates_it_is_vpt_shallow_read_out_at_its_prompts_too(
 def test_images_of_another_size_are_a_matter_of_positions(make_backbone: Callable[[str], Any], kind: str) -> None:
     backbone = replace(make_backbone(kind), model=random_model(kind, grid=2))
     model = dvpt(backbone, image_size=16)
-    assert type(model).needs(model.config).image_size == 16
+    assert model.needed.image_size == 16
     images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     tokens = model.prepare(images)
     assert tokens.shape == (2, 1 + 16, 16)

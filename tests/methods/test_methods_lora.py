@@ -126,7 +126,7 @@ def test_changes_of_the_text_tower_alone_are_a_head_on_plain_features(make_backb
         model.text_tower.up += 0.1
     features = torch.randn(3, backbone.embed_dim, generator=torch.Generator().manual_seed(0))
     head = model.export_head()
-    assert type(model).needs(model.config).images == "features"
+    assert model.needed.images == "features"
     torch.testing.assert_close(
         Head(head["weight"], float(head["scale"])).logits(features), model(Batch(features, torch.zeros(3)))
     )

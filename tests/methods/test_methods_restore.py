@@ -28,6 +28,7 @@ from clinprompt.training.fit import fit
 from clinprompt.training.inputs import knowledge
 from clinprompt.training.loop import Run
 from clinprompt.tuned.artifact import load_model, model_digest, write_model
+from clinprompt.tuned.record import BackboneRef, ModelRecord
 from clinprompt.tuned.restore import logits, restore
 
 NAMES = ("no tumour", "glioma", "meningioma")
@@ -139,23 +140,25 @@ def tuned(make_backbone: Callable[[str], Any], make_examples: Callable[..., Exam
     backbone, train = make_backbone("clip"), make_examples(24, 3)
     model = method("clip_adapter")(Task(backbone, NAMES, 1), check_config("clip_adapter", KNOBS))
     curves = fit(model, train, train, Run(1))
-    spec = {
-        "method": "clip_adapter", "config": model.config.model_dump(mode="json"), "seed": 1, "classes": ["a", "b", "c"],
-        "class_names": list(NAMES), "images": "features",
-        "backbone": {"name": backbone.name, "digest": backbone.digest, "embed_dim": backbone.embed_dim},
-    }  # fmt: skip
+    record = ModelRecord(
+        predicts_with="method", dataset="toy", method="clip_adapter", config=model.config.model_dump(mode="json"),
+        seed=1, classes=["a", "b", "c"], class_names=list(NAMES), images="features", intensity="auto",
+        backbone=BackboneRef(name=backbone.name, digest=backbone.digest, embed_dim=backbone.embed_dim),
+        preprocessing=backbone.preprocessing.to_dict(), manifest="a" * 64, knowledge=None, versions={},
+        support="b" * 64, trainable_parameters=1,
+    )  # fmt: skip
     state = {name: tensor.numpy() for name, tensor in model.state().items()}
     support = {"path": ["x"], "id": ["y"], "label": ["a"]}
     folder = tmp_path / "model"
-    write_model(folder, spec=spec, state=state, head=None, curves=curves, support=support)
+    write_model(folder, record=record, state=state, head=None, curves=curves, support=support)
     return SimpleNamespace(folder=folder, model=model, backbone=backbone, tensors=folder / "prompts.safetensors")
 
 
 def test_a_model_without_a_head_is_built_again(tuned: Any, make_examples: Callable[..., Examples]) -> None:
     found = load_model(tuned.folder)
-    assert (found.head, found.spec["predicts_with"]) == (None, "method")
+    assert (found.head, found.record.predicts_with) == (None, "method")
     assert not (tuned.folder / "head.safetensors").exists()
-    again = restore(found.spec, tuned.tensors, tuned.backbone)
+    again = restore(found.record.to_json(), tuned.tensors, tuned.backbone)
     inputs = make_examples(7, 3, 2).inputs
     assert torch.equal(logits(again, inputs), logits(tuned.model, inputs))
     assert not again.training
@@ -176,7 +179,7 @@ def test_its_digest_counts_its_tensors_and_its_record(tuned: Any) -> None:
 
 
 def test_what_does_not_fit_is_said(tuned: Any) -> None:
-    spec = load_model(tuned.folder).spec
+    spec = load_model(tuned.folder).record.to_json()
     other = spec | {"backbone": spec["backbone"] | {"digest": "f" * 64}}
     with pytest.raises(InputCorrupt, match="was tuned on the backbone ffffffffffff"):
         restore(other, tuned.tensors, tuned.backbone)

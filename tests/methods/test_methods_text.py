@@ -60,7 +60,7 @@ def examples_for(model: Any, backbone: Any, n: int, seed: int = 0) -> Examples:
     """Random images at the level that the method reads."""
     pixels = pixels_of(n, seed)
     with torch.no_grad():
-        needs = type(model).needs(model.config)
+        needs = model.needed
         inputs = model.prepare(pixels) if needs.images == "pixels" else backbone.model.encode_image(pixels)
     return Examples(inputs, torch.arange(n) % len(NAMES))
 

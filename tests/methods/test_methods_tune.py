@@ -43,9 +43,9 @@ def test_a_method_writes_a_complete_model_and_the_same_bytes_again(
     assert sorted(contents(folder)) == FILES
     assert contents(folder) == contents(workspace.folder / "again")
     spec = yaml.safe_load((folder / "model.yaml").read_text())
-    assert (spec["dataset"], spec["method"], spec["seed"], spec["format"]) == ("toy", method, 1, 2)
+    assert (spec["dataset"], spec["candidate"], spec["method"], spec["seed"]) == ("toy", method, method, 1)
     assert (spec["predicts_with"], spec["images"]) == ("head", "features")
-    assert spec["config"] == check_config(method, workspace.params["methods"][method]).model_dump(mode="json")
+    assert spec["config"] == check_config(method, workspace.params["methods"].get(method, {})).model_dump(mode="json")
     assert (spec["classes"], spec["class_names"]) == (list(CLASSES), ["glioma", "meningioma", "no tumour"])
     assert spec["backbone"]["name"] == "mine"
     assert spec["preprocessing"]["size"] == 16
@@ -199,3 +199,23 @@ def test_any_byte_of_prompts_head_or_record_changes_the_digest_and_the_curves_do
         (folder / name).write_bytes(content + b" ")
         assert model_digest(folder) != before
         (folder / name).write_bytes(content)
+
+
+def test_two_settings_of_one_method_are_two_candidates(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace.change({"candidates.methods": ["coop", "coop-2"], "methods.coop.epochs": 2})
+    workspace.change({"candidates.variants": {"coop-2": {"method": "coop", "n_ctx": 2, "context_init": ""}}})
+    for name in ("coop", "coop-2"):
+        assert workspace.tune(name, f"{name}-1") == 0
+    shapes = {n: load_file(workspace.folder / f"{n}-1/prompts.safetensors")["ctx"].shape for n in ("coop", "coop-2")}
+    assert shapes == {"coop": (4, 16), "coop-2": (2, 16)}
+    spec = yaml.safe_load((workspace.folder / "coop-2-1/model.yaml").read_text())
+    assert (spec["candidate"], spec["method"]) == ("coop-2", "coop")
+    assert (spec["config"]["context_init"], spec["config"]["epochs"]) == (None, 2)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["candidate"] == "coop-2"
+
+
+def test_an_unknown_candidate_is_named(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    assert workspace.tune("copo") == ExitCode.BAD_PARAMS
+    assert "'copo' is neither a method nor one of candidates.variants (did you mean 'coop'?)" in capsys.readouterr().err

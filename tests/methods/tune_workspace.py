@@ -41,7 +41,7 @@ class Workspace:
             *path, last = key.split(".")
             section = self.params
             for part in path:
-                section = section[part]
+                section = section.setdefault(part, {})
             section[last] = value
         (self.folder / "params.yaml").write_text(yaml.safe_dump(self.params))
 
@@ -63,16 +63,16 @@ class Workspace:
         features = (centres[np.arange(n) % 3] + 0.7 * rng.normal(size=(n, 12))).astype(np.float32)
         write_store(self.folder / "features", {"backbone": {"digest": backbone_digest}}, ids, features)
 
-    def argv(self, method: str, out: str, seed: int) -> list[str]:
+    def argv(self, candidate: str, out: str, seed: int) -> list[str]:
         values = {
-            "dataset": "toy", "method": method, "seed": seed, "card": "toy.yaml", "manifest": "manifest.parquet",
+            "dataset": "toy", "candidate": candidate, "seed": seed, "card": "toy.yaml", "manifest": "manifest.parquet",
             "images": "images", "features": "features", "descriptions": "descriptions.parquet",
             "hidden-states": "hidden_states.safetensors", "model": out, "params": "params.yaml",
         }  # fmt: skip
         return [part for key, value in values.items() for part in (f"--{key}", str(value))]
 
-    def tune(self, method: str, out: str = "out", seed: int = 1) -> int:
-        return execute("tune", work, self.argv(method, out, seed), Path(__file__).parents[2] / "components")
+    def tune(self, candidate: str, out: str = "out", seed: int = 1) -> int:
+        return execute("tune", work, self.argv(candidate, out, seed), Path(__file__).parents[2] / "components")
 
     def _image(self, seed: int) -> str:
         stream = io.BytesIO()

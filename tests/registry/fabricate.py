@@ -18,19 +18,21 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from clinprompt.backbones import load_backbone
+from clinprompt.contract.candidates import CandidateId
 from clinprompt.data.card import Card
 from clinprompt.data.codecs import decode
 from clinprompt.data.load import load_card
 from clinprompt.data.manifest import read_manifest, write_manifest
 from clinprompt.evaluation.candidates import Listed, load_candidate
-from clinprompt.evaluation.decision import ChampionRef, input_digests, to_record
+from clinprompt.evaluation.decision import ChampionRef, DecisionParams
 from clinprompt.evaluation.gate import Incumbent, Rules, decide
 from clinprompt.evaluation.intervals import Bootstrap
 from clinprompt.evaluation.plots import write_plots
+from clinprompt.evaluation.record_decision import input_digests, to_record
 from clinprompt.evaluation.slices import age_bands
 from clinprompt.evaluation.summary import summarise
 from clinprompt.evaluation.table import About, evaluated_rows, predictions_frame, split_of, write_predictions
-from clinprompt.files import sha256_bytes, write_json
+from clinprompt.files import read_json, sha256_bytes, sha256_file, write_json
 from clinprompt.tuned.artifact import load_model, model_digest
 from components.promote.__main__ import work
 from components.runner import execute
@@ -322,6 +324,7 @@ def _tune_and_evaluate(run: Run, method: str, seed: int, quality: float) -> None
         "predicts_with": "head",
         "images": "features",
         "dataset": DATASET,
+        "candidate": method,
         "method": method,
         "config": {"epochs": 3},
         "seed": seed,
@@ -331,6 +334,10 @@ def _tune_and_evaluate(run: Run, method: str, seed: int, quality: float) -> None
         "preprocessing": backbone.preprocessing.to_dict(),
         "intensity": run.card.intensity,
         "trainable_parameters": 48,
+        "manifest": sha256_file(run.folder / "validate" / "manifest.parquet"),
+        "knowledge": None,
+        "versions": {"clinprompt": "0"},
+        "support": "d" * 64,
     }
     folder = run.folder / "tune" / f"{method}-{seed}"
     folder.mkdir(parents=True)
@@ -345,8 +352,10 @@ def _tune_and_evaluate(run: Run, method: str, seed: int, quality: float) -> None
     out = run.folder / "evaluate" / f"{method}-{seed}"
     out.mkdir(parents=True)
     write_predictions(frame, about, out / "predictions.parquet")
-    summary = summarise(frame, rows, about=about, classes=CLASSES, slices=["site", "sex"], bootstrap=BOOTSTRAP)
-    write_json(run.folder / "metrics" / f"{method}-{seed}.json", summary)
+    summary = summarise(
+        frame, rows, about=about, method=method, classes=CLASSES, slices=["site", "sex"], bootstrap=BOOTSTRAP
+    )
+    summary.write(run.folder / "metrics" / f"{method}-{seed}.json")
     tested = features[(rows["split"] == "test").to_numpy()]
     write_plots(out / "plots", split_of(frame, "test", CLASSES), tested, names=list(CLASSES), title="t", bins=15)
 
@@ -354,22 +363,24 @@ def _tune_and_evaluate(run: Run, method: str, seed: int, quality: float) -> None
 def _decide(run: Run, names: list[str], champion: Any, floor: float) -> dict[str, Any]:
     manifest = read_manifest(run.folder / "validate" / "manifest.parquet")
     rules = Rules("balanced_accuracy", {"balanced_accuracy": floor}, 0.5, BOOTSTRAP)
-    pairs = [(name.rsplit("-", 1)[0], int(name.rsplit("-", 1)[1])) for name in names]
+    ids = [CandidateId.parse(name) for name in names]
     digests = {name: model_digest(run.folder / "tune" / name) for name in names}
-    listed = [Listed(m, s, digests[f"{m}-{s}"]) for m, s in pairs]
+    listed = [Listed(c, c.name, digests[str(c)]) for c in ids]
     candidates = [load_candidate(one, run.folder / "evaluate", manifest, DATASET, CLASSES) for one in listed]
-    reference = champion and ChampionRef(champion.name, str(champion.version), champion.model_digest)
+    reference = champion and ChampionRef(
+        name=champion.name, version=str(champion.version), model_digest=champion.model_digest
+    )
     incumbent = champion and Incumbent(champion.name, str(champion.version), champion.model_digest, candidates[0].test)
     card = run.root / "datasets" / f"{DATASET}.yaml"
     record = to_record(
         decide(candidates, incumbent, rules),
         dataset=DATASET,
-        candidates=[(m, s, digests[f"{m}-{s}"]) for m, s in pairs],
+        candidates=listed,
         champion=reference,
-        params={"floors": rules.floors, "margin": rules.margin, "select_by": rules.select_by},
+        params=DecisionParams(floors=rules.floors, margin=rules.margin, select_by=rules.select_by),
         inputs=input_digests(
             card, run.folder / "validate" / "manifest.parquet", run.folder / "tune", run.folder / "evaluate", names
         ),
     )
-    write_json(run.decision, record)
-    return record
+    record.write(run.decision)
+    return dict(read_json(run.decision))

@@ -22,7 +22,7 @@ import registry
 from clinprompt.backbones import load_backbone
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.files import sha256_file
-from registry import package, tracking
+from registry import package, served_code, tracking
 from registry.consumer import Champion
 
 PROBABILITIES = [f"p_{name}" for name in CLASSES]
@@ -106,22 +106,23 @@ def test_it_loads_without_this_repository_and_without_pickle(run: Run, tmp_path:
         assert record["probability"] == pytest.approx(row[PROBABILITIES].max(), abs=1e-5)
 
 
-INVERSION = """
-
+INVERSION = b"""
 _plain = Preprocessing.apply
 Preprocessing.apply = lambda self, image: -_plain(self, image)
 """
 
 
-def test_two_models_in_one_process_keep_their_own_code(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_two_models_in_one_process_keep_their_own_code(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     images = run.images()
     first = champion()
     expected = first.predict(images)
-    inverted = tmp_path / "pixels.py"
-    inverted.write_text(package.PIXELS.read_text() + INVERSION)
-    monkeypatch.setattr("registry.package.PIXELS", inverted)
+
+    def inverted(spec: dict[str, Any]) -> dict[str, bytes]:
+        code = served_code.code_of(spec)
+        return code | {"code/data/preprocessing.py": code["code/data/preprocessing.py"] + INVERSION}
+
+    for user in ("package", "request"):
+        monkeypatch.setattr(f"registry.{user}.code_of", inverted)
     assert promote(run) == 0
     second = champion()
     assert second.version == 2
@@ -132,7 +133,7 @@ def test_two_models_in_one_process_keep_their_own_code(
 
 TAMPERINGS: dict[str, tuple[str, str]] = {
     "a changed weight": ("artifacts/payload/head.safetensors", "was changed after registration"),
-    "changed decoding": ("artifacts/payload/pixels.py", "was changed after registration"),
+    "changed decoding": ("artifacts/payload/code/data/codecs/__init__.py", "was changed after registration"),
     "a changed manifest": ("artifacts/payload/manifest.json", "does not have the digest"),
     "another script": ("model_script.py", "was changed after registration"),
     "a file too many": ("artifacts/payload/sitecustomize.py", "is not in the payload's manifest"),
@@ -284,7 +285,7 @@ def test_a_large_backbone_with_other_weights_is_refused(referenced: Run) -> None
 
 def script() -> ModuleType:
     """The served script as a module."""
-    spec = importlib.util.spec_from_file_location("served_script", package.SCRIPT)
+    spec = importlib.util.spec_from_file_location("served_script", served_code.SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

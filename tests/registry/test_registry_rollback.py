@@ -12,6 +12,7 @@ import registry
 from clinprompt.errors import BadParams, InputMissing
 from registry import listing
 from registry.__main__ import main
+from registry.served_code import code_of
 from registry.tracking import connect
 
 AIRFLOW = {"dag_id": "rollback", "run_id": "manual__1", "task_id": "rollback", "map_index": -1, "try_number": 1}
@@ -151,13 +152,10 @@ def test_a_quarantined_model_is_not_promoted_again(run: Run, capsys: pytest.Capt
     assert listing.models() == before
 
 
-def test_a_quarantined_model_is_known_in_another_payload_too(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_quarantined_model_is_known_in_another_payload_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     registry.rollback("tiny", "bad")
-    other = tmp_path / "pixels.py"
-    other.write_text((Path(registry.__file__).parents[1] / "clinprompt/data/pixels.py").read_text() + "\n")
-    monkeypatch.setattr("registry.package.PIXELS", other)
+    for user in ("package", "request"):
+        monkeypatch.setattr(f"registry.{user}.code_of", lambda spec: code_of(spec) | {"code/more.py": b""})
     assert promote_again(run) == 0
     assert json.loads(run.receipt.read_text())["action"] == "quarantined"
     assert aliases() == {"champion": 1}
@@ -166,7 +164,7 @@ def test_a_quarantined_model_is_known_in_another_payload_too(
 def test_the_same_payload_from_another_record_is_known(run: Run) -> None:
     registry.rollback("tiny", "bad")
     record = run.folder / "tune" / "coop-2" / "model.yaml"
-    record.write_text(record.read_text() + "versions: {torch: another}\n")  # not part of the payload
+    record.write_text(record.read_text().replace("clinprompt: '0'", "clinprompt: another"))  # not part of the payload
     run.evaluate_again("coop", 2)
     assert promote_again(run) == 0
     assert json.loads(run.receipt.read_text())["quarantined"]["version"] == 2

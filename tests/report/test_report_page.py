@@ -1,20 +1,24 @@
 """The report: everything in one file, and nothing that the inputs can smuggle in."""
 
+import base64
 import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 import pytest
 from fabricate import COMPONENTS, Run
 
 from clinprompt.files import read_json, write_json
 from components.report.__main__ import work
-from components.report.figures import curve_charts
+from components.report.figures import Chart, curve_charts
 from components.runner import execute
 
-VOID = {"meta", "img", "br", "line", "polyline", "link", "hr"}
+VOID = {"meta", "img", "br", "link", "hr"}
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def report(run: Run) -> str:
@@ -52,7 +56,9 @@ def test_it_is_one_file_that_asks_for_nothing(run: Run) -> None:
     page = Page(html)
     assert page.open == []
     assert "script" not in page.tags
-    assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.addresses)
+    assert all(
+        address.startswith(("data:image/png;base64,", "data:image/svg+xml;base64,", "#")) for address in page.addresses
+    )
     assert {address[1:] for address in page.addresses if address.startswith("#")} <= page.ids
     assert not re.search(r"https?://|@import|url\(", html)
     assert "prefers-color-scheme: dark" in html
@@ -152,17 +158,37 @@ def test_a_missing_decision_is_said_in_one_sentence(run: Run, capsys: pytest.Cap
     assert "decision.json does not exist" in capsys.readouterr().err
 
 
-def test_curves_keep_their_order_and_stay_inside_the_frame() -> None:
-    curves = pd.DataFrame(
-        {"epoch": range(50), "loss": [2.0 / (e + 1) for e in range(50)], "val_accuracy": [None] * 49 + [0.5]}
-    )
+def drawing(chart: Chart) -> bytes:
+    kind, _, data = chart.source.partition(";base64,")
+    assert kind == "data:image/svg+xml"
+    return base64.b64decode(data)
+
+
+def points(chart: Chart, column: str) -> list[tuple[float, float]]:
+    """The points of a column's line, in the SVG's units; y grows downwards."""
+    tree = ElementTree.fromstring(drawing(chart))  # noqa: S314 - it was drawn here
+    group = next(g for g in tree.iter(f"{SVG}g") if g.get("id") == column)
+    path = next(path for path in group.iter(f"{SVG}path") if path.get("clip-path"))
+    numbers = [float(word) for word in (path.get("d") or "").split() if word not in ("M", "L")]
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def test_curves_show_each_epoch_in_its_place() -> None:
+    losses = [2.0 / (e + 1) for e in range(50)]
+    curves = pd.DataFrame({"epoch": range(50), "loss": losses, "val_accuracy": [None, 0.5] * 25, "train_accuracy": 0.7})
     loss, accuracy = curve_charts(curves)
-    points = [tuple(map(float, point.split(","))) for point in loss.lines[0].points.split()]
-    assert len(points) == 50
-    assert [x for x, _ in points] == sorted(x for x, _ in points)
-    assert [y for _, y in points] == sorted(y for _, y in points)  # a falling loss goes down the page
-    for x, y in points:
-        assert loss.left <= x <= loss.right
-        assert loss.top <= y <= loss.bottom
-    assert len(accuracy.lines[0].points.split()) == 1
+    assert (loss.title, accuracy.title) == ("Training loss", "Accuracy")
+    x, y = np.array(points(loss, "loss")).T
+    assert np.corrcoef(x, range(50))[0, 1] == pytest.approx(1)
+    assert np.corrcoef(y, losses)[0, 1] == pytest.approx(-1)
+    assert len(points(accuracy, "val_accuracy")) == 25  # epochs without a value are bridged
+    heights = [points(accuracy, name)[0][1] for name in ("val_accuracy", "train_accuracy")]
+    assert heights[0] > heights[1]
     assert curve_charts(curves.head(1)) == []
+
+
+def test_equal_curves_give_equal_bytes_that_name_no_date() -> None:
+    curves = pd.DataFrame({"epoch": [0, 1, 2], "loss": [3.0, 2.0, 1.0]})
+    first, second = (drawing(curve_charts(curves)[0]) for _ in range(2))
+    assert first == second
+    assert b"date" not in first.lower()

@@ -16,8 +16,9 @@ import yaml
 from conftest import DATASET, Project
 from small_images import Engine, running_engine, small_project
 
+from clinprompt.contract.tasks import pack
+from clinprompt.contract.variables import TASK
 from infra.dev.servers import Stack
-from workspace.task import VARIABLE, pack
 
 pytestmark = pytest.mark.servers
 
@@ -32,11 +33,12 @@ sys.path.append(str(project / "dags"))
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from kubernetes.client import ApiClient
 
+from clinprompt_dags.commands import FromTasks, StageCommand
 from clinprompt_dags.config import load_settings
 from clinprompt_dags.graph import load_graph
-from clinprompt_dags.jobs import FromTasks, StageJob
 from clinprompt_dags.runners.kubernetes import KubernetesTask
-from clinprompt_dags.task import Call, pack
+from clinprompt_dags.task import Call
+from clinprompt.contract.tasks import pack
 
 
 def show(self, context):
@@ -47,10 +49,10 @@ def show(self, context):
 
 KubernetesPodOperator.execute = show
 asked = json.load(sys.stdin)
-job = StageJob(asked["stage"], FromTasks(()))
+command = StageCommand(asked["stage"], FromTasks(()))
 need = load_graph(project)[asked["stage"]].need
-task = KubernetesTask(task_id=asked["stage"], job=job, need=need, settings=load_settings(project))
-task.run_component(Call(job.arguments({}), asked, {"CLINPROMPT_TASK": pack(asked)}, {}), {})
+task = KubernetesTask(task_id=asked["stage"], task_command=command, need=need, settings=load_settings(project))
+task.run_component(Call(command.arguments({}), asked, {"CLINPROMPT_TASK": pack(asked)}, {}), {})
 """
 SIDECAR = "airflow-xcom-sidecar"
 
@@ -130,10 +132,15 @@ def cluster(project: Project, engine: Engine, tmp_path_factory: pytest.TempPathF
 def asked(project: Project) -> dict[str, Any]:
     """What the task of `ingest` is asked, in a run that was planned."""
     images = (project.root / "infra" / "images.lock").read_text()
-    env = project.env | {VARIABLE: pack({"dataset": DATASET, "release": "r1", "images": images})}
+    env = project.env | {TASK: pack({"dataset": DATASET, "release": "r1", "images": images})}
     done = Project(project.root, env).run(sys.executable, "-m", "workspace", "plan")
     assert done.returncode == 0, done.stderr
-    return {"plan": json.loads(done.stdout.splitlines()[-1])["plan"], "stage": "ingest", "cell": {}, "entries": []}
+    return {
+        "plan": json.loads(done.stdout.splitlines()[-1])["plan"],
+        "stage": "ingest",
+        "candidate": None,
+        "entries": [],
+    }
 
 
 def rendered(root: Path, project: Project, folder: Path, asked: dict[str, Any]) -> dict[str, Any]:

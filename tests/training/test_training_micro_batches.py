@@ -37,7 +37,7 @@ def workspace(tmp_path: Path, backbone_folder: Path, root: Path, monkeypatch: py
     monkeypatch.delenv(VARIABLE, raising=False)
     params = yaml.safe_load((root / "params.yaml").read_text())
     params["backbone"] = {"name": "mine", "path": str(backbone_folder)}
-    params["methods"]["coop"] |= KNOBS
+    params["methods"]["coop"] = KNOBS
     Path("params.yaml").write_text(yaml.safe_dump(params))
     card = {"name": "toy", "title": "T", "modality": "MRI", "organ": "brain", "licence": "CC0", "source": "made up"}
     card |= {"how_to_get": "make it", "reader": {"kind": "folder"}}
@@ -61,7 +61,7 @@ def workspace(tmp_path: Path, backbone_folder: Path, root: Path, monkeypatch: py
 def tune(out: str, method: str = "coop") -> int:
     """Run the component; the exit code."""
     values = {
-        "dataset": "toy", "method": method, "seed": 1, "card": "toy.yaml", "manifest": "manifest.parquet",
+        "dataset": "toy", "candidate": method, "seed": 1, "card": "toy.yaml", "manifest": "manifest.parquet",
         "images": ".", "features": "features", "descriptions": "descriptions.parquet",
         "hidden-states": "hidden_states.safetensors",
         "model": out, "params": "params.yaml",

@@ -20,7 +20,7 @@ from clinprompt.understanding.space import Points, planes
 def test_the_change_is_that_of_each_row_s_own_formula(build: Callable[..., Any], counts: tuple[int, ...]) -> None:
     model = build("cilmp", rows=counts)
     v = F.normalize(torch.randn(5, 12, generator=torch.Generator().manual_seed(0)), dim=-1)
-    found = change(model, v)
+    found = change(model.bent_rows(), v)
     assert found.total.shape == found.varying.shape == (3, 4)
     assert (found.prefix, found.rows) == (2, (min(counts), max(counts)))
     with torch.no_grad():

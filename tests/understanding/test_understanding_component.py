@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from fabricate import CLASSES, COMPONENTS, DATASET, Run, copy_run, fabricate
 from PIL import Image
 
@@ -21,6 +20,7 @@ from clinprompt.knowledge.outputs import COLUMNS
 from clinprompt.methods import check_config, method
 from clinprompt.prompting.base import Knowledge, Task
 from clinprompt.tuned.artifact import model_digest, write_model
+from clinprompt.tuned.record import ModelRecord
 from clinprompt.understanding import figures
 from clinprompt.understanding.intervention import Change
 from clinprompt.understanding.space import Planes
@@ -84,15 +84,15 @@ def choose(run: Run, name: str, **knobs: Any) -> None:
     model = cls(Task(backbone, names, 1, known), config)
     needs = cls.needs(config)
     folder = run.folder / "tune" / "coop-1"
-    spec = yaml.safe_load((folder / "model.yaml").read_text())
-    spec |= {"method": name, "config": config.model_dump(mode="json"), "images": needs.images}
-    spec["knowledge"] = dict.fromkeys(needs.knowledge, "0" * 64) or None
-    spec = {key: value for key, value in spec.items() if key not in ("format", "predicts_with")}
-    shutil.rmtree(folder)
     head = model.export_head()
+    changes = {"method": name, "config": config.model_dump(mode="json"), "images": needs.images}
+    changes |= {"knowledge": dict.fromkeys(needs.knowledge, "0" * 64) or None}
+    changes |= {"predicts_with": "method" if head is None else "head"}
+    record = ModelRecord.read(folder / "model.yaml").model_copy(update=changes)
+    shutil.rmtree(folder)
     write_model(
         folder,
-        spec=spec,
+        record=record,
         state={key: tensor.numpy() for key, tensor in model.state().items()},
         head=None if head is None else {key: tensor.numpy() for key, tensor in head.items()},
         curves=[{"epoch": 0}],

@@ -11,11 +11,12 @@ from typing import Any
 
 import yaml
 
+from clinprompt.contract.tasks import pack
 from clinprompt.demo.phantom import write_phantom
 from workspace.plan import plan
 from workspace.stage import run_stage
 from workspace.store import Store
-from workspace.task import LockEntry, Plan, PlanTask, StageTask, pack
+from workspace.task import LockEntry, Plan, PlanTask, StageTask
 
 PARTS = ["clinprompt", "components", "datasets", "dvc.yaml", "infra/images.lock", "params.yaml", "registry"]
 PARTS += [".dvcignore", "requirements/components.txt"]

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from small_project import Project, draw
 
+from clinprompt.contract.tasks import pack
 from clinprompt.errors import BadParams, InputMissing
 from workspace.plan import promotion, sweep
 from workspace.records import record
 from workspace.releases import list_releases, publish
-from workspace.task import PromotionTask, RecordTask, StageTask, SweepTask, pack, read_task
+from workspace.task import PromotionTask, RecordTask, StageTask, SweepTask, read_task
 
 
 def test_a_release_is_published_once_and_never_changes(project: Project, tmp_path: Path) -> None:
@@ -45,7 +46,7 @@ def test_only_the_newest_release_is_promoted(project: Project, tmp_path: Path) -
 
 def test_a_plan_names_the_candidates_and_keeps_the_overrides(project: Project) -> None:
     settled = project.plan(methods=["coop"], seeds=[3, 4], overrides={"training": {"shots": 4}})
-    assert [(cell.method, cell.seed) for cell in settled.cells] == [("coop", 3), ("coop", 4)]
+    assert [(c.candidate, c.seed) for c in settled.candidates] == [("coop", 3), ("coop", 4)]
     assert settled.overrides == {"training": {"shots": 4}, "candidates": {"methods": ["coop"], "seeds": [3, 4]}}
     assert settled.partition == "drawn@r1"
 

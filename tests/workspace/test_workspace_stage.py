@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from small_project import Project
 
+from clinprompt.contract.tasks import MAX_ENTRY_BYTES
 from clinprompt.errors import BadParams, ClinpromptError, InputMissing
 from workspace.records import latest_record, read_record, record
 from workspace.stage import StageFailed, probe
-from workspace.task import MAX_ENTRY_BYTES, RecordTask, StageTask
+from workspace.task import RecordTask, StageTask
 
 
 def objects(project: Project) -> dict[str, Path]:

@@ -1,7 +1,6 @@
 """Tables of papers, from `papers.yaml`: their datasets, methods and params, and the edits of params.yaml for them."""
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from ruamel.yaml import YAML
 from clinprompt.data.card import Card
 from clinprompt.data.layouts import layout_of
 from clinprompt.data.load import load_card
-from clinprompt.data.locate import ROOT_VARIABLE
-from clinprompt.errors import BadParams, InputMissing
+from clinprompt.data.locate import data_root
+from clinprompt.errors import BadParams
 from clinprompt.files import write_text
 from clinprompt.schema import Section, check, read_yaml
 
@@ -55,12 +54,10 @@ def is_here(card: Card, source: Path, root: str | None) -> bool:
     """Whether a dataset's files are where `ingest` would look: at `source`, or below the data root."""
     if layout_of(card.reader.kind, f"the card {card.name}").generator is not None or source.exists():
         return True
-    folder = os.environ.get(ROOT_VARIABLE) or root
-    return (
-        (Path(folder or "").expanduser() / card.location).exists()
-        if folder or Path(card.location).is_absolute()
-        else False
-    )
+    folder = data_root(root)
+    if folder is None and not Path(card.location).is_absolute():
+        return False
+    return ((folder or Path()) / card.location).exists()
 
 
 def availability(datasets: Sequence[str], project: Path, root: str | None) -> dict[str, str | None]:
@@ -69,15 +66,8 @@ def availability(datasets: Sequence[str], project: Path, root: str | None) -> di
     return {n: None if is_here(c, project / "data" / n, root) else c.how_to_get for n, c in cards.items()}
 
 
-def edits(table: Paper, datasets: Sequence[str], params: Mapping[str, Any]) -> dict[str, Any]:
-    """What to set in params.yaml, by dotted keys, for these of the table's datasets.
-
-    Raises:
-        InputMissing: a method has no knobs under `methods`.
-    """
-    absent = [method for method in table.methods if method not in params["methods"]]
-    if absent:
-        raise InputMissing(f"params.yaml: methods: there are no knobs of {', '.join(absent)}; add them.")
+def edits(table: Paper, datasets: Sequence[str]) -> dict[str, Any]:
+    """What to set in params.yaml, by dotted keys, for these of the table's datasets."""
     return {
         "datasets": list(datasets),
         "protocols.datasets": list(datasets),

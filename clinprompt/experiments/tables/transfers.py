@@ -7,17 +7,17 @@ from clinprompt.experiments.tables.results_table import NOT_RUN, Missing, TableC
 
 
 def render_transfers(results: list[dict[str, Any]], metric: str) -> str:
-    """A row for each source and method, a column for each target; nothing without results."""
+    """A row for each source and candidate, a column for each target; nothing without results."""
     if not results:
         return ""
     notes, cells = Notes(), {(result["dataset"], result["target"]): result["cells"] for result in results}
     sources, targets = (list(dict.fromkeys(result[key] for result in results)) for key in ("dataset", "target"))
     rows = []
     for source in sources:
-        methods = dict.fromkeys(row["method"] for target in targets for row in cells.get((source, target), []))
-        for method in methods:
-            entries = [_entry(cells.get((source, target), []), method, metric) for target in targets]
-            rows.append([source, method, *(notes.cell(entry) for entry in entries)])
+        names = dict.fromkeys(row["candidate"] for target in targets for row in cells.get((source, target), []))
+        for name in names:
+            entries = [_entry(cells.get((source, target), []), name, metric) for target in targets]
+            rows.append([source, name, *(notes.cell(entry) for entry in entries)])
     metric_title = metric.replace("_", " ").capitalize()
     text = (
         f"{metric_title} on the target's test split, percent, mean ± sample standard deviation over the seeds.\n"
@@ -25,16 +25,16 @@ def render_transfers(results: list[dict[str, Any]], metric: str) -> str:
         "A source in its own column is tested as usual."
     )
     lines = ["## Transfer to other datasets", "", text, ""]
-    lines += table_lines(["tuned on", "method", *targets], rows)
+    lines += table_lines(["tuned on", "candidate", *targets], rows)
     return "\n".join([*lines, "", *notes.lines()]) + "\n"
 
 
-def _entry(rows: list[dict[str, Any]], method: str, metric: str) -> TableCell:
-    method_rows = [row for row in rows if row["method"] == method]
-    for row in method_rows:
+def _entry(rows: list[dict[str, Any]], candidate: str, metric: str) -> TableCell:
+    candidate_rows = [row for row in rows if row["candidate"] == candidate]
+    for row in candidate_rows:
         if "left_out" in row:
             return Missing(row["left_out"])
-    if not method_rows:
+    if not candidate_rows:
         return Missing(NOT_RUN)
-    values = [row["test"][metric] for row in method_rows]
+    values = [row["test"][metric] for row in candidate_rows]
     return summary([None if value is None else 100 * value for value in values])

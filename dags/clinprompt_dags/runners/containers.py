@@ -3,15 +3,17 @@
 import os
 from typing import Any
 
+from clinprompt.contract import variables
+from clinprompt.contract.files import IMAGES_LOCK
 from clinprompt_dags.config import Settings
 from clinprompt_dags.documents import BadDocument, read_yaml
 from clinprompt_dags.graph import Need
 
-IMAGES_LOCK = "infra/images.lock"
 USER = 10001  # the images' user and group
 SCRATCH = "/var/tmp"  # noqa: S108 # a volume of its own; open to all users in every Debian image
 COMMAND = ["python"]
 THREADS = "OMP_NUM_THREADS"  # the worker's, where it is set, wins
+_PLACES = {"weights": variables.WEIGHTS, "cache": variables.CACHE}
 
 
 def image_reference(settings: Settings, image: str) -> str:
@@ -28,14 +30,14 @@ def image_reference(settings: Settings, image: str) -> str:
     return f"{entry['reference']}@{entry['digest']}"
 
 
-def variables(settings: Settings, need: Need) -> dict[str, str]:
+def own_variables(settings: Settings, need: Need) -> dict[str, str]:
     """What a container is told of itself: its folders, and for how many CPUs it is meant.
 
     A container sees all CPUs of its machine. Without a number, numeric libraries start a thread on each.
     """
     threads = os.environ.get(THREADS) or str(max(1, round(need.cpu)))
-    places = {f"CLINPROMPT_{name.upper()}": f"/{name}" for name in volumes(settings)}
-    return {"CLINPROMPT_SCRATCH": SCRATCH, THREADS: threads, **places}
+    places = {_PLACES[name]: f"/{name}" for name in volumes(settings)}
+    return {variables.SCRATCH: SCRATCH, THREADS: threads, **places}
 
 
 def volumes(settings: Settings) -> dict[str, str]:

@@ -10,12 +10,13 @@ from airflow.providers.docker.operators.docker import DockerOperator
 from docker.errors import APIError, NotFound
 from docker.types import DeviceRequest, Mount
 
+from clinprompt.contract.exit_codes import ExitCode
+from clinprompt_dags.commands import TaskCommand
 from clinprompt_dags.config import Settings
-from clinprompt_dags.exit_codes import SERVICE_DOWN, failure
+from clinprompt_dags.failures import failure
 from clinprompt_dags.graph import Need, memory_bytes
-from clinprompt_dags.jobs import Job
 from clinprompt_dags.operators import ComponentTask
-from clinprompt_dags.runners.containers import COMMAND, SCRATCH, USER, image_reference, variables, volumes
+from clinprompt_dags.runners.containers import COMMAND, SCRATCH, USER, image_reference, own_variables, volumes
 from clinprompt_dags.task import TAIL, Call, conclude, read_result
 
 LABEL = "clinprompt.task"
@@ -25,13 +26,13 @@ _STOP = 20  # seconds between SIGTERM and SIGKILL
 class DockerTask(ComponentTask, DockerOperator):
     """A container named after the task instance, so that a worker's death leaves nothing that runs twice."""
 
-    template_fields: Sequence[str] = ("cell", "image")
+    template_fields: Sequence[str] = ("candidate", "image")
     template_ext: Sequence[str] = ()
 
-    def __init__(self, *, job: Job, need: Need, settings: Settings, **kwargs: Any) -> None:
+    def __init__(self, *, task_command: TaskCommand, need: Need, settings: Settings, **kwargs: Any) -> None:
         gpu = need.gpu == "required" or (need.gpu == "optional" and settings.gpu)
         super().__init__(
-            job=job,
+            task_command=task_command,
             need=need,
             settings=settings,
             image=image_reference(settings, need.image),
@@ -55,7 +56,7 @@ class DockerTask(ComponentTask, DockerOperator):
         """Pull the image where it is missing, and run the container."""
         self.container_name = container_name(context["ti"])
         self.command = [*COMMAND, *call.arguments]
-        self.environment = {**call.plain, **variables(self.settings, self.need)}
+        self.environment = {**call.plain, **own_variables(self.settings, self.need)}
         self._private_environment = call.private
         self.labels = {LABEL: call.digest}
         self._pull_missing()
@@ -76,7 +77,7 @@ class DockerTask(ComponentTask, DockerOperator):
         for step in steps:
             if "error" in step:
                 raise failure(
-                    SERVICE_DOWN,
+                    ExitCode.SERVICE_DOWN,
                     f"the engine has no image {self.image} and cannot pull it ({step['error']}); push it to a "
                     "registry, or build it where the engine runs (`make images`).",
                 )

@@ -8,12 +8,13 @@ from airflow.exceptions import AirflowException
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from kubernetes.client import models as k8s
 
+from clinprompt.contract.variables import PREFIX, RESULT_FILE, STORE
+from clinprompt_dags.commands import TaskCommand
 from clinprompt_dags.config import Settings
-from clinprompt_dags.exit_codes import failure
+from clinprompt_dags.failures import failure
 from clinprompt_dags.graph import Need
-from clinprompt_dags.jobs import Job
 from clinprompt_dags.operators import ComponentTask
-from clinprompt_dags.runners.containers import COMMAND, SCRATCH, USER, image_reference, variables, volumes
+from clinprompt_dags.runners.containers import COMMAND, SCRATCH, USER, image_reference, own_variables, volumes
 from clinprompt_dags.task import TAIL, Call, conclude
 
 NAME = "clinprompt"  # of the secret, the config map and the service account
@@ -26,17 +27,17 @@ _SIDECAR = "airflow-xcom-sidecar"
 class KubernetesTask(ComponentTask, KubernetesPodOperator):
     """A pod whose secrets come from a Secret of the namespace, and are not in its spec."""
 
-    template_fields: Sequence[str] = ("cell", "image")
+    template_fields: Sequence[str] = ("candidate", "image")
 
-    def __init__(self, *, job: Job, need: Need, settings: Settings, **kwargs: Any) -> None:
+    def __init__(self, *, task_command: TaskCommand, need: Need, settings: Settings, **kwargs: Any) -> None:
         self.tail: deque[str] = deque(maxlen=TAIL)
         super().__init__(
-            job=job,
+            task_command=task_command,
             need=need,
             settings=settings,
             image=image_reference(settings, need.image),
             cmds=COMMAND,
-            name=f"{NAME}-{job.command}",
+            name=f"{NAME}-{task_command.command}",
             namespace=settings.namespace,
             service_account_name=NAME,
             automount_service_account_token=False,
@@ -68,13 +69,13 @@ class KubernetesTask(ComponentTask, KubernetesPodOperator):
     def run_component(self, call: Call, context: Any) -> dict[str, Any]:
         """Run the pod. Services and secrets come from the namespace, not from the worker."""
         self.arguments = call.arguments
-        own = {key: value for key, value in call.plain.items() if key.startswith("CLINPROMPT_")}
-        own.pop("CLINPROMPT_STORE", None)
-        told = {**own, **variables(self.settings, self.need), "CLINPROMPT_RESULT_FILE": _RESULT}
+        own = {key: value for key, value in call.plain.items() if key.startswith(PREFIX)}
+        own.pop(STORE, None)
+        told = {**own, **own_variables(self.settings, self.need), RESULT_FILE: _RESULT}
         self.env_vars = [k8s.V1EnvVar(name=key, value=value) for key, value in sorted(told.items())]
         self.tail.clear()
         result: dict[str, Any] | None = KubernetesPodOperator.execute(self, context)
-        return result or {} if self.job.quiet else conclude(0, result, self.tail)
+        return result or {} if self.task_command.quiet else conclude(0, result, self.tail)
 
     def build_pod_request_obj(self, context: Any = None, *, dry_run: bool = False) -> k8s.V1Pod:
         """The pod, whose sidecar runs in the task's own pinned image instead of a foreign one."""

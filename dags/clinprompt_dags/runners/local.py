@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import IO, Any
 
+from clinprompt.contract.exit_codes import ExitCode
 from clinprompt_dags.environment import local_environment
-from clinprompt_dags.exit_codes import INTERRUPTED, failure
+from clinprompt_dags.failures import failure
 from clinprompt_dags.operators import ComponentTask
 from clinprompt_dags.task import TAIL, Call, conclude, read_result
 
@@ -81,7 +82,9 @@ class LocalTask(ComponentTask):
                     if not key.data.read():
                         selector.unregister(key.fileobj)
                 if os.getppid() != parent:
-                    raise failure(INTERRUPTED, "the task's supervisor was killed; the component is stopped.", [*tail])
+                    raise failure(
+                        ExitCode.INTERRUPTED, "the task's supervisor was killed; the component is stopped.", [*tail]
+                    )
                 if process.poll() is not None:
                     ended = ended or time.monotonic()
                     if time.monotonic() - ended > _LINGER:

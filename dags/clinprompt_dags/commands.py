@@ -8,18 +8,19 @@ from typing import Any, Protocol
 
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
-from clinprompt_dags.exit_codes import BAD_PARAMS, BUG, failure
+from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.contract.tasks import MAX_ENTRY_BYTES, PartitionKey
+from clinprompt_dags.failures import failure
 
-MAX_ENTRY_BYTES = 2048
 PLAN = "plan"  # the XCom keys beside the returned entry
 FACTS = "facts"
 ENTRIES = "entries"
 
 Context = Any  # Airflow's, a dictionary at run time
-Cell = dict[str, Any]
+Candidate = dict[str, Any]
 
 
-class Job(ABC):
+class TaskCommand(ABC):
     """A command of `python -m workspace`."""
 
     command: str
@@ -30,7 +31,7 @@ class Job(ABC):
         return ["-m", "workspace", self.command]
 
     @abstractmethod
-    def task(self, context: Context, cell: Cell) -> dict[str, Any]:
+    def task(self, context: Context, candidate: Candidate) -> dict[str, Any]:
         """The content of CLINPROMPT_TASK."""
 
     @abstractmethod
@@ -79,7 +80,7 @@ class Source:
                 return found
         if self.optional:
             return None
-        raise failure(BUG, f"the task {self.task_id} left no entry; clear it, so that it runs again.")
+        raise failure(ExitCode.BUG, f"the task {self.task_id} left no entry; clear it, so that it runs again.")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class FromTasks:
     def _indexes(self, ti: Any, source: Source) -> Iterable[int]:
         if not source.mapped:
             return (-1,)
-        return (ti.map_index,) if self.beside else range(len(read_plan(ti, PLAN)["cells"]))
+        return (ti.map_index,) if self.beside else range(len(read_plan(ti, PLAN)["candidates"]))
 
 
 @dataclass(frozen=True)
@@ -131,26 +132,28 @@ def checked_entry(entry: dict[str, Any]) -> dict[str, Any]:
     size = len(json.dumps(entry, separators=(",", ":")).encode())
     if size > MAX_ENTRY_BYTES:
         raise failure(
-            BUG, f"the entry of {entry.get('stage')} has {size} bytes; at most {MAX_ENTRY_BYTES} are allowed."
+            ExitCode.BUG, f"the entry of {entry.get('stage')} has {size} bytes; at most {MAX_ENTRY_BYTES} are allowed."
         )
     return entry
 
 
 @dataclass(frozen=True)
-class PlanJob(Job):
+class PlanCommand(TaskCommand):
     """Settle what the run consists of. Its XCom is the list of candidates, over which tasks are mapped."""
 
     images: str | None
     command = "plan"
 
-    def task(self, context: Context, cell: Cell) -> dict[str, Any]:
+    def task(self, context: Context, candidate: Candidate) -> dict[str, Any]:
         """The run's partition key wins over its params: `dataset@release`."""
         params, key = context["params"], context["dag_run"].partition_key
         dataset, release = params["dataset"], params["release"]
         if key:
-            dataset, separator, release = key.partition("@")
-            if not separator or not dataset or not release:
-                raise failure(BAD_PARAMS, f"the partition key must be DATASET@RELEASE, found {key!r}.")
+            try:
+                asked = PartitionKey.parse(key)
+            except ValueError as error:
+                raise failure(ExitCode.BAD_PARAMS, f"the run's partition key: {error}.") from None
+            dataset, release = asked.dataset, asked.release
         chosen = {name: params[name] for name in ("methods", "seeds", "overrides", "promote")}
         return {
             "dataset": dataset,
@@ -160,18 +163,18 @@ class PlanJob(Job):
             "airflow": airflow_facts(context),
         }
 
-    def finish(self, context: Context, result: dict[str, Any]) -> list[Cell]:
+    def finish(self, context: Context, result: dict[str, Any]) -> list[Candidate]:
         """Keep the plan beside its candidates."""
         plan = result["plan"]
         context["ti"].xcom_push(key=PLAN, value=plan)
-        cells: list[Cell] = plan["cells"]
-        if not cells:
-            raise failure(BAD_PARAMS, "the plan has no candidates; name at least one method and one seed.")
-        return cells
+        candidates: list[Candidate] = plan["candidates"]
+        if not candidates:
+            raise failure(ExitCode.BAD_PARAMS, "the plan has no candidates; name at least one method and one seed.")
+        return candidates
 
 
 @dataclass(frozen=True)
-class StageJob(Job):
+class StageCommand(TaskCommand):
     """Run one stage in its own workspace."""
 
     stage: str
@@ -179,12 +182,12 @@ class StageJob(Job):
     plan_task: str = PLAN
     command = "stage"
 
-    def task(self, context: Context, cell: Cell) -> dict[str, Any]:
+    def task(self, context: Context, candidate: Candidate) -> dict[str, Any]:
         """The plan, the stage and the entries of the stages before it."""
         return {
             "plan": read_plan(context["ti"], self.plan_task),
             "stage": self.stage,
-            "cell": cell,
+            "candidate": candidate or None,
             "entries": self.entries.take(context),
             "airflow": airflow_facts(context),
         }
@@ -197,7 +200,7 @@ class StageJob(Job):
 
 
 @dataclass(frozen=True)
-class ProbeJob(StageJob):
+class ProbeCommand(StageCommand):
     """Look whether the run cache has the stage, before a slot of its pool is asked for."""
 
     skips: str = ""  # the task id of the stage
@@ -213,13 +216,13 @@ class ProbeJob(StageJob):
 
 
 @dataclass(frozen=True)
-class RecordJob(Job):
+class RecordCommand(TaskCommand):
     """Keep the run's whole dvc.lock."""
 
     entries: Entries
     command = "record"
 
-    def task(self, context: Context, cell: Cell) -> dict[str, Any]:
+    def task(self, context: Context, candidate: Candidate) -> dict[str, Any]:
         """All entries of the run."""
         return {
             "plan": read_plan(context["ti"], PLAN),
@@ -233,12 +236,12 @@ class RecordJob(Job):
 
 
 @dataclass(frozen=True)
-class SweepJob(Job):
+class SweepCommand(TaskCommand):
     """Find the releases that no run has recorded."""
 
     command = "sweep"
 
-    def task(self, context: Context, cell: Cell) -> dict[str, Any]:
+    def task(self, context: Context, candidate: Candidate) -> dict[str, Any]:
         """Which datasets and releases."""
         params = context["params"]
         return {"dataset": params["dataset"], "releases": params["releases"], "airflow": airflow_facts(context)}
@@ -249,13 +252,13 @@ class SweepJob(Job):
 
 
 @dataclass(frozen=True)
-class PromotionJob(Job):
+class PromotionCommand(TaskCommand):
     """Find the recorded run whose decision is to be promoted."""
 
     images: str | None
     command = "promotion"
 
-    def task(self, context: Context, cell: Cell) -> dict[str, Any]:
+    def task(self, context: Context, candidate: Candidate) -> dict[str, Any]:
         """Which release's run."""
         params = context["params"]
         return {
@@ -272,11 +275,11 @@ class PromotionJob(Job):
         for number, entry in enumerate(entries):
             ti.xcom_push(key=f"{ENTRIES}_{number}", value=checked_entry(entry))
         ti.xcom_push(key=ENTRIES, value=len(entries))
-        return f"{result['plan']['dataset']}@{result['plan']['release']}"
+        return str(PartitionKey(result["plan"]["dataset"], result["plan"]["release"]))
 
 
 @dataclass(frozen=True)
-class RollbackJob(Job):
+class RollbackCommand(TaskCommand):
     """Give the champion's place back to the version before it."""
 
     command = "rollback"
@@ -288,7 +291,7 @@ class RollbackJob(Job):
         meant = [f"--version={params['version']}"] if params["version"] else []
         return ["-m", "registry", "rollback", params["dataset"], f"--reason={params['reason']}", *meant, "--json"]
 
-    def task(self, context: Context, cell: Cell) -> dict[str, Any]:
+    def task(self, context: Context, candidate: Candidate) -> dict[str, Any]:
         """Who asks, for the registry's journal."""
         return {"airflow": airflow_facts(context)}
 

@@ -1,0 +1,30 @@
+"""`params.schema.json`: the JSON schema of the sections `methods` and `protocols` of params.yaml.
+
+It is made from the methods' and protocols' own models (`python -m clinprompt.experiments.schema`), for programs that
+cannot import them.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+FILE = Path(__file__).with_name("params.schema.json")
+
+
+@cache
+def params_schema() -> dict[str, Any]:
+    """The whole schema; `properties` holds the two sections, `knowledge` what each method reads."""
+    schema: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
+    return schema
+
+
+def method_names() -> list[str]:
+    """All methods, sorted."""
+    return sorted(params_schema()["$defs"]["methods"]["properties"])
+
+
+def knowledge_of(method: str) -> list[str]:
+    """Which files of the stage `describe` a method reads: "descriptions", "hidden_states", both or none."""
+    names: list[str] = params_schema()["knowledge"][method]
+    return names

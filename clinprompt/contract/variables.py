@@ -1,0 +1,36 @@
+"""The environment variables of the project: their names, who sets them, and what they say.
+
+Each holds a text. Who reads one checks it, and names it in the error.
+"""
+
+PREFIX = "CLINPROMPT_"
+
+# Set by people, for every way to run the pipeline.
+DATA = "CLINPROMPT_DATA"  # the folder that the cards' paths start from
+BACKBONES = "CLINPROMPT_BACKBONES"  # a folder of backbones, by name, for served models that carry none
+MICRO_BATCHES = "CLINPROMPT_MICRO_BATCHES"  # in how many parts a training batch is computed; also set after a GPU OOM
+GATE_EXIT_CODE = "CLINPROMPT_GATE_EXIT_CODE"  # 1: a rejection ends with exit code 77, for schedulers that branch on it
+MLFLOW_UI = "CLINPROMPT_MLFLOW_UI"  # the URL under which people see MLflow, where it is not the tracking server's
+
+# From a scheduler to a task of `python -m workspace`, or to `python -m registry`.
+TASK = "CLINPROMPT_TASK"  # what is asked, as `contract.tasks.pack` writes it
+RESULT_FILE = "CLINPROMPT_RESULT_FILE"  # a file that gets the result line too, for who cannot read standard output
+STORE = "CLINPROMPT_STORE"  # the store: s3://bucket/prefix or a folder
+SCRATCH = "CLINPROMPT_SCRATCH"  # the folder in which workspaces are made
+CACHE = "CLINPROMPT_CACHE"  # a folder for what was fetched, which the tasks of a machine share
+WEIGHTS = "CLINPROMPT_WEIGHTS"  # the folder of a container that outlives it, for weights
+CODE = "CLINPROMPT_CODE"  # the project whose code the tasks run; by default the one that workspace/ lies in
+
+# From a task to the component that it runs.
+AIRFLOW = "CLINPROMPT_AIRFLOW"  # a JSON object: the DAG, run, task and try that ask
+RESULT = "CLINPROMPT_RESULT"  # a file that gets the component's result line too, for who runs it through DVC
+
+# Read by the DAGs.
+RUNNER = "CLINPROMPT_RUNNER"  # wins over airflow.runner in params.yaml
+GPU = "CLINPROMPT_GPU"  # 1: components that can use a GPU get one
+NETWORK = "CLINPROMPT_NETWORK"  # docker: the containers' network
+WEIGHTS_VOLUME = "CLINPROMPT_WEIGHTS_VOLUME"  # docker: a volume or folder for weights; kubernetes: a volume claim
+CACHE_VOLUME = "CLINPROMPT_CACHE_VOLUME"  # the same, for what tasks have fetched
+DEADLINE_SECONDS = "CLINPROMPT_DEADLINE_SECONDS"  # replaces airflow.deadline_hours; 0: no alert
+APPROVAL_SECONDS = "CLINPROMPT_APPROVAL_SECONDS"  # replaces airflow.approval_hours
+RETRY_SECONDS = "CLINPROMPT_RETRY_SECONDS"  # the delay before a first retry

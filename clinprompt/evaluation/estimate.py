@@ -1,0 +1,30 @@
+"""A metric with its interval, and how both are written. Imports nothing heavy."""
+
+from clinprompt.records import RecordPart
+
+
+class Estimate(RecordPart):
+    """A value and its interval, rounded; None where it is undefined, and then `reason` says why."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    reason: str | None = None
+
+
+def interval_text(value: float | None, low: float | None, high: float | None, undefined: str = "not defined") -> str:
+    """A value with its interval, as "0.912 [0.880, 0.941]"; without one the value alone.
+
+    Args:
+        undefined: what stands for a value that is not there.
+    """
+    if value is None:
+        return undefined
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def estimate_text(estimate: Estimate | None, undefined: str = "not defined") -> str:
+    """The same of an estimate."""
+    if estimate is None:
+        return undefined
+    return interval_text(estimate.value, estimate.low, estimate.high, undefined)

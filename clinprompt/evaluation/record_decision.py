@@ -1,0 +1,104 @@
+"""What a decision rests on, by digest, and the record of the decision itself."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clinprompt.contract.candidates import CandidateId
+from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.evaluation.decision import (
+    ChampionRef,
+    ChosenCandidate,
+    DecisionInputs,
+    DecisionParams,
+    DecisionRecord,
+    MeasuredCandidate,
+    RecordedCheck,
+)
+from clinprompt.files import sha256_file
+from clinprompt.tuned.artifact import model_digest
+
+if TYPE_CHECKING:
+    from clinprompt.evaluation.candidates import Listed
+    from clinprompt.evaluation.gate import Check, Decision
+
+
+def input_digests(card: Path, manifest: Path, models: Path, evaluations: Path, names: Iterable[str]) -> DecisionInputs:
+    """SHA-256 of all that a decision on the candidates with these folder names rests on."""
+    listed = list(names)
+    return DecisionInputs(
+        card=sha256_file(card),
+        manifest=sha256_file(manifest),
+        models={name: _model(models / name) for name in listed},
+        predictions={name: _file(evaluations / name / "predictions.parquet") for name in listed},
+    )
+
+
+def to_record(
+    decision: "Decision",
+    *,
+    dataset: str,
+    candidates: "Sequence[Listed]",
+    champion: ChampionRef | None,
+    params: DecisionParams,
+    inputs: DecisionInputs,
+) -> DecisionRecord:
+    """The whole record; `candidates` in the params' order."""
+    methods = {listed.id: listed.method for listed in candidates}
+    return DecisionRecord(
+        dataset=dataset,
+        verdict="accepted" if decision.accepted else "rejected",
+        reasons=decision.reasons,
+        chosen=_chosen(decision, methods),
+        checks=[_check(check) for check in decision.checks],
+        champion=champion,
+        candidates=[_measured(decision, listed) for listed in candidates],
+        params=params,
+        inputs=inputs,
+    )
+
+
+def _chosen(decision: "Decision", methods: Mapping[CandidateId, str]) -> ChosenCandidate | None:
+    chosen = decision.chosen
+    if chosen is None:
+        return None
+    return ChosenCandidate(
+        candidate=chosen.id.name,
+        method=methods[chosen.id],
+        seed=chosen.id.seed,
+        folder=chosen.name,
+        model_digest=str(chosen.model_digest),
+    )
+
+
+def _check(check: "Check") -> RecordedCheck:
+    return RecordedCheck(
+        candidate=check.candidate,
+        name=check.name,
+        bound=check.bound,
+        passed=check.passed,
+        **check.estimate.to_json(),
+    )
+
+
+def _measured(decision: "Decision", listed: "Listed") -> MeasuredCandidate:
+    name = str(listed.id)
+    return MeasuredCandidate(
+        candidate=listed.id.name,
+        method=listed.method,
+        seed=listed.id.seed,
+        model_digest=listed.model_digest,
+        val=decision.val.get(name),
+        test=decision.test.get(name),
+    )
+
+
+def _model(folder: Path) -> str | None:
+    try:
+        return model_digest(folder)
+    except (InputMissing, InputCorrupt):
+        return None
+
+
+def _file(path: Path) -> str | None:
+    return sha256_file(path) if path.is_file() else None

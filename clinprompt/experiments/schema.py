@@ -1,0 +1,66 @@
+"""Write `clinprompt/contract/params.schema.json` from the methods' and the protocols' own models.
+
+`python -m clinprompt.experiments.schema`, after a method's or a protocol's knobs have changed, or a method was added.
+"""
+
+import json
+import sys
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from clinprompt.contract.params_schema import FILE
+from clinprompt.experiments.protocols import PROTOCOLS, Protocols
+from clinprompt.files import write_text
+from clinprompt.methods import method, names
+
+_FOR_PEOPLE = ("title", "description")
+
+
+def schema() -> str:
+    """The JSON schema, as it stands in the file."""
+    methods = {name: method(name).Config for name in names()}
+    distinct: list[type[BaseModel]] = list(dict.fromkeys([*methods.values(), Protocols]))
+    models: list[tuple[type[BaseModel], Literal["validation"]]] = [(model, "validation") for model in distinct]
+    references, definitions = models_json_schema(models, ref_template="#/$defs/{model}")
+    defs = {name: _plain(model) for name, model in definitions["$defs"].items()}
+    for protocol in PROTOCOLS.values():
+        defs[protocol.__name__]["properties"]["methods"] = {"$ref": "#/$defs/methods"}
+    for key, known in (("methods", names()), ("names", list(PROTOCOLS))):
+        defs[Protocols.__name__]["properties"][key]["items"] = {"enum": known}
+    defs["methods"] = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {name: references[model, "validation"] for name, model in methods.items()},
+    }
+    defs["protocols"] = references[Protocols, "validation"]
+    whole = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$comment": "Made by python -m clinprompt.experiments.schema",
+        "type": "object",
+        "properties": {"methods": {"$ref": "#/$defs/methods"}, "protocols": {"$ref": "#/$defs/protocols"}},
+        "knowledge": {name: sorted(method(name).needs(config()).knowledge) for name, config in methods.items()},
+        "$defs": defs,
+    }
+    return json.dumps(whole, indent=1, sort_keys=True) + "\n"
+
+
+def _plain(model: dict[str, Any]) -> dict[str, Any]:
+    """A model's schema without its words for people, whose editing changes nothing."""
+    kept = {key: value for key, value in model.items() if key not in _FOR_PEOPLE}
+    properties = {
+        name: {key: value for key, value in knob.items() if key not in _FOR_PEOPLE}
+        for name, knob in model.get("properties", {}).items()
+    }
+    return kept | {"properties": properties}
+
+
+def main() -> int:
+    """Write the file."""
+    write_text(FILE, schema())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

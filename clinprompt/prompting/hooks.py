@@ -1,0 +1,19 @@
+"""Which members of a method no prediction uses. A module of its own: tools that read code need no torch for it."""
+
+# The code in a served model goes without these members of `PromptMethod`, wherever a class has them.
+NOT_SERVED = frozenset(
+    {
+        "averaging",
+        "bent_rows",
+        "descends",
+        "export_head",
+        "findings",
+        "finish",
+        "gradient_rule",
+        "loss",
+        "own_tower",
+        "start",
+        "trainable_parameters",
+        "transfers",
+    }
+)

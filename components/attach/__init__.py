@@ -1,0 +1,1 @@
+"""attach: put the run's report beside the model that the run promoted."""

@@ -1,0 +1,19 @@
+"""lock: write down what the stages depend on beside files, by digest."""
+
+from pathlib import Path
+from typing import Any
+
+from components.lock.settings import write_settings_lock
+from components.runner import Job, run
+from components.sources import write_sources_lock
+
+
+def work(job: Job) -> dict[str, Any]:
+    """Write both files; those that are up to date stay."""
+    renewed = write_sources_lock(Path(), job.outputs["sources"])
+    write_settings_lock(job.all_params, Path(), job.outputs["settings"])
+    return {"renewed": renewed}
+
+
+if __name__ == "__main__":
+    run(__file__, work)

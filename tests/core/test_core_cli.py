@@ -1,0 +1,70 @@
+"""Every command's usage: wrong usage ends with the shared exit code and one sentence, `--help` with 0."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clinprompt.contract.exit_codes import ExitCode
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = {
+    "registry": ["-m", "registry"],
+    "registry-command": ["-m", "registry", "rollback"],
+    "workspace": ["-m", "workspace"],
+    "workspace-command": ["-m", "workspace", "release"],
+    "components": ["-m", "components"],
+    "interface": ["-m", "components.interface"],
+    "component": ["-m", "components.ingest"],
+    "new": ["-m", "clinprompt.data.new"],
+    "experiments": ["-m", "clinprompt.experiments"],
+    "experiments-command": ["-m", "clinprompt.experiments", "table"],
+    "train": ["-m", "clinprompt.demo.train"],
+    "images": ["-m", "infra.images"],
+    "images-command": ["-m", "infra.images", "sbom"],
+    "stack": ["infra/dev/stack.py"],
+    "stack-command": ["infra/dev/stack.py", "up"],
+    "env": ["-S", "infra/compose/env.py"],  # must run without any installed package
+}
+every_command = pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@every_command
+def test_an_unknown_option_is_bad_params_in_one_sentence(command: list[str]) -> None:
+    done = run(*command, "--no-such-option")
+    assert done.returncode == ExitCode.BAD_PARAMS, done.stderr
+    assert re.fullmatch(r"[^\n]+\(see [^\n]+ --help\)\.\n", done.stderr)
+
+
+@every_command
+def test_help_is_no_error(command: list[str]) -> None:
+    done = run(*command, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "usage: " in (done.stdout + done.stderr).lower()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-m", "registry", "delete"], "No such command 'delete'"),
+        (["-m", "registry", "rollback", "tiny"], "Missing option '--reason'"),
+        (["-m", "registry", "unquarantine", "tiny", "--reason", "x", "--version", "two"], "'two' is not a valid int"),
+        (["-m", "workspace"], "Missing command"),
+        (["-m", "clinprompt.data.new", "mine"], "Missing argument 'root'"),
+        (["-m", "clinprompt.experiments", "table", "--metric", "speed"], "'speed' is none of accuracy, "),
+        (["-m", "clinprompt.experiments", "table", "--protocol", "half"], "'half' is none of full, "),
+        (["-m", "infra.images", "--engine", "rkt", "check"], "'rkt'"),
+        (["infra/dev/stack.py", "kill", "nothing", "--folder", "absent"], "'nothing' is none of postgres, "),
+    ],
+)
+def test_what_is_wrong_is_named(arguments: list[str], says: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == ExitCode.BAD_PARAMS, done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,151 @@
+"""The code in a payload: what predictions run, and nothing that training alone needs."""
+
+import ast
+import shutil
+from pathlib import Path
+
+import pytest
+
+from clinprompt import methods
+from clinprompt.prompting.base import FeatureMethod
+from clinprompt.prompting.hooks import NOT_SERVED
+from clinprompt.sources import imported_modules
+from registry.pruning import pruned
+from registry.served_code import ROOT, code_of, distributions
+
+HEAD = {"method": "coop", "predicts_with": "head"}
+VPT = {"method": "vpt", "predicts_with": "method"}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A copy of the library's sources, to be changed."""
+    only_code = shutil.ignore_patterns("*.safetensors", "__pycache__", "weights")
+    shutil.copytree(ROOT / "clinprompt", tmp_path / "clinprompt", ignore=only_code)
+    return tmp_path
+
+
+def test_a_linear_head_carries_the_reading_of_images_alone() -> None:
+    files = {"__init__", "base", "jpeg", "png", "tiff"}
+    expected = {"code/__init__.py", "code/data/__init__.py", "code/data/preprocessing.py", "model_script.py"}
+    assert set(code_of(HEAD)) == expected | {f"code/data/codecs/{name}.py" for name in files}
+
+
+def test_a_method_carries_its_towers_and_nothing_of_training() -> None:
+    code = code_of(VPT)
+    assert len(code) <= 32
+    folders = {Path(name).parts[1] for name in code if len(Path(name).parts) > 2}
+    assert folders == {"backbones", "contract", "data", "methods", "prompting", "tuned"}
+    assert [name for name in code if name.startswith("code/methods")] == [
+        "code/methods/__init__.py",
+        "code/methods/vpt.py",
+    ]
+    assert b"cross_entropy" not in b"".join(code.values())
+
+
+@pytest.mark.parametrize("method", methods.names())
+def test_no_method_carries_what_only_training_calls(method: str) -> None:
+    code = code_of({"method": method, "predicts_with": "method"})
+    assert not [name for name in code if name.startswith(("code/training/", "code/knowledge/", "code/evaluation/"))]
+    for name, source in code.items():
+        if name.endswith(".py"):
+            compile(source, name, "exec")
+            classes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+            assert not NOT_SERVED & {getattr(member, "name", None) for cls in classes for member in cls.body}
+            imported = {module.partition(".")[0] for module in imported_modules(ast.parse(source))}
+            assert not imported & {"sklearn", "tqdm"}
+
+
+def test_the_packages_that_the_code_imports_are_named() -> None:
+    expected = {"numpy", "pydantic", "PyYAML", "torch", "open_clip_torch", "safetensors", "huggingface_hub"}
+    found = distributions(code_of(VPT))
+    assert expected <= found
+    assert not {name for name in found if name.startswith("mlflow")}
+
+
+def test_the_hooks_are_members_of_a_method() -> None:
+    assert {name for name in NOT_SERVED if not hasattr(FeatureMethod, name)} == set()
+
+
+@pytest.mark.parametrize("spec", [HEAD, VPT])
+def test_comments_docstrings_and_training_change_no_byte(root: Path, spec: dict[str, str]) -> None:
+    before = code_of(spec, root)
+    assert before == code_of(spec)
+    for path in (root / "clinprompt").rglob("*.py"):
+        text = path.read_text()
+        path.write_text(text.replace('"""', '"""Said otherwise. ', 1) + "\n\n# A comment.\n")
+    base = root / "clinprompt" / "prompting" / "base.py"
+    text = base.read_text().replace(
+        "F.cross_entropy(logits, batch.labels)", "F.cross_entropy(2 * logits, batch.labels)"
+    )
+    assert text != base.read_text()
+    base.write_text(text)
+    assert code_of(spec, root) == before
+
+
+def test_a_change_of_the_predictions_changes_the_code(root: Path) -> None:
+    before, head = code_of(VPT, root), code_of(HEAD, root)
+    path = root / "clinprompt" / "methods" / "vpt.py"
+    path.write_text(path.read_text().replace("self.head(self.image", "2 * self.head(self.image"))
+    after = code_of(VPT, root)
+    assert {name for name in before if before[name] != after[name]} == {"code/methods/vpt.py"}
+    assert code_of(HEAD, root) == head
+
+
+FILES = {
+    "lib/__init__.py": "import os\nos.environ.setdefault('A', 'b')\nunused = 1\n",
+    "lib/a.py": """
+from typing import TYPE_CHECKING
+from lib import b, c
+from lib.d import used, unused
+if TYPE_CHECKING:
+    from lib.never import Type
+X: "Named" = "table.yaml"
+class Named: ...
+class A:
+    def fit(self): return unused
+    def forward(self) -> "Type": return used() + b.f() + X
+def helper(): return c.f()
+""",
+    "lib/b.py": "def f():\n    from lib.late import g\n    return g()\ndef h(): ...",
+    "lib/c.py": "def f(): ...",
+    "lib/d.py": "from lib.never import unused\nused = lambda: 1",
+    "lib/late.py": "g = print",
+    "lib/never.py": "unused = 1",
+    "lib/table.yaml": "a: 1",
+}
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    for name, text in FILES.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_pruned_code_holds_what_the_entry_uses(library: Path) -> None:
+    code = pruned(["lib.a:A"], library, "lib", {"fit"})
+    assert code == {
+        "lib/__init__.py": "import os\nos.environ.setdefault('A', 'b')\n",
+        "lib/a.py": "from lib import b\nfrom lib.d import used\nX: 'Named' = 'table.yaml'\n\nclass Named:\n    ...\n\n"
+        "class A:\n\n    def forward(self) -> 'Type':\n        return used() + b.f() + X\n",
+        "lib/b.py": "def f():\n    from lib.late import g\n    return g()\n",
+        "lib/d.py": "used = lambda: 1\n",
+        "lib/late.py": "g = print\n",
+        "lib/table.yaml": library / "lib/table.yaml",
+    }
+
+
+@pytest.mark.parametrize("entry", ["lib.a:Missing", "lib.missing:A"])
+def test_an_entry_that_is_not_there_is_an_error(library: Path, entry: str) -> None:
+    with pytest.raises(ValueError, match=f"no {entry}"):
+        pruned([entry], library, "lib")
+
+
+@pytest.mark.parametrize("line", ["import lib.b", "from . import b"])
+def test_imports_that_another_package_name_would_break_are_refused(library: Path, line: str) -> None:
+    (library / "lib/a.py").write_text(f"{line}\ndef A(): return b, lib")
+    with pytest.raises(ValueError, match="served code must"):
+        pruned(["lib.a:A"], library, "lib")
