@@ -1,4 +1,4 @@
-"""What Airflow costs: per task over the bare component, and over a whole fan-out of candidates on two Celery slots.
+"""Overhead of Airflow: per task over the bare component, and over a whole fan-out of candidates on two Celery slots.
 
     python -m benchmarks.airflow [--methods A B C]
 
@@ -33,8 +33,8 @@ RELEASE = "benchmark"
 METHODS = ["biomed_dpt", "biomedcoop", "dvpt"]
 SEEDS = [1, 2, 3]
 THREADS = {"OMP_NUM_THREADS": "1"}  # a slot has one core
-PARTS = ["clinprompt", "components", "dags", "datasets", "registry", "infra/images.lock", "requirements/components.txt"]
-PARTS += [".dvcignore", "dvc.yaml", "params.yaml"]
+PARTS = ["clinprompt", "components", "dags", "datasets", "registry", "workspace", "infra/images.lock"]
+PARTS += ["requirements/components.txt", ".dvcignore", "dvc.yaml", "params.yaml"]
 # Timed as a task and bare: a stage, and those that it reads. The trainings are timed bare alone: they take long.
 TIMED = {
     "ingest": [],
@@ -65,8 +65,8 @@ def call(project: Path, env: dict[str, str], *command: str) -> tuple[float, str]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = {**os.environ, **env, **THREADS, "PATH": path}
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=project, env=env, stdout=subprocess.PIPE, text=True, check=True)
-    return time.perf_counter() - start, done.stdout
+    completed = subprocess.run(command, cwd=project, env=env, stdout=subprocess.PIPE, text=True, check=True)
+    return time.perf_counter() - start, completed.stdout
 
 
 def fan_out(stack: Stack, run: str) -> float:
@@ -104,7 +104,7 @@ def bare(stack: Stack, clone: Path, stage: str, cell: dict[str, Any] | None) -> 
 
 
 def cache_of(project: Path) -> Path:
-    """What the tasks of a machine share."""
+    """The cache folder that the tasks of a machine share."""
     return project.with_name("cache")
 
 
@@ -157,24 +157,26 @@ def measure(stack: Stack, project: Path, scratch: Path) -> dict[str, Any]:
         if cell["seed"] == SEEDS[0]
     ]
     tune = {cell["candidate"]: bare(stack, clone, "tune", cell) for cell in cells}
-    work = [(stage, None) for stage in TIMED if stage != "evaluate"] + [("evaluate", cell) for cell in cells]
-    both = {
+    jobs = [(stage, None) for stage in TIMED if stage != "evaluate"] + [("evaluate", cell) for cell in cells]
+    timings = {
         f"{stage} {cell['candidate']}" if cell else stage: (
             as_task(stack, run, project, stage, cell),
             bare(stack, clone, stage, cell),
         )
-        for stage, cell in work
+        for stage, cell in jobs
     }
-    evaluate = sum(seconds for name, (_, seconds) in both.items() if " " in name)
-    half = len(SEEDS) * (sum(tune.values()) + evaluate) / 2
-    spread = fan_out(stack, run)
+    evaluate = sum(seconds for name, (_, seconds) in timings.items() if " " in name)
+    fair_share = len(SEEDS) * (sum(tune.values()) + evaluate) / 2
+    fan_out_seconds = fan_out(stack, run)
     return {
-        "stages_seconds_as_task_and_bare": {name: [round(s, 1) for s in pair] for name, pair in both.items()},
+        "stages_seconds_as_task_and_bare": {name: [round(s, 1) for s in pair] for name, pair in timings.items()},
         "tune_seconds_bare": {method: round(seconds, 1) for method, seconds in tune.items()},
-        "overhead_median_seconds": round(statistics.median(whole - alone for whole, alone in both.values()), 2),
-        "fan_out_seconds": round(spread, 1),
-        "components_seconds_over_two": round(half, 1),
-        "fan_out_ratio": round(spread / half, 2),
+        "overhead_median_seconds": round(
+            statistics.median(task_seconds - bare_seconds for task_seconds, bare_seconds in timings.values()), 2
+        ),
+        "fan_out_seconds": round(fan_out_seconds, 1),
+        "components_seconds_over_two": round(fair_share, 1),
+        "fan_out_ratio": round(fan_out_seconds / fair_share, 2),
     }
 
 

@@ -92,15 +92,15 @@ def _random_vit(device: str) -> Backbone:
 def _measure(backbone: Backbone, count: int, side: int, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         images = _images(Path(scratch), count, side)
-        parts = {
+        measurements = {
             "decode": lambda: _decode(list(images.values()), backbone.preprocessing, options.workers),
             "forward": lambda: _forward(backbone, count, options),
             "total": lambda: _total(Path(scratch) / "features", backbone, images, options),
         }
-        parts["forward"]()  # allocations and code paths that the first pass pays for
-        runs = [{name: run() for name, run in parts.items()} for _ in range(options.repeats)]
+        measurements["forward"]()  # allocations and code paths that the first pass pays for
+        runs = [{name: run() for name, run in measurements.items()} for _ in range(options.repeats)]
     ratios, cpu_ratios = ([r["total"][i] / (r["decode"][i] + r["forward"][i]) for r in runs] for i in (0, 1))
-    seconds = {f"{part}_s": round(statistics.median(r[part][0] for r in runs), 3) for part in parts}
+    seconds = {f"{name}_s": round(statistics.median(r[name][0] for r in runs), 3) for name in measurements}
     settings = {"images": count, "side": side, "batch_size": options.batch_size, "workers": options.workers}
     result = {"ratio": statistics.median(ratios), "best": min(ratios), "cpu_ratio": statistics.median(cpu_ratios)}
     return settings | seconds | {key: round(value, 3) for key, value in result.items()}
@@ -122,21 +122,21 @@ def _images(folder: Path, count: int, side: int) -> dict[str, Path]:
 def _decode(paths: list[Path], preprocessing: Preprocessing, processes: int) -> tuple[float, float]:
     """Seconds, and processor seconds, to decode and preprocess with this many processes that run already."""
     context = multiprocessing.get_context("fork")
-    ready, spent = context.Barrier(processes + 1), context.Queue()
+    ready, cpu_seconds = context.Barrier(processes + 1), context.Queue()
 
-    def work(mine: list[Path]) -> None:
+    def work(worker_paths: list[Path]) -> None:
         ready.wait()
-        before = time.process_time()
-        for path in mine:
+        cpu_start = time.process_time()
+        for path in worker_paths:
             preprocessing.apply(decode(path.read_bytes()))
-        spent.put(time.process_time() - before)
+        cpu_seconds.put(time.process_time() - cpu_start)
 
     workers = [context.Process(target=work, args=(paths[i::processes],)) for i in range(processes)]
     for worker in workers:
         worker.start()
     ready.wait()
     started = time.perf_counter()
-    cpu = sum(spent.get() for _ in workers)
+    cpu = sum(cpu_seconds.get() for _ in workers)
     elapsed = time.perf_counter() - started
     for worker in workers:
         worker.join()
@@ -159,11 +159,11 @@ def _forward(backbone: Backbone, count: int, options: argparse.Namespace) -> tup
 def _total(path: Path, backbone: Backbone, images: dict[str, Path], options: argparse.Namespace) -> tuple[float, float]:
     for file in path.glob("*"):
         file.unlink()
-    started, before = time.perf_counter(), _cpu()
+    started, cpu_start = time.perf_counter(), _cpu()
     settings = {"batch_size": options.batch_size, "workers": options.workers, "precision": options.precision}
-    done = update_store(path, backbone, images, intensity="auto", **settings)
-    assert done.computed == len(images)
-    return time.perf_counter() - started, _cpu() - before
+    update = update_store(path, backbone, images, intensity="auto", **settings)
+    assert update.computed == len(images)
+    return time.perf_counter() - started, _cpu() - cpu_start
 
 
 def _cpu() -> float:

@@ -47,8 +47,8 @@ class Pixels:
         return len(self.labels)
 
     def batch(self, rows: np.ndarray) -> Batch:
-        at = torch.from_numpy(rows)
-        return Batch(self.backbone.encode_images(self.pixels[at]), self.labels[at])
+        index = torch.from_numpy(rows)
+        return Batch(self.backbone.encode_images(self.pixels[index]), self.labels[index])
 
 
 def main() -> None:
@@ -84,8 +84,8 @@ def measure(backbone: Backbone, steps: int, repeats: int) -> dict[str, Any]:
     labels = torch.arange(n) % len(CLASSES)
     backbone.encode_images(pixels[:1])
     started = time.perf_counter()
-    features = torch.cat([backbone.encode_images(part) for part in pixels.split(BATCH_SIZE)])
-    once = time.perf_counter() - started
+    features = torch.cat([backbone.encode_images(batch) for batch in pixels.split(BATCH_SIZE)])
+    features_seconds = time.perf_counter() - started
     cached = Examples(features, labels)
     train(backbone, cached, cached)
     runs = [train(backbone, cached, cached) for _ in range(repeats)]
@@ -98,7 +98,7 @@ def measure(backbone: Backbone, steps: int, repeats: int) -> dict[str, Any]:
         "image_tower_seconds_per_step": round(seconds / steps, 5),
         "ratio": round(seconds / steps / fast, 1),
         "cpu_ratio": round(cpu / steps / fast_cpu, 1),
-        "features_once_seconds": round(once, 3),
+        "features_once_seconds": round(features_seconds, 3),
         "largest_context_difference": float((ctx - runs[0][2]).abs().max()),
         "largest_context_change": float((ctx - initial(backbone)).abs().max()),
     }

@@ -68,8 +68,8 @@ def flops(path: Path, model: Any, images: int) -> int:
 
 def ours(model: Any, v: Tensor) -> Tensor:
     """The path that training takes."""
-    found: Tensor = model.text_features(v)
-    return found
+    features: Tensor = model.text_features(v)
+    return features
 
 
 def measure(path: Path, model: Any, v: Tensor, repeats: int) -> tuple[float, int, float]:
@@ -100,11 +100,11 @@ def main() -> None:
     model = build(options.classes)
     v = torch.nn.functional.normalize(torch.randn(options.images, FEATURE), dim=-1)
     paths: dict[str, Path] = {"plain": plain.text_features, "clinprompt": ours}
-    found = {name: measure(path, model, v, options.repeats) for name, path in paths.items()}
+    results = {name: measure(path, model, v, options.repeats) for name, path in paths.items()}
     print(f"CILMP text path, C={options.classes}, B={options.images}, {torch.get_num_threads()} threads")
-    for name, (flops, kernels, seconds) in found.items():
+    for name, (flops, kernels, seconds) in results.items():
         print(f"  {name:11} {flops:8.1f} GFLOP  {kernels:7} kernels  {seconds:7.2f} s")
-    ratios = [a / b for a, b in zip(found["plain"], found["clinprompt"], strict=True)]
+    ratios = [a / b for a, b in zip(results["plain"], results["clinprompt"], strict=True)]
     print(f"  {'ratio':11} {ratios[0]:8.1f}        {ratios[1]:7.1f}          {ratios[2]:7.1f}")
 
 

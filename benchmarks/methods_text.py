@@ -98,7 +98,9 @@ class Pair:
             inputs = (
                 self.method.prepare(self.pixels) if images == "pixels" else backbone.model.encode_image(self.pixels)
             )
-            self.bank = [backbone.text.encode_ids(backbone.tokenize(list(some))) for some in sentences]
+            self.bank = [
+                backbone.text.encode_ids(backbone.tokenize(list(class_sentences))) for class_sentences in sentences
+            ]
         self.batch = Batch(inputs, self.labels)
         template = CLINICAL if name == "biomed_dpt" else f"{CONTEXT} {{}}."
         ids = backbone.tokenize([template.replace("{}", c) for c in CLASSES])
@@ -112,20 +114,20 @@ class Pair:
     def slow(self) -> None:
         """The plain step."""
         model: Any = self.method
-        given: dict[str, dict[str, Any]] = {
+        arguments: dict[str, dict[str, Any]] = {
             "biomed_dpt": {"bank": self.bank, "l1": 12.5, "kl": 0.25, "n_visual": 4},
             "biomedcoop": {"bank": self.bank, "sccm": 0.5, "kdsp": 0.25, "tau": 1.5},
             "cocoop": {"meta_net": getattr(model, "meta_net", None)},
         }
-        _, parts = getattr(self.plain, self.name)(model.ctx, self.pixels, self.labels, **given[self.name])
-        sum(parts.values(), torch.tensor(0.0)).backward()
+        _, loss_terms = getattr(self.plain, self.name)(model.ctx, self.pixels, self.labels, **arguments[self.name])
+        sum(loss_terms.values(), torch.tensor(0.0)).backward()
 
     def gradient(self, step: Callable[[], None]) -> Tensor:
         """The context's gradient [n_ctx, d] after one step."""
         self.method.zero_grad()
         step()
-        found: Tensor = self.method.ctx.grad.clone()
-        return found
+        gradient: Tensor = self.method.ctx.grad.clone()
+        return gradient
 
 
 def flops(step: Callable[[], None]) -> int:
@@ -137,12 +139,12 @@ def flops(step: Callable[[], None]) -> int:
 
 def seconds(step: Callable[[], None], repeats: int) -> float:
     """The median over some repeats."""
-    found = []
+    durations = []
     for _ in range(repeats):
         started = time.perf_counter()
         step()
-        found.append(time.perf_counter() - started)
-    return statistics.median(found)
+        durations.append(time.perf_counter() - started)
+    return statistics.median(durations)
 
 
 def compare(name: str, backbone: Backbone, repeats: int) -> dict[str, Any]:
@@ -175,8 +177,8 @@ def main() -> None:
     backbone = random_biomedclip(blocks)
     for name in KNOBS:
         if options.only in (None, name):
-            found = compare(name, backbone, options.repeats)
-            print(json.dumps({"method": name, "blocks": blocks, **found}), flush=True)
+            comparison = compare(name, backbone, options.repeats)
+            print(json.dumps({"method": name, "blocks": blocks, **comparison}), flush=True)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ def repro(folder: Path) -> tuple[float, str]:
     """Run `dvc repro`; returns seconds and what it printed."""
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     start = time.perf_counter()
-    done = subprocess.run(["dvc", "repro"], cwd=folder, env=env, stdout=subprocess.PIPE, text=True, check=True)
-    return time.perf_counter() - start, done.stdout
+    completed = subprocess.run(["dvc", "repro"], cwd=folder, env=env, stdout=subprocess.PIPE, text=True, check=True)
+    return time.perf_counter() - start, completed.stdout
 
 
 def stage_seconds(output: str) -> dict[str, float]:

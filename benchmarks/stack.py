@@ -32,13 +32,13 @@ def members(backbone: Backbone, runs: int, epochs: int) -> list[Member]:
     features = torch.randn(n, backbone.embed_dim, generator=torch.Generator().manual_seed(0))
     data = Examples(features.to(backbone.device), (torch.arange(n) % len(CLASSES)).to(backbone.device))
     sentences = tuple(tuple(f"{c} with sign {j} in the image." for j in range(SENTENCES)) for c in CLASSES)
-    found = []
+    stack_members = []
     for seed in range(runs):
         knobs = DESCENT | KNOBS["biomedcoop"] | {"sccm_weight": 0.25 * (1 + seed), "epochs": epochs, "warmup_epochs": 0}
         task = Task(backbone, CLASSES, seed, Knowledge(descriptions=sentences))
         model = method("biomedcoop")(task, check_config("biomedcoop", knobs))
-        found.append(Member(model, data, data, seed))  # type: ignore[arg-type]
-    return found
+        stack_members.append(Member(model, data, data, seed))  # type: ignore[arg-type]
+    return stack_members
 
 
 def main() -> None:
@@ -54,24 +54,27 @@ def main() -> None:
     small = options.model == "demo-clip"
     backbone = load_backbone("demo-clip", None, device) if small else random_biomedclip(options.blocks, device)
     descend_stacked(members(backbone, 2, 1))
-    together, alone = (members(backbone, options.runs, options.epochs) for _ in range(2))
+    stacked_members, single_members = (members(backbone, options.runs, options.epochs) for _ in range(2))
     started = time.perf_counter()
-    descend_stacked(together)
+    descend_stacked(stacked_members)
     stacked = time.perf_counter() - started
     started = time.perf_counter()
-    for one in alone:
-        fit(one.method, one.train, one.val, Run(one.seed))
+    for member in single_members:
+        fit(member.method, member.train, member.val, Run(member.seed))
     single = time.perf_counter() - started
-    apart = [float((a.method.ctx - b.method.ctx).detach().abs().max()) for a, b in zip(together, alone, strict=True)]
-    moved = [float((a.method.ctx.detach() - a.method.prompts.phrase).abs().max()) for a in alone]
+    differences = [
+        float((a.method.ctx - b.method.ctx).detach().abs().max())
+        for a, b in zip(stacked_members, single_members, strict=True)
+    ]
+    changes = [float((a.method.ctx.detach() - a.method.prompts.phrase).abs().max()) for a in single_members]
     hours = options.runs * options.epochs / EPOCHS * 3600
-    found = {
+    results = {
         "model": options.model, "runs": options.runs, "steps": options.epochs * SHOTS,
         "runs_per_hour_alone": round(hours / single, 1), "runs_per_hour_stacked": round(hours / stacked, 1),
-        "ratio": round(single / stacked, 2), "largest_context_difference": max(apart),
-        "largest_context_change": max(moved),
+        "ratio": round(single / stacked, 2), "largest_context_difference": max(differences),
+        "largest_context_change": max(changes),
     }  # fmt: skip
-    print(json.dumps(found))
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

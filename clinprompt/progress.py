@@ -10,17 +10,17 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
+def progress(items: Iterable[T], label: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
     """Iterate over `items` with a bar on a terminal, or a line every ten seconds in a log."""
     interactive = sys.stderr.isatty()
     yield from tqdm(
         items,
-        desc=what,
+        desc=label,
         total=total,
         unit=unit,
         file=sys.stderr,
         mininterval=0.2 if interactive else 10.0,
         dynamic_ncols=interactive,
         leave=interactive,
-        disable=os.environ.get("RANK", "0") != "0",  # of processes that train together, the first one tells
+        disable=os.environ.get("RANK", "0") != "0",  # only the first rank of a distributed training shows the bar
     )

@@ -53,24 +53,24 @@ class Engine:
             ServiceDown: the engine says no; what it said stands above.
         """
         try:
-            done = subprocess.run([self.name, *arguments], cwd=ROOT, env=self._environment(), check=False)
+            completed = subprocess.run([self.name, *arguments], cwd=ROOT, env=self._environment(), check=False)
         except FileNotFoundError:
             raise InputMissing(_NO_ENGINE.format(name=self.name)) from None
-        if done.returncode:
-            raise ServiceDown(f"`{self.name} {arguments[0]}` failed ({done.returncode}); see its output above.")
+        if completed.returncode:
+            raise ServiceDown(f"`{self.name} {arguments[0]}` failed ({completed.returncode}); see its output above.")
 
     def inspect(self, image: str) -> dict[str, Any] | None:
         """What the engine knows about an image, or None when it has none of that name."""
         command = [self.name, "image", "inspect", image]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, env=self._environment(), check=False)
+            completed = subprocess.run(command, capture_output=True, text=True, env=self._environment(), check=False)
         except FileNotFoundError:
             raise InputMissing(_NO_ENGINE.format(name=self.name)) from None
-        if done.returncode == 0:
-            return dict(json.loads(done.stdout)[0])
-        if "no such image" in done.stderr.lower() or "image not known" in done.stderr.lower():
+        if completed.returncode == 0:
+            return dict(json.loads(completed.stdout)[0])
+        if "no such image" in completed.stderr.lower() or "image not known" in completed.stderr.lower():
             return None
-        raise ServiceDown(f"{self.name} does not answer: {' '.join(done.stderr.split())}")
+        raise ServiceDown(f"{self.name} does not answer: {' '.join(completed.stderr.split())}")
 
     def _environment(self) -> dict[str, str]:
         return os.environ | {"DOCKER_BUILDKIT": "1"}
@@ -126,13 +126,13 @@ def check(engine: Engine) -> None:
         ServiceDown: a component can't be imported in its image.
     """
     for target in TARGETS:
-        found, locked = _digest(engine, target), _entry(target)["digest"]
-        if found is None or locked is None:
+        actual, locked = _digest(engine, target), _entry(target)["digest"]
+        if actual is None or locked is None:
             raise InputMissing(f"{LOCK}: {target}: not built or not locked; run `make images`.")
         if _entry(target)["environment"] != environment(target):
             raise InputCorrupt(f"{LOCK}: {target}: the recipe has changed since it was locked; run `make images`.")
-        if found != locked:
-            raise InputCorrupt(f"{LOCK}: {target}: the digest is {locked}, but {_tag(target)} is {found}; lock again.")
+        if actual != locked:
+            raise InputCorrupt(f"{LOCK}: {target}: the digest is {locked}, but {_tag(target)} is {actual}; lock again.")
         modules = ["workspace.__main__", *(f"components.{name}.__main__" for name in components_of(target))]
         code = f"import os, {', '.join(modules)}; assert os.getuid() > 0"
         places = ("--read-only", "--tmpfs", "/tmp:mode=1777", "--tmpfs", "/var/tmp:mode=1777")  # noqa: S108
@@ -157,8 +157,8 @@ def _entry(target: str) -> dict[str, Any]:
 
 def _version() -> str:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
-    return found[1] if found else "0"
+    match = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
+    return match[1] if match else "0"
 
 
 def _tag(target: str) -> str:
@@ -167,11 +167,11 @@ def _tag(target: str) -> str:
 
 def _digest(engine: Engine, target: str) -> str | None:
     """The digest by which a registry or this engine knows the image; docker gives one only when it was pushed."""
-    about = engine.inspect(_tag(target)) or {}
+    details = engine.inspect(_tag(target)) or {}
     name = _entry(target)["reference"]
-    pushed = [digest for digest in about.get("RepoDigests") or [] if digest.rpartition("@")[0].endswith(name)]
-    found = _DIGEST.search(pushed[-1] if pushed else about.get("Digest", ""))
-    return found[0] if found else None
+    pushed = [digest for digest in details.get("RepoDigests") or [] if digest.rpartition("@")[0].endswith(name)]
+    match = _DIGEST.search(pushed[-1] if pushed else details.get("Digest", ""))
+    return match[0] if match else None
 
 
 @contextmanager
@@ -213,13 +213,13 @@ def pip_settings() -> dict[str, str]:
     if shutil.which("pip"):
         command = ["pip", "config", "list"]
     listing = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    found: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
+    sections: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
     for line in listing.splitlines():
         key, _, value = line.partition("=")
         section, _, name = key.rpartition(".")
-        if section in found:
-            found[section][name] = " ".join(str(ast.literal_eval(value)).split())
-    return found["global"] | found["install"] | found[":env:"]
+        if section in sections:
+            sections[section][name] = " ".join(str(ast.literal_eval(value)).split())
+    return sections["global"] | sections["install"] | sections[":env:"]
 
 
 def _local_folder(place: str) -> Path | None:
@@ -231,8 +231,8 @@ def _local_folder(place: str) -> Path | None:
 
 
 def _revision() -> str:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    completed = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return completed.stdout.strip() or "unknown"
 
 
 app = cli.application()

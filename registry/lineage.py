@@ -8,6 +8,7 @@ from typing import Any
 
 from clinprompt.data.card import Card
 from clinprompt.evaluation.estimate import estimate_text
+from clinprompt.evaluation.metrics import OVERALL
 from clinprompt.evaluation.metrics_record import Metrics
 from clinprompt.files import sha256_bytes, sha256_file, to_json
 from clinprompt.tuned.record import ModelRecord
@@ -15,7 +16,6 @@ from registry.served_code import code_of, distributions
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements" / "components.txt"
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "kappa", "quadratic_kappa", "ece", "brier")
 SERVED_WITH = (
     "mlflow",
     "torch",
@@ -85,7 +85,7 @@ def model_card(card: Card, model: ModelRecord, metrics: Metrics, facts: dict[str
     classes = "\n".join(f"- `{c.id}`: {c.name} ({c.phrase})" for c in card.classes)
     rows = "\n".join(
         f"| {name} | {estimate_text(metrics.val.get(name))} | {estimate_text(metrics.test.get(name))} |"
-        for name in METRICS
+        for name in OVERALL
         if name in metrics.test
     )
     origin = "\n".join(f"| {key.replace('_', ' ')} | `{value}` |" for key, value in sorted(facts.items()))

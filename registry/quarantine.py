@@ -26,8 +26,8 @@ def is_held(version: Version) -> bool:
 
 def held(client: "MlflowClient", name: str) -> list[Version]:
     """The versions of `name` in quarantine, newest first."""
-    found = search(client, name, f"tags.{MARK} = '{HELD}'")
-    return sorted(found, key=lambda version: -version.number)
+    versions = search(client, name, f"tags.{MARK} = '{HELD}'")
+    return sorted(versions, key=lambda version: -version.number)
 
 
 def match(versions: list[Version], facts: dict[str, str]) -> Version | None:
@@ -52,10 +52,10 @@ def worded(reason: str) -> str:
     Raises:
         BadParams: it is empty.
     """
-    words = " ".join(reason.split())
-    if not words:
+    one_line = " ".join(reason.split())
+    if not one_line:
         raise BadParams("--reason: say why in a few words; they are kept with the version.")
-    return words
+    return one_line
 
 
 def lift(name: str, number: int, reason: str) -> dict[str, Any]:

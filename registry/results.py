@@ -47,15 +47,15 @@ def push(runs: Path, experiment: str) -> list[Moved]:
     results = [(path, path.relative_to(runs).as_posix(), read_result(path)) for path in files]
     client = tracking.connect()
     with tracking.service_errors():
-        where = tracking.experiment_id(client, experiment)
-        known = _newest(client, where)
-        moved = []
+        experiment_id = tracking.experiment_id(client, experiment)
+        newest_runs = _newest(client, experiment_id)
+        pushed = []
         for path, place, result in results:
-            same = place in known and known[place].data.tags.get(DIGEST) == sha256_file(path)
-            if not same:
-                _log(client, where, path, place, result)
-            moved.append(Moved(place, same))
-    return moved
+            unchanged = place in newest_runs and newest_runs[place].data.tags.get(DIGEST) == sha256_file(path)
+            if not unchanged:
+                _log(client, experiment_id, path, place, result)
+            pushed.append(Moved(place, unchanged))
+    return pushed
 
 
 def pull(folder: Path, experiment: str) -> list[Moved]:
@@ -68,8 +68,8 @@ def pull(folder: Path, experiment: str) -> list[Moved]:
     """
     client = tracking.connect()
     with tracking.service_errors():
-        found = client.get_experiment_by_name(experiment)
-        runs = _newest(client, found.experiment_id) if found else {}
+        mlflow_experiment = client.get_experiment_by_name(experiment)
+        runs = _newest(client, mlflow_experiment.experiment_id) if mlflow_experiment else {}
         if not runs:
             raise InputMissing(
                 f"MLflow at {tracking.shown_uri()} has no results in {experiment!r}; `python -m registry push-results`."
@@ -79,11 +79,11 @@ def pull(folder: Path, experiment: str) -> list[Moved]:
 
 def _newest(client: "MlflowClient", experiment: str) -> "dict[str, Run]":
     """The newest finished run of each result, by its place."""
-    found: dict[str, Run] = {}
+    newest: dict[str, Run] = {}
     for run in _finished(client, experiment):
         if place := run.data.tags.get(FILE):
-            found.setdefault(place, run)
-    return found
+            newest.setdefault(place, run)
+    return newest
 
 
 def _finished(client: "MlflowClient", experiment: str) -> "Iterator[Run]":
@@ -115,24 +115,24 @@ def _log(client: "MlflowClient", experiment: str, path: Path, place: str, result
 
 def _metrics(result: dict[str, Any]) -> dict[str, float]:
     """Mean and deviation over the seeds, as "16/test_accuracy" (16 shots) and "16/test_accuracy_deviation"."""
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for group, rows in grouped(result["cells"]).items():
         prefix = "" if group == "all" else f"{group}/"
-        done = [row for row in rows if "left_out" not in row]
-        for test in (test for test in TESTS if done and test in done[0]):
+        completed = [row for row in rows if "left_out" not in row]
+        for test in (test for test in TESTS if completed and test in completed[0]):
             for metric in METRICS:
-                values = [row[test][metric] for row in done]
+                values = [row[test][metric] for row in completed]
                 for suffix, value in (("", mean(values)), ("_deviation", deviation(values))):
                     if value is not None:
-                        found[f"{prefix}{test}_{metric}{suffix}"] = value
-    return found
+                        metrics[f"{prefix}{test}_{metric}{suffix}"] = value
+    return metrics
 
 
 def _fetch(client: "MlflowClient", run: "Run", place: str, folder: Path) -> Moved:
     digest = run.data.tags.get(DIGEST)
-    about = f"MLflow's run {run.info.run_id}"
+    run_name = f"MLflow's run {run.info.run_id}"
     if not _PLACE.fullmatch(place):
-        raise InputCorrupt(f"{about}: its tag {FILE} is {place!r}, which is no result's place; delete that run.")
+        raise InputCorrupt(f"{run_name}: its tag {FILE} is {place!r}, which is no result's place; delete that run.")
     target = folder / place
     if target.is_file() and sha256_file(target) == digest:
         return Moved(place, unchanged=True)
@@ -140,7 +140,7 @@ def _fetch(client: "MlflowClient", run: "Run", place: str, folder: Path) -> Move
         fetched = Path(client.download_artifacts(run.info.run_id, target.name, scratch))
         if sha256_file(fetched) != digest:
             raise InputCorrupt(
-                f"{about}: {target.name} is not the file that was pushed (its SHA-256); delete that run."
+                f"{run_name}: {target.name} is not the file that was pushed (its SHA-256); delete that run."
             )
         with atomic(target) as partial:
             shutil.copyfile(fetched, partial)

@@ -1,4 +1,4 @@
-"""Where the MLflow tracking server or store is, and how it is spoken to: short waits, few words, clear errors."""
+"""Connect to the MLflow tracking server or local store, with short timeouts, little logging and clear errors."""
 
 import fcntl
 import logging
@@ -23,9 +23,9 @@ _VARIABLE = "MLFLOW_TRACKING_URI"
 
 # What says that trying later may help: statuses; base classes of requests, urllib3, botocore and Python itself, by name
 # since not all are installed or loaded; and MLflow's own words.
-_LATER = (408, 425, 429, 500, 502, 503, 504)
-_CONNECTION = {"RequestException", "HTTPError", "HTTPClientError", "ConnectionError", "TimeoutError"}
-_AWAY = ("failed with exception", "failed with timeout exception", "too many 50", "database is locked")
+_LATER_STATUSES = (408, 425, 429, 500, 502, 503, 504)
+_CONNECTION_ERRORS = {"RequestException", "HTTPError", "HTTPClientError", "ConnectionError", "TimeoutError"}
+_AWAY_PHRASES = ("failed with exception", "failed with timeout exception", "too many 50", "database is locked")
 
 # A variable that the user has set wins.
 _SETTINGS = {
@@ -88,12 +88,12 @@ def _point_mlflow_to(uri: str) -> None:
     """Set MLflow's tracking address and leave the user's variable, which MLflow would overwrite, as it is."""
     import mlflow
 
-    before = os.environ.get(_VARIABLE)
+    previous = os.environ.get(_VARIABLE)
     mlflow.set_tracking_uri(uri)
-    if before is None:
+    if previous is None:
         os.environ.pop(_VARIABLE, None)
     else:
-        os.environ[_VARIABLE] = before
+        os.environ[_VARIABLE] = previous
 
 
 @contextmanager
@@ -125,35 +125,37 @@ def service_errors() -> Iterator[None]:
 
 def is_away(error: BaseException) -> bool:
     """Whether an error, or one that it came from, says that a server does not answer or asks to try later."""
-    for seen in _chain(error):
-        status, text = _status(seen), str(seen)
+    for cause in _chain(error):
+        status, text = _status(cause), str(cause)
         if status is not None:
-            return status in _LATER
-        if not _CONNECTION.isdisjoint(base.__name__ for base in type(seen).__mro__):
+            return status in _LATER_STATUSES
+        if not _CONNECTION_ERRORS.isdisjoint(base.__name__ for base in type(cause).__mro__):
             return True
-        if getattr(seen, "error_code", None) == "TEMPORARILY_UNAVAILABLE" or any(words in text for words in _AWAY):
+        if getattr(cause, "error_code", None) == "TEMPORARILY_UNAVAILABLE" or any(
+            phrase in text for phrase in _AWAY_PHRASES
+        ):
             return True
     return False
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """The error and those that it came from."""
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _status(error: BaseException) -> int | None:
     """The HTTP status that an error of requests, MLflow or botocore carries."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore's
-        found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        return int(found) if found else None
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return int(status) if status else None
     code = getattr(response, "status_code", None)
     if code is None:
-        written = re.search(r"failed with error code (\d{3})", str(error))
-        code = int(written[1]) if written else None
+        match = re.search(r"failed with error code (\d{3})", str(error))
+        code = int(match[1]) if match else None
     return code
 
 
@@ -182,15 +184,15 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
     """The experiment's id; it is made, with the local store's artifact folder, when there is none."""
     from mlflow.exceptions import MlflowException
 
-    found, root = client.get_experiment_by_name(name), artifact_root()
-    if found is None:
+    experiment, root = client.get_experiment_by_name(name), artifact_root()
+    if experiment is None:
         try:
             return str(client.create_experiment(name, artifact_location=root.as_uri() if root else None))
         except MlflowException as error:  # another promotion may have made it since
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = client.get_experiment_by_name(name)
-    return str(found.experiment_id)
+            experiment = client.get_experiment_by_name(name)
+    return str(experiment.experiment_id)
 
 
 def _down(error: Exception) -> ServiceDown:
@@ -218,17 +220,17 @@ _PATHS = (
 
 
 def _follow_moved_folder(store: Path) -> None:
-    """Point the local store to the artifacts beside it, after its folder was moved, copied or mounted elsewhere."""
+    """Update the local store's absolute artifact paths after its folder was moved, copied or mounted elsewhere."""
     root = store.resolve().with_name(ARTIFACTS)
     if not root.is_dir():
         return
     with closing(sqlite3.connect(store, timeout=20)) as database, database:
         query = f"SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE '%/{ARTIFACTS}'"  # noqa: S608
         try:
-            known = [row[0] for row in database.execute(query)]
+            locations = [row[0] for row in database.execute(query)]
         except sqlite3.OperationalError:  # a store whose tables are not made yet
             return
-        for old in known:
+        for old in locations:
             new = root.as_uri() if old.startswith("file:") else str(root)
             for table, column in _PATHS if old != new else ():
                 database.execute(

@@ -1,4 +1,4 @@
-"""Trying a registered version out before it is trusted with the alias `champion`."""
+"""Verify a registered version before it gets the alias `champion`: load it and predict with it."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -53,8 +53,8 @@ def by_alias(name: str, alias: str) -> Version | None:
     if not store.exists():
         return None
     try:
-        return _glance(store, name, alias)
-    except sqlite3.OperationalError:  # locked, or the tables of another release of MLflow: let it have its way
+        return _read_sqlite(store, name, alias)
+    except sqlite3.OperationalError:  # locked, or the tables of another release of MLflow: ask MLflow itself
         return _by_alias(tracking.connect(), name, alias)
 
 
@@ -83,21 +83,21 @@ def run_of(client: "MlflowClient", version: Version) -> str:
 
 def search(client: "MlflowClient", name: str, condition: str) -> list[Version]:
     """The versions of `name` that meet a condition of MLflow's search."""
-    found: list[Version] = []
+    matches: list[Version] = []
     token = None
     with tracking.service_errors():
         while True:
             page = client.search_model_versions(f"name = '{name}' and {condition}", page_token=token)
-            found += map(_version, page)
+            matches += map(_version, page)
             token = page.token
             if not token:
-                return found
+                return matches
 
 
 def by_payload(client: "MlflowClient", name: str, payload_digest: str) -> Version | None:
     """The first version of `name` with this payload, or None."""
-    found = search(client, name, f"tags.payload_digest = '{payload_digest}'")
-    return min(found, key=lambda version: version.number, default=None)
+    matches = search(client, name, f"tags.payload_digest = '{payload_digest}'")
+    return min(matches, key=lambda version: version.number, default=None)
 
 
 def find_or_create(
@@ -113,19 +113,19 @@ def find_or_create(
     from mlflow.exceptions import MlflowException
 
     payload_digest = tags["payload_digest"]
-    found = by_payload(client, name, payload_digest)
-    if found is not None:
-        return found
+    existing = by_payload(client, name, payload_digest)
+    if existing is not None:
+        return existing
     with tracking.service_errors():
         try:
             client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        made = _version(client.create_model_version(name, source, run_id=run_id, tags=tags, model_id=model_id))
-        first = by_payload(client, name, payload_digest) or made
-        if first.number != made.number:
-            client.delete_model_version(name, str(made.number))
+        created = _version(client.create_model_version(name, source, run_id=run_id, tags=tags, model_id=model_id))
+        first = by_payload(client, name, payload_digest) or created
+        if first.number != created.number:
+            client.delete_model_version(name, str(created.number))
         return first
 
 
@@ -143,7 +143,7 @@ def _by_alias(client: "MlflowClient", name: str, alias: str) -> Version | None:
             raise
 
 
-def _glance(store: Path, name: str, alias: str) -> Version | None:
+def _read_sqlite(store: Path, name: str, alias: str) -> Version | None:
     where = "workspace = 'default' AND name = ?"
     with closing(sqlite3.connect(f"{store.resolve().as_uri()}?mode=ro", uri=True)) as database:
         query = f"SELECT version FROM registered_model_aliases WHERE {where} AND alias = ?"  # noqa: S608

@@ -1,4 +1,4 @@
-"""A recorded run in a clone: its `dvc.lock`, its params and its files, so that `dvc repro` has nothing to do."""
+"""Restore a recorded run in a clone: its `dvc.lock`, params and files, so that `dvc repro` has nothing to do."""
 
 import logging
 from pathlib import Path
@@ -29,20 +29,20 @@ def checkout(store: Store, run: str, folder: Path) -> dict[str, Any]:
         raise BadParams(f"No run of {run} is recorded in {store.url}.")
     if not (folder / ".dvc").is_dir():
         raise BadParams(f"{folder} is not a DVC project; run this in a clone of the project.")
-    kept = read_record(store, key)
-    plan = plan_of(kept)
+    recorded = read_record(store, key)
+    plan = plan_of(recorded)
     data = folder / "data" / dataset
     if data.exists() or data.is_symlink():
         raise BadParams(f"{data} exists; move it away, the release's own files go there.")
-    write_text(folder / "params.yaml", kept.params)
+    write_text(folder / "params.yaml", recorded.params)
     if plan.images is not None:
         write_text(folder / IMAGES_LOCK, plan.images)
     for name, text in plan.locks.items():
         write_text(folder / name, text)
-    write_text(folder / "dvc.lock", lock_text(kept.lock["stages"]))
+    write_text(folder / "dvc.lock", lock_text(recorded.lock["stages"]))
     workspace = Workspace(folder, store)
-    for address in kept.lock["stages"]:
+    for address in recorded.lock["stages"]:
         log.info("fetching %s", address)
         workspace.pull(out for out in workspace.stage(address).outs if out.use_cache)
     workspace.download(plan.digest, data)
-    return {"record": key, "dataset": dataset, "release": plan.release, "stages": len(kept.lock["stages"])}
+    return {"record": key, "dataset": dataset, "release": plan.release, "stages": len(recorded.lock["stages"])}

@@ -1,4 +1,4 @@
-"""What a run will do, settled before it starts: release, code, params, candidates."""
+"""The plan of a run, made by its first task: release, code, params, candidates."""
 
 import logging
 from pathlib import Path
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def plan(task: PlanTask, store: Store) -> Plan:
-    """Settle what the run of a dataset's release is made of.
+    """Make the plan of a run on a dataset's release.
 
     Only the newest release is promoted with `promote: auto`, so that running old ones again changes nothing for
     those who use the champion.
@@ -36,10 +36,10 @@ def plan(task: PlanTask, store: Store) -> Plan:
     newest = list_releases(store, task.dataset)[-1].name == release.name
     overrides = _with_candidates(task, root)
     _, params = run_params(root, task.dataset, overrides)
-    chosen = params.candidates
-    candidates = [Candidate(candidate=c.name, seed=c.seed, taught=chosen.is_taught(c.name)) for c in chosen.ids]
+    settings = params.candidates
+    candidates = [Candidate(candidate=c.name, seed=c.seed, taught=settings.is_taught(c.name)) for c in settings.ids]
     previous = latest_record(store, task.dataset, release.name) or latest_record(store, task.dataset, None)
-    settled = Plan(
+    run_plan = Plan(
         dataset=task.dataset,
         release=release.name,
         digest=release.digest,
@@ -55,58 +55,58 @@ def plan(task: PlanTask, store: Store) -> Plan:
         approval=params.registry.approval == "required",
     )
     if not newest:
-        log.info("plan: %s is not the newest release: it is run and recorded, not promoted.", settled.partition)
-    return settled
+        log.info("plan: %s is not the newest release: it is run and recorded, not promoted.", run_plan.partition)
+    return run_plan
 
 
 def sweep(task: SweepTask, store: Store) -> list[str]:
     """The releases that no run has recorded yet: of each dataset with a card the newest, all, or those named."""
     cards = sorted(path.stem for path in (project_root() / "datasets").glob("*.yaml"))
     names = [task.dataset] if task.dataset else cards
-    found = []
+    partitions = []
     for dataset in names:
-        known = list_releases(store, dataset)
+        releases = list_releases(store, dataset)
         if isinstance(task.releases, list):
-            unknown = sorted(set(task.releases) - {release.name for release in known})
+            unknown = sorted(set(task.releases) - {release.name for release in releases})
             if unknown:
-                raise InputMissing(f"{dataset} has no release {unknown[0]}; it has {[r.name for r in known]}.")
-            wanted = [release for release in known if release.name in task.releases]
+                raise InputMissing(f"{dataset} has no release {unknown[0]}; it has {[r.name for r in releases]}.")
+            selected = [release for release in releases if release.name in task.releases]
         elif task.releases in ("latest", "missing"):
-            wanted = known if task.releases == "missing" else known[-1:]
+            selected = releases if task.releases == "missing" else releases[-1:]
         else:
             raise BadParams(f"releases must be latest, missing or a list, found {task.releases!r}.")
-        asked = isinstance(task.releases, list)
-        found += [r.partition for r in wanted if asked or latest_record(store, dataset, r.name) is None]
-    return found
+        listed = isinstance(task.releases, list)
+        partitions += [r.partition for r in selected if listed or latest_record(store, dataset, r.name) is None]
+    return partitions
 
 
 def promotion(task: PromotionTask, store: Store) -> dict[str, Any]:
-    """The plan and the entries of a recorded run, to promote what it has decided.
+    """The plan and the lock entries of a recorded run, to promote the candidate of its decision.
 
     Raises:
         InputMissing: the release has no recorded run.
     """
     key = latest_record(store, task.dataset, task.release)
     if key is None:
-        of = str(PartitionKey(task.dataset, task.release)) if task.release else task.dataset
-        raise InputMissing(f"No run of {of} is recorded; trigger the DAG retrain first.")
-    kept = read_record(store, key)
+        run_name = str(PartitionKey(task.dataset, task.release)) if task.release else task.dataset
+        raise InputMissing(f"No run of {run_name} is recorded; trigger the DAG retrain first.")
+    recorded = read_record(store, key)
     approval = read_yaml(project_root() / "params.yaml")["registry"]["approval"] == "required"
-    settled = plan_of(kept).model_copy(update={"promote": True, "approval": approval})
-    return {"plan": settled.model_dump(), "entries": [entry.model_dump() for entry in entries_of(kept)]}
+    run_plan = plan_of(recorded).model_copy(update={"promote": True, "approval": approval})
+    return {"plan": run_plan.model_dump(), "entries": [entry.model_dump() for entry in entries_of(recorded)]}
 
 
 def _with_candidates(task: PlanTask, root: Path) -> dict[str, Any]:
     """The run's overrides, the candidates that it names among them, each in the list where params.yaml has its kind."""
     overrides = dict(task.overrides)
-    chosen: dict[str, Any] = {} if task.seeds is None else {"seeds": task.seeds}
+    candidates: dict[str, Any] = {} if task.seeds is None else {"seeds": task.seeds}
     if task.methods is not None:
         variants = read_yaml(root / "params.yaml")["candidates"].get("variants") or {}
         variants |= overrides.get("candidates", {}).get("variants") or {}
         taught = [name for name in task.methods if _is_taught(name, variants)]
-        chosen |= {"methods": [name for name in task.methods if name not in taught], "taught": taught}
-    if chosen:
-        overrides["candidates"] = {**overrides.get("candidates", {}), **chosen}
+        candidates |= {"methods": [name for name in task.methods if name not in taught], "taught": taught}
+    if candidates:
+        overrides["candidates"] = {**overrides.get("candidates", {}), **candidates}
     return overrides
 
 

@@ -1,4 +1,4 @@
-"""Records: what a finished run was, as a `dvc.lock` and the facts around it, kept in the store."""
+"""Records of finished runs in the store: `dvc.lock`, params and plan."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,7 +16,7 @@ _PREFIX = "records/"
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A finished run. Equal runs have equal records; only `airflow` tells the last one that wrote it."""
+    """A finished run. Equal runs have equal records but for `airflow`, the Airflow run that wrote it last."""
 
     plan: dict[str, Any]
     params: str  # params.yaml
@@ -32,10 +32,10 @@ def record(task: RecordTask, store: Store) -> dict[str, Any]:
     text, _ = run_params(project_root(), task.plan.dataset, task.plan.overrides)
     digest = sha256_bytes(lock_text(stages).encode())
     entries = sorted((entry.model_dump() for entry in task.entries), key=lambda entry: str(entry["stage"]))
-    kept = RunRecord(task.plan.model_dump(), text, {"schema": "2.0", "stages": stages}, entries, task.airflow)
+    run_record = RunRecord(task.plan.model_dump(), text, {"schema": "2.0", "stages": stages}, entries, task.airflow)
     key = f"{_PREFIX}{task.plan.dataset}/{task.plan.release}/{digest[:16]}.json"
-    store.write(key, asdict(kept))
-    # Written last: who follows these finds a whole record.
+    store.write(key, asdict(run_record))
+    # The pointers are written last, so that they never lead to an incomplete record.
     for pointer in (_latest(task.plan.dataset, task.plan.release), _latest(task.plan.dataset, None)):
         store.write(pointer, {"record": key})
     return {"record": key, "lock": digest}
@@ -43,8 +43,8 @@ def record(task: RecordTask, store: Store) -> dict[str, Any]:
 
 def latest_record(store: Store, dataset: str, release: str | None) -> str | None:
     """The key of the last record of a release, or of the dataset."""
-    found = store.read(_latest(dataset, release))
-    return str(found["record"]) if found else None
+    pointer = store.read(_latest(dataset, release))
+    return str(pointer["record"]) if pointer else None
 
 
 def read_record(store: Store, key: str) -> RunRecord:
@@ -53,24 +53,24 @@ def read_record(store: Store, key: str) -> RunRecord:
     Raises:
         InputMissing: it was removed from the store.
     """
-    found = store.read(key)
-    if found is None:
+    content = store.read(key)
+    if content is None:
         raise InputMissing(f"{store.url}/{key} is not there any more; run the release again.")
-    return RunRecord(**found)
+    return RunRecord(**content)
 
 
-def plan_of(kept: RunRecord) -> Plan:
+def plan_of(recorded: RunRecord) -> Plan:
     """The plan that a recorded run had.
 
     Raises:
         BadParams: an earlier version of this project has recorded it.
     """
-    return check(Plan, kept.plan, "The run's record, of an earlier version: run the release again", "plan")
+    return check(Plan, recorded.plan, "The run's record, of an earlier version: run the release again", "plan")
 
 
-def entries_of(kept: RunRecord) -> list[LockEntry]:
+def entries_of(recorded: RunRecord) -> list[LockEntry]:
     """The entries that a recorded run had."""
-    return [LockEntry.model_validate(entry) for entry in kept.entries]
+    return [LockEntry.model_validate(entry) for entry in recorded.entries]
 
 
 def _latest(dataset: str, release: str | None) -> str:

@@ -33,8 +33,8 @@ class DatasetRelease:
 def list_releases(store: Store, dataset: str | None = None) -> list[DatasetRelease]:
     """All releases, or those of a dataset, the oldest first."""
     keys = store.keys(f"{_PREFIX}{dataset}/" if dataset else _PREFIX)
-    found = [DatasetRelease(**store.read(key)) for key in keys]
-    return sorted(found, key=lambda release: (release.published, release.partition))
+    releases = [DatasetRelease(**store.read(key)) for key in keys]
+    return sorted(releases, key=lambda release: (release.published, release.partition))
 
 
 def find_release(store: Store, dataset: str, name: str | None) -> DatasetRelease:
@@ -44,13 +44,13 @@ def find_release(store: Store, dataset: str, name: str | None) -> DatasetRelease
         InputMissing: there is none; tells how to publish one.
     """
     if name is not None:
-        found = store.read(_key(dataset, name))
-        if found is not None:
-            return DatasetRelease(**found)
+        content = store.read(_key(dataset, name))
+        if content is not None:
+            return DatasetRelease(**content)
     else:
-        known = list_releases(store, dataset)
-        if known:
-            return known[-1]
+        releases = list_releases(store, dataset)
+        if releases:
+            return releases[-1]
     raise InputMissing(
         f"The store {store.url} holds no release {name or ''} of {dataset}".replace("  ", " ")
         + f"; publish one: python -m workspace release {dataset} FOLDER --name NAME."
@@ -75,16 +75,16 @@ def publish(store: Store, dataset: str, source: Path, name: str | None) -> tuple
     with Workspace.empty(store) as workspace:  # which is the working directory from here on
         digest, size, files = workspace.upload(source)
     name = name or digest[:12]
-    before = store.read(_key(dataset, name))
-    if before is not None:
-        if before["digest"] != digest:
+    existing = store.read(_key(dataset, name))
+    if existing is not None:
+        if existing["digest"] != digest:
             raise BadParams(
                 f"The release {dataset}@{name} exists with other files; releases never change: choose another name."
             )
-        return DatasetRelease(**before), False
+        return DatasetRelease(**existing), False
     release = DatasetRelease(dataset, name, digest, size, files, datetime.now(UTC).isoformat(timespec="seconds"))
-    facts: dict[str, Any] = asdict(release)
-    store.write(_key(dataset, name), facts)
+    content: dict[str, Any] = asdict(release)
+    store.write(_key(dataset, name), content)
     return release, True
 
 

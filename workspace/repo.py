@@ -27,7 +27,7 @@ _CACHE_TYPES = ["reflink", "hardlink", "copy"]
 
 
 class Workspace:
-    """DVC in a folder of its own; nothing of it outlives the process but what was pushed.
+    """DVC in a folder of its own, which is removed with all that was not pushed when the process ends.
 
     DVC's locks hold process ids, which mean nothing in another container: a workspace is never shared.
     """
@@ -116,12 +116,12 @@ class Workspace:
     def download(self, digest: str, target: Path) -> None:
         """Fetch a file or folder by its md5 to a path in the workspace."""
         pointer = self.folder / "download.dvc"
-        place = self.folder / "download"
-        pointer.write_text(yaml.safe_dump({"outs": [{"md5": digest, "hash": "md5", "path": place.name}]}))
+        fetched = self.folder / "download"
+        pointer.write_text(yaml.safe_dump({"outs": [{"md5": digest, "hash": "md5", "path": fetched.name}]}))
         [stage] = self.repo.stage.load_all(str(pointer))
         self.pull(stage.outs)
         target.parent.mkdir(parents=True, exist_ok=True)
-        place.rename(target)
+        fetched.rename(target)
         pointer.unlink()
 
     def pull(self, outs: Iterable[Any]) -> None:
@@ -135,7 +135,7 @@ class Workspace:
         for out in outs:
             with service_errors(self.store.url):
                 try:
-                    results = [self.repo.cloud.pull(found, odb=odb) for odb, found in out.get_used_objs().items()]
+                    results = [self.repo.cloud.pull(objects, odb=odb) for odb, objects in out.get_used_objs().items()]
                     if not any(result.failed for result in results):
                         out.checkout()
                         continue
@@ -154,14 +154,14 @@ class Workspace:
             self.repo.stage_cache.push(None)
 
     def _explain(self, out: Any) -> NoReturn:
-        """What could not be fetched and is in the store all the same is not what its name says."""
+        """Raise for an output that could not be fetched: corrupt if the store has it all the same, else missing."""
         self.store.check()
         remote = self.repo.cloud.get_remote_odb(None, "fetch")
-        parts = {out.def_path: out.hash_info.value}
+        digests = {out.def_path: out.hash_info.value}
         if out.hash_info.isdir:
             with contextlib.suppress(*_dvc_errors()):
-                parts |= {"/".join((out.def_path, *key)): info.value for key, _, info in out.get_obj() or ()}
-        lost = {path: digest for path, digest in parts.items() if not self.repo.cache.local.exists(digest)}
+                digests |= {"/".join((out.def_path, *key)): info.value for key, _, info in out.get_obj() or ()}
+        lost = {path: digest for path, digest in digests.items() if not self.repo.cache.local.exists(digest)}
         for path, digest in lost.items():
             if remote.exists(digest):
                 raise InputCorrupt(
@@ -173,19 +173,21 @@ class Workspace:
             f"{self.store.remote}: the object {digest} ({path}) is not there; run the stage that makes it again."
         )
 
-    def _fill(self, items: Iterable[Any], facts: dict[str, list[str | int]]) -> None:
-        for item in items:
-            if item.def_path not in facts:
-                raise BadParams(f"{item.stage.addressing}: the entry does not tell the digest of {item.def_path}.")
-            set_digest(item, facts[item.def_path])
+    def _fill(self, stage_files: Iterable[Any], digests: dict[str, list[str | int]]) -> None:
+        for stage_file in stage_files:
+            if stage_file.def_path not in digests:
+                raise BadParams(
+                    f"{stage_file.stage.addressing}: the entry does not tell the digest of {stage_file.def_path}."
+                )
+            set_digest(stage_file, digests[stage_file.def_path])
 
 
-def set_digest(item: Any, facts: list[str | int]) -> None:
-    """Give a dependency or output of DVC what an entry tells of it, without looking at any file."""
+def set_digest(item: Any, digest_facts: list[str | int]) -> None:
+    """Set the digest and size of DVC's dependency or output from a lock entry, without reading any file."""
     from dvc_data.hashfile.hash_info import HashInfo
     from dvc_data.hashfile.meta import Meta
 
-    digest, size, *files = facts
+    digest, size, *files = digest_facts
     item.hash_info = HashInfo("md5", str(digest))
     item.meta = Meta(isdir=str(digest).endswith(".dir"), size=int(size), nfiles=int(files[0]) if files else None)
 
@@ -251,10 +253,10 @@ def _share_objects(folder: Path, shared: Path) -> None:
 
     DVC puts an object there under its digest and at once, and looks at its bytes again in each new workspace.
     """
-    objects, place = shared.absolute() / "files" / "md5", folder / ".dvc" / "cache" / "files" / "md5"
+    objects, link = shared.absolute() / "files" / "md5", folder / ".dvc" / "cache" / "files" / "md5"
     try:
         objects.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadParams(f"{CACHE}: {shared} can't be made ({error.strerror}); name a folder to write to.") from None
-    place.parent.mkdir(parents=True)
-    place.symlink_to(objects)
+    link.parent.mkdir(parents=True)
+    link.symlink_to(objects)

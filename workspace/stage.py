@@ -24,7 +24,7 @@ from workspace.task import LockEntry, StageTask
 
 log = logging.getLogger(__name__)
 
-_NOT_FACTS = {"component", "seconds", "status", "exit_code"}
+_RUNNER_KEYS = {"component", "seconds", "status", "exit_code"}
 
 
 class StageFailed(ClinpromptError):
@@ -36,10 +36,10 @@ class StageFailed(ClinpromptError):
 
 
 def probe(task: StageTask, store: Store) -> dict[str, Any]:
-    """Look whether the stage with these inputs has run before; moves no data."""
+    """Look up whether the stage has run with these inputs before, without moving data."""
     with Workspace.of(task.plan, store) as workspace:
         stage = workspace.stage(task.address)
-        entry = _known(task, workspace, stage) if _take_inputs(task, stage) else None
+        entry = _earlier_entry(task, workspace, stage) if _set_input_digests(task, stage) else None
     return {"entry": entry and entry.model_dump()}
 
 
@@ -52,24 +52,24 @@ def run_stage(task: StageTask, store: Store) -> dict[str, Any]:
     """
     with Workspace.of(task.plan, store) as workspace:
         stage = workspace.stage(task.address)
-        asked = _take_inputs(task, stage)
-        entry = _known(task, workspace, stage) if asked else None
+        inputs_known = _set_input_digests(task, stage)
+        entry = _earlier_entry(task, workspace, stage) if inputs_known else None
         if entry is None:
             _prepare(task, workspace)
             stage = workspace.stage(task.address)
-            if not asked and _take_inputs(task, stage):
-                entry = _known(task, workspace, stage)
+            if not inputs_known and _set_input_digests(task, stage):
+                entry = _earlier_entry(task, workspace, stage)
         if entry is not None:
             log.info("%s: nothing to compute: an earlier run had the same inputs.", task.address)
             return {"entry": entry.model_dump(), "cached": True, "facts": {}}
         facts = _reproduce(task, workspace)
         stage = workspace.stage(task.address)
         workspace.push(stage)
-        entry = _own_entry(task, workspace, stage)
+        entry = _finished_entry(task, workspace, stage)
     return {"entry": entry.model_dump(), "cached": False, "facts": facts}
 
 
-def _known(task: StageTask, workspace: Workspace, stage: Any) -> LockEntry | None:
+def _earlier_entry(task: StageTask, workspace: Workspace, stage: Any) -> LockEntry | None:
     """The entry of an earlier run of the stage with equal command, inputs and params."""
     if stage.always_changed:
         return None
@@ -80,9 +80,9 @@ def _known(task: StageTask, workspace: Workspace, stage: Any) -> LockEntry | Non
     return compact(stage, cached) if cached else None
 
 
-def _take_inputs(task: StageTask, stage: Any) -> bool:
-    """Give the stage's dependencies their digests; False where one is only known after a download."""
-    outs = {path: facts for entry in task.entries for path, facts in entry.outs.items()}
+def _set_input_digests(task: StageTask, stage: Any) -> bool:
+    """Set the digests of the stage's dependencies; False where one is only known after a download."""
+    outs = {path: digest for entry in task.entries for path, digest in entry.outs.items()}
     for dep in stage.deps:
         if is_params(dep) or dep.fs.exists(dep.fs_path):
             dep.save()
@@ -97,17 +97,17 @@ def _is_unchanged(task: StageTask, stage: Any, previous: dict[str, Any]) -> bool
     sources = {out.def_path for out in stage.outs if not out.use_cache}
     if any(out["md5"] != task.plan.digest for out in previous["outs"] if out["path"] in sources):
         return False
-    now = _question(stage)
-    return all(now.get(key) == previous.get(key) for key in ("cmd", "deps", "params"))
+    current = _entry_without_outs(stage)
+    return all(current.get(key) == previous.get(key) for key in ("cmd", "deps", "params"))
 
 
-def _question(stage: Any) -> dict[str, Any]:
+def _entry_without_outs(stage: Any) -> dict[str, Any]:
     """The stage's lock entry before it has outputs: command, inputs and params."""
     from dvc.stage.serialize import to_single_stage_lockfile
 
-    bare = copy.copy(stage)
-    bare.outs = []
-    return plain(to_single_stage_lockfile(bare))
+    without_outs = copy.copy(stage)
+    without_outs.outs = []
+    return plain(to_single_stage_lockfile(without_outs))
 
 
 def _from_run_cache(workspace: Workspace, stage: Any) -> dict[str, Any] | None:
@@ -117,15 +117,15 @@ def _from_run_cache(workspace: Workspace, stage: Any) -> dict[str, Any] | None:
     if any(out.persist for out in stage.outs):  # DVC never caches such runs
         return None
     key = _get_cache_hash(
-        {**_question(stage), "outs": [{"path": p} for p in sorted(o.def_path for o in stage.outs)]}, key=True
+        {**_entry_without_outs(stage), "outs": [{"path": p} for p in sorted(o.def_path for o in stage.outs)]}, key=True
     )
     with service_errors(workspace.store.url):
         odb = workspace.repo.cloud.get_remote_odb(None, "status", hash_name="md5-dos2unix")
         folder = odb.fs.join(odb.path, "runs", key[:2], key)
-        found = sorted(odb.fs.find(folder)) if odb.fs.exists(folder) else []
-        if not found:
+        cached_runs = sorted(odb.fs.find(folder)) if odb.fs.exists(folder) else []
+        if not cached_runs:
             return None
-        entry: dict[str, Any] = yaml.safe_load(odb.fs.cat_file(found[0]))
+        entry: dict[str, Any] = yaml.safe_load(odb.fs.cat_file(cached_runs[0]))
         objects = workspace.repo.cloud.get_remote_odb(None, "status")
         if all(objects.exists(out["md5"]) for out in entry["outs"]):
             return entry
@@ -140,10 +140,10 @@ def _prepare(task: StageTask, workspace: Workspace) -> None:
         entries[task.address] = previous
     workspace.write_lock(entries)
     stage = workspace.stage(task.address)
-    wanted = [dep.fs_path for dep in stage.deps if not is_params(dep) and not dep.fs.exists(dep.fs_path)]
+    missing_paths = [dep.fs_path for dep in stage.deps if not is_params(dep) and not dep.fs.exists(dep.fs_path)]
     for entry in task.entries:
         for out in workspace.stage(entry.stage).outs:
-            if out.use_cache and any(_is_within(out.fs_path, path) for path in wanted):
+            if out.use_cache and any(_is_within(out.fs_path, path) for path in missing_paths):
                 workspace.pull([out])
     for out in stage.outs:
         if not out.use_cache:
@@ -169,18 +169,18 @@ def _reproduce(task: StageTask, workspace: Workspace) -> dict[str, Any]:
         except ReproductionError as error:
             raise _failure(task, result, error) from None
     line = read_json(result) if result.exists() else {}
-    return {key: value for key, value in line.items() if key not in _NOT_FACTS}
+    return {key: value for key, value in line.items() if key not in _RUNNER_KEYS}
 
 
 @contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
     """Set variables for the processes that DVC starts."""
-    before = {name: os.environ.get(name) for name in variables}
+    previous = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in previous.items():
             if value is None:
                 del os.environ[name]
             else:
@@ -201,7 +201,7 @@ def _failure(task: StageTask, result: Path, error: Exception) -> StageFailed:
     return StageFailed(f"{task.address}: {cause or error}", int(ExitCode.BUG))
 
 
-def _own_entry(task: StageTask, workspace: Workspace, stage: Any) -> LockEntry:
+def _finished_entry(task: StageTask, workspace: Workspace, stage: Any) -> LockEntry:
     lock = yaml.safe_load((workspace.folder / "dvc.lock").read_text(encoding="utf-8"))
     entry = compact(stage, lock["stages"][task.address])
     for out in stage.outs:
@@ -218,8 +218,8 @@ def _own_entry(task: StageTask, workspace: Workspace, stage: Any) -> LockEntry:
 def _previous(task: StageTask, store: Store) -> dict[str, Any] | None:
     if task.plan.previous is None:
         return None
-    found: dict[str, Any] | None = read_record(store, task.plan.previous).lock["stages"].get(task.address)
-    return found
+    entry: dict[str, Any] | None = read_record(store, task.plan.previous).lock["stages"].get(task.address)
+    return entry
 
 
 def _is_within(path: str, folder: str) -> bool:

@@ -12,7 +12,7 @@ from clinprompt.contract.variables import STORE
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing, ServiceDown
 
 # Errors of botocore and aiohttp, by name: importing them costs a second that a folder store does not need.
-_AWAY = {
+_NO_ANSWER = {
     "ClientConnectionError",
     "ClientConnectorError",
     "ClientOSError",
@@ -24,7 +24,7 @@ _AWAY = {
     "ServerDisconnectedError",
     "ServerTimeoutError",
 }
-_REFUSED = {"NoCredentialsError", "PartialCredentialsError"}
+_NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError"}
 _REFUSALS = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden")
 _TRY_LATER = ("SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "503", "500")
 
@@ -72,8 +72,8 @@ class Store:
         root = self._at("")[1].rstrip("/") + "/"
         with service_errors(self.url):
             fs.invalidate_cache()
-            found = fs.find(path)
-        return sorted(key.removeprefix(root) for key in found if key.endswith(".json"))
+            paths = fs.find(path)
+        return sorted(key.removeprefix(root) for key in paths if key.endswith(".json"))
 
     def check(self) -> None:
         """Raise ServiceDown or BadParams when the store cannot be listed."""
@@ -120,12 +120,14 @@ def service_errors(url: str) -> Iterator[None]:
         yield
     except Exception as error:
         for cause in _chain(error):
-            name, text = type(cause).__name__, str(cause)
-            if name in _AWAY or isinstance(cause, ConnectionError | TimeoutError):
+            kind, text = type(cause).__name__, str(cause)
+            if kind in _NO_ANSWER or isinstance(cause, ConnectionError | TimeoutError):
                 raise ServiceDown(f"The store {url} does not answer ({_first_line(text)}).") from error
-            if name in _REFUSED or (name in ("ClientError", "PermissionError") and _says(text, _REFUSALS)):
+            if kind in _NO_CREDENTIALS or (
+                kind in ("ClientError", "PermissionError") and _contains_any(text, _REFUSALS)
+            ):
                 raise BadParams(f"The store {url} refuses the credentials ({_first_line(text)}).") from error
-            if name in ("ClientError", "OSError") and _says(text, _TRY_LATER):
+            if kind in ("ClientError", "OSError") and _contains_any(text, _TRY_LATER):
                 raise ServiceDown(f"The store {url} asks to try later ({_first_line(text)}).") from error
             if "NoSuchBucket" in text or "bucket does not exist" in text:
                 raise InputMissing(f"The store {url}: there is no such bucket; create it.") from error
@@ -140,8 +142,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _says(text: str, words: tuple[str, ...]) -> bool:
-    return any(word in text for word in words)
+def _contains_any(text: str, phrases: tuple[str, ...]) -> bool:
+    return any(phrase in text for phrase in phrases)
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def _texts_of_one_image(model: Any, states: list[Tensor], v: Tensor) -> Tensor:
         x = torch.cat([start[c], model.ctx, prompts, name[c]])
         padded = torch.cat([x, x.new_zeros(max(model.tower.context - len(x), 0), x.shape[1])])
         sequences.append(padded[: model.tower.context])
-    lengths = model.tower.real_length(model.prompts.ids) + torch.tensor([len(one) for one in states])
+    lengths = model.tower.real_length(model.prompts.ids) + torch.tensor([len(class_states) for class_states in states])
     x, forward, end = _opened(model, torch.stack(sequences), lengths)
     for layer in range(len(model.blocks)):
         if 1 <= layer < model.text_depth:
@@ -64,18 +64,18 @@ def _texts_of_one_image(model: Any, states: list[Tensor], v: Tensor) -> Tensor:
 def _row_prompts(model: Any, layer: int, states: list[Tensor], v: Tensor) -> list[Tensor]:
     """The prompts of one layer [L_c, d] of each class, for one image's unit feature v [e]."""
     module, config = model.text_layers[layer], model.config
-    found = []
+    prompts = []
     for rows in states:
-        bent = []
-        for place, h in enumerate(rows):
-            if place < config.prefix_length:
-                bent.append(_intervened(module.prefix, h, v))
-            elif place >= len(rows) - config.suffix_length:
-                bent.append(_intervened(module.suffix, h, v))
+        intervened = []
+        for row, h in enumerate(rows):
+            if row < config.prefix_length:
+                intervened.append(_intervened(module.prefix, h, v))
+            elif row >= len(rows) - config.suffix_length:
+                intervened.append(_intervened(module.suffix, h, v))
             else:
-                bent.append(h)
-        found.append(torch.stack(bent) @ module.lora_A.T @ module.lora_B.T)
-    return found
+                intervened.append(h)
+        prompts.append(torch.stack(intervened) @ module.lora_A.T @ module.lora_B.T)
+    return prompts
 
 
 def _intervened(module: Any, h: Tensor, v: Tensor) -> Tensor:

@@ -42,21 +42,21 @@ class Plain:
         """BiomedCoOp, with each class's sentence features [N_c, e]; the image tower runs twice, as there."""
         v, t = self.images(pixels), self.texts(ctx)
         logits = self.scale * v @ t.T
-        again = self.images(pixels)
+        images_again = self.images(pixels)
         scores = []
-        for j in range(max(len(one) for one in bank)):
-            having = torch.stack([unit(one[j]) for one in bank if len(one) > j])
-            scores.append((self.scale * again @ having.T).max(1).values.mean().item())
-        kept = selected(torch.tensor(scores), tau)
-        mean = torch.stack([unit(unit(one).mean(0)) for one in bank])
+        for j in range(max(len(sentences) for sentences in bank)):
+            features_of_sentence = torch.stack([unit(sentences[j]) for sentences in bank if len(sentences) > j])
+            scores.append((self.scale * images_again @ features_of_sentence.T).max(1).values.mean().item())
+        kept_sentences = selected(torch.tensor(scores), tau)
+        mean = torch.stack([unit(unit(sentences).mean(0)) for sentences in bank])
         chosen = []
-        for one in bank:
-            places = [j for j in kept if j < len(one)] or list(range(len(one)))
-            chosen.append(unit(unit(one)[places].mean(0)))
+        for sentences in bank:
+            indices = [j for j in kept_sentences if j < len(sentences)] or list(range(len(sentences)))
+            chosen.append(unit(unit(sentences)[indices].mean(0)))
         return logits, {
             "ce": F.cross_entropy(logits, labels),
             "sccm": sccm * ((t - mean) ** 2).mean(),
-            "kdsp": kdsp * divergence(logits, self.scale * again @ torch.stack(chosen).T),
+            "kdsp": kdsp * divergence(logits, self.scale * images_again @ torch.stack(chosen).T),
         }
 
     def biomed_dpt(
@@ -68,7 +68,7 @@ class Plain:
         v = unit(with_prompts(self.model, pixels, n_visual, visual))
         t = self.texts(ctx)
         logits = self.scale * v @ t.T
-        mean = torch.stack([unit(unit(one).mean(0)) for one in bank])
+        mean = torch.stack([unit(unit(sentences).mean(0)) for sentences in bank])
         return logits, {
             "ce": F.cross_entropy(logits, labels),
             "l1": l1 * (t - mean).abs().mean(),
@@ -78,7 +78,7 @@ class Plain:
     def cocoop(self, ctx: Tensor, pixels: Tensor, labels: Tensor, *, meta_net: Callable[[Tensor], Tensor]) -> Step:
         """CoCoOp: the text tower runs once for each image."""
         v = self.images(pixels)
-        rows = [self.scale * one @ self.texts(ctx + meta_net(one)).T for one in v]
+        rows = [self.scale * image @ self.texts(ctx + meta_net(image)).T for image in v]
         logits = torch.stack(rows)
         return logits, {"ce": F.cross_entropy(logits, labels)}
 
@@ -124,7 +124,7 @@ def with_prompts(model: Any, pixels: Tensor, n_visual: int, visual: Tensor | Non
 
 
 def selected(scores: Tensor, tau: float) -> list[int]:
-    """The places that the statistics-based selection keeps: z = (s - median) / MAD, standardised, within tau.
+    """The sentence indices that the statistics-based selection keeps: z = (s - median) / MAD, standardised, within tau.
 
     Where the published code would divide by a MAD of 0, the scores themselves are standardised, which is the same.
     """
@@ -132,7 +132,7 @@ def selected(scores: Tensor, tau: float) -> list[int]:
         return [0]
     mad = (scores - scores.median()).abs().median()
     z = (scores - scores.median()) / (mad if mad > 0 else 1)
-    return [j for j, one in enumerate((z - z.mean()) / z.std()) if abs(one) <= tau]
+    return [j for j, value in enumerate((z - z.mean()) / z.std()) if abs(value) <= tau]
 
 
 def divergence(logits: Tensor, teacher: Tensor) -> Tensor:

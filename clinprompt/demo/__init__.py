@@ -1,1 +1,1 @@
-"""The demonstration data, drawn from seeds, and the small backbone that is trained on it."""
+"""The demonstration dataset, drawn from seeds, and the training of the small backbone demo-clip."""

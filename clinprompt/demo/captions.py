@@ -89,12 +89,12 @@ FACTS = ("lesion", "large", "bright", "irregular", "heterogeneous", "ill-defined
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
     """One of many sentences that are true of a scene."""
-    words = {"o": scene.organ, "m": scene.modality, "n": rng.choice(_NOUNS[:4])}
+    fields = {"o": scene.organ, "m": scene.modality, "n": rng.choice(_NOUNS[:4])}
     if scene.lesion is None:
-        text = str(rng.choice(_NORMAL)).format(**words)
-        return text if rng.random() < 0.5 else str(rng.choice(_WHERE[:3])).format(f=text, **words)
+        text = str(rng.choice(_NORMAL)).format(**fields)
+        return text if rng.random() < 0.5 else str(rng.choice(_WHERE[:3])).format(f=text, **fields)
     finding = str(rng.choice(_SEEN)).format(_finding(scene, rng))
-    return str(rng.choice(_WHERE)).format(f=finding, **words)
+    return str(rng.choice(_WHERE)).format(f=finding, **fields)
 
 
 def _finding(scene: Scene, rng: np.random.Generator) -> str:
@@ -107,14 +107,14 @@ def _finding(scene: Scene, rng: np.random.Generator) -> str:
         ("heterogeneous" if lesion.heterogeneity > 0.3 else "homogeneous"),
         ("ill-defined" if lesion.edge > 0.022 else "well-defined"),
     ]
-    kept = [adjectives[i] for i in sorted(rng.choice(5, rng.integers(1, 5), replace=False))]
+    chosen_adjectives = [adjectives[i] for i in sorted(rng.choice(5, rng.integers(1, 5), replace=False))]
     noun = str(rng.choice(_NOUNS))
     if scene.organ == "brain" and rng.random() < NAMED:
         noun = _name(scene, rng)
-    text = " ".join(["a", *kept, noun])
+    text = " ".join(["a", *chosen_adjectives, noun])
     if rng.random() < 0.5:
-        around = "oedema" if scene.organ == "brain" else "swelling"
-        text += f" with surrounding {around}" if lesion.halo > 0.03 else f" without {around}"
+        surroundings = "oedema" if scene.organ == "brain" else "swelling"
+        text += f" with surrounding {surroundings}" if lesion.halo > 0.03 else f" without {surroundings}"
     if rng.random() < 0.6:
         text += f" {scene.place}"
     return text
@@ -130,21 +130,21 @@ def _name(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def _random_lesion(rng: np.random.Generator, anatomy: Anatomy, organ: str) -> tuple[Lesion, str]:
-    where = rng.choice(["deep", "edge", "midline"] if organ == "brain" else ["deep", "edge"])
-    angle, r = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.55) if where == "deep" else rng.uniform(0.65, 0.92)
+    region = rng.choice(["deep", "edge", "midline"] if organ == "brain" else ["deep", "edge"])
+    angle, r = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.55) if region == "deep" else rng.uniform(0.65, 0.92)
     dx, dy = r * anatomy.a * np.cos(angle), r * anatomy.b * np.sin(angle)
-    place = f"deep in the {organ}" if where == "deep" else f"at the edge of the {organ}"
-    if where == "midline":
+    place = f"deep in the {organ}" if region == "deep" else f"at the edge of the {organ}"
+    if region == "midline":
         dx, dy = rng.normal(0, 0.05), anatomy.b * rng.uniform(0.3, 0.6)
         place = "in the midline near the base"
-    sharp = rng.random() < 0.5
+    is_sharp = rng.random() < 0.5
     lesion = Lesion(
         x=anatomy.cx + dx,
         y=anatomy.cy + dy,
         radius=rng.uniform(0.06, 0.26),
         contrast=rng.choice([-1, 1], p=[0.3, 0.7]) * rng.uniform(0.15, 0.45),
         irregularity=rng.uniform(0.0, 0.18) if rng.random() < 0.5 else rng.uniform(0.25, 0.55),
-        edge=rng.uniform(0.008, 0.02) if sharp else rng.uniform(0.025, 0.05),
+        edge=rng.uniform(0.008, 0.02) if is_sharp else rng.uniform(0.025, 0.05),
         heterogeneity=rng.uniform(0.0, 0.25) if rng.random() < 0.5 else rng.uniform(0.35, 0.8),
         halo=0.0 if rng.random() < 0.5 else rng.uniform(0.05, 0.2),
     )

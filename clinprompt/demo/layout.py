@@ -24,7 +24,7 @@ class PhantomOptions(Section):
 
 
 def read(root: Path, card: Card, options: PhantomOptions) -> Listing:
-    """Read what `make` has written, as the reader 'table' does."""
+    """List the images that `make` has drawn, as the layout "table" does."""
     return table.read(root, card, table.TableOptions())
 
 
@@ -53,7 +53,7 @@ def is_made(folder: Path, options: Section) -> bool:
 
 
 def stamp(options: Section) -> dict[str, Any]:
-    """What the generated files depend on: the options and the generator's code."""
+    """What the drawn files depend on: the options and the digest of the generator's code."""
     sources = [Path(__file__).with_name(name) for name in _GENERATOR]
     code = sha256_bytes("".join(sha256_file(source) for source in sources).encode())
     return {"format": 1, "generator": code, "options": dict(options.model_extra or {})}

@@ -121,9 +121,11 @@ def train(folder: Path, recipe: Recipe, workers: int) -> dict[str, float]:
     model = write_folder(folder, recipe)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     scenes = draw_scenes(recipe, workers)
-    held_out, kept = scenes[: recipe.held_out], scenes[recipe.held_out :]
-    pixels = torch.stack([_pixels(kept), torch.from_numpy(np.stack([s.mask for s in kept]))], dim=1)
-    facts = torch.tensor([attributes(scene) for scene in kept])
+    held_out, training_scenes = scenes[: recipe.held_out], scenes[recipe.held_out :]
+    pixels = torch.stack(
+        [_pixels(training_scenes), torch.from_numpy(np.stack([s.mask for s in training_scenes]))], dim=1
+    )
+    facts = torch.tensor([attributes(scene) for scene in training_scenes])
     helper = Helper(model)
     optimizer = _optimizer(nn.ModuleList([model, helper]), recipe)
     rng = np.random.default_rng([recipe.seed, 13])
@@ -131,8 +133,8 @@ def train(folder: Path, recipe: Recipe, workers: int) -> dict[str, float]:
         rate = _rate(step, recipe)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        rows = rng.choice(len(kept), recipe.batch_size, replace=False)
-        texts = [caption(kept[row], rng) for row in rows]
+        rows = rng.choice(len(training_scenes), recipe.batch_size, replace=False)
+        texts = [caption(training_scenes[row], rng) for row in rows]
         with torch.autocast("cpu", torch.bfloat16):
             loss = helper(_augment(pixels[rows], rng), _ids(tokenizer, texts), facts[rows])
         optimizer.zero_grad(set_to_none=True)
@@ -185,12 +187,12 @@ def retrieval(model: Any, tokenizer: Tokenizer, scenes: Sequence[Scene], seed: i
     rng = np.random.default_rng([seed, 14])
     hits = {1: 0, 5: 0}
     for start in range(0, len(scenes), 100):
-        some = scenes[start : start + 100]
-        image = F.normalize(model.encode_image(_normalise(_pixels(some))), dim=-1)
-        text = F.normalize(model.encode_text(_ids(tokenizer, [caption(s, rng) for s in some])), dim=-1)
+        chunk = scenes[start : start + 100]
+        image = F.normalize(model.encode_image(_normalise(_pixels(chunk))), dim=-1)
+        text = F.normalize(model.encode_text(_ids(tokenizer, [caption(s, rng) for s in chunk])), dim=-1)
         ranks = (image @ text.T).argsort(dim=-1, descending=True)
         for k in hits:
-            hits[k] += int((ranks[:, :k] == torch.arange(len(some))[:, None]).any(-1).sum())
+            hits[k] += int((ranks[:, :k] == torch.arange(len(chunk))[:, None]).any(-1).sum())
     return {f"retrieval_at_{k}_of_100": round(count / len(scenes), 4) for k, count in hits.items()}
 
 
@@ -245,12 +247,12 @@ def _normalise(pixels: Tensor) -> Tensor:
 def _ids(tokenizer: Tokenizer, texts: list[str]) -> Tensor:
     encoded = tokenizer.encode_batch(texts)
     ids = torch.zeros(len(texts), 48, dtype=torch.int64)
-    for row, found in enumerate(encoded):
-        ids[row, : len(found.ids[:48])] = torch.tensor(found.ids[:48])
+    for row, encoding in enumerate(encoded):
+        ids[row, : len(encoding.ids[:48])] = torch.tensor(encoding.ids[:48])
     return ids
 
 
-def finish(folder: Path, recipe: Recipe, found: dict[str, float]) -> None:
+def finish(folder: Path, recipe: Recipe, results: dict[str, float]) -> None:
     """Write the recipe and the model card beside the weights."""
     digest = sha256_file(folder / WEIGHTS)
     parameters = sum(t.numel() for t in load_file(folder / WEIGHTS).values())
@@ -258,14 +260,14 @@ def finish(folder: Path, recipe: Recipe, found: dict[str, float]) -> None:
     versions = {"python": platform.python_version(), "torch": torch.__version__, "open_clip": open_clip.__version__}
     record = {
         "recipe": asdict(recipe),
-        "results": found,
+        "results": results,
         "parameters": parameters,
         "sha256": digest,
         "threads": threads,
         "versions": versions,
     }
     write_json(folder / "recipe.json", record)
-    facts = {"digest": digest, "millions": parameters / 1e6, **asdict(recipe), **found}
+    facts = {"digest": digest, "millions": parameters / 1e6, **asdict(recipe), **results}
     write_text(folder / "README.md", _CARD.format(**facts))
 
 

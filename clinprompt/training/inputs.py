@@ -11,7 +11,7 @@ from clinprompt.backbones import Backbone, load_backbone
 from clinprompt.data.card import Card
 from clinprompt.data.dataset import class_indices, items
 from clinprompt.data.preprocessing import Preprocessing
-from clinprompt.errors import DataRejected, InputCorrupt
+from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
 from clinprompt.features.extract import Encode
 from clinprompt.features.precompute import precompute
 from clinprompt.features.store import FeatureStore
@@ -20,6 +20,7 @@ from clinprompt.prompting.batches import Examples
 from clinprompt.training.augmentation import Augmentation, CropFlip
 
 _AGAIN = "Run the stage describe again (dvc repro)"
+_NOT_GIVEN = "The method reads the classes' {what}: list it under candidates.taught in params.yaml, or give {option}."
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def preprocessing(backbone: Backbone, needs: Needs) -> Preprocessing:
     return replace(backbone.preprocessing, size=needs.image_size or backbone.preprocessing.size)
 
 
-def knowledge(needs: Needs, classes: Sequence[str], descriptions: Path, hidden_states: Path) -> Knowledge:
+def knowledge(needs: Needs, classes: Sequence[str], descriptions: Path | None, hidden_states: Path | None) -> Knowledge:
     """What the method needs to know of the classes, in their order, from the files of the stage describe.
 
     Raises:
@@ -99,9 +100,11 @@ def knowledge(needs: Needs, classes: Sequence[str], descriptions: Path, hidden_s
     )
 
 
-def _descriptions(path: Path, classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+def _descriptions(path: Path | None, classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     from clinprompt.knowledge.outputs import read_descriptions
 
+    if path is None:
+        raise InputMissing(_NOT_GIVEN.format(what="descriptions", option="--descriptions"))
     frame = read_descriptions(path)
     accepted = frame[frame["accepted"].astype(bool)]
     found = {label: tuple(accepted.loc[accepted["class"] == label, "text"]) for label in classes}
@@ -115,10 +118,12 @@ def _descriptions(path: Path, classes: Sequence[str]) -> tuple[tuple[str, ...], 
     return tuple(found.values())
 
 
-def _hidden_states(path: Path, classes: Sequence[str]) -> tuple[torch.Tensor, ...]:
+def _hidden_states(path: Path | None, classes: Sequence[str]) -> tuple[torch.Tensor, ...]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if path is None:
+        raise InputMissing(_NOT_GIVEN.format(what="hidden states", option="--hidden-states"))
     try:
         found = load_file(path)
     except SafetensorError as error:

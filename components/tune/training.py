@@ -13,13 +13,14 @@ from clinprompt.data.manifest import read_manifest
 from clinprompt.data.support import support_digest, support_set
 from clinprompt.errors import DataRejected
 from clinprompt.features.store import FeatureStore
-from clinprompt.files import sha256_bytes, sha256_file, to_json
+from clinprompt.files import sha256_bytes, sha256_file, to_json, write_json
 from clinprompt.methods import method
 from clinprompt.params import BackboneParams, TrainingParams
 from clinprompt.tuned.artifact import write_model
 from clinprompt.tuned.config import candidate_config
 from clinprompt.tuned.record import ModelRecord
 from components.runner import Job
+from components.sources import method_digest
 
 if TYPE_CHECKING:
     from clinprompt.backbones import Backbone
@@ -57,19 +58,23 @@ def tune(job: Job) -> dict[str, Any]:
     with joined(device) as ranks:
         backbone = open_backbone(choice.name, choice.path, device, store, job.inputs["features"])
         cls = method(candidate.method)
-        known = knowledge(cls.needs(config), card.class_ids, job.inputs["descriptions"], job.inputs["hidden_states"])
+        files = (job.inputs.get(key) for key in ("descriptions", "hidden_states"))
+        known = knowledge(cls.needs(config), card.class_ids, *files)
         model = cls(Task(backbone, tuple(c.name for c in card.classes), seed, known), config)
         feeder = ExampleLoader(card, store, job.inputs["images"], job.final["model"].parent, backbone, model)
         train, val = feeder.examples(support, training.augmentation), feeder.examples(validation)
         parts = micro_batches(config.batch_size) if isinstance(config, OptimiserSettings) else 1
         record = _record(job, card, backbone, model) | {"support": support_digest(support)}
         record |= _how(job, model, parts, mixed, ranks)
-        identity = sha256_bytes(to_json([record, store.identity, device]).encode())
+        code = {"method": method_digest(candidate.method)}
+        identity = sha256_bytes(to_json([record, store.identity, device, code]).encode())
         path = job.final["model"].with_name(f".{job.final['model'].name}.checkpoint")
         checkpoint = Checkpoint(path, training.checkpoint_every, identity)
         curves = fit(model, train, val, Run(seed, checkpoint, parts, mixed, ranks))
         if ranks.writes:
             _write(job.outputs["model"], model, record, curves, support)
+            # Not part of the model: what follows runs again when the code has changed and the tensors have not.
+            write_json(job.outputs["model"] / "sources.json", code)
             checkpoint.delete()
     shown = {key: round(curves[-1][key], 4) for key in ("train_accuracy", "val_accuracy")}
     facts = {"dataset": card.name, "candidate": candidate.name, "seed": seed, "images": len(support), **shown}

@@ -9,7 +9,10 @@ import zlib
 from pathlib import Path
 
 ROOT = Path.cwd()
-CANDIDATES = [{"candidate": name, "seed": seed} for name, seed in (("zero_shot", 1), ("coop", 1), ("coop", 2))]
+CANDIDATES = [
+    {"candidate": name, "seed": seed, "taught": name == "cilmp"}
+    for name, seed in (("zero_shot", 1), ("coop", 1), ("coop", 2), ("cilmp", 1))
+]
 PLAN = {"digest": "d" * 32, "candidates": CANDIDATES, "previous": None, "promote": True, "approval": False}
 RELEASES = ["brain-phantom@r1", "brain-phantom@r2"]
 
@@ -20,7 +23,8 @@ def main() -> int:
     task = json.loads(zlib.decompress(base64.b64decode(text))) if text else {}
     command = sys.argv[3]
     what = f"{command}:{task['stage']}" if "stage" in task else command
-    cell = "-".join(str(value) for value in (task.get("candidate") or {}).values())
+    candidate = task.get("candidate") or {}
+    cell = "-".join(str(candidate[key]) for key in ("candidate", "seed") if key in candidate)
     keys = [f"{what}:{cell}", what] if cell else [what]
     note = {"what": what, "cell": cell, "argv": sys.argv[1:], "task": task, "environment": dict(os.environ)}
     before = [json.loads(line) for line in (ROOT / "calls.jsonl").read_text().splitlines()]

@@ -65,11 +65,12 @@ def test_every_task_has_timeout_retries_callback_and_words(full_bag: Any) -> Non
 
 
 def test_pools_are_those_of_the_components(full_bag: Any, project: Path) -> None:
+    from clinprompt_dags.factory import GROUPS
     from clinprompt_dags.graph import load_graph
 
     dag = full_bag.dags["retrain"]
     for stage in load_graph(project).stages:
-        task_id = f"candidates.{stage.name}" if stage.mapped else stage.name
+        task_id = f"{GROUPS[stage.candidates]}.{stage.name}" if stage.mapped else stage.name
         expected = {"default": "default_pool"}.get(stage.need.pool, stage.need.pool)
         assert dag.get_task(task_id).pool == expected
     pools = {task.task_id: task.pool for task in dag.tasks}
@@ -79,17 +80,22 @@ def test_pools_are_those_of_the_components(full_bag: Any, project: Path) -> None
 
 
 def test_the_tasks_follow_each_other_as_the_stages_do(full_bag: Any, project: Path) -> None:
+    from clinprompt_dags.factory import GROUPS
     from clinprompt_dags.graph import load_graph
 
     dag = full_bag.dags["retrain"]
     graph = load_graph(project)
-    names = {stage.name: f"candidates.{stage.name}" if stage.mapped else stage.name for stage in graph.stages}
+    names = {
+        stage.name: f"{GROUPS[stage.candidates]}.{stage.name}" if stage.mapped else stage.name for stage in graph.stages
+    }
     for stage in graph.stages:
         above = dag.get_task(names[stage.name]).get_flat_relative_ids(upstream=True)
         assert {names[one] for one in graph.before(stage.name)} <= above
         assert "plan" in above
     assert dag.get_task("promote").get_direct_relative_ids(upstream=True) == {"branch", "approval"}
-    assert "promote" in dag.get_task("record").get_direct_relative_ids(upstream=True)
+    assert dag.get_task("record").get_direct_relative_ids(upstream=True) == {"attach"}
+    assert not {"explain", "report"} & dag.get_task("promote").get_flat_relative_ids(upstream=True)
+    assert "describe" not in dag.get_task("candidates.evaluate").get_flat_relative_ids(upstream=True)
 
 
 def test_a_release_of_any_dataset_starts_a_run(full_bag: Any, project: Path) -> None:

@@ -27,7 +27,8 @@ def test_a_run_goes_from_plan_to_record(database: None, bag: Any, components: An
     assert set(states.values()) == {"success"}
     order = list(dict.fromkeys(call["what"] for call in components.calls))
     assert order[:3] == ["plan", "stage:ingest", "stage:validate"]
-    assert order[-5:] == ["stage:gate", "stage:explain", "stage:report", "stage:promote", "record"]
+    assert set(order[-6:-2]) == {"stage:gate", "stage:explain", "stage:report", "stage:promote"}
+    assert order[-2:] == ["stage:attach", "record"]
     (plan,) = components.asked("plan")
     assert plan["task"]["release"] == "r1"
     assert plan["task"]["overrides"] == {"training": {"shots": 4}}
@@ -47,17 +48,18 @@ def test_each_task_gets_the_entries_of_the_stages_that_it_reads(
         if "entries" in call["task"]
     }
     assert stages["stage:ingest:"] == []
-    cells = ["zero_shot-1", "coop-1", "coop-2"]
+    cells = {"methods": ["zero_shot-1", "coop-1", "coop-2"], "taught": ["cilmp-1"]}
 
-    def entries(names: Iterable[str], of: list[str]) -> list[str]:
-        found = [
-            [f"{name}@brain-phantom-{cell}" for cell in of] if graph[name].mapped else [f"{name}@brain-phantom"]
-            for name in names
-        ]
-        return [entry for some in found for entry in some]
+    def entries(names: Iterable[str], of: dict[str, list[str]]) -> list[str]:
+        lists = {
+            name: [f"-{cell}" for cell in of[graph[name].candidates]] if graph[name].mapped else [""] for name in names
+        }
+        return [f"{name}@brain-phantom{cell}" for name, cells in lists.items() for cell in cells]
 
-    assert stages["stage:evaluate:coop-1"] == entries(graph["evaluate"].upstream, ["coop-1"])
+    assert stages["stage:evaluate:coop-1"] == entries(graph["evaluate"].upstream, {"methods": ["coop-1"]})
     assert "tune@brain-phantom-coop-1" in stages["stage:evaluate:coop-1"]
+    assert "describe@brain-phantom" in stages["stage:tune_taught:cilmp-1"]
+    assert "describe@brain-phantom" not in stages["stage:tune:coop-1"]
     assert stages["stage:gate:"] == entries(graph["gate"].upstream, cells)
     assert stages["record:"] == entries([stage.name for stage in graph.stages], cells)
     for call in components.asked("stage:tune"):
@@ -80,6 +82,24 @@ def test_what_the_run_cache_has_skips_its_gpu_task_alone(database: None, bag: An
     given = [entry["stage"] for entry in components.asked("record")[0]["task"]["entries"]]
     assert "cache@brain-phantom" in given
     assert "tune@brain-phantom-coop-1" in given
+
+
+def test_a_failing_describe_stops_the_taught_candidates_alone(database: None, bag: Any, components: Any) -> None:
+    components.answer({"stage:describe": [{"exit": 65}]})
+    state, states = run(bag, "retrain")
+    assert state == "failed"
+    evaluated = {name: value for name, value in states.items() if name.startswith("candidates.evaluate")}
+    assert set(evaluated.values()) == {"success"}
+    assert len(evaluated) == 3
+    assert not components.asked("stage:tune_taught")
+    assert not components.asked("stage:gate")  # which has not seen all candidates
+
+
+@pytest.mark.parametrize("stage", ["explain", "report"])
+def test_a_failing_picture_stops_no_promotion(database: None, bag: Any, components: Any, stage: str) -> None:
+    components.answer({f"stage:{stage}": [{"exit": 70}]})
+    _, states = run(bag, "retrain")
+    assert (states[stage], states["promote"]) == ("failed", "success")
 
 
 @pytest.mark.parametrize(
