@@ -5,7 +5,6 @@ wrong is said as `clinprompt.schema.check` says it.
 """
 
 import difflib
-import importlib.util
 import math
 from collections.abc import Iterator
 from functools import cache
@@ -50,10 +49,6 @@ ProtocolKnobs = Annotated[dict[str, Any], AfterValidator(lambda value: _checked(
 
 
 def _problems(reference: str, value: Any) -> list[str]:
-    # Some images hold no jsonschema. What runs in them comes after `ingest`, which has checked, and before the methods'
-    # own models, which check again.
-    if importlib.util.find_spec("jsonschema") is None:
-        return []
     errors = _validator(reference).iter_errors(value)
     return [sentence for error in sorted(errors, key=lambda e: list(map(str, e.path))) for sentence in _describe(error)]
 

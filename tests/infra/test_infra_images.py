@@ -14,7 +14,6 @@ from packaging.requirements import Requirement
 from infra import images
 
 LOCAL = {"clinprompt", "components", "registry", "workspace"}
-OPTIONAL = {"jsonschema"}  # clinprompt/knobs.py does without it, in all images but that of ingest
 ENTRY_POINTS = {target: ["workspace.__main__"] for target in images.TARGETS}
 ENTRY_POINTS["registry"] += ["registry.__main__", "registry.model_script"]
 # Imported by name only: what reads a file of that kind, or a store of that kind, when it is met.
@@ -94,7 +93,7 @@ def test_lock_holds_everything_that_the_components_of_an_image_import(target: st
     entries = ENTRY_POINTS[target] + [f"components.{name}.__main__" for name in images.components_of(target)]
     assert len(entries) > len(ENTRY_POINTS[target])
     for entry in entries:
-        for module in sorted(imported_modules(entry, root) - (set() if target == "data" else OPTIONAL)):
+        for module in sorted(imported_modules(entry, root)):
             assert module in owners, f"{entry} imports {module}, which is not installed here"
             names = {re.sub(r"[-_.]+", "-", owner).lower() for owner in owners[module]}
             assert names & lock, f"{entry} imports {module}, which requirements/images/{target}.txt does not install"
