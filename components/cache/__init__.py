@@ -1,1 +1,1 @@
-"""Compute the frozen image features of a dataset."""
+"""cache: compute the frozen image features of a dataset."""

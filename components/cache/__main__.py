@@ -1,4 +1,4 @@
-"""Compute the frozen image features of a dataset, or those that are missing."""
+"""cache: compute the frozen image features of a dataset, or those that are missing."""
 
 from dataclasses import asdict
 from typing import Any

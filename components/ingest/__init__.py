@@ -1,1 +1,1 @@
-"""Component: read a dataset's files into a manifest and content-addressed images."""
+"""ingest: read a dataset's files into a manifest and content-addressed images."""

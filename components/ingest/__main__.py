@@ -1,4 +1,4 @@
-"""`python -m components.ingest`: from a dataset's card and files to its manifest and images."""
+"""ingest: read a dataset's files into a manifest and content-addressed images."""
 
 from dataclasses import asdict
 from typing import Any

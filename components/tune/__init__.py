@@ -1,1 +1,1 @@
-"""Tune one candidate with one seed."""
+"""tune: tune one candidate with one seed."""

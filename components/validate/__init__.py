@@ -1,1 +1,1 @@
-"""Checks the images and decides whether they are fit for training."""
+"""validate: check the images, and decide whether they are fit for training."""

@@ -1,4 +1,4 @@
-"""`python -m components.validate`: see component.yaml."""
+"""validate: check the images, and decide whether they are fit for training."""
 
 from typing import Any
 
