@@ -30,14 +30,16 @@ def closure(modules: Iterable[str], root: Path, packages: tuple[str, ...] = PACK
         ValueError: there is no such module, or a file imports by a relative name.
     """
     files: dict[str, Path] = {}
+    seen: set[str] = set()
     todo = list(modules)
     for module in todo:
         if module_file(module, root) is None:
             raise ValueError(f"there is no module {module} below {root}")
     while todo:
         module = todo.pop()
-        if module.partition(".")[0] not in packages:
+        if module in seen or module.partition(".")[0] not in packages:
             continue
+        seen.add(module)
         todo += parents(module)
         path = module_file(module, root)
         if path is None or (name := path.relative_to(root).as_posix()) in files:

@@ -44,6 +44,20 @@ class Workspace:
         change(value)
         (self.folder / name).write_text(yaml.safe_dump(value, sort_keys=False))
 
+    def replace(self, name: str, old: str, new: str) -> None:
+        """Change a text file in one place."""
+        text = (self.folder / name).read_text()
+        assert text.count(old) == 1, f"{name} holds {old!r} {text.count(old)} times"
+        (self.folder / name).write_text(text.replace(old, new))
+
+    def changed(self) -> set[str]:
+        """The stages that `dvc status` names, after the stage `lock` has looked at the sources."""
+        renewed = self.repro("lock")
+        assert renewed.returncode == 0, renewed.stdout + renewed.stderr
+        status = self.run("dvc", "status", "--json")
+        assert status.returncode == 0, status.stderr
+        return set(json.loads(status.stdout))
+
     def json(self, name: str) -> Any:
         """Read a JSON file below runs/brain-phantom."""
         return json.loads((self.folder / "runs" / "brain-phantom" / name).read_text())
@@ -60,9 +74,10 @@ def make_workspace(root: Path) -> Callable[[Path], Workspace]:
 
     def small_params(params: Any) -> None:
         params["candidates"] |= {"methods": ["zero_shot", "coop"], "seeds": [1]}
-        params["methods"]["coop"] = {"epochs": 12}
+        params["methods"] |= {"coop": {"epochs": 12}, "biomedcoop": {"epochs": 2}}
         params["training"]["checkpoint_every"] = 2
-        params["evaluation"]["bootstrap_resamples"] = 200
+        params["evaluation"]["bootstrap_resamples"] = 50
+        params["explain"] |= {"examples_per_class": 1, "images": 12}
         params["knowledge"].update(aspects=["shape"], descriptions_per_aspect=1, min_accepted_per_class=0)
         params["knowledge"]["max_new_tokens"] = 24
         params["gate"]["floors"] = {"balanced_accuracy": 0.3}
@@ -77,7 +92,7 @@ def make_workspace(root: Path) -> Callable[[Path], Workspace]:
                 shutil.copy(root / part, folder / part)
         workspace = Workspace(folder)
         workspace.edit("params.yaml", small_params)
-        small = {"patients": 20, "images_per_patient": 3}
+        small = {"patients": 15, "images_per_patient": 3}
         workspace.edit("datasets/brain-phantom.yaml", lambda card: card["reader"].update(small))
         assert workspace.run("dvc", "init", "-q", "--no-scm").returncode == 0
         assert workspace.run("dvc", "config", "core.analytics", "false").returncode == 0

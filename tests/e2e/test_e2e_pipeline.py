@@ -19,14 +19,18 @@ pytestmark = pytest.mark.e2e
 
 # The graph's stages, and for how many seconds the test that kills each waits for it to write before it strikes.
 PATIENCE = {
-    "ingest": 5, "validate": 5, "describe": 30, "cache": 5, "tune": 3, "evaluate": 1, "gate": 0.2, "explain": 5,
-    "report": 0.2, "promote": 8,
+    "lock": 0.5, "ingest": 5, "validate": 5, "describe": 0.5, "cache": 5, "tune": 3, "evaluate": 1, "gate": 0.2,
+    "promote": 8, "explain": 5, "report": 0.2, "attach": 0.5,
 }  # fmt: skip
+ALWAYS = {"lock", "gate@brain-phantom", "promote@brain-phantom"}  # what `dvc status` names without any change
+COOP = {"tune@brain-phantom-coop-1", "evaluate@brain-phantom-coop-1"}
+COOP_FILE = "clinprompt/methods/coop.py"
+COOP_CLASS = "class CoOp(ContextTuning, FeatureMethod):"
 
 
 def started(output: str) -> list[str]:
     """The stages for which DVC started a process, in order."""
-    return re.findall(r"Running stage '(\w+)@", output)
+    return re.findall(r"Running stage '(\w+)['@]", output)
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +58,15 @@ def test_a_run_ends_with_a_champion_that_predicts(finished: Any) -> None:
     shown = finished.run("python", "-m", "registry", "load", "brain-phantom", "--image", str(image), "--json")
     assert shown.returncode == 0, shown.stderr
     assert '"no_tumor":' in shown.stdout
-    told = finished.run("python", "-m", "components")
-    assert "models:/brain-phantom@champion, version 1" in told.stdout, told.stderr
+    summary = finished.run("python", "-m", "components")
+    assert "models:/brain-phantom@champion, version 1" in summary.stdout, summary.stderr
 
 
-def test_a_second_run_starts_nothing_before_the_gate_and_promotes_nothing(finished: Any) -> None:
+def test_a_second_run_starts_but_lock_and_gate_and_promotes_nothing(finished: Any) -> None:
     before = finished.digests()
     done = finished.repro()
     assert done.returncode == 0, done.stdout + done.stderr
-    assert started(done.stdout) == ["gate", "promote"]
+    assert started(done.stdout) == ["lock", "gate", "promote"]
     assert finished.digests() == before
     shown = finished.run("python", "-m", "registry", "show", "brain-phantom", "--json")
     assert len(re.findall(r'"version":', shown.stdout)) >= 1
@@ -76,6 +80,35 @@ def test_a_champion_that_vanished_from_the_registry_is_promoted_again(again: Any
     image = min((again.folder / "data/brain-phantom").rglob("*.png"))
     shown = again.run("python", "-m", "registry", "load", "brain-phantom", "--image", str(image))
     assert shown.returncode == 0, shown.stderr
+
+
+def test_editing_a_method_touches_its_candidates_and_nothing_else(again: Any) -> None:
+    again.replace(COOP_FILE, COOP_CLASS, f"{COOP_CLASS}\n    patience = 3\n")
+    assert again.changed() == ALWAYS | COOP
+
+
+def test_editing_prose_touches_nothing(again: Any) -> None:
+    again.replace(COOP_FILE, '"""CoOp: the words', '# A comment.\n"""CoOp, in other words: the words')
+    again.edit("datasets/brain-phantom.yaml", lambda card: card.update(title="Another title"))
+    assert again.changed() == ALWAYS
+
+
+def test_a_stage_whose_sources_are_not_those_of_the_lock_says_how_to_renew_it(again: Any) -> None:
+    again.replace(COOP_FILE, COOP_CLASS, f"{COOP_CLASS}\n    patience = 3\n")
+    done = again.repro("--single-item", "--force", "tune@brain-phantom-coop-1")
+    assert done.returncode != 0
+    assert "exited with 64" in done.stderr
+    assert "methods.coop: is not the digest of the sources as they are now; run `dvc repro lock`" in done.stderr
+
+
+def test_only_candidates_that_read_a_language_model_s_knowledge_make_it_speak(again: Any) -> None:
+    assert again.json("describe/report.json")["llm"] is None
+    again.edit("params.yaml", lambda params: params["candidates"].update(taught=["biomedcoop"]))
+    done = again.repro("evaluate_taught@brain-phantom-biomedcoop-1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert started(done.stdout) == ["lock", "describe", "tune_taught", "evaluate_taught"]
+    assert again.json("describe/report.json")["llm"]["name"] == "smollm2-135m-instruct"
+    assert again.json("metrics/biomedcoop-1.json")["candidate"] == "biomedcoop"
 
 
 def test_ten_more_images_of_one_s_own_cost_ten_forwards(again: Any, tmp_path: Path) -> None:
@@ -99,7 +132,7 @@ def test_ten_more_images_of_one_s_own_cost_ten_forwards(again: Any, tmp_path: Pa
             image.transpose(Image.Transpose.ROTATE_90).save(source.with_name(f"more-{source.name}"))
     done = again.repro("cache@mine")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert started(done.stdout) == ["ingest", "validate", "cache"]
+    assert started(done.stdout) == ["lock", "ingest", "validate", "cache"]
     assert re.search(r'"computed": 10\b', done.stdout)
 
 

@@ -47,7 +47,8 @@ def test_only_the_newest_release_is_promoted(project: Project, tmp_path: Path) -
 def test_a_plan_names_the_candidates_and_keeps_the_overrides(project: Project) -> None:
     settled = project.plan(methods=["coop"], seeds=[3, 4], overrides={"training": {"shots": 4}})
     assert [(c.candidate, c.seed) for c in settled.candidates] == [("coop", 3), ("coop", 4)]
-    assert settled.overrides == {"training": {"shots": 4}, "candidates": {"methods": ["coop"], "seeds": [3, 4]}}
+    candidates = {"methods": ["coop"], "taught": [], "seeds": [3, 4]}
+    assert settled.overrides == {"training": {"shots": 4}, "candidates": candidates}
     assert settled.partition == "drawn@r1"
 
 
