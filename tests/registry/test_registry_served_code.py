@@ -3,6 +3,7 @@
 import ast
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -10,11 +11,22 @@ from clinprompt import methods
 from clinprompt.prompting.base import FeatureMethod
 from clinprompt.prompting.hooks import NOT_SERVED
 from clinprompt.sources import imported_modules
+from clinprompt.tuned.record import BackboneRef, ModelRecord
 from registry.pruning import pruned
 from registry.served_code import ROOT, code_of, distributions
 
-HEAD = {"method": "coop", "predicts_with": "head"}
-VPT = {"method": "vpt", "predicts_with": "method"}
+
+def record(method: str, predicts_with: Literal["head", "method"]) -> ModelRecord:
+    """A tuned model's record, of which the code depends on these two alone."""
+    return ModelRecord(
+        predicts_with=predicts_with, dataset="toy", candidate=method, method=method, config={}, seed=1,
+        classes=["a", "b"], class_names=["a", "b"], backbone=BackboneRef(name="tiny", digest="0" * 64, embed_dim=12),
+        preprocessing={}, intensity="auto", manifest="a" * 64, images="pixels", knowledge=None, versions={},
+        support="b" * 64, trainable_parameters=1,
+    )  # fmt: skip
+
+
+HEAD, VPT = record("coop", "head"), record("vpt", "method")
 
 
 @pytest.fixture
@@ -45,7 +57,7 @@ def test_a_method_carries_its_towers_and_nothing_of_training() -> None:
 
 @pytest.mark.parametrize("method", methods.names())
 def test_no_method_carries_what_only_training_calls(method: str) -> None:
-    code = code_of({"method": method, "predicts_with": "method"})
+    code = code_of(record(method, "method"))
     assert not [name for name in code if name.startswith(("code/training/", "code/knowledge/", "code/evaluation/"))]
     for name, source in code.items():
         if name.endswith(".py"):
@@ -67,8 +79,8 @@ def test_the_hooks_are_members_of_a_method() -> None:
     assert {name for name in NOT_SERVED if not hasattr(FeatureMethod, name)} == set()
 
 
-@pytest.mark.parametrize("spec", [HEAD, VPT])
-def test_comments_docstrings_and_training_change_no_byte(root: Path, spec: dict[str, str]) -> None:
+@pytest.mark.parametrize("spec", [HEAD, VPT], ids=["head", "method"])
+def test_comments_docstrings_and_training_change_no_byte(root: Path, spec: ModelRecord) -> None:
     before = code_of(spec, root)
     assert before == code_of(spec)
     for path in (root / "clinprompt").rglob("*.py"):
