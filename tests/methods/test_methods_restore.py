@@ -142,7 +142,8 @@ def tuned(make_backbone: Callable[[str], Any], make_examples: Callable[..., Exam
     curves = fit(model, train, train, Run(1))
     record = ModelRecord(
         predicts_with="method", dataset="toy", candidate="clip_adapter", method="clip_adapter",
-        config=model.config.model_dump(mode="json"), seed=1, classes=["a", "b", "c"], class_names=list(NAMES), images="features", intensity="auto",
+        config=model.config.model_dump(mode="json"),
+        seed=1, classes=["a", "b", "c"], class_names=list(NAMES), images="features", intensity="auto",
         backbone=BackboneRef(name=backbone.name, digest=backbone.digest, embed_dim=backbone.embed_dim),
         preprocessing={}, manifest="a" * 64, knowledge=None, versions={},
         support="b" * 64, trainable_parameters=1,

@@ -12,7 +12,7 @@ from clinprompt.prompting.base import FeatureMethod
 from clinprompt.prompting.hooks import NOT_SERVED
 from clinprompt.sources import imported_modules
 from clinprompt.tuned.record import BackboneRef, ModelRecord
-from registry.pruning import pruned
+from registry.pruning import LeftOut, pruned
 from registry.served_code import ROOT, code_of, distributions
 
 
@@ -62,7 +62,8 @@ def test_no_method_carries_what_only_training_calls(method: str) -> None:
     for name, source in code.items():
         if name.endswith(".py"):
             compile(source, name, "exec")
-            classes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+            methods_code = ast.parse(source) if name.startswith("code/methods/") else ast.Module([], [])
+            classes = [node for node in ast.walk(methods_code) if isinstance(node, ast.ClassDef)]
             assert not NOT_SERVED & {getattr(member, "name", None) for cls in classes for member in cls.body}
             imported = {module.partition(".")[0] for module in imported_modules(ast.parse(source))}
             assert not imported & {"sklearn", "tqdm"}
@@ -109,19 +110,20 @@ FILES = {
     "lib/a.py": """
 from typing import TYPE_CHECKING
 from lib import b, c
-from lib.d import used, unused
+from lib.d import Kind as Base, used, unused
 if TYPE_CHECKING:
     from lib.never import Type
 X: "Named" = "table.yaml"
-class Named: ...
-class A:
+class Named:
+    def fit(self): ...
+class A(Base):
     def fit(self): return unused
     def forward(self) -> "Type": return used() + b.f() + X
 def helper(): return c.f()
 """,
     "lib/b.py": "def f():\n    from lib.late import g\n    return g()\ndef h(): ...",
     "lib/c.py": "def f(): ...",
-    "lib/d.py": "from lib.never import unused\nused = lambda: 1",
+    "lib/d.py": "from lib.never import unused\nused = lambda: 1\nclass Kind:\n    def fit(self): ...\n    x = 1",
     "lib/late.py": "g = print",
     "lib/never.py": "unused = 1",
     "lib/table.yaml": "a: 1",
@@ -138,13 +140,14 @@ def library(tmp_path: Path) -> Path:
 
 
 def test_pruned_code_holds_what_the_entry_uses(library: Path) -> None:
-    code = pruned(["lib.a:A"], library, "lib", {"fit"})
+    code = pruned(["lib.a:A"], library, "lib", LeftOut("lib.d:Kind", {"fit"}))
     assert code == {
         "lib/__init__.py": "import os\nos.environ.setdefault('A', 'b')\n",
-        "lib/a.py": "from lib import b\nfrom lib.d import used\nX: 'Named' = 'table.yaml'\n\nclass Named:\n    ...\n\n"
-        "class A:\n\n    def forward(self) -> 'Type':\n        return used() + b.f() + X\n",
+        "lib/a.py": "from lib import b\nfrom lib.d import Kind as Base, used\nX: 'Named' = 'table.yaml'\n\n"
+        "class Named:\n\n    def fit(self):\n        ...\n\nclass A(Base):\n\n"
+        "    def forward(self) -> 'Type':\n        return used() + b.f() + X\n",
         "lib/b.py": "def f():\n    from lib.late import g\n    return g()\n",
-        "lib/d.py": "used = lambda: 1\n",
+        "lib/d.py": "used = lambda: 1\n\nclass Kind:\n    x = 1\n",
         "lib/late.py": "g = print\n",
         "lib/table.yaml": library / "lib/table.yaml",
     }
