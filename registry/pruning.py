@@ -5,7 +5,7 @@ bind a used name are kept, and those that these use in turn, across modules. All
 as it is imported, so they are kept too. What is dropped:
 
 - functions, classes, constants and imports that nothing kept uses;
-- methods with certain names (those that only training calls), wherever a class has them;
+- members with certain names (those that only training calls) of a class and of all that inherit from it;
 - docstrings, comments, and what only type checkers see.
 
 So a definition must not do anything but define: one that registers itself has to be an entry. A name that is looked up
@@ -15,6 +15,7 @@ at run time, by `getattr` or `import_module`, has to be one as well.
 import ast
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from clinprompt.sources import data_files, for_type_checkers, module_file, parents, texts_in, without_docstrings
@@ -22,13 +23,26 @@ from clinprompt.sources import data_files, for_type_checkers, module_file, paren
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
-def pruned(entries: Iterable[str], root: Path, package: str, left_out: Collection[str] = ()) -> dict[str, str | Path]:
+@dataclass(frozen=True)
+class LeftOut:
+    """Functions that are dropped from a class and from those that inherit from it.
+
+    Attributes:
+        base: the class, as "package.module:name".
+        names: the functions' names. What other classes call so is kept.
+    """
+
+    base: str
+    names: Collection[str]
+
+
+def pruned(entries: Iterable[str], root: Path, package: str, left_out: LeftOut | None = None) -> dict[str, str | Path]:
     """The needed code by file name below `root`: sources, and the paths of data files that they name beside them.
 
     Args:
         entries: what is called from outside, as "package.module:name".
         root: the folder that the package lies in.
-        left_out: names of methods that are dropped from all classes.
+        left_out: the members that are dropped.
 
     Raises:
         ValueError: there is no such entry, or a module imports the package by a relative or a plain `import`.
@@ -47,12 +61,41 @@ def pruned(entries: Iterable[str], root: Path, package: str, left_out: Collectio
     return dict(sorted(files.items()))
 
 
+class _Heirs:
+    """Which classes inherit from `base`. Their bases must be named as they were defined or imported, without a dot."""
+
+    def __init__(self, root: Path, base: str) -> None:
+        self._root, self._base = root, base
+
+    def have(self, module: str, tree: ast.Module, name: str) -> bool:
+        """Whether a name stands for such a class in a module."""
+        if f"{module}:{name}" == self._base:
+            return True
+        for statement in tree.body:
+            if isinstance(statement, ast.ClassDef) and statement.name == name:
+                bases = [base.value if isinstance(base, ast.Subscript) else base for base in statement.bases]
+                return any(self.have(module, tree, base.id) for base in bases if isinstance(base, ast.Name))
+            if isinstance(statement, ast.ImportFrom) and statement.module:
+                for alias in statement.names:
+                    if _name_of(alias) == name:
+                        path = module_file(statement.module, self._root)
+                        return path is not None and self.have(
+                            statement.module, ast.parse(path.read_bytes()), alias.name
+                        )
+        return False
+
+
 class _Module:
     """A module's statements, and which of the names that they bind are used."""
 
-    def __init__(self, path: Path, left_out: Collection[str]) -> None:
+    def __init__(self, name: str, path: Path, root: Path, left_out: LeftOut | None) -> None:
         self.path = path
-        tree = _Trim(left_out).visit(ast.parse(path.read_bytes(), str(path)))
+        tree = ast.parse(path.read_bytes(), str(path))
+        heirs: set[str] = set()
+        if left_out is not None:
+            classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+            heirs = {cls for cls in classes if _Heirs(root, left_out.base).have(name, tree, cls)}
+        tree = _Trim(heirs, left_out.names if left_out else ()).visit(tree)
         self.body: list[ast.stmt] = without_docstrings(tree).body
         self._bound = [_bound(statement) for statement in self.body]
         self.used: set[str] = set()
@@ -76,7 +119,7 @@ class _Module:
 class _Code:
     """The modules of a package that are needed so far."""
 
-    def __init__(self, root: Path, package: str, left_out: Collection[str]) -> None:
+    def __init__(self, root: Path, package: str, left_out: LeftOut | None) -> None:
         self.root, self.package, self.left_out = root, package, left_out
         self.modules: dict[str, _Module] = {}
 
@@ -87,7 +130,7 @@ class _Code:
                 self.module(parent)
             path = module_file(name, self.root)
             assert path is not None  # noqa: S101 - callers have looked
-            module = self.modules[name] = _Module(path, self.left_out)
+            module = self.modules[name] = _Module(name, path, self.root, self.left_out)
             for statement in module.body:
                 if _bound(statement) is None:
                     self._follow(name, statement)
@@ -165,10 +208,10 @@ class _Code:
 
 
 class _Trim(ast.NodeTransformer):
-    """Takes out what only type checkers see, and methods with certain names."""
+    """Takes out what only type checkers see, and members with certain names of some classes."""
 
-    def __init__(self, left_out: Collection[str]) -> None:
-        self.left_out = left_out
+    def __init__(self, classes: Collection[str], left_out: Collection[str]) -> None:
+        self.classes, self.left_out = classes, left_out
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
         """`if TYPE_CHECKING: … else: …` becomes what stands in the else."""
@@ -176,7 +219,9 @@ class _Trim(ast.NodeTransformer):
         return node.orelse if for_type_checkers(node) else node
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        """The class without the methods."""
+        """The class without the members."""
+        if node.name not in self.classes:
+            return self.generic_visit(node)
         node.body = [s for s in node.body if not (isinstance(s, Definition) and s.name in self.left_out)]
         return self.generic_visit(node)
 

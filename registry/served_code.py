@@ -12,7 +12,7 @@ import clinprompt
 from clinprompt.prompting.hooks import NOT_SERVED
 from clinprompt.sources import imported_modules, without_docstrings
 from clinprompt.tuned.record import ModelRecord
-from registry.pruning import pruned
+from registry.pruning import LeftOut, pruned
 
 PACKAGE = "clinprompt"
 ROOT = Path(clinprompt.__file__).parents[1]
@@ -25,6 +25,8 @@ _TOWERS = (
     "clinprompt.tuned.restore:logits_of_pixels",
     "clinprompt.tuned.restore:restore",
 )
+
+_TRAINING = LeftOut("clinprompt.prompting.base:PromptMethod", NOT_SERVED)
 
 
 def code_of(model: ModelRecord, root: Path = ROOT) -> dict[str, bytes]:
@@ -41,7 +43,7 @@ def code_of(model: ModelRecord, root: Path = ROOT) -> dict[str, bytes]:
         entries += [*_TOWERS, _class_of(model.method, root)]
     script = ast.unparse(without_docstrings(ast.parse(SCRIPT.read_bytes()))) + "\n"
     code = {"model_script.py": script.encode()}
-    for name, content in pruned(entries, root, PACKAGE, NOT_SERVED).items():
+    for name, content in pruned(entries, root, PACKAGE, _TRAINING).items():
         inside = Path(name).relative_to(PACKAGE).as_posix()
         code[f"code/{inside}"] = content.read_bytes() if isinstance(content, Path) else content.encode()
     return code

@@ -62,7 +62,9 @@ class LinearProbe(FeatureMethod):
         """Search C and keep the best regression."""
         search = _Search(_unit(train), _numpy(train.labels), _unit(val), _numpy(val.labels), self.config.max_iterations)
         self.log10_c = search.best()
-        weight, bias = (torch.tensor(a, dtype=torch.float32) for a in search.coefficients(self.log10_c))
+        # Row by row in memory, as a saved model has them: another order has other roundings.
+        arrays = (np.ascontiguousarray(a) for a in search.coefficients(self.log10_c))
+        weight, bias = (torch.tensor(a, dtype=torch.float32) for a in arrays)
         self.weight, self.bias = weight.to(self.weight.device), bias.to(self.bias.device)
 
     def findings(self) -> dict[str, float]:

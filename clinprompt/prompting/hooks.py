@@ -1,6 +1,6 @@
 """Which members of a method no prediction uses. A module of its own: tools that read code need no torch for it."""
 
-# The code in a served model goes without these members of `PromptMethod`, wherever a class has them.
+# The code in a served model goes without these members of `PromptMethod` and of the classes that inherit from it.
 NOT_SERVED = frozenset(
     {
         "averaging",

@@ -141,7 +141,8 @@ def tuned(make_backbone: Callable[[str], Any], make_examples: Callable[..., Exam
     model = method("clip_adapter")(Task(backbone, NAMES, 1), check_config("clip_adapter", KNOBS))
     curves = fit(model, train, train, Run(1))
     record = ModelRecord(
-        predicts_with="method", dataset="toy", method="clip_adapter", config=model.config.model_dump(mode="json"),
+        predicts_with="method", dataset="toy", candidate="clip_adapter", method="clip_adapter",
+        config=model.config.model_dump(mode="json"),
         seed=1, classes=["a", "b", "c"], class_names=list(NAMES), images="features", intensity="auto",
         backbone=BackboneRef(name=backbone.name, digest=backbone.digest, embed_dim=backbone.embed_dim),
         preprocessing={}, manifest="a" * 64, knowledge=None, versions={},

@@ -34,6 +34,7 @@ from clinprompt.evaluation.summary import summarise
 from clinprompt.evaluation.table import About, evaluated_rows, predictions_frame, split_of, write_predictions
 from clinprompt.files import read_json, sha256_bytes, sha256_file, write_json
 from clinprompt.tuned.artifact import load_model, model_digest
+from clinprompt.tuned.record import BackboneRef, ModelRecord
 from components.promote.__main__ import work
 from components.runner import execute
 
@@ -320,30 +321,30 @@ def _tune_and_evaluate(run: Run, method: str, seed: int, quality: float) -> None
         "bias": np.asarray(-100 * weight @ normal.mean(axis=0), np.float32),
         "scale": np.float32(100.0),
     }
-    spec = {
-        "predicts_with": "head",
-        "images": "features",
-        "dataset": DATASET,
-        "candidate": method,
-        "method": method,
-        "config": {"epochs": 3},
-        "seed": seed,
-        "classes": list(CLASSES),
-        "class_names": [info.name for info in run.card.classes],
-        "backbone": {"name": backbone.name, "digest": backbone.digest, "embed_dim": backbone.embed_dim},
-        "preprocessing": backbone.preprocessing.to_dict(),
-        "intensity": run.card.intensity,
-        "trainable_parameters": 48,
-        "manifest": sha256_file(run.folder / "validate" / "manifest.parquet"),
-        "knowledge": None,
-        "versions": {"clinprompt": "0"},
-        "support": "d" * 64,
-    }
+    record = ModelRecord(
+        predicts_with="head",
+        images="features",
+        dataset=DATASET,
+        candidate=method,
+        method=method,
+        config={"epochs": 3},
+        seed=seed,
+        classes=list(CLASSES),
+        class_names=[info.name for info in run.card.classes],
+        backbone=BackboneRef(name=backbone.name, digest=backbone.digest, embed_dim=backbone.embed_dim),
+        preprocessing=backbone.preprocessing.to_dict(),
+        intensity=run.card.intensity,
+        trainable_parameters=48,
+        manifest=sha256_file(run.folder / "validate" / "manifest.parquet"),
+        knowledge=None,
+        versions={"clinprompt": "0"},
+        support="d" * 64,
+    )
     folder = run.folder / "tune" / f"{method}-{seed}"
     folder.mkdir(parents=True)
     save_file({}, folder / "prompts.safetensors")
     save_file({key: np.asarray(value) for key, value in head.items()}, folder / "head.safetensors")
-    (folder / "model.yaml").write_text(yaml.safe_dump({"format": 2, **spec}))
+    record.write(folder / "model.yaml")
     (folder / "curves.csv").write_text(CURVES)
     model = load_model(folder)
     assert model.head is not None

@@ -22,6 +22,7 @@ import registry
 from clinprompt.backbones import load_backbone
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.files import sha256_file
+from clinprompt.tuned.record import ModelRecord
 from registry import package, served_code, tracking
 from registry.consumer import Champion
 
@@ -117,8 +118,8 @@ def test_two_models_in_one_process_keep_their_own_code(run: Run, monkeypatch: py
     first = champion()
     expected = first.predict(images)
 
-    def inverted(spec: dict[str, Any]) -> dict[str, bytes]:
-        code = served_code.code_of(spec)
+    def inverted(record: ModelRecord) -> dict[str, bytes]:
+        code = served_code.code_of(record)
         return code | {"code/data/preprocessing.py": code["code/data/preprocessing.py"] + INVERSION}
 
     for user in ("package", "request"):

@@ -17,6 +17,7 @@ from fabricate import CLASSES, COMPONENTS, DATASET, Run, promote
 import registry
 from clinprompt.errors import InputCorrupt
 from clinprompt.files import read_json
+from clinprompt.tuned.record import ModelRecord
 from components.cache.__main__ import work as cache
 from components.evaluate.__main__ import work as evaluate
 from components.runner import execute
@@ -136,13 +137,13 @@ def test_served_without_this_repository_it_predicts_what_was_evaluated(
 def test_the_payload_says_what_it_is(served: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch) -> None:
     run = served("vpt")
     monkeypatch.chdir(run.root)
-    spec = yaml.safe_load((run.folder / "tune" / "vpt-1" / "model.yaml").read_text())
-    assert (spec["predicts_with"], spec["images"]) == ("method", "pixels")
+    record = ModelRecord.read(run.folder / "tune" / "vpt-1" / "model.yaml")
+    assert (record.predicts_with, record.images) == ("method", "pixels")
     assert not (run.folder / "tune" / "vpt-1" / "head.safetensors").exists()
     found = champion()
     folder = found.folder
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    code = set(served_code.code_of(spec))
+    code = set(served_code.code_of(record))
     assert {"code/methods/vpt.py", "code/tuned/restore.py", "code/data/codecs/png.py"} <= code
     backbone = {"backbone/open_clip_config.json", "backbone/open_clip_model.safetensors"}
     rest = {"descriptions.json", "manifest.json", "model.json", "prompts.safetensors"}
@@ -162,8 +163,8 @@ def test_two_versions_of_the_code_in_one_process_stay_apart(
     first = champion()
     expected = first.predict(images)
 
-    def changed(spec: dict[str, Any]) -> dict[str, bytes]:
-        code = served_code.code_of(spec)
+    def changed(record: ModelRecord) -> dict[str, bytes]:
+        code = served_code.code_of(record)
         text = code["code/methods/vpt.py"].decode()
         other = text.replace("return logits", "return 0 * logits")
         assert other != text

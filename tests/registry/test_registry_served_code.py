@@ -3,6 +3,7 @@
 import ast
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -10,11 +11,22 @@ from clinprompt import methods
 from clinprompt.prompting.base import FeatureMethod
 from clinprompt.prompting.hooks import NOT_SERVED
 from clinprompt.sources import imported_modules
-from registry.pruning import pruned
+from clinprompt.tuned.record import BackboneRef, ModelRecord
+from registry.pruning import LeftOut, pruned
 from registry.served_code import ROOT, code_of, distributions
 
-HEAD = {"method": "coop", "predicts_with": "head"}
-VPT = {"method": "vpt", "predicts_with": "method"}
+
+def record(method: str, predicts_with: Literal["head", "method"]) -> ModelRecord:
+    """A tuned model's record, of which the code depends on these two alone."""
+    return ModelRecord(
+        predicts_with=predicts_with, dataset="toy", candidate=method, method=method, config={}, seed=1,
+        classes=["a", "b"], class_names=["a", "b"], backbone=BackboneRef(name="tiny", digest="0" * 64, embed_dim=12),
+        preprocessing={}, intensity="auto", manifest="a" * 64, images="pixels", knowledge=None, versions={},
+        support="b" * 64, trainable_parameters=1,
+    )  # fmt: skip
+
+
+HEAD, VPT = record("coop", "head"), record("vpt", "method")
 
 
 @pytest.fixture
@@ -45,12 +57,13 @@ def test_a_method_carries_its_towers_and_nothing_of_training() -> None:
 
 @pytest.mark.parametrize("method", methods.names())
 def test_no_method_carries_what_only_training_calls(method: str) -> None:
-    code = code_of({"method": method, "predicts_with": "method"})
+    code = code_of(record(method, "method"))
     assert not [name for name in code if name.startswith(("code/training/", "code/knowledge/", "code/evaluation/"))]
     for name, source in code.items():
         if name.endswith(".py"):
             compile(source, name, "exec")
-            classes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+            methods_code = ast.parse(source) if name.startswith("code/methods/") else ast.Module([], [])
+            classes = [node for node in ast.walk(methods_code) if isinstance(node, ast.ClassDef)]
             assert not NOT_SERVED & {getattr(member, "name", None) for cls in classes for member in cls.body}
             imported = {module.partition(".")[0] for module in imported_modules(ast.parse(source))}
             assert not imported & {"sklearn", "tqdm"}
@@ -67,8 +80,8 @@ def test_the_hooks_are_members_of_a_method() -> None:
     assert {name for name in NOT_SERVED if not hasattr(FeatureMethod, name)} == set()
 
 
-@pytest.mark.parametrize("spec", [HEAD, VPT])
-def test_comments_docstrings_and_training_change_no_byte(root: Path, spec: dict[str, str]) -> None:
+@pytest.mark.parametrize("spec", [HEAD, VPT], ids=["head", "method"])
+def test_comments_docstrings_and_training_change_no_byte(root: Path, spec: ModelRecord) -> None:
     before = code_of(spec, root)
     assert before == code_of(spec)
     for path in (root / "clinprompt").rglob("*.py"):
@@ -97,19 +110,20 @@ FILES = {
     "lib/a.py": """
 from typing import TYPE_CHECKING
 from lib import b, c
-from lib.d import used, unused
+from lib.d import Kind as Base, used, unused
 if TYPE_CHECKING:
     from lib.never import Type
 X: "Named" = "table.yaml"
-class Named: ...
-class A:
+class Named:
+    def fit(self): ...
+class A(Base):
     def fit(self): return unused
     def forward(self) -> "Type": return used() + b.f() + X
 def helper(): return c.f()
 """,
     "lib/b.py": "def f():\n    from lib.late import g\n    return g()\ndef h(): ...",
     "lib/c.py": "def f(): ...",
-    "lib/d.py": "from lib.never import unused\nused = lambda: 1",
+    "lib/d.py": "from lib.never import unused\nused = lambda: 1\nclass Kind:\n    def fit(self): ...\n    x = 1",
     "lib/late.py": "g = print",
     "lib/never.py": "unused = 1",
     "lib/table.yaml": "a: 1",
@@ -126,13 +140,14 @@ def library(tmp_path: Path) -> Path:
 
 
 def test_pruned_code_holds_what_the_entry_uses(library: Path) -> None:
-    code = pruned(["lib.a:A"], library, "lib", {"fit"})
+    code = pruned(["lib.a:A"], library, "lib", LeftOut("lib.d:Kind", {"fit"}))
     assert code == {
         "lib/__init__.py": "import os\nos.environ.setdefault('A', 'b')\n",
-        "lib/a.py": "from lib import b\nfrom lib.d import used\nX: 'Named' = 'table.yaml'\n\nclass Named:\n    ...\n\n"
-        "class A:\n\n    def forward(self) -> 'Type':\n        return used() + b.f() + X\n",
+        "lib/a.py": "from lib import b\nfrom lib.d import Kind as Base, used\nX: 'Named' = 'table.yaml'\n\n"
+        "class Named:\n\n    def fit(self):\n        ...\n\nclass A(Base):\n\n"
+        "    def forward(self) -> 'Type':\n        return used() + b.f() + X\n",
         "lib/b.py": "def f():\n    from lib.late import g\n    return g()\n",
-        "lib/d.py": "used = lambda: 1\n",
+        "lib/d.py": "used = lambda: 1\n\nclass Kind:\n    x = 1\n",
         "lib/late.py": "g = print\n",
         "lib/table.yaml": library / "lib/table.yaml",
     }

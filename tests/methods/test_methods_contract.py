@@ -1,0 +1,354 @@
+"""What every method promises to the programs around it: training, saving, serving and transfer work with any of them.
+
+A new method is tested as soon as its file exists: its knobs are the defaults, made small where they have these names.
+"""
+
+import io
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import open_clip
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from plain_towers import random_model
+from safetensors.torch import save_file
+from torch import Tensor
+
+from clinprompt.backbones import load_backbone
+from clinprompt.contract.params_schema import knowledge_of
+from clinprompt.data.codecs import decode
+from clinprompt.errors import BadParams, Interrupted
+from clinprompt.experiments.transfer import moved
+from clinprompt.files import write_json
+from clinprompt.methods import check_config, method, names
+from clinprompt.prompting.base import FeatureMethod, Knowledge, PromptMethod, Task
+from clinprompt.prompting.batches import Examples
+from clinprompt.training.checkpoint import Checkpoint, Curves
+from clinprompt.training.fit import fit
+from clinprompt.training.inputs import preprocessing
+from clinprompt.training.loop import Run
+from clinprompt.tuned.artifact import softmax, write_model
+from clinprompt.tuned.record import BackboneRef, ModelRecord
+from clinprompt.tuned.restore import logits_of_pixels, restore
+from registry.model_script import PromptTunedClassifier
+from registry.package import BackboneFiles, payload_of
+
+CLASSES = ("glioma", "large cell carcinoma", "no tumour")
+OTHER_CLASSES = ("cyst", "scar", "a bright spot", "nothing at all")
+SMALL: dict[str, Any] = {
+    "epochs": 4, "batch_size": 6, "learning_rate": 0.01, "warmup_epochs": 1, "n_prompts": 3, "latent_dim": 3,
+    "n_ctx_vision": 3, "n_visual": 2, "rank": 2, "prefix_length": 2, "suffix_length": 1, "max_iterations": 200,
+    "averaging": {"mean": 3.0, "std": 1.5},
+}  # fmt: skip
+# What a method's knobs change of what it reads, trains or saves.
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("coop", {"class_specific": True, "context_init": None, "optimizer": "adamw", "clip_norm": 0.5}),
+    ("biomed_dpt", {"visual": "insert_frozen"}),
+    ("biomed_dpt", {"visual": "insert_trainable"}),
+    ("vpt", {"depth": 1, "head": "linear"}),
+    ("dvpt", {"variant": "release_vit", "image_size": 24}),
+    ("lora", {"towers": "text"}),
+    ("lora", {"towers": "both"}),
+    ("tip_adapter", {"finetune": True}),
+    ("cilmp", {"vision_depth": 0, "averaging": None, "llm_layers": [0, 1, -1], "normalize_rows": True}),
+]
+CASES = [pytest.param(name, {}, id=name) for name in names()]
+CASES += [pytest.param(name, knobs, id=f"{name}-{'-'.join(map(str, knobs.values()))}") for name, knobs in VARIANTS]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A backbone, and methods on it, each trained once; tests must not change those.
+
+    Attributes:
+        weights: the backbone's, as they were before any training.
+    """
+
+    backbone: Any
+    weights: dict[str, Tensor]
+    trained_models: dict[str, tuple[PromptMethod, Curves]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, backbone: Any) -> "Bench":
+        """A bench without trained models."""
+        return cls(backbone, {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()})
+
+    def pixels(self, model: PromptMethod, n: int, seed: int = 0) -> Tensor:
+        """Random images of the size that the method asks for."""
+        side = model.needed.image_size or self.backbone.model.visual.image_size
+        side = side[0] if isinstance(side, tuple) else side
+        return torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+    @torch.no_grad()
+    def examples(self, model: PromptMethod, n: int = 12, seed: int = 0) -> Examples:
+        """Random images at the level that the method says it needs."""
+        pixels = self.pixels(model, n, seed)
+        if model.needed.images == "pixels":
+            return Examples(model.prepare(pixels), torch.arange(n) % len(CLASSES))
+        return Examples(self.backbone.model.encode_image(pixels), torch.arange(n) % len(CLASSES))
+
+    def build(
+        self, name: str, knobs: dict[str, Any], classes: tuple[str, ...] = CLASSES, seed: int = 1
+    ) -> PromptMethod:
+        """A method, given no more knowledge than it says it needs."""
+        cls = method(name)
+        config = check_config(name, {k: v for k, v in SMALL.items() if k in cls.Config.model_fields} | knobs)
+        needed, generator = cls.needs(config).knowledge, torch.Generator().manual_seed(len(classes))
+        sentences = tuple((f"{c} bright and round", f"{c} dark", "no rim")[: 2 + i % 2] for i, c in enumerate(classes))
+        states = tuple(torch.randn(4 + i % 2, 10, generator=generator) for i in range(len(classes)))
+        knowledge = Knowledge(
+            sentences if "descriptions" in needed else (), states if "hidden_states" in needed else ()
+        )
+        return cls(Task(self.backbone, classes, seed, knowledge), config)
+
+    def fit(self, name: str, knobs: dict[str, Any], **run: Any) -> tuple[PromptMethod, Curves]:
+        """A method trained on 12 images, and its curves."""
+        model = self.build(name, knobs)
+        curves = fit(model, self.examples(model), self.examples(model, 7, 1), Run(3, **run))
+        return model, curves
+
+    def trained(self, name: str, knobs: dict[str, Any]) -> tuple[PromptMethod, Curves]:
+        """The same, ready to predict, made once."""
+        key = f"{name} {knobs}"
+        if key not in self.trained_models:
+            model, curves = self.fit(name, knobs)
+            self.trained_models[key] = model.eval(), curves
+        return self.trained_models[key]
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random CLIP of two blocks in each tower."""
+    sizes: dict[str, Any] = {
+        "embed_dim": 12,
+        "vision_cfg": {"image_size": 16, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8},
+        "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+    }
+    folder = tmp_path_factory.mktemp("backbones") / "tiny"
+    folder.mkdir()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = open_clip.CLIP(**sizes)
+        for p in model.parameters():
+            p.data += 0.1 * torch.randn_like(p) if p.dim() else 0
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    write_json(folder / "open_clip_config.json", {"model_cfg": sizes, "preprocess_cfg": {}})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip(clip_folder: Path) -> Bench:
+    """open_clip's image tower and its causal text tower."""
+    return Bench.of(load_backbone("tiny", clip_folder))
+
+
+@pytest.fixture(scope="session")
+def bert(make_backbone: Callable[[str], Any]) -> Bench:
+    """timm's image tower and a BERT."""
+    backbone = make_backbone("bert")
+    backbone.model = random_model("bert", 2, 2, 2, 8)
+    return Bench.of(backbone)
+
+
+@pytest.fixture(params=["clip", "bert"])
+def bench(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(request.param)
+
+
+def record_of(bench: Bench, model: PromptMethod) -> ModelRecord:
+    """The record of a trained model, as tune writes it."""
+    backbone, head = bench.backbone, model.export_head()
+    return ModelRecord(
+        predicts_with="method" if head is None else "head", dataset="toy", candidate=model.name, method=model.name,
+        config=model.config.model_dump(mode="json"), seed=5, classes=["a", "b", "c"],
+        class_names=list(CLASSES),
+        backbone=BackboneRef(name=backbone.name, digest=backbone.digest, embed_dim=backbone.embed_dim),
+        preprocessing={}, intensity="auto", manifest="a" * 64, images=model.needed.images, knowledge=None, versions={},
+        support="b" * 64, trainable_parameters=1,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def logits_of(model: PromptMethod, examples: Examples) -> Tensor:
+    logits: Tensor = model(examples.batch(slice(None)))
+    return logits
+
+
+def assert_same_state(found: PromptMethod, expected: PromptMethod) -> None:
+    states = found.state(), expected.state()
+    assert states[0].keys() == states[1].keys()
+    assert [name for name, tensor in states[1].items() if not torch.equal(states[0][name], tensor)] == []
+
+
+@pytest.mark.parametrize(("name", "knobs"), CASES)
+def test_logits_loss_and_gradients_have_their_forms(bench: Bench, name: str, knobs: dict[str, Any]) -> None:
+    model, _ = bench.trained(name, knobs)
+    batch, trained = bench.examples(model).batch(slice(None)), model.trainable_parameters()
+    logits = model(batch)
+    assert logits.shape == (12, len(CLASSES))
+    assert bool(logits.isfinite().all())
+    loss, parts = model.loss(batch, logits)
+    assert loss.shape == ()
+    if model.gradient_rule() is None:
+        torch.testing.assert_close(sum(parts.values(), torch.tensor(0.0)), loss)
+    else:  # the parts' gradients are what is descended, and the loss is one of them
+        assert any(torch.equal(part, loss) for part in parts.values())
+    assert model.descends == bool(trained)
+    if trained:  # every one of them is reached: none is unused
+        gradients = torch.autograd.grad(sum(parts.values(), torch.tensor(0.0)), list(trained.values()))
+        assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+    assert [key for key, p in bench.backbone.model.named_parameters() if p.requires_grad or p.grad is not None] == []
+
+
+@pytest.mark.parametrize(("name", "knobs"), CASES)
+def test_training_changes_every_trained_tensor_and_nothing_else(bench: Bench, name: str, knobs: dict[str, Any]) -> None:
+    model, curves = bench.trained(name, knobs)
+    before, after = (one.trainable_parameters() for one in (bench.build(name, knobs), model))
+    assert [key for key, p in after.items() if torch.equal(p, before[key])] == []
+    weights = bench.backbone.model.state_dict()
+    assert [key for key, tensor in bench.weights.items() if not torch.equal(weights[key], tensor)] == []
+    assert len(curves) == (model.config.epochs if model.descends else 1)
+    assert len({tuple(row) for row in curves}) == 1
+    assert all(np.isfinite(list(row.values())).all() for row in curves)
+
+
+@pytest.mark.parametrize(("name", "knobs"), CASES)
+def test_a_saved_model_predicts_the_same_bits_without_the_knowledge_it_learned_from(
+    bench: Bench, name: str, knobs: dict[str, Any], tmp_path: Path
+) -> None:
+    model, _ = bench.trained(name, knobs)
+    state = model.state()
+    assert set(model.trainable_parameters()) <= set(state)
+    assert {(tensor.dtype, tensor.device.type) for tensor in state.values()} <= {(torch.float32, "cpu")}
+    save_file(state, tmp_path / "prompts.safetensors")
+    again = restore(record_of(bench, model).to_json(), tmp_path / "prompts.safetensors", bench.backbone)
+    examples = bench.examples(model, 5, 2)
+    assert torch.equal(logits_of(again, examples), logits_of(model, examples))
+    assert_same_state(again, model)
+
+
+@pytest.mark.parametrize(("name", "knobs"), CASES)
+def test_a_head_is_exported_exactly_where_one_gives_the_logits(bench: Bench, name: str, knobs: dict[str, Any]) -> None:
+    model, _ = bench.trained(name, knobs)
+    head, examples = model.export_head(), bench.examples(model, 60, 2)
+    logits = logits_of(model, examples)
+    if model.needed.images == "pixels":
+        assert head is None
+        return
+    v = F.normalize(examples.inputs, dim=-1)
+    if head is not None:
+        expected = head["scale"] * v @ head["weight"].T + head.get("bias", 0.0)
+        torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+        return
+    affine = torch.cat([v, torch.ones(len(v), 1)], dim=1).double()
+    nearest = affine @ torch.linalg.lstsq(affine, logits.double()).solution
+    assert (logits - nearest).abs().max() > 1e-4
+    assert not isinstance(model, FeatureMethod)
+
+
+@pytest.mark.parametrize(("name", "knobs"), CASES)
+def test_the_schema_says_which_knowledge_is_needed(clip: Bench, name: str, knobs: dict[str, Any]) -> None:
+    assert knowledge_of(name) == sorted(clip.build(name, knobs).needed.knowledge)
+
+
+@pytest.mark.parametrize(("name", "knobs"), CASES)
+def test_what_is_trained_serves_other_classes_where_the_method_says_so(
+    clip: Bench, name: str, knobs: dict[str, Any]
+) -> None:
+    model, _ = clip.trained(name, knobs)
+    other, trained = clip.build(name, knobs, OTHER_CLASSES), model.trainable_parameters()
+    if method(name).transfers(model.config):
+        logits = logits_of(moved(other, trained), clip.examples(model, 5))
+        assert logits.shape == (5, len(OTHER_CLASSES))
+        assert bool(logits.isfinite().all())
+        assert all(torch.equal(p, trained[key]) for key, p in other.trainable_parameters().items())
+    elif trained:
+        with pytest.raises(BadParams, match=f"{name} can't be moved to other classes"):
+            moved(other, trained)
+    else:  # what was computed in closed form has a class's own rows or columns
+        shapes = [{key: tensor.shape for key, tensor in one.state().items()} for one in (model, other)]
+        assert shapes[0] != shapes[1]
+
+
+class Stopping(Checkpoint):
+    """Interrupts the training that has just saved itself."""
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        super().save(*args, **kwargs)
+        raise Interrupted("stopped")
+
+
+@pytest.mark.parametrize(("name", "knobs"), CASES)
+def test_a_repeated_and_an_interrupted_training_end_with_the_same_bits(
+    clip: Bench, name: str, knobs: dict[str, Any], tmp_path: Path
+) -> None:
+    model, curves = clip.trained(name, knobs)
+    again, same = clip.fit(name, knobs)
+    assert same == curves
+    assert_same_state(again, model)
+    if not model.descends:
+        return
+    file = tmp_path / "checkpoint"
+    with pytest.raises(Interrupted):
+        clip.fit(name, knobs, checkpoint=Stopping(file, 3, "same"))
+    resumed, same = clip.fit(name, knobs, checkpoint=Checkpoint(file, 3, "same"))
+    assert same == curves
+    assert_same_state(resumed, model)
+
+
+# Where the loss is no mean over images, or draws at random, parts of a batch see something else.
+ONE_BY_ONE: dict[str, dict[str, Any]] = {"biomedcoop": {"tau": 1e6}, "cilmp": {"dropout": 0.0}}
+
+
+@pytest.mark.parametrize(("name", "knobs"), CASES)
+def test_two_micro_batches_train_as_one_batch(clip: Bench, name: str, knobs: dict[str, Any]) -> None:
+    if not clip.build(name, knobs).descends:
+        pytest.skip("descends no gradient")
+    # AdamW divides by the gradient, so that rounding becomes steps of its rate.
+    knobs = knobs | ONE_BY_ONE.get(name, {}) | {"optimizer": "sgd", "epochs": 2, "learning_rate": 0.002}
+    whole, curves = clip.fit(name, knobs)
+    parts, same = clip.fit(name, knobs, micro_batches=2)
+    for key, tensor in whole.state().items():
+        torch.testing.assert_close(parts.state()[key], tensor, atol=1e-5, rtol=1e-5)
+    assert [row["loss"] for row in same] == pytest.approx([row["loss"] for row in curves], abs=1e-4)
+
+
+@pytest.mark.parametrize(("name", "knobs"), CASES)
+def test_the_served_code_predicts_what_the_method_does(
+    clip: Bench, clip_folder: Path, name: str, knobs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, curves = clip.trained(name, knobs)
+    image = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 26, 3), dtype=np.uint8)).save(image, "PNG")
+    preprocess = preprocessing(clip.backbone, model.needed)
+    pixels = torch.from_numpy(preprocess.apply(decode(image.getvalue())))[None]
+    expected = softmax(logits_of_pixels(model, clip.backbone, pixels).numpy())
+
+    head = model.export_head()
+    write_model(
+        tmp_path / "model",
+        record=record_of(clip, model).model_copy(update={"preprocessing": preprocess.to_dict()}),
+        state={key: tensor.numpy() for key, tensor in model.state().items()},
+        head=None if head is None else {key: tensor.numpy() for key, tensor in head.items()},
+        curves=curves,
+        support={"path": [], "id": [], "label": []},
+    )
+    pd.DataFrame(columns=["class", "aspect", "text", "accepted"]).to_parquet(tmp_path / "descriptions.parquet")
+    monkeypatch.setattr("registry.package.EMBED_UP_TO", 0)
+    monkeypatch.setenv("CLINPROMPT_BACKBONES", str(clip_folder.parent))
+    files = BackboneFiles("tiny", clip.backbone.digest, clip_folder)
+    payload_of(tmp_path / "model", tmp_path / "descriptions.parquet", files).write(tmp_path / "payload")
+
+    monkeypatch.setattr("sys.meta_path", [*sys.meta_path])
+    served = PromptTunedClassifier()
+    served.load_context(SimpleNamespace(artifacts={"payload": str(tmp_path / "payload")}))
+    found = served.predict(None, pd.DataFrame({"image": [image.getvalue()]}))[["p_a", "p_b", "p_c"]].to_numpy()
+    np.testing.assert_allclose(found, expected, atol=0 if head is None else 1e-6, rtol=0)
