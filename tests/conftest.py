@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["MPLBACKEND"] = "Agg"
 
-# The files that take longest and about how many seconds each, on cores that are busy with others: two processes then end
+# The files that take longest, and about how many seconds each on busy cores: two processes that start with them end
 # at about the same time.
 SLOWEST = {
     "test_e2e_pipeline.py": 1400, "test_methods_tune_processes.py": 400, "test_workspace_stage.py": 300,
