@@ -73,7 +73,9 @@ def read_image(item: Item) -> bytes:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise InputMissing(f"{path} does not exist; run the ingest stage again (dvc repro).") from None
+        raise InputMissing(f"The image {path} does not exist; run the ingest stage again (dvc repro).") from None
     if sha256_bytes(data) != digest:
-        raise InputCorrupt(f"{path} is not the image that the manifest lists; run the ingest stage again (dvc repro).")
+        raise InputCorrupt(
+            f"The image {path} is not the one that the manifest lists; run the ingest stage again (dvc repro)."
+        )
     return data

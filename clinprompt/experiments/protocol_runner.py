@@ -2,14 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from clinprompt.data.card import Card
 from clinprompt.data.support import support_digest
 from clinprompt.experiments.journal import Journal, Row
 from clinprompt.experiments.pool import Pool
@@ -18,21 +17,15 @@ from clinprompt.experiments.results import TESTS
 from clinprompt.experiments.scores import METRICS, harmonic, scores
 from clinprompt.experiments.stacked import Member, descend_stacked
 from clinprompt.experiments.transfer import moved
-from clinprompt.methods import method
-from clinprompt.prompting.base import Knowledge, PromptMethod, Task
+from clinprompt.prompting.base import PromptMethod
 from clinprompt.prompting.batches import Examples
 from clinprompt.prompting.context import ContextTuning
 from clinprompt.schema import Section
-from clinprompt.training.augmentation import Augmentation
 from clinprompt.training.checkpoint import Checkpoint
 from clinprompt.training.fit import fit
-from clinprompt.training.inputs import ExampleLoader
-from clinprompt.training.loop import Run
 from clinprompt.tuned.artifact import softmax
 from clinprompt.tuned.restore import logits
-
-if TYPE_CHECKING:
-    from clinprompt.backbones import Backbone
+from clinprompt.tuned.session import TuningSession
 
 log = logging.getLogger(__name__)
 
@@ -44,30 +37,19 @@ class ProtocolRunner:
     """What all cells share: a dataset, a backbone, a method with its knobs, and how it is trained.
 
     Attributes:
-        feed: gives what a method reads of the manifest's images.
-        know: gives what it needs to know of some classes, by their ids.
         checkpoint: keeps the cell in training; its argument names the cell.
         stack: how many cells are trained at once, where the method allows it.
     """
 
-    card: Card
-    manifest: pd.DataFrame
-    backbone: "Backbone"
-    name: str
+    session: TuningSession
+    method: type[PromptMethod]
     config: Section
-    feed: Callable[[PromptMethod], ExampleLoader]
-    know: Callable[[Sequence[str]], Knowledge]
     checkpoint: Callable[[str], Checkpoint | None] = lambda cell: None
-    augmentation: Augmentation = "none"
-    micro_batches: int = 1
-    mixed: bool = False
     stack: int = 1
 
     def build(self, classes: Sequence[str], seed: int) -> PromptMethod:
         """The method for some classes of the card, untrained."""
-        names = {info.id: info.name for info in self.card.classes}
-        task = Task(self.backbone, tuple(names[label] for label in classes), seed, self.know(classes))
-        return method(self.name)(task, self.config)
+        return self.session.build(self.method, self.config, seed, classes)
 
     def run(self, cells: Sequence[Cell], journal: Journal) -> list[Row]:
         """Train and test the cells that the journal does not have; returns a row of numbers for each, in order.
@@ -77,34 +59,37 @@ class ProtocolRunner:
         """
         todo = [cell for cell in cells if journal.row(cell.key) is None]
         if todo:
-            pools = self._pools(todo)
             at_once = self.stack if self._stackable(todo[0]) else 1
+            pools = self._pools(todo)
             for start in range(0, len(todo), at_once):
                 group, began = todo[start : start + at_once], time.monotonic()
                 models = self._train(group, pools)
                 rows = [self._row(cell, model, pools["test"]) for cell, model in zip(group, models, strict=True)]
                 journal.add(rows, time.monotonic() - began)
                 for row in rows:
-                    log.info("%s %s", self.name, _told(row))
-        return [found for cell in cells if (found := journal.row(cell.key)) is not None]
+                    log.info("%s %s", self.method.name, _summary(row))
+        return [kept for cell in cells if (kept := journal.row(cell.key)) is not None]
 
     def _pools(self, cells: Sequence[Cell]) -> dict[str, Pool]:
         """All images of the cells, each prepared once."""
         tested = {label for cell in cells for classes in cell.tests.values() for label in classes}
-        test = self.manifest[(self.manifest["split"] == "test") & self.manifest["label"].isin(tested)]
-        rows = {"train": [c.train for c in cells], "val": [c.val for c in cells], "test": [test]}
-        feeder = self.feed(self.build(self.card.class_ids, 0))
+        rows = {"train": [c.train for c in cells], "val": [c.val for c in cells], "test": [self._test_rows(tested)]}
+        model = self.build(self.session.dataset.card.class_ids, 0)
         pools = {}
         for split, frames in rows.items():
             frame = pd.concat(frames).drop_duplicates("id").sort_values("path", ignore_index=True)
-            augmentation = self.augmentation if split == "train" else "none"
-            pools[split] = Pool.of(feeder.examples(frame, augmentation), frame)
+            augmentation = self.session.training.augmentation if split == "train" else "none"
+            pools[split] = Pool.of(self.session.examples(model, frame, augmentation), frame)
         return pools
 
+    def _test_rows(self, classes: Collection[str]) -> pd.DataFrame:
+        test = self.session.dataset.split("test")
+        return test[test["label"].isin(classes)]
+
     def _stackable(self, cell: Cell) -> bool:
-        if self.stack == 1 or self.micro_batches > 1 or self.mixed:
+        run, cls = self.session.run(self.config, 0), self.method
+        if self.stack == 1 or run.micro_batches > 1 or run.mixed:
             return False
-        cls = method(self.name)
         if (
             cls.forward is not ContextTuning.forward
             or cls.start is not PromptMethod.start
@@ -127,7 +112,7 @@ class ProtocolRunner:
             return models
         [(train, val)], [model], [cell] = data, models, cells
         checkpoint = self.checkpoint(name_of(cell))
-        fit(model, train, val, Run(int(cell.key["seed"]), checkpoint, self.micro_batches, self.mixed))
+        fit(model, train, val, self.session.run(self.config, int(cell.key["seed"]), checkpoint))
         if checkpoint is not None:
             checkpoint.delete()
         return models
@@ -140,8 +125,8 @@ class ProtocolRunner:
             tested = model.eval()
             if classes != cell.classes:
                 tested = moved(self.build(classes, int(cell.key["seed"])), model.trainable_parameters())
-            found = self.manifest[(self.manifest["split"] == "test") & self.manifest["label"].isin(classes)]
-            examples = pool.pick(found.sort_values("path", kind="stable"), classes)
+            rows = self._test_rows(classes)
+            examples = pool.pick(rows.sort_values("path", kind="stable"), classes)
             row[test] = measured(tested, examples)
         if {"base", "novel"} <= set(row):
             row["harmonic_mean"] = {name: harmonic(row["base"][name], row["novel"][name]) for name in METRICS}
@@ -160,7 +145,7 @@ def probabilities(model: PromptMethod, examples: Examples) -> np.ndarray:
     return softmax(np.concatenate([logits(model, examples.batch(span).inputs).cpu().numpy() for span in spans]))
 
 
-def _told(row: Row) -> str:
+def _summary(row: Row) -> str:
     tests = [f"{name} accuracy {row[name]['accuracy']}" for name in TESTS if name in row]
     return " ".join([f"{key}={row[key]}" for key in ("shots", "fraction", "seed") if key in row] + tests)
 

@@ -9,9 +9,10 @@ import torch
 
 from clinprompt.backbones import Backbone
 from clinprompt.data.codecs import Intensity
+from clinprompt.data.dataset import Item
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import GpuOutOfMemory, InputCorrupt
-from clinprompt.features.image_batches import Item, decoded
+from clinprompt.features.image_batches import decoded
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
 

@@ -12,22 +12,19 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 
 import numpy as np
 
 from clinprompt.data.codecs import Intensity, decode
+from clinprompt.data.dataset import Item, read_image
 from clinprompt.data.preprocessing import Preprocessing
-from clinprompt.errors import InputCorrupt, InputMissing, Interrupted
-from clinprompt.files import sha256_bytes
+from clinprompt.errors import InputCorrupt, Interrupted
 
 log = logging.getLogger(__name__)
 
 # Images that a worker takes at once: enough to make the hand-over cheap, few enough to share out a small batch.
 CHUNK = 8
 _PR_SET_PDEATHSIG = 1
-
-Item = tuple[str, Path]
 
 
 def decoded(
@@ -76,20 +73,17 @@ class _Reader:
 
     def read(self, slot: int, first: int, chunk: list[Item]) -> None:
         """Fill the rows from `first` on with the images of `chunk`."""
-        for row, (digest, path) in enumerate(chunk, first):
-            self.slots[slot, row] = self._pixels(digest, path)
+        for row, item in enumerate(chunk, first):
+            self.slots[slot, row] = self._pixels(item)
 
-    def _pixels(self, digest: str, path: Path) -> np.ndarray:
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise InputMissing(f"The image {path} does not exist; run the ingest stage again.") from None
-        if sha256_bytes(data) != digest:
-            raise InputCorrupt(f"The image {path} is not the one that the manifest lists; run the ingest stage again.")
+    def _pixels(self, item: Item) -> np.ndarray:
+        data = read_image(item)
         try:
             return self._preprocessing.apply(decode(data, self._intensity))
         except ValueError as error:
-            raise InputCorrupt(f"The image {path} can't be decoded: {error}. Run the validate stage again.") from None
+            raise InputCorrupt(
+                f"The image {item[1]} can't be decoded: {error}. Run the validate stage again."
+            ) from None
 
 
 def _fill_in_turn(reader: _Reader, batches: list[list[Item]]) -> Iterator[int]:

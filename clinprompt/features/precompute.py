@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from clinprompt.data.codecs import Intensity
+from clinprompt.data.dataset import Item
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.features.extract import Encode, encoded
-from clinprompt.features.image_batches import Item
 from clinprompt.progress import progress
 
 IN_MEMORY = 1 << 30  # bytes

@@ -1,4 +1,4 @@
-"""What a method is fed: labelled images at the level that it reads, and what a language model says of the classes."""
+"""What a method reads: labelled images at the level that it reads, and what a language model says of the classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,8 +8,7 @@ import pandas as pd
 import torch
 
 from clinprompt.backbones import Backbone, load_backbone
-from clinprompt.data.card import Card
-from clinprompt.data.dataset import class_indices, items
+from clinprompt.data.dataset import Dataset
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
 from clinprompt.features.extract import Encode
@@ -25,44 +24,43 @@ _NOT_GIVEN = "The method reads the classes' {what}: list it under candidates.tau
 
 @dataclass(frozen=True)
 class ExampleLoader:
-    """Gives a method what it reads of a dataset's images.
+    """Gives methods what they read of a dataset's images.
 
     Attributes:
-        images: the folder with the image files.
+        store: the images' cached features.
         scratch: a folder for what is too large for memory.
     """
 
-    card: Card
+    dataset: Dataset
     store: FeatureStore
-    images: Path
     scratch: Path
     backbone: Backbone
-    model: PromptMethod
 
-    def examples(self, rows: pd.DataFrame, augmentation: Augmentation = "none") -> Examples:
+    def examples(self, model: PromptMethod, rows: pd.DataFrame, augmentation: Augmentation = "none") -> Examples:
         """The images of a manifest's rows: their cached features, or what the method makes of their pixels.
 
         Augmented pixels are kept as they are, and prepared batch by batch.
         """
-        labels = class_indices(rows["label"], self.card.class_ids)
-        needs = self.model.needed
+        labels = self.dataset.labels(rows)
+        needs = model.needed
         if needs.images == "features":
             return Examples.of(self.store.get(rows["id"].tolist()), labels, self.backbone.device)
+
+        def prepare(pixels: torch.Tensor) -> torch.Tensor:
+            return model.prepare(pixels.to(self.backbone.device))
+
         targets = torch.tensor(labels, device=self.backbone.device)
         if augmentation == "none":
-            return Examples(self._pixels(rows, needs, self._prepare), targets)
-        return CropFlip(self._pixels(rows, needs, lambda pixels: pixels), targets, self._prepare)
-
-    def _prepare(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.model.prepare(pixels.to(self.backbone.device))
+            return Examples(self._pixels(rows, needs, prepare), targets)
+        return CropFlip(self._pixels(rows, needs, lambda pixels: pixels), targets, prepare)
 
     def _pixels(self, rows: pd.DataFrame, needs: Needs, encode: Encode) -> torch.Tensor:
         return precompute(
             encode,
-            items(rows, self.images),
+            self.dataset.items(rows),
             preprocessing(self.backbone, needs),
             self.backbone.device,
-            intensity=self.card.intensity,
+            intensity=self.dataset.card.intensity,
             folder=self.scratch,
         )
 
@@ -107,15 +105,15 @@ def _descriptions(path: Path | None, classes: Sequence[str]) -> tuple[tuple[str,
         raise InputMissing(_NOT_GIVEN.format(what="descriptions", option="--descriptions"))
     frame = read_descriptions(path)
     accepted = frame[frame["accepted"].astype(bool)]
-    found = {label: tuple(accepted.loc[accepted["class"] == label, "text"]) for label in classes}
-    for label, texts in found.items():
+    by_class = {label: tuple(accepted.loc[accepted["class"] == label, "text"]) for label in classes}
+    for label, texts in by_class.items():
         if not texts:
             raise DataRejected(
                 f"The class {label!r} has no accepted description in {path}, and the method needs some; raise "
                 "knowledge.descriptions_per_aspect or knowledge.min_accepted_per_class in params.yaml, or name "
                 f"another knowledge.llm. {_AGAIN}."
             )
-    return tuple(found.values())
+    return tuple(by_class.values())
 
 
 def _hidden_states(path: Path | None, classes: Sequence[str]) -> tuple[torch.Tensor, ...]:
@@ -125,10 +123,10 @@ def _hidden_states(path: Path | None, classes: Sequence[str]) -> tuple[torch.Ten
     if path is None:
         raise InputMissing(_NOT_GIVEN.format(what="hidden states", option="--hidden-states"))
     try:
-        found = load_file(path)
+        by_class = load_file(path)
     except SafetensorError as error:
         raise InputCorrupt(f"{path} can't be read ({error}). {_AGAIN}.") from None
     for label in classes:
-        if label not in found:
+        if label not in by_class:
             raise InputCorrupt(f"{path} has no hidden states of the class {label!r}. {_AGAIN}.")
-    return tuple(found[label].float() for label in classes)
+    return tuple(by_class[label].float() for label in classes)

@@ -3,17 +3,14 @@
 from dataclasses import asdict
 from typing import Any
 
-from clinprompt.data.dataset import items
-from clinprompt.data.load import load_card
-from clinprompt.data.manifest import read_manifest
+from clinprompt.data.dataset import Dataset
 from clinprompt.params import BackboneParams, CacheParams
 from components.runner import Job, run
 
 
 def work(job: Job) -> dict[str, Any]:
     """Bring the feature store up to date with the manifest."""
-    card = load_card(job.inputs["card"])
-    manifest = read_manifest(job.inputs["manifest"])
+    dataset = Dataset.open(job.inputs["card"], job.inputs["manifest"], job.inputs["images"])
 
     from clinprompt.backbones import load_backbone
     from clinprompt.backbones.device import choose_device
@@ -24,13 +21,13 @@ def work(job: Job) -> dict[str, Any]:
     update = update_store(
         job.outputs["features"],
         backbone,
-        dict(items(manifest, job.inputs["images"])),
-        intensity=card.intensity,
+        dict(dataset.items(dataset.rows)),
+        intensity=dataset.card.intensity,
         batch_size=cache.batch_size,
         workers=cache.workers,
         precision=cache.precision,
     )
-    return {"dataset": card.name, "backbone": backbone.name, "device": backbone.device.type, **asdict(update)}
+    return {"dataset": dataset.card.name, "backbone": backbone.name, "device": backbone.device.type, **asdict(update)}
 
 
 if __name__ == "__main__":

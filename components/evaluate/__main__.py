@@ -5,9 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clinprompt.data.card import Card
-from clinprompt.data.load import load_card
-from clinprompt.data.manifest import read_manifest
+from clinprompt.data.dataset import Dataset
 from clinprompt.errors import InputCorrupt
 from clinprompt.evaluation.intervals import Bootstrap
 from clinprompt.evaluation.plots import write_plots
@@ -23,14 +21,14 @@ from components.runner import Job, run
 def work(job: Job) -> dict[str, Any]:
     """Predict, then write the predictions, the metrics and the plots."""
     params = job.params(EvaluationParams)
-    card = load_card(job.inputs["card"])
-    classes = tuple(card.class_ids)
+    dataset = Dataset.open(job.inputs["card"], job.inputs["manifest"], job.inputs["images"])
+    card, classes = dataset.card, tuple(dataset.card.class_ids)
     store, model = FeatureStore.open(job.inputs["features"]), load_model(job.inputs["model"])
     _check_fits(job, model, store.backbone_digest, classes)
-    rows = evaluated_rows(read_manifest(job.inputs["manifest"]))
+    rows = evaluated_rows(dataset.rows)
     rows["age_band"] = age_bands(rows["age"], params.age_bands)
     features = store.get(rows["id"].tolist())
-    probabilities = _probabilities(job, model, rows, features, card)
+    probabilities = _probabilities(job, model, dataset, rows, features)
     if not np.isfinite(probabilities).all():
         raise InputCorrupt(f"{job.inputs['model']} gives probabilities that are no numbers; run the tune stage again.")
     frame = predictions_frame(rows, probabilities, classes)
@@ -50,13 +48,15 @@ def work(job: Job) -> dict[str, Any]:
     return {"dataset": card.name, "candidate": about.candidate, "seed": about.seed, "images": len(rows), **headline}
 
 
-def _probabilities(job: Job, model: TunedModel, rows: pd.DataFrame, features: np.ndarray, card: Card) -> np.ndarray:
+def _probabilities(
+    job: Job, model: TunedModel, dataset: Dataset, rows: pd.DataFrame, features: np.ndarray
+) -> np.ndarray:
     if model.head is not None:
         return model.head.probabilities(features)
 
     from components.evaluate.predict import predict
 
-    return predict(job, model, rows, features, card)
+    return predict(job, model, dataset, rows, features)
 
 
 def _check_fits(job: Job, model: TunedModel, backbone_digest: str, classes: tuple[str, ...]) -> None:

@@ -8,8 +8,7 @@ import torch
 
 from clinprompt.backbones import Backbone, load_backbone
 from clinprompt.backbones.device import choose_device
-from clinprompt.data.card import Card
-from clinprompt.data.dataset import items
+from clinprompt.data.dataset import Dataset
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.features.extract import Forward, encoded
 from clinprompt.features.precompute import BATCH, WORKERS
@@ -21,11 +20,11 @@ from clinprompt.tuned.restore import logits, logits_of_pixels, restore
 from components.runner import Job
 
 
-def predict(job: Job, model: TunedModel, rows: pd.DataFrame, features: np.ndarray, card: Card) -> np.ndarray:
+def predict(job: Job, model: TunedModel, dataset: Dataset, rows: pd.DataFrame, features: np.ndarray) -> np.ndarray:
     """Float64 probabilities [n, C] of the rows' images.
 
     Args:
-        rows: of the manifest.
+        rows: of the dataset.
         features: raw ones [n, e] of the same images; not read by a method that needs pixels.
 
     Raises:
@@ -38,17 +37,17 @@ def predict(job: Job, model: TunedModel, rows: pd.DataFrame, features: np.ndarra
     if model.record.images == "features":
         batches = _from_features(method, backbone, features)
     else:
-        found = encoded(
+        encoded_batches = encoded(
             lambda pixels: logits_of_pixels(method, backbone, pixels),
-            items(rows, job.inputs["images"]),
+            dataset.items(rows),
             Preprocessing.from_dict(model.record.preprocessing),
             backbone.device,
-            intensity=card.intensity,
+            intensity=dataset.card.intensity,
             batch_size=BATCH,
             workers=WORKERS,
             precision="float32",
         )
-        batches = (part for _, part in found)
+        batches = (part for _, part in encoded_batches)
     total = -(-len(rows) // BATCH)
     return softmax(np.concatenate(list(progress(batches, "predicting", total=total, unit="batch"))))
 

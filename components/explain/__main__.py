@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from clinprompt.data.load import load_card
+from clinprompt.data.dataset import Dataset
 from clinprompt.errors import InputCorrupt
 from clinprompt.evaluation.decision import DecisionRecord, MeasuredCandidate
 from clinprompt.files import write_json
@@ -14,7 +14,8 @@ FORMAT = 1
 
 def work(job: Job) -> dict[str, Any]:
     """Draw the pictures of the candidate that the gate chose, or that came nearest; none where none was measured."""
-    card = load_card(job.inputs["card"])
+    dataset = Dataset.open(job.inputs["card"], job.inputs["manifest"], job.inputs["images"])
+    card = dataset.card
     shown = DecisionRecord.read(job.inputs["decision"]).shown()
     folder = job.outputs["pictures"]
     folder.mkdir(parents=True)
@@ -26,7 +27,7 @@ def work(job: Job) -> dict[str, Any]:
         from components.explain.pictures import draw
 
         candidate = {key: getattr(shown, key) for key in ("candidate", "method", "seed", "model_digest")}
-        facts |= {"candidate": candidate, **draw(job, card, shown.name, model)}
+        facts |= {"candidate": candidate, **draw(job, dataset, shown.name, model)}
     write_json(folder / "index.json", facts)
     name = None if shown is None else shown.name
     files = [item["file"] for item in facts["items"]]

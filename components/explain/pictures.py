@@ -14,8 +14,7 @@ from torch import Tensor
 
 from clinprompt.backbones import Backbone
 from clinprompt.backbones.device import choose_device
-from clinprompt.data.card import Card
-from clinprompt.data.manifest import read_manifest
+from clinprompt.data.dataset import Dataset
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import BadParams
 from clinprompt.evaluation.curves import evenly
@@ -40,7 +39,7 @@ from clinprompt.understanding.space import Points, planes
 from components.runner import Job
 
 
-def draw(job: Job, card: Card, name: str, model: TunedModel) -> dict[str, Any]:
+def draw(job: Job, dataset: Dataset, name: str, model: TunedModel) -> dict[str, Any]:
     """Write the pictures of a candidate; what the index says of them.
 
     Args:
@@ -49,7 +48,7 @@ def draw(job: Job, card: Card, name: str, model: TunedModel) -> dict[str, Any]:
     Raises:
         InputMissing, InputCorrupt: a file of the run is not there, or is not what the others say.
     """
-    scene, gallery = _Scene(job, card, name, model), _Gallery(job.outputs["pictures"])
+    scene, gallery = _Scene(job, dataset, name, model), _Gallery(job.outputs["pictures"])
     both, words = (scene.before, scene.after), captions.attention(scene.template)
     try:
         gallery.add("attention.png", words, _attention(scene, both))
@@ -85,7 +84,7 @@ class _Scene:
     """The run's files, opened once."""
 
     job: Job
-    card: Card
+    dataset: Dataset
     name: str
     model: TunedModel
 
@@ -99,18 +98,14 @@ class _Scene:
         return open_backbone(choice.name, choice.path, device, self.store, self.job.inputs["features"])
 
     @cached_property
-    def manifest(self) -> pd.DataFrame:
-        return read_manifest(self.job.inputs["manifest"])
-
-    @cached_property
     def template(self) -> str:
         """The baseline's: what a class's sentence is before tuning."""
-        config = method_config(BASELINE, self.job.params("methods").get(BASELINE, {}), self.card)
+        config = method_config(BASELINE, self.job.params("methods").get(BASELINE, {}), self.dataset.card)
         return str(config.model_dump()["template"])
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        return tuple(info.name for info in self.card.classes)
+        return tuple(info.name for info in self.dataset.card.classes)
 
     @cached_property
     def before(self) -> InspectedModel:
@@ -125,16 +120,9 @@ class _Scene:
 
     def rows(self, split: str) -> pd.DataFrame:
         """At most `explain.images` of a split's images, spread evenly over the classes as they come."""
-        rows = self.manifest[self.manifest["split"] == split].drop_duplicates("id")
+        rows = self.dataset.split(split).drop_duplicates("id")
         rows = rows.sort_values(["label", "path"], ignore_index=True)
         return rows.iloc[evenly(len(rows), self.job.params("explain").images)]
-
-    def labels(self, rows: pd.DataFrame) -> np.ndarray:
-        return rows["label"].map({name: c for c, name in enumerate(self.card.class_ids)}).to_numpy(np.int64)
-
-    def items(self, rows: pd.DataFrame) -> list[tuple[str, Path]]:
-        folder = self.job.inputs["images"]
-        return [(digest, folder / file) for digest, file in zip(rows["id"], rows["file"], strict=True)]
 
     @cached_property
     def tested(self) -> Points:
@@ -143,8 +131,8 @@ class _Scene:
 
     def points(self, split: str, which: InspectedModel) -> Points:
         """What a model makes of a split's images; texts that depend on the image are averaged over the images."""
-        found = np.concatenate(list(self._features(self.rows(split), which)))  # [n, 1 + texts, e]
-        return Points(found[:, 0], found[:, 1:].mean(0) if found.shape[1] > 1 else None)
+        features = np.concatenate(list(self._features(self.rows(split), which)))  # [n, 1 + texts, e]
+        return Points(features[:, 0], features[:, 1:].mean(0) if features.shape[1] > 1 else None)
 
     def images(self, points: Points) -> Tensor:
         return torch.from_numpy(points.images).to(self.backbone.device)
@@ -163,22 +151,27 @@ class _Scene:
             for part in torch.from_numpy(self.store.get(rows["id"].tolist())).split(BATCH):
                 yield forward(part).cpu().numpy()
             return
-        found = encoded(
+        batches = encoded(
             lambda pixels: packed(which.prepare(pixels.to(device))),
-            self.items(rows),
+            self.dataset.items(rows),
             self.preprocessing(which),
             device,
-            intensity=self.card.intensity,
+            intensity=self.dataset.card.intensity,
             batch_size=BATCH,
             workers=WORKERS,
             precision="float32",
         )
-        yield from (part for _, part in found)
+        yield from (part for _, part in batches)
 
     def pixels(self, rows: pd.DataFrame, which: InspectedModel) -> Tensor:
         """Preprocessed pixels [n, 3, S, S] of a few images."""
         batches = decoded(
-            self.items(rows), self.preprocessing(which), self.card.intensity, batch_size=len(rows), workers=0, ahead=0
+            self.dataset.items(rows),
+            self.preprocessing(which),
+            self.dataset.card.intensity,
+            batch_size=len(rows),
+            workers=0,
+            ahead=0,
         )
         return torch.from_numpy(next(iter(batches))[1].copy()).to(self.backbone.device)
 
@@ -186,22 +179,22 @@ class _Scene:
 def _attention(scene: _Scene, both: tuple[InspectedModel, InspectedModel]) -> Figure:
     """Some test images of each class, drawn at random, and what speaks for their class before and after."""
     knobs = scene.job.params("explain")
-    test = scene.manifest[scene.manifest["split"] == "test"].drop_duplicates("id")
+    test = scene.dataset.split("test").drop_duplicates("id")
     picked = []
-    for c, label in enumerate(scene.card.class_ids):
+    for c, label in enumerate(scene.dataset.card.class_ids):
         rows = test[test["label"] == label]
         order = np.random.default_rng([knobs.seed, c]).permutation(len(rows))
         picked.append(rows.iloc[order[: knobs.examples_per_class]])
     rows = pd.concat(picked)
-    labels = scene.labels(rows)
-    found = [
+    labels = scene.dataset.labels(rows)
+    shares = [
         _relevance(which, scene.pixels(rows, which), torch.tensor(labels, device=scene.backbone.device))
         for which in both
     ]
     shown = _as_seen(scene.pixels(rows, scene.before), scene.backbone.preprocessing)
     examples = [
         Example(image, int(label), (maps[0][n], maps[1][n]), (float(p[0][n]), float(p[1][n])))
-        for maps, p in [tuple(zip(*found, strict=True))]
+        for maps, p in [tuple(zip(*shares, strict=True))]
         for n, (image, label) in enumerate(zip(shown, labels, strict=True))
     ]
     return attention_figure(examples, scene.names)
@@ -221,9 +214,9 @@ def _as_seen(pixels: Tensor, preprocessing: Preprocessing) -> np.ndarray:
 
 def _space(scene: _Scene, gallery: _Gallery) -> None:
     before = scene.points("test", scene.before)
-    found = planes(before, scene.tested)
-    figure = space_figure(found, scene.labels(scene.rows("test")), scene.names)
-    gallery.add("features.png", captions.space(found, len(before.images)), figure)
+    projected = planes(before, scene.tested)
+    figure = space_figure(projected, scene.dataset.labels(scene.rows("test")), scene.names)
+    gallery.add("features.png", captions.space(projected, len(before.images)), figure)
 
 
 def _intervention(scene: _Scene, model: PromptMethod, gallery: _Gallery) -> None:
@@ -240,13 +233,13 @@ def _intervention(scene: _Scene, model: PromptMethod, gallery: _Gallery) -> None
 
 def _descriptions(scene: _Scene, gallery: _Gallery) -> None:
     path, method = scene.job.inputs["descriptions"], scene.model.record.method
-    known: Knowledge = knowledge(Needs(knowledge=frozenset({"descriptions"})), scene.card.class_ids, path, path)
+    known: Knowledge = knowledge(Needs(knowledge=frozenset({"descriptions"})), scene.dataset.card.class_ids, path, path)
     bank = TeacherBank.of(Task(scene.backbone, scene.names, 0, known), method)
     images = scene.images(scene.points("val", scene.after))
-    labels = torch.tensor(scene.labels(scene.rows("val")), device=images.device)
+    labels = torch.tensor(scene.dataset.labels(scene.rows("val")), device=images.device)
     frame = influence(bank, known.descriptions, images, labels, scene.backbone.logit_scale)
     for column in ("net", "own", "others", "turned"):
         frame[column] = [("" if np.isnan(value) else f"{value:+.2f}") for value in frame[column]]
     frame["turned"] = frame["turned"].str.removeprefix("+")
-    frame["class"] = [scene.card.class_ids[c] for c in frame["class"]]
+    frame["class"] = [scene.dataset.card.class_ids[c] for c in frame["class"]]
     gallery.add("descriptions.csv", captions.descriptions(method, len(images)), frame)

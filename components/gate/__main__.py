@@ -5,7 +5,6 @@ The stage runs on every `dvc repro`, so what is heavy is imported only when a de
 
 import logging
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import registry
@@ -23,8 +22,7 @@ from clinprompt.params import CandidatesParams, EvaluationParams, GateParams, Re
 from components.runner import Job, run
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from clinprompt.data.dataset import Dataset
     from clinprompt.evaluation.gate import Candidate, Incumbent, Rules
     from clinprompt.evaluation.predictions import Predictions
 
@@ -69,21 +67,20 @@ def _params(job: Job) -> DecisionParams:
 def _decide(
     job: Job, inputs: DecisionInputs, champion: registry.Champion | None, reference: ChampionRef | None
 ) -> DecisionRecord:
-    from clinprompt.data.load import load_card
-    from clinprompt.data.manifest import read_manifest
+    from clinprompt.data.dataset import Dataset
     from clinprompt.evaluation.candidates import Listed, load_candidate
     from clinprompt.evaluation.gate import decide
 
-    dataset = job.arguments["dataset"]
-    classes = tuple(load_card(job.inputs["card"]).class_ids)
-    manifest = read_manifest(job.inputs["manifest"])
+    name = job.arguments["dataset"]
+    dataset = Dataset.open(job.inputs["card"], job.inputs["manifest"], job.inputs["images"])
+    classes = tuple(dataset.card.class_ids)
     params = job.params(CandidatesParams)
     listed = [Listed(c, params.method_of(c.name), inputs.models[str(c)]) for c in params.ids]
-    candidates = [load_candidate(one, job.inputs["evaluations"], manifest, dataset, classes) for one in listed]
-    incumbent = _incumbent(champion, candidates, manifest, job.inputs["images"], classes) if champion else None
+    candidates = [load_candidate(one, job.inputs["evaluations"], dataset.rows, name, classes) for one in listed]
+    incumbent = _incumbent(champion, candidates, dataset) if champion else None
     return to_record(
         decide(candidates, incumbent, _rules(job)),
-        dataset=dataset,
+        dataset=name,
         candidates=listed,
         champion=reference,
         params=_params(job),
@@ -100,49 +97,41 @@ def _rules(job: Job) -> "Rules":
     return Rules(gate.select_by, {str(metric): floor for metric, floor in gate.floors.items()}, gate.margin, bootstrap)
 
 
-def _incumbent(
-    champion: registry.Champion,
-    candidates: "list[Candidate]",
-    manifest: "pd.DataFrame",
-    images: Path,
-    classes: tuple[str, ...],
-) -> "Incumbent":
+def _incumbent(champion: registry.Champion, candidates: "list[Candidate]", dataset: "Dataset") -> "Incumbent":
     """The champion on the test images: a candidate's predictions where it is one, else its own, made now."""
     from clinprompt.evaluation.gate import Incumbent
 
-    version = str(champion.version)
+    version, classes = str(champion.version), dataset.card.class_ids
     for candidate in candidates:
         if candidate.model_digest == champion.model_digest and candidate.test is not None:
             return Incumbent(champion.name, version, champion.model_digest, candidate.test)
-    if tuple(champion.classes) != classes:
-        problem = f"the champion knows the classes {list(champion.classes)}, the card {list(classes)}"
+    if list(champion.classes) != classes:
+        problem = f"the champion knows the classes {list(champion.classes)}, the card {classes}"
         return Incumbent(champion.name, version, champion.model_digest, None, problem)
-    return Incumbent(champion.name, version, champion.model_digest, _predict(champion, manifest, images, classes))
+    return Incumbent(champion.name, version, champion.model_digest, _predict(champion, dataset))
 
 
-def _predict(
-    champion: registry.Champion, manifest: "pd.DataFrame", images: Path, classes: tuple[str, ...]
-) -> "Predictions":
+def _predict(champion: registry.Champion, dataset: "Dataset") -> "Predictions":
     import numpy as np
 
-    from clinprompt.data.dataset import class_indices, items, read_image
+    from clinprompt.data.dataset import read_image
     from clinprompt.data.manifest import patients
     from clinprompt.evaluation.predictions import Predictions
     from clinprompt.evaluation.table import evaluated_rows
     from clinprompt.progress import progress
 
-    rows = evaluated_rows(manifest)
+    rows = evaluated_rows(dataset.rows)
     rows = rows[rows["split"] == "test"]
-    listed = items(rows, images)
+    listed = dataset.items(rows)
     parts = [
         champion.predict([read_image(item) for item in listed[start : start + _BATCH]])
         for start in progress(range(0, len(listed), _BATCH), "champion on the test images", unit="batch")
     ]
     return Predictions(
-        labels=class_indices(rows["label"], classes),
+        labels=dataset.labels(rows),
         probabilities=np.concatenate(parts).astype(np.float64),
         patients=patients(rows).to_numpy(dtype=str),
-        classes=classes,
+        classes=tuple(dataset.card.class_ids),
     )
 
 

@@ -8,8 +8,7 @@ import jinja2
 import pandas as pd
 
 from clinprompt.data.card import Card
-from clinprompt.data.load import load_card
-from clinprompt.data.manifest import read_manifest
+from clinprompt.data.dataset import Dataset, Item, read_image
 from clinprompt.errors import InputMissing
 from clinprompt.evaluation.decision import DecisionRecord, MeasuredCandidate
 from clinprompt.evaluation.estimate import Estimate
@@ -61,7 +60,8 @@ def build(sources: Sources) -> str:
         InputMissing: the decision, the verdict on the data, the card or the manifest is missing.
         InputCorrupt: one of them can't be read.
     """
-    card, decision = load_card(sources.card), DecisionRecord.read(sources.decision)
+    dataset = Dataset.open(sources.card, sources.manifest, sources.images)
+    card, decision = dataset.card, DecisionRecord.read(sources.decision)
     shown = decision.shown()
     names = {info.id: info.name for info in card.classes}
     context = {
@@ -74,7 +74,7 @@ def build(sources: Sources) -> str:
         "data": _data(read_json(sources.evidence / "verdict.json"), card),
         "knowledge": _knowledge(sources.descriptions, card),
         "candidate": _candidate(sources, shown) if shown else None,
-        "examples": _examples(sources, shown, card) if shown else None,
+        "examples": _examples(sources, shown, dataset) if shown else None,
         "looks": _looks(sources, card) if shown else None,
         "origin": _origin(sources, decision, shown),
         "most_listed": MOST_LISTED,
@@ -171,12 +171,12 @@ def _slices(slices: dict[str, SliceMetrics]) -> list[dict[str, Any]]:
     return rows
 
 
-def _examples(sources: Sources, shown: MeasuredCandidate, card: Card) -> dict[str, list[dict[str, Any]]] | None:
+def _examples(sources: Sources, shown: MeasuredCandidate, dataset: Dataset) -> dict[str, list[dict[str, Any]]] | None:
     """Test images: the most confident mistakes, and per class the surest and the least sure right answer."""
     path = sources.evaluations / shown.name / "predictions.parquet"
     if not path.is_file():
         return None
-    rows = pd.read_parquet(path)
+    rows, card = pd.read_parquet(path), dataset.card
     rows = rows[rows["split"] == "test"].copy()
     rows["confidence"] = rows[[f"p_{name}" for name in card.class_ids]].max(axis=1)
     rows = rows.sort_values(["confidence", "path"], ascending=[False, True]).drop_duplicates("id")
@@ -184,10 +184,10 @@ def _examples(sources: Sources, shown: MeasuredCandidate, card: Card) -> dict[st
     right = rows[rows["predicted"] == rows["label"]]
     picked = [right[right["label"] == name].iloc[[0, -1]] for name in card.class_ids if (right["label"] == name).any()]
     chosen = pd.concat(picked).drop_duplicates("id") if picked else right
-    files = read_manifest(sources.manifest).drop_duplicates("id").set_index("id")["file"]
+    files = dict(dataset.items(dataset.rows))
     return {
-        "wrong": [_example(row, sources.images / files[row["id"]], card) for row in _records(wrong.head(MOST_WRONG))],
-        "right": [_example(row, sources.images / files[row["id"]], card) for row in _records(chosen)],
+        "wrong": [_example(row, (row["id"], files[row["id"]]), card) for row in _records(wrong.head(MOST_WRONG))],
+        "right": [_example(row, (row["id"], files[row["id"]]), card) for row in _records(chosen)],
         "totals": [{"wrong": len(wrong), "right": len(right)}],
     }
 
@@ -196,12 +196,10 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def _example(row: dict[str, Any], file: Path, card: Card) -> dict[str, Any]:
-    if not file.is_file():
-        raise InputMissing(f"{file} does not exist; run the ingest stage again (dvc repro).")
+def _example(row: dict[str, Any], item: Item, card: Card) -> dict[str, Any]:
     names = {info.id: info.name for info in card.classes}
     return {
-        "source": data_uri(thumbnail(file.read_bytes(), card.intensity), "image/png"),
+        "source": data_uri(thumbnail(read_image(item), card.intensity), "image/png"),
         "path": row["path"],
         "label": names[row["label"]],
         "predicted": names[row["predicted"]],

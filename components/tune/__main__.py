@@ -31,13 +31,13 @@ def _processes(job: Job) -> int:
     config = candidate_config(candidate, load_card(job.inputs["card"]))
     if method(candidate.method).needs(config).images != "pixels":
         return 1
-    found = training.processes
-    if found > 1 and choose_device(training.device) == "cuda" and found > torch.cuda.device_count():
+    processes = training.processes
+    if processes > 1 and choose_device(training.device) == "cuda" and processes > torch.cuda.device_count():
         raise BadParams(
-            f"params.yaml: training.processes: {found} processes need a GPU each, but torch finds "
+            f"params.yaml: training.processes: {processes} processes need a GPU each, but torch finds "
             f"{torch.cuda.device_count()} here; set no more than that."
         )
-    return found
+    return processes
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from clinprompt.data.load import load_card
-from clinprompt.data.manifest import read_manifest
+from clinprompt.data.dataset import Dataset
 from clinprompt.errors import DataRejected
 from clinprompt.params import ValidationParams
 from clinprompt.validation.verdict import rejection, validate, write
@@ -12,17 +11,16 @@ from components.runner import Job, log, run
 
 def work(job: Job) -> dict[str, Any]:
     """Validate, write the evidence, and reject the data if a critical check failed."""
-    card = load_card(job.inputs["card"])
-    manifest = read_manifest(job.inputs["manifest"])
+    dataset = Dataset.open(job.inputs["card"], job.inputs["manifest"], job.inputs["images"])
     limits = job.params(ValidationParams)
-    verdict = validate(card, str(job.inputs["card"]), manifest, job.inputs["images"], limits)
+    verdict = validate(dataset.card, str(job.inputs["card"]), dataset.rows, dataset.images, limits)
     write(verdict, job.outputs["accepted"], job.outputs["classes"], job.outputs["evidence"])
     for warning in verdict.warnings:
         log.warning("validate: %s", warning)
     if not verdict.is_accepted:
         raise DataRejected(rejection(verdict, job.final["evidence"]), publish=True)
     return {
-        "dataset": card.name,
+        "dataset": dataset.card.name,
         "verdict": verdict.record["verdict"],
         "images": len(verdict.accepted),
         "dropped": len(verdict.record["dropped"]),
