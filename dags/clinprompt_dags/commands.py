@@ -207,16 +207,8 @@ class RollbackCommand(TaskCommand):
     def arguments(self, context: Context) -> list[str]:
         """The registry's own command."""
         params = context["params"]
-        version_option = [f"--version={params['version']}"] if params["version"] else []
-        return [
-            "-m",
-            "registry",
-            "rollback",
-            params["dataset"],
-            f"--reason={params['reason']}",
-            *version_option,
-            "--json",
-        ]
+        version = [f"--version={params['version']}"] if params["version"] else []
+        return ["-m", "registry", "rollback", params["dataset"], f"--reason={params['reason']}", *version, "--json"]
 
     def task(self, context: Context, candidate: Candidate) -> dict[str, Any]:
         """Who asks, for the registry's journal."""
