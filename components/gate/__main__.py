@@ -79,7 +79,10 @@ def _decide(
     manifest = read_manifest(job.inputs["manifest"])
     params = job.params(CandidatesParams)
     listed = [Listed(c, params.method_of(c.name), inputs.models[str(c)]) for c in params.ids]
-    candidates = [load_candidate(one, job.inputs["evaluations"], manifest, dataset, classes) for one in listed]
+    candidates = [
+        load_candidate(listed_candidate, job.inputs["evaluations"], manifest, dataset, classes)
+        for listed_candidate in listed
+    ]
     incumbent = _incumbent(champion, candidates, manifest, job.inputs["images"], classes) if champion else None
     return to_record(
         decide(candidates, incumbent, _rules(job)),
