@@ -114,8 +114,8 @@ def _explain(name: str, error: BaseException) -> tuple[ExitCode, str]:
     if isinstance(error, ClinpromptError):
         return error.exit_code, str(error)
     if _disk_is_full(error):
-        where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
-        return ExitCode.INTERRUPTED, f"the disk is full{where}; free some space and run the same command again."
+        while_writing = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
+        return ExitCode.INTERRUPTED, f"the disk is full{while_writing}; free some space and run the same command again."
     if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch
         advice = "free it, or set CLINPROMPT_MICRO_BATCHES=2 or more, which trains with the same effective batch."
         return ExitCode.GPU_OUT_OF_MEMORY, f"the GPU's memory is too small; {advice}"
@@ -127,7 +127,7 @@ def _disk_is_full(error: BaseException) -> bool:
     """Whether an error says so: Python's own by number, the libraries' (safetensors, SQLite) only in words."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    return any(words in str(error) for words in ("No space left on device", "disk is full"))
+    return any(phrase in str(error) for phrase in ("No space left on device", "disk is full"))
 
 
 def _attempt(interface: Interface, work: Work, argv: list[str]) -> dict[str, Any]:

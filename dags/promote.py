@@ -2,7 +2,8 @@
 
 from airflow.sdk import Param, TriggerRule, chain
 
-from clinprompt_dags.commands import FromRecord, PromotionCommand, StageCommand
+from clinprompt_dags.commands import PromotionCommand, StageCommand
+from clinprompt_dags.entries import FromRecord
 from clinprompt_dags.factory import Factory
 from clinprompt_dags.operators import PromotionBranch
 

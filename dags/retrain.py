@@ -4,7 +4,8 @@ from typing import Any
 
 from airflow.sdk import AssetAny, Param, PartitionedAssetTimetable, TriggerRule, XComArg, chain, task_group
 
-from clinprompt_dags.commands import METHODS, TAUGHT, FromTasks, PlanCommand, RecordCommand
+from clinprompt_dags.commands import PlanCommand, RecordCommand
+from clinprompt_dags.entries import METHODS, TAUGHT, FromTasks
 from clinprompt_dags.factory import GROUPS, Factory
 from clinprompt_dags.graph import Stage
 from clinprompt_dags.operators import ComponentTask, ListedCandidates, PromotionBranch

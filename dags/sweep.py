@@ -5,7 +5,8 @@ from typing import Any
 from airflow.sdk import Asset, CronTriggerTimetable, Param, TriggerRule, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from clinprompt_dags.commands import PartitionKey, SweepCommand
+from clinprompt.contract.tasks import PartitionKey
+from clinprompt_dags.commands import SweepCommand
 from clinprompt_dags.factory import Factory
 
 DOC = """
@@ -50,8 +51,8 @@ with factory.dag(
             trigger_rule=TriggerRule.ALL_SUCCESS,
             doc_md=f"Sends an event of `{asset.name}` for each new release.",
         )
-        def send(found: list[str], *, outlet_events: Any = None) -> list[str]:
-            keys = [key for key in found if PartitionKey.parse(key).dataset == dataset]
+        def send(unrecorded_releases: list[str], *, outlet_events: Any = None) -> list[str]:
+            keys = [key for key in unrecorded_releases if PartitionKey.parse(key).dataset == dataset]
             if not keys:
                 raise AirflowSkipException(f"{dataset} has no release without a run.")
             outlet_events[asset].add_partitions(keys)

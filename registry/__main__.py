@@ -65,14 +65,14 @@ def _write_line(result: dict[str, Any], as_json: bool) -> None:
 
 @app.command("list", help="all models and versions, with aliases and metrics")
 def _list(json: _Json = False) -> Answer:
-    found = listing.models()
-    return {"models": found}, listing.table(found) if found else "Nothing is registered yet.\n"
+    models = listing.models()
+    return {"models": models}, listing.table(models) if models else "Nothing is registered yet.\n"
 
 
 @app.command("show", help="one model: lineage and metrics of its versions")
 def _show(name: _Model, json: _Json = False) -> Answer:
-    found = listing.model(name)
-    return found, listing.details(found)
+    model = listing.model(name)
+    return model, listing.details(model)
 
 
 @app.command("load", help="check a model's digests, load it and classify an image")
@@ -84,28 +84,28 @@ def _load(
 ) -> Answer:
     if image and not image.is_file():
         raise InputMissing(f"{image} is not a file.")
-    found = champion(name, alias)
-    if found is None:
+    loaded = champion(name, alias)
+    if loaded is None:
         raise InputMissing(f"No version of {name!r} carries the alias {alias!r}.")
     facts: dict[str, Any] = {
-        "name": found.name,
-        "version": found.version,
+        "name": loaded.name,
+        "version": loaded.version,
         "alias": alias,
-        "model_digest": found.model_digest,
-        "payload_digest": found.payload_digest,
-        "classes": found.classes,
+        "model_digest": loaded.model_digest,
+        "payload_digest": loaded.payload_digest,
+        "classes": loaded.classes,
         "prediction": None,
     }
-    lines = [f"{found.name} version {found.version} ({alias}): every digest is right, and it loads."]
+    lines = [f"{loaded.name} version {loaded.version} ({alias}): every digest is right, and it loads."]
     if image is None:
-        _ = found.model
+        _ = loaded.model
     else:
         try:
-            values = found.predict([image.read_bytes()])[0].tolist()
+            values = loaded.predict([image.read_bytes()])[0].tolist()
         except ValueError as error:
             raise BadParams(f"{image}: {error}") from None
-        facts["prediction"] = dict(zip(found.classes, values, strict=True))
-        width = max(map(len, found.classes))
+        facts["prediction"] = dict(zip(loaded.classes, values, strict=True))
+        width = max(map(len, loaded.classes))
         ranked = sorted(facts["prediction"].items(), key=lambda pair: -pair[1])
         lines += [f"  {name.ljust(width)}  {value:.4f}" for name, value in ranked]
     return facts, "\n".join(lines) + "\n"
@@ -149,7 +149,7 @@ def _unquarantine(
 def _push_results(runs: _Runs = RUNS, params: _ParamsFile = PARAMS, json: _Json = False) -> Answer:
     experiment = load_params(params).registry.results
     done = results.push(runs, experiment)
-    return _moved(done, "pushed"), _told(done, "pushed to", experiment)
+    return _by_change(done, "pushed"), _summary(done, "pushed to", experiment)
 
 
 @app.command("pull-results", help="fetch the newest results in MLflow, for a table")
@@ -163,28 +163,28 @@ def _pull_results(
         raise BadParams(f"{folder} holds the results that DVC makes; name another folder.")
     experiment = load_params(params).registry.results
     done = results.pull(folder, experiment)
-    return _moved(done, "pulled"), _told(done, "pulled from", experiment)
+    return _by_change(done, "pulled"), _summary(done, "pulled from", experiment)
 
 
-def _moved(done: list[results.Moved], word: str) -> dict[str, list[str]]:
+def _by_change(transfers: list[results.Moved], verb: str) -> dict[str, list[str]]:
     return {
-        word: [one.place for one in done if not one.unchanged],
-        "unchanged": [one.place for one in done if one.unchanged],
+        verb: [transfer.subpath for transfer in transfers if not transfer.unchanged],
+        "unchanged": [transfer.subpath for transfer in transfers if transfer.unchanged],
     }
 
 
-def _told(done: list[results.Moved], words: str, experiment: str) -> str:
-    new = sum(not one.unchanged for one in done)
-    return f"{new} of {len(done)} results {words} {experiment!r}; the others were there.\n"
+def _summary(transfers: list[results.Moved], verb_phrase: str, experiment: str) -> str:
+    new = sum(not transfer.unchanged for transfer in transfers)
+    return f"{new} of {len(transfers)} results {verb_phrase} {experiment!r}; the others were there.\n"
 
 
 def _model_name(name: str, params: Path) -> str:
     """The registered model that a name means: where it is a dataset's, the one that its champions are versions of."""
     if not params.is_file():
         return name
-    found = load_params(params)
-    is_dataset = name in found.datasets or (params.parent / "datasets" / f"{name}.yaml").is_file()
-    return found.registry.production_model.format(dataset=name) if is_dataset else name
+    settings = load_params(params)
+    is_dataset = name in settings.datasets or (params.parent / "datasets" / f"{name}.yaml").is_file()
+    return settings.registry.production_model.format(dataset=name) if is_dataset else name
 
 
 if __name__ == "__main__":

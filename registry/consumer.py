@@ -59,13 +59,13 @@ class Champion:
     @cached_property
     def model_folder(self) -> Path:
         """The downloaded MLflow model, whose code and payload have the digests that the registry records."""
-        found = sorted(Path(self._download.name).rglob("MLmodel"))
-        if not found:
+        mlmodel_files = sorted(Path(self._download.name).rglob("MLmodel"))
+        if not mlmodel_files:
             raise InputMissing(f"Version {self.version} of {self.name!r} has no MLmodel file in the artifact store.")
-        for compiled in sorted(found[0].parent.glob("__pycache__")):
+        for compiled in sorted(mlmodel_files[0].parent.glob("__pycache__")):
             shutil.rmtree(compiled)  # Python would run it instead of the script whose digest is checked
-        _verify_model(found[0].parent, self.payload_digest)
-        return found[0].parent
+        _verify_model(mlmodel_files[0].parent, self.payload_digest)
+        return mlmodel_files[0].parent
 
     @property
     def folder(self) -> Path:
@@ -113,10 +113,10 @@ def load(name: str, alias: str = CHAMPION) -> "PyFuncModel":
         InputCorrupt: a file differs from what was registered.
         ServiceDown: the MLflow server does not answer.
     """
-    found = champion(name, alias)
-    if found is None:
+    registered = champion(name, alias)
+    if registered is None:
         raise InputMissing(f"No version of {name!r} carries the alias {alias!r} at {tracking.shown_uri()}.")
-    return found.model
+    return registered.model
 
 
 def _verify_model(folder: Path, payload_digest: str) -> None:
@@ -125,9 +125,9 @@ def _verify_model(folder: Path, payload_digest: str) -> None:
     flavors = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]
     flavor = flavors.get("python_function", {})
     expected = {"loader_module": "mlflow.pyfunc.loaders.code_model", "model_code_path": SCRIPT_NAME}
-    found = {"loader_module": flavor.get("loader_module"), "model_code_path": _name(flavor.get("model_code_path"))}
+    actual = {"loader_module": flavor.get("loader_module"), "model_code_path": _name(flavor.get("model_code_path"))}
     payload = (flavor.get("artifacts") or {}).get("payload") or {}
-    if found != expected or flavor.get("code") or payload.get("path") != "artifacts/payload":
+    if actual != expected or flavor.get("code") or payload.get("path") != "artifacts/payload":
         raise InputCorrupt(f"{folder / 'MLmodel'} does not load the registered script: don't use this model.")
     if sha256_file(folder / SCRIPT_NAME) != sha256_file(folder / "artifacts" / "payload" / SCRIPT_NAME):
         raise InputCorrupt(f"{folder / SCRIPT_NAME} was changed after registration: don't use this model.")

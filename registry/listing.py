@@ -21,7 +21,7 @@ def models() -> list[Model]:
         return []
     client = tracking.connect()
     with tracking.service_errors():
-        return [_model(client, one) for one in _all_models(client)]
+        return [_model(client, registered) for registered in _all_models(client)]
 
 
 def model(name: str) -> Model:
@@ -30,26 +30,26 @@ def model(name: str) -> Model:
     Raises:
         InputMissing: there is none of this name; the message lists those that exist.
     """
-    known = models()
-    for one in known:
-        if one["name"] == name:
-            return one
-    names = ", ".join(one["name"] for one in known) or "none yet"
+    all_facts = models()
+    for facts in all_facts:
+        if facts["name"] == name:
+            return facts
+    names = ", ".join(facts["name"] for facts in all_facts) or "none yet"
     raise InputMissing(f"There is no registered model {name!r} at {tracking.shown_uri()}; registered: {names}.")
 
 
-def table(listed: list[Model]) -> str:
+def table(models_facts: list[Model]) -> str:
     """One line per version, aligned."""
-    rows = [_COLUMNS] + [_row(one["name"], version) for one in listed for version in one["versions"]]
+    rows = [_COLUMNS] + [_row(entry["name"], version) for entry in models_facts for version in entry["versions"]]
     widths = [max(len(row[c]) for row in rows) for c in range(len(_COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines) + "\n"
 
 
-def details(one: Model) -> str:
+def details(entry: Model) -> str:
     """A model's versions, one block each."""
     blocks = []
-    for version in one["versions"]:
+    for version in entry["versions"]:
         aliases = f" ({', '.join(version['aliases'])})" if version["aliases"] else ""
         metrics = version["metrics"]
         values = {key: _interval(metrics, key) for key in metrics if not key.endswith(("_low", "_high"))}
@@ -57,30 +57,30 @@ def details(one: Model) -> str:
         width = max(map(len, facts), default=0)
         lines = [f"  {key.ljust(width)}  {value}" for key, value in facts.items()]
         state = f", {version['state']}" if version["state"] else ""
-        blocks.append("\n".join([f"{one['name']} version {version['version']}{aliases}{state}", *lines]))
+        blocks.append("\n".join([f"{entry['name']} version {version['version']}{aliases}{state}", *lines]))
     return "\n\n".join(blocks) + "\n"
 
 
 def _all_models(client: "MlflowClient") -> list[Any]:
-    found: list[Any] = []
+    registered: list[Any] = []
     token = None
     while True:
         page = client.search_registered_models(page_token=token, order_by=["name ASC"])
-        found += page
+        registered += page
         token = page.token
         if not token:
-            return found
+            return registered
 
 
 def _all_versions(client: "MlflowClient", name: str) -> list[Any]:
-    found: list[Any] = []
+    versions: list[Any] = []
     token = None
     while True:
         page = client.search_model_versions(f"name = '{name}'", page_token=token)
-        found += page
+        versions += page
         token = page.token
         if not token:
-            return sorted(found, key=lambda version: -int(version.version))
+            return sorted(versions, key=lambda version: -int(version.version))
 
 
 def _model(client: "MlflowClient", registered: Any) -> Model:

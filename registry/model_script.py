@@ -111,14 +111,14 @@ class _Method:
         backbones, self._restore = (
             importlib.import_module(f"{package}.{name}") for name in ("backbones", "tuned.restore")
         )
-        place = _backbone_folder(folder, spec["backbone"])
-        self._backbone = backbones.load_backbone(spec["backbone"]["name"], place, _device())
+        backbone_folder = _backbone_folder(folder, spec["backbone"])
+        self._backbone = backbones.load_backbone(spec["backbone"]["name"], backbone_folder, _device())
         self._method = self._restore.restore(spec, folder / "prompts.safetensors", self._backbone)
 
     def logits(self, pixels: torch.Tensor) -> np.ndarray:
         """Float64 logits [B, C] of preprocessed pixels [B, 3, S, S]."""
-        found: np.ndarray = self._restore.logits_of_pixels(self._method, self._backbone, pixels).double().cpu().numpy()
-        return found
+        values: np.ndarray = self._restore.logits_of_pixels(self._method, self._backbone, pixels).double().cpu().numpy()
+        return values
 
 
 class _Code(MetaPathFinder, Loader):
@@ -178,16 +178,16 @@ def _check(path: Path, expected: str) -> None:
     _compare(path, _sha256(path), expected)
 
 
-def _compare(path: Path, found: str, expected: str) -> None:
-    if found != expected:
+def _compare(path: Path, actual: str, expected: str) -> None:
+    if actual != expected:
         raise ValueError(f"{path} was changed after the model was registered (its SHA-256 is not {expected}).")
 
 
 def _verify(folder: Path) -> dict[str, str]:
     """Check that the payload holds exactly the manifest's files with their bytes; return their digests by name."""
     files: dict[str, str] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
-    extra = sorted(found - set(files) - {"manifest.json"})
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    extra = sorted(present - set(files) - {"manifest.json"})
     if extra:
         raise ValueError(f"{folder / extra[0]} is not in the payload's manifest.")
     for name, digest in files.items():

@@ -124,9 +124,9 @@ def verify_payload(folder: Path, digest: str) -> dict[str, Any]:
     if sha256_file(path) != digest:
         raise InputCorrupt(f"{path} does not have the digest {digest} that the registry records: don't use this model.")
     files = read_json(path)["files"]
-    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()} - {MANIFEST}
-    for name in sorted(found ^ set(files)):
-        if name in found:
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()} - {MANIFEST}
+    for name in sorted(present ^ set(files)):
+        if name in present:
             raise InputCorrupt(f"{folder / name} is not in the payload's manifest: don't use this model.")
         raise InputMissing(f"{folder / name} does not exist; the model was not copied completely.")
     for name, expected in files.items():
@@ -137,9 +137,19 @@ def verify_payload(folder: Path, digest: str) -> dict[str, Any]:
 
 
 def _model(record: ModelRecord, backbone: dict[str, Any]) -> dict[str, Any]:
-    kept = {"dataset", "candidate", "method", "config", "seed", "classes", "class_names", "preprocessing", "intensity"}
-    kept.add("predicts_with")
-    return {"format": FORMAT, "backbone": backbone, **record.model_dump(include=kept)}
+    fields = {
+        "dataset",
+        "candidate",
+        "method",
+        "config",
+        "seed",
+        "classes",
+        "class_names",
+        "preprocessing",
+        "intensity",
+        "predicts_with",
+    }
+    return {"format": FORMAT, "backbone": backbone, **record.model_dump(include=fields)}
 
 
 def _backbone(backbone: BackboneFiles, with_text: bool) -> tuple[dict[str, Any], dict[str, Path]]:

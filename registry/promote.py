@@ -51,15 +51,15 @@ def _replace(release: PromotionRequest, current: Version | None) -> Receipt:
 
     client, name = tracking.connect(), release.names.production_model
     held = quarantine.held(client, name)
-    found = quarantine.match(held, {"model_digest": release.chosen.model_digest})
-    if found is not None:
-        return _quarantined(release, current, found)
+    quarantined = quarantine.match(held, {"model_digest": release.chosen.model_digest})
+    if quarantined is not None:
+        return _quarantined(release, current, quarantined)
     _check_not_stale(release, current)
     with tempfile.TemporaryDirectory(prefix="clinprompt-payload-") as scratch:
         packed = pack(release, Path(scratch))
-        found = quarantine.match(held, packed.facts)
-        if found is not None:
-            return _quarantined(release, current, found)
+        quarantined = quarantine.match(held, packed.facts)
+        if quarantined is not None:
+            return _quarantined(release, current, quarantined)
         new = _register(client, release, packed)
     verify(Champion(new), release.sample())
     _set_aliases(client, current, new)
@@ -97,7 +97,7 @@ def _receipt(release: PromotionRequest, current: Version, previous: Version | No
     )
 
 
-def _quarantined(release: PromotionRequest, current: Version | None, found: Version) -> Receipt:
+def _quarantined(release: PromotionRequest, current: Version | None, quarantined: Version) -> Receipt:
     """The receipt where the choice was rolled back before: the champion stays."""
     return Receipt(
         dataset=release.dataset,
@@ -105,7 +105,7 @@ def _quarantined(release: PromotionRequest, current: Version | None, found: Vers
         action="quarantined",
         model=release.names.production_model,
         version=current.number if current else None,
-        quarantined=QuarantinedVersion(version=found.number, reason=found.tags.get(quarantine.REASON, "")),
+        quarantined=QuarantinedVersion(version=quarantined.number, reason=quarantined.tags.get(quarantine.REASON, "")),
     )
 
 

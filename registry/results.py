@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 FILE = "result_file"
 DIGEST = "result_digest"
 _FOLDERS = ("*/experiments/*/*.json", "*/transfer/*.json")
-_PLACE = re.compile(r"[\w-]+/(experiments/\w+|transfer)/[\w-]+\.json")  # no way out of the folder that is pulled to
+_SUBPATH = re.compile(r"[\w-]+/(experiments/\w+|transfer)/[\w-]+\.json")  # no way out of the folder that is pulled to
 
 
 @dataclass(frozen=True)
 class Moved:
-    """A result file, its place below the folder of runs, and whether it was there already."""
+    """A result file, its path below the folder of runs, and whether it was there already."""
 
-    place: str
+    subpath: str
     unchanged: bool
 
 
@@ -50,20 +50,20 @@ def push(runs: Path, experiment: str) -> list[Moved]:
         experiment_id = tracking.experiment_id(client, experiment)
         newest_runs = _newest(client, experiment_id)
         pushed = []
-        for path, place, result in results:
-            unchanged = place in newest_runs and newest_runs[place].data.tags.get(DIGEST) == sha256_file(path)
+        for path, subpath, result in results:
+            unchanged = subpath in newest_runs and newest_runs[subpath].data.tags.get(DIGEST) == sha256_file(path)
             if not unchanged:
-                _log(client, experiment_id, path, place, result)
-            pushed.append(Moved(place, unchanged))
+                _log(client, experiment_id, path, subpath, result)
+            pushed.append(Moved(subpath, unchanged))
     return pushed
 
 
 def pull(folder: Path, experiment: str) -> list[Moved]:
-    """Write the newest of every result in MLflow below `folder`, in the places that they have below `runs`.
+    """Write the newest of every result in MLflow below `folder`, at the paths that they have below `runs`.
 
     Raises:
         InputMissing: MLflow has none.
-        InputCorrupt: a file is not the one that was pushed, or its place is none of a result's.
+        InputCorrupt: a file is not the one that was pushed, or its path is none of a result's.
         ServiceDown: the MLflow server does not answer.
     """
     client = tracking.connect()
@@ -74,15 +74,15 @@ def pull(folder: Path, experiment: str) -> list[Moved]:
             raise InputMissing(
                 f"MLflow at {tracking.shown_uri()} has no results in {experiment!r}; `python -m registry push-results`."
             )
-        return [_fetch(client, run, place, folder) for place, run in sorted(runs.items())]
+        return [_fetch(client, run, subpath, folder) for subpath, run in sorted(runs.items())]
 
 
 def _newest(client: "MlflowClient", experiment: str) -> "dict[str, Run]":
-    """The newest finished run of each result, by its place."""
+    """The newest finished run of each result, by its path below the folder of runs."""
     newest: dict[str, Run] = {}
     for run in _finished(client, experiment):
-        if place := run.data.tags.get(FILE):
-            newest.setdefault(place, run)
+        if subpath := run.data.tags.get(FILE):
+            newest.setdefault(subpath, run)
     return newest
 
 
@@ -96,12 +96,12 @@ def _finished(client: "MlflowClient", experiment: str) -> "Iterator[Run]":
         token = page.token or None
 
 
-def _log(client: "MlflowClient", experiment: str, path: Path, place: str, result: dict[str, Any]) -> None:
+def _log(client: "MlflowClient", experiment: str, path: Path, subpath: str, result: dict[str, Any]) -> None:
     from mlflow.entities import Metric, Param
 
     named = ("dataset", "protocol", "method", "target")
     facts: dict[str, str] = {key: str(result[key]) for key in named if key in result}
-    tags = {**facts, FILE: place, DIGEST: sha256_file(path)}
+    tags = {**facts, FILE: subpath, DIGEST: sha256_file(path)}
     if commit := lineage.git_commit():
         tags["git_commit"] = commit
     run = client.create_run(experiment, tags=tags, run_name=" ".join(facts.values()))
@@ -128,14 +128,14 @@ def _metrics(result: dict[str, Any]) -> dict[str, float]:
     return metrics
 
 
-def _fetch(client: "MlflowClient", run: "Run", place: str, folder: Path) -> Moved:
+def _fetch(client: "MlflowClient", run: "Run", subpath: str, folder: Path) -> Moved:
     digest = run.data.tags.get(DIGEST)
     run_name = f"MLflow's run {run.info.run_id}"
-    if not _PLACE.fullmatch(place):
-        raise InputCorrupt(f"{run_name}: its tag {FILE} is {place!r}, which is no result's place; delete that run.")
-    target = folder / place
+    if not _SUBPATH.fullmatch(subpath):
+        raise InputCorrupt(f"{run_name}: its tag {FILE} is {subpath!r}, which is no result's place; delete that run.")
+    target = folder / subpath
     if target.is_file() and sha256_file(target) == digest:
-        return Moved(place, unchanged=True)
+        return Moved(subpath, unchanged=True)
     with tempfile.TemporaryDirectory(prefix="clinprompt-results-") as scratch:
         fetched = Path(client.download_artifacts(run.info.run_id, target.name, scratch))
         if sha256_file(fetched) != digest:
@@ -144,4 +144,4 @@ def _fetch(client: "MlflowClient", run: "Run", place: str, folder: Path) -> Move
             )
         with atomic(target) as partial:
             shutil.copyfile(fetched, partial)
-    return Moved(place, unchanged=False)
+    return Moved(subpath, unchanged=False)

@@ -67,14 +67,14 @@ def _earlier(
 ) -> Version | None:
     """The version that this same rollback, asked for again, has taken back before; None when it is a new one."""
     asked_by = links.airflow_run()
-    for one in quarantine.held(client, current.name):
-        if one.number == current.number:
+    for withdrawn in quarantine.held(client, current.name):
+        if withdrawn.number == current.number:
             continue  # stopped before the commit point
-        back_here = one.tags.get(quarantine.CHAMPION) == str(current.number)
+        back_here = withdrawn.tags.get(quarantine.CHAMPION) == str(current.number)
         same = version is None and to in (None, current.number) and back_here and previous is None
-        same_run = asked_by is not None and one.tags.get(quarantine.BY) == asked_by
-        if same or same_run or version == one.number:
-            return one
+        same_run = asked_by is not None and withdrawn.tags.get(quarantine.BY) == asked_by
+        if same or same_run or version == withdrawn.number:
+            return withdrawn
     return None
 
 
@@ -83,9 +83,9 @@ def _target(client: "MlflowClient", current: Version, previous: Version | None, 
         to = int(current.tags[quarantine.CHAMPION])  # an earlier call stopped before the commit point
     target = by_number(client, current.name, to) if to is not None else previous
     if target is None or target.number == current.number:
-        where = f"version {to} is the champion" if to is not None else f"no version carries the alias {PREVIOUS!r}"
+        why = f"version {to} is the champion" if to is not None else f"no version carries the alias {PREVIOUS!r}"
         raise InputMissing(
-            f"There is no version of {current.name!r} to go back to: {where}. Name one with --to VERSION; "
+            f"There is no version of {current.name!r} to go back to: {why}. Name one with --to VERSION; "
             f"`python -m registry show {current.name}` lists them."
         )
     if quarantine.is_held(target):
@@ -96,13 +96,13 @@ def _target(client: "MlflowClient", current: Version, previous: Version | None, 
 
 
 def _make_champion(client: "MlflowClient", current: Version, target: Version) -> None:
-    found = by_alias(current.name, CHAMPION)
-    if found is not None and found.number == current.number:
+    champion = by_alias(current.name, CHAMPION)
+    if champion is not None and champion.number == current.number:
         with tracking.service_errors():
             client.set_registered_model_alias(target.name, CHAMPION, str(target.number))
-        found = by_alias(target.name, CHAMPION)
-    if found is None or found.number != target.number:
-        now = f"version {found.number}" if found else "none"
+        champion = by_alias(target.name, CHAMPION)
+    if champion is None or champion.number != target.number:
+        now = f"version {champion.number}" if champion else "none"
         raise DataRejected(
             f"A promotion of {current.name!r} went on at the same time: the champion is now {now}. Look at it, and "
             "roll back again if need be."

@@ -57,11 +57,11 @@ def log_release(client: "MlflowClient", release: PromotionRequest, packed: Packe
     """Log a packed release, unless a finished run holds the same payload."""
     with tracking.service_errors():
         experiment = tracking.experiment_id(client, release.names.experiment)
-        found = client.search_runs([experiment], f"tags.payload_digest = '{packed.facts['payload_digest']}'")
-        for run in found:
+        runs = client.search_runs([experiment], f"tags.payload_digest = '{packed.facts['payload_digest']}'")
+        for run in runs:
             if run.info.status == "FINISHED":
                 return Logged(run.data.tags["model_uri"], run.info.run_id)
-        for run in found:
+        for run in runs:
             client.set_terminated(run.info.run_id, "KILLED")  # an earlier attempt stopped here
         return _log(client, release, packed, experiment)
 

@@ -144,13 +144,13 @@ def _by_alias(client: "MlflowClient", name: str, alias: str) -> Version | None:
 
 
 def _read_sqlite(store: Path, name: str, alias: str) -> Version | None:
-    where = "workspace = 'default' AND name = ?"
+    condition = "workspace = 'default' AND name = ?"
     with closing(sqlite3.connect(f"{store.resolve().as_uri()}?mode=ro", uri=True)) as database:
-        query = f"SELECT version FROM registered_model_aliases WHERE {where} AND alias = ?"  # noqa: S608
+        query = f"SELECT version FROM registered_model_aliases WHERE {condition} AND alias = ?"  # noqa: S608
         row = database.execute(query, (name, alias)).fetchone()
         if row is None:
             return None
-        query = f"SELECT key, value FROM model_version_tags WHERE {where} AND version = ?"  # noqa: S608
+        query = f"SELECT key, value FROM model_version_tags WHERE {condition} AND version = ?"  # noqa: S608
         return Version(name, int(row[0]), dict(database.execute(query, (name, row[0])).fetchall()))
 
 

@@ -203,15 +203,15 @@ def _attend(
     adapter: Module | None,
 ) -> Tensor:
     """The block's output for some tokens of a segment: all of them, or those with the numbers `rows`."""
-    seen = keys_values[: segment + 1] if causal else keys_values
+    visible = keys_values[: segment + 1] if causal else keys_values
     q = block.queries(x)
-    b = max(q.shape[0], *(k.shape[0] for k, _ in seen))
-    c = max(q.shape[1], *(k.shape[1] for k, _ in seen))
-    mask = _mask([k.shape[2] for k, _ in seen], segment, rows, x.shape[2], causal, real, x.device)
+    b = max(q.shape[0], *(k.shape[0] for k, _ in visible))
+    c = max(q.shape[1], *(k.shape[1] for k, _ in visible))
+    mask = _mask([k.shape[2] for k, _ in visible], segment, rows, x.shape[2], causal, real, x.device)
     if mask is not None:  # [c', r, keys] -> [b * c, 1, r, keys]
         c = max(c, len(mask))
         mask = mask.expand(c, -1, -1).repeat(b, 1, 1)[:, None]
-    k, v = (torch.cat([key_value[i].expand(b, c, -1, -1) for key_value in seen], dim=2) for i in (0, 1))
+    k, v = (torch.cat([key_value[i].expand(b, c, -1, -1) for key_value in visible], dim=2) for i in (0, 1))
     attended = F.scaled_dot_product_attention(
         _heads(q.expand(b, c, -1, -1), block.heads), _heads(k, block.heads), _heads(v, block.heads), attn_mask=mask
     )
@@ -235,16 +235,16 @@ def _mask(
     device: torch.device,
 ) -> Tensor | None:
     """Which keys each query may attend to, bool [c, r, keys]; None: all of them."""
-    hidden = [other for other in range(len(sizes)) if other in real]
+    hidden = [key_segment for key_segment in range(len(sizes)) if key_segment in real]
     if (not causal and not hidden) or (causal and not hidden and n == 1 and rows is None):
         return None
     query_positions = torch.arange(n, device=device)[None] if rows is None else rows
     masks = []
-    for other, size in enumerate(sizes):
+    for key_segment, size in enumerate(sizes):
         allowed = torch.ones(1, 1, size, dtype=torch.bool, device=device)
-        if other in real:
-            allowed = real[other][:, None]
-        if causal and other == segment:
+        if key_segment in real:
+            allowed = real[key_segment][:, None]
+        if causal and key_segment == segment:
             allowed = allowed & (torch.arange(size, device=device) <= query_positions[:, :, None])
         masks.append(allowed)
     c = max(len(mask) for mask in (*masks, query_positions))

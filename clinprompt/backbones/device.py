@@ -5,15 +5,15 @@ import torch
 from clinprompt.errors import BadParams
 
 
-def choose_device(asked: str = "auto") -> str:
+def choose_device(requested: str = "auto") -> str:
     """The device that "auto", "cpu" or "cuda", as `training.device` says it, means here.
 
     Raises:
         BadParams: a GPU is asked for and there is none.
     """
     available = torch.cuda.is_available()
-    if asked == "cuda" and not available:
+    if requested == "cuda" and not available:
         raise BadParams(
             "params.yaml: training.device: cuda is asked for, but torch finds no GPU here; set auto or cpu."
         )
-    return "cuda" if available and asked != "cpu" else "cpu"
+    return "cuda" if available and requested != "cpu" else "cpu"

@@ -34,15 +34,15 @@ def download(name: str, entry: BackboneEntry) -> Path:
     from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     files = [CONFIG, entry.weights, "config.json", *TOKENIZER_FILES]
-    where = f"the backbone {name!r} ({entry.hub} at {entry.revision})"
+    model = f"the backbone {name!r} ({entry.hub} at {entry.revision})"
     try:
         return Path(huggingface_hub.snapshot_download(str(entry.hub), revision=entry.revision, allow_patterns=files))
     except (RepositoryNotFoundError, RevisionNotFoundError):
-        raise InputMissing(f"The Hugging Face hub does not have {where}; check the table's entry.") from None
+        raise InputMissing(f"The Hugging Face hub does not have {model}; check the table's entry.") from None
     except (OSError, HTTPError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         reason = " ".join(str(error).split())
         raise ServiceDown(
-            f"Could not download {where}: {reason}. Try again later, or put its folder somewhere and set backbone.path."
+            f"Could not download {model}: {reason}. Try again later, or put its folder somewhere and set backbone.path."
         ) from None

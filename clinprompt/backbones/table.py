@@ -27,7 +27,7 @@ class BackboneEntry(Section):
     text_config: dict[str, Any] | None = None
 
     @model_validator(mode="after")
-    def _one_pinned_place(self) -> "BackboneEntry":
+    def _pinned_source(self) -> "BackboneEntry":
         if (self.folder is None) == (self.hub is None):
             raise ValueError("needs either folder or hub")
         if self.hub is not None and self.revision is None:

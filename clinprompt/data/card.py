@@ -60,7 +60,7 @@ class SplitRule(Section):
     val_from_train: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     @model_validator(mode="after")
-    def _one_source_of_val(self) -> "SplitRule":
+    def _single_validation_source(self) -> "SplitRule":
         if self.rule == "stratified" and self.val_from_train is not None:
             raise ValueError("val_from_train goes with rule given; with rule stratified set fractions.val")
         return self
@@ -155,10 +155,10 @@ class Card(Section):
 
     def knobs(self, method: str, protocol: str | None = None) -> dict[str, dict[str, Any]]:
         """What the card sets of a method's knobs, by the key at which it stands; the later wins."""
-        places = {"methods": self.methods}
+        by_key = {"methods": self.methods}
         if protocol == "base_to_novel":
-            places["base_to_novel.methods"] = self.base_to_novel.methods
-        return {f"{place}.{method}": knobs[method] for place, knobs in places.items() if method in knobs}
+            by_key["base_to_novel.methods"] = self.base_to_novel.methods
+        return {f"{key}.{method}": knobs[method] for key, knobs in by_key.items() if method in knobs}
 
     @property
     def class_ids(self) -> list[str]:

@@ -56,8 +56,10 @@ def method(name: str) -> "type[PromptMethod]":
         ValueError: its file registers no method.
     """
     if name not in _METHODS:
-        if name not in (known := names()):
-            raise BadParams(f"params.yaml: candidates.methods: there is no method {name!r}; known: {', '.join(known)}.")
+        if name not in (methods := names()):
+            raise BadParams(
+                f"params.yaml: candidates.methods: there is no method {name!r}; known: {', '.join(methods)}."
+            )
         importlib.import_module(f"{__name__}.{name}")
     if name not in _METHODS:
         raise ValueError(f"{__name__}.{name} registers no method: decorate its class with @register({name!r})")

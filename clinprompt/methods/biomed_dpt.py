@@ -35,7 +35,7 @@ class BiomedDPTConfig(ContextKnobs):
     batch_size: PositiveInt = 4
     epochs: PositiveInt = 100
 
-    def words(self) -> tuple[str | None, str]:
+    def phrase_and_tail(self) -> tuple[str | None, str]:
         """The template's words before and behind the name."""
         phrase, _, tail = self.template.partition("{}")
         return phrase.strip() or None, tail
@@ -89,7 +89,7 @@ class BiomedDPT(ContextTuning):
 
     def loss(self, batch: Batch, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy, and the weighted distances of features and of logits from the teacher's."""
-        v, t = self.made
+        v, t = self.unit_features
         ce = F.cross_entropy(logits, batch.labels)
         near = self.config.l1_weight * l1(t, self.teacher)
         # The teacher carries no gradient, not even through trained image features.

@@ -59,7 +59,7 @@ class BiomedCoOp(ContextTuning, FeatureMethod):
 
     def loss(self, batch: Batch, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy, and the weighted SCCM and KDSP."""
-        v, t = self.made
+        v, t = self.unit_features
         chosen = self.bank.mean(self.bank.select(v, self.scale, self.config.tau))
         ce = F.cross_entropy(logits, batch.labels)
         sccm = self.config.sccm_weight * mse(t, self.teacher)

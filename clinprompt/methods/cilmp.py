@@ -78,7 +78,7 @@ class CILMP(PromptMethod):
         self.blocks = self.tower.blocks
         self.text_depth = _depth("text_depth", config.text_depth, len(self.blocks))
         self._keep(task)
-        states = [one.to(self.tower.device) for one in _states(task, config)]
+        states = [class_rows.to(self.tower.device) for class_rows in _states(task, config)]
         self.rows = StateRows(states, config.prefix_length, config.suffix_length)
         self.prompts = ContextPrompts(
             task.backbone, task.class_names, n_ctx=config.n_ctx, phrase=config.context_init, position="end",
@@ -150,7 +150,7 @@ class CILMP(PromptMethod):
         prompts = [layer(rows, v) for layer in self.text_layers]
         start, name = self.prompts.around()
         n = torch.arange(1 + self.config.n_ctx, device=v.device)
-        first, middle, last = (len(n) + offset for offset in rows.places())
+        first, middle, last = (len(n) + offset for offset in rows.positions())
         ends = self.tower.real_length(self.prompts.ids) - 1 - len(n)
         placed = [
             place(start[:1], n[:1])[None],
@@ -158,7 +158,7 @@ class CILMP(PromptMethod):
             place(prompts[0][0], first),
             place(prompts[0][1], middle),
             place(prompts[0][2], last),
-            place(name, self._name_places(name.shape[1]))[None],
+            place(name, self._name_positions(name.shape[1]))[None],
         ]
         real = {3: rows.real} if rows.ragged else {}
         if not self.tower.causal:
@@ -168,20 +168,20 @@ class CILMP(PromptMethod):
             for layer in range(1, self.text_depth)
         }
         read = ReadRows(5, ends) if self.tower.causal else ReadRows(0, slice(0, 1))
-        [found] = run(self.blocks, placed, causal=self.tower.causal, writes=writes, real=real, read=read)
-        return self.tower.project(found[:, :, 0])
+        [outputs] = run(self.blocks, placed, causal=self.tower.causal, writes=writes, real=real, read=read)
+        return self.tower.project(outputs[:, :, 0])
 
-    def _name_places(self, n: int) -> Tensor:
+    def _name_positions(self, n: int) -> Tensor:
         """Where the name's tokens and the padding behind them stand [C, n]."""
-        places = 1 + self.config.n_ctx + self.rows.count[:, None] + torch.arange(n, device=self.rows.count.device)
-        return places.clamp(max=self.tower.context - 1)
+        positions = 1 + self.config.n_ctx + self.rows.count[:, None] + torch.arange(n, device=self.rows.count.device)
+        return positions.clamp(max=self.tower.context - 1)
 
     def _keep(self, task: Task) -> None:
         """Make the states part of the trained model."""
         assert task.knowledge is not None  # noqa: S101 - `needs` and `knowledge_in` see to it
         states = task.knowledge.hidden_states
         self.register_buffer("states", torch.cat(states).float())
-        self.register_buffer("states_per_class", torch.tensor([float(len(one)) for one in states]))
+        self.register_buffer("states_per_class", torch.tensor([float(len(rows)) for rows in states]))
 
     def _check_length(self, task: Task) -> None:
         lengths = self.tower.real_length(self.prompts.ids) + self.rows.count
@@ -197,7 +197,7 @@ class CILMP(PromptMethod):
 def _states(task: Task, config: CILMPConfig) -> list[Tensor]:
     """The rows of each class [L_c, D], picked and normalised as asked."""
     assert task.knowledge is not None  # noqa: S101 - as above
-    found = []
+    class_states = []
     for name, states in zip(task.class_names, task.knowledge.hidden_states, strict=True):
         picked = states
         if config.llm_layers is not None:
@@ -212,14 +212,14 @@ def _states(task: Task, config: CILMPConfig) -> list[Tensor]:
             )
         if config.normalize_rows:
             picked = picked / picked.square().mean(1, keepdim=True).sqrt()
-        found.append(picked.float())
-    return found
+        class_states.append(picked.float())
+    return class_states
 
 
-def _depth(knob: str, asked: int | None, blocks: int) -> int:
-    if asked is not None and asked > blocks:
-        raise BadParams(f"{_WHERE}.{knob}: the tower has {blocks} blocks, found {asked}.")
-    return asked or blocks
+def _depth(knob: str, requested: int | None, blocks: int) -> int:
+    if requested is not None and requested > blocks:
+        raise BadParams(f"{_WHERE}.{knob}: the tower has {blocks} blocks, found {requested}.")
+    return requested or blocks
 
 
 def _normal(shape: tuple[int, int], generator: torch.Generator) -> Tensor:

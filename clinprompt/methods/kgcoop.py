@@ -45,5 +45,5 @@ class KgCoOp(ContextTuning, FeatureMethod):
     def loss(self, batch: Batch, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy, and the weighted distance from the teacher."""
         ce = F.cross_entropy(logits, batch.labels)
-        kg = self.config.kg_weight * cosine(self.made.texts, self.teacher)
+        kg = self.config.kg_weight * cosine(self.unit_features.texts, self.teacher)
         return ce + kg, {"ce": ce, "kg": kg}

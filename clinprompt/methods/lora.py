@@ -56,7 +56,10 @@ class LowRank(nn.Module):
 
     def blocks(self) -> list[Block]:
         """The tower's blocks with the changed weights."""
-        return [self._changed(*one) for one in zip(self.frozen, self.scale * self.up @ self.down, strict=True)]
+        return [
+            self._changed(block, deltas)
+            for block, deltas in zip(self.frozen, self.scale * self.up @ self.down, strict=True)
+        ]
 
     def _changed(self, block: Block, deltas: Tensor) -> Block:
         by_target = dict(zip(self.targets, deltas, strict=True))
@@ -120,8 +123,8 @@ class LoRA(PatchMethod):
         if self.config.towers == "image":
             return self.text
         sentences, shared = self.sentences, self.sentences.shared
-        start, rest = sentences.embedded[:1, :shared], sentences.embedded[:, shared:]
-        segments = [sentences.place(start, 0), sentences.place(rest, shared)]
+        start, own_part = sentences.embedded[:1, :shared], sentences.embedded[:, shared:]
+        segments = [sentences.place(start, 0), sentences.place(own_part, shared)]
         return F.normalize(sentences.encode(segments, blocks=self.text_tower.blocks()), dim=-1)
 
     @torch.no_grad()

@@ -57,8 +57,8 @@ class MaPLe(PatchMethod):
         super().__init__(task, config)
         backbone, tower, n = task.backbone, task.backbone.text, config.n_ctx
         most = min(len(tower.blocks), len(self.vision.blocks))
-        asked = min(most, _PUBLISHED_DEPTH) if config.depth is None else config.depth
-        layers = depth(asked, most, f"{_WHERE}.depth")
+        requested_depth = min(most, _PUBLISHED_DEPTH) if config.depth is None else config.depth
+        layers = depth(requested_depth, most, f"{_WHERE}.depth")
         self.scale = backbone.logit_scale
         self.sentences = Sentences(backbone, config.template, task.class_names, _WHERE)
         if n >= self.sentences.shared:

@@ -47,7 +47,7 @@ class ProGrad(ContextTuning, FeatureMethod):
 
     def loss(self, batch: Batch, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The cross-entropy, and beside it the divergence from the zero-shot model."""
-        t, zero_shot = self.config.temperature, self.scale * self.made.images @ self.teacher.T
+        t, zero_shot = self.config.temperature, self.scale * self.unit_features.images @ self.teacher.T
         ce = F.cross_entropy(logits, batch.labels)
         return ce, {"ce": ce, "kl": t**2 * logits.shape[1] * kl(logits / t, zero_shot / t)}
 

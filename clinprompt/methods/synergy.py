@@ -46,12 +46,12 @@ class Synergy(MaPLe):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [B, C]."""
-        self.made = v, t = self.features(batch)
+        self.unit_features = v, t = self.features(batch)
         return self.scale * v @ t.T
 
     def loss(self, batch: Batch, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy, and the weighted distances of features and of logits from the teacher's."""
-        v, t = self.made
+        v, t = self.unit_features
         parts = {
             "ce": F.cross_entropy(logits, batch.labels),
             "l1": self.config.l1_weight * l1(t, self.teacher),

@@ -93,9 +93,9 @@ class TipAdapter(PromptMethod):
         zero_shot, affinity = self._compare(val.inputs)
         best = -1
         for beta in _grid(self.config.max_beta, _STEPS["beta"]):
-            said = self._ask(affinity, 1.0, beta)
+            cache_logits = self._ask(affinity, 1.0, beta)
             for alpha in _grid(self.config.max_alpha, _STEPS["alpha"]):
-                hits = int(((zero_shot + alpha * said).argmax(-1) == val.labels).sum())
+                hits = int(((zero_shot + alpha * cache_logits).argmax(-1) == val.labels).sum())
                 if hits > best:
                     best = hits
                     self.alpha, self.beta = self.alpha.new_tensor(alpha), self.beta.new_tensor(beta)

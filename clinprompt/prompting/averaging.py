@@ -25,8 +25,8 @@ class GaussianAverage:
 
     def weights(self, epochs: int) -> list[float]:
         """The weight of each epoch."""
-        raw = [math.exp(-((k - self.mean) ** 2) / (2 * self.std**2)) for k in range(1, epochs + 1)]
-        return [one / math.fsum(raw) for one in raw]
+        densities = [math.exp(-((k - self.mean) ** 2) / (2 * self.std**2)) for k in range(1, epochs + 1)]
+        return [density / math.fsum(densities) for density in densities]
 
     @torch.no_grad()
     def add(self, parameters: dict[str, nn.Parameter], epoch: int, epochs: int) -> None:

@@ -88,8 +88,8 @@ class Head:
 
     def tensors(self) -> dict[str, Tensor]:
         """What is saved, in float32 on the CPU."""
-        found = {"weight": self.weight, "scale": torch.tensor(self.scale), "bias": self.bias}
-        return {k: t.detach().to("cpu", torch.float32).contiguous() for k, t in found.items() if t is not None}
+        parts = {"weight": self.weight, "scale": torch.tensor(self.scale), "bias": self.bias}
+        return {k: t.detach().to("cpu", torch.float32).contiguous() for k, t in parts.items() if t is not None}
 
 
 class PromptMethod(nn.Module, ABC):
@@ -184,9 +184,9 @@ class PromptMethod(nn.Module, ABC):
 
     def state(self) -> dict[str, Tensor]:
         """The trained model, float32 on the CPU: what is trained, and the persistent buffers."""
-        kept = {name for name, p in self.named_parameters() if not p.requires_grad}
-        found = {name: t for name, t in self.state_dict().items() if name not in kept}
-        return {name: t.detach().to("cpu", torch.float32).contiguous() for name, t in found.items()}
+        frozen = {name for name, p in self.named_parameters() if not p.requires_grad}
+        saved = {name: t for name, t in self.state_dict().items() if name not in frozen}
+        return {name: t.detach().to("cpu", torch.float32).contiguous() for name, t in saved.items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Put a trained model's tensors back; buffers take the saved shape.

@@ -57,10 +57,10 @@ class ContextPrompts:
         tower = backbone.text
         if not tower.croppable:
             raise BadParams(f"{where}: the text tower of {backbone.name} has neither a causal nor a padding mask.")
-        words = n_ctx if phrase is None else _count(backbone, phrase)
-        if words < n_ctx:
+        phrase_length = n_ctx if phrase is None else _count(backbone, phrase)
+        if phrase_length < n_ctx:
             raise BadParams(
-                f"{where}.n_ctx: must be at most {words}, the number of tokens of {phrase!r} for the backbone "
+                f"{where}.n_ctx: must be at most {phrase_length}, the number of tokens of {phrase!r} for the backbone "
                 f"{backbone.name}, found {n_ctx}."
             )
         ids = _template_ids(backbone, [f"{name}{tail}" for name in names], n_ctx, phrase, where)
@@ -75,7 +75,7 @@ class ContextPrompts:
         self._order = None
         if position != "end":
             behind = lengths - 1 - _count(backbone, tail)
-            spans = [(1 + words, stop) for stop in behind.tolist()]
+            spans = [(1 + phrase_length, stop) for stop in behind.tolist()]
             if position == "middle_refbug":
                 spans = [(1 + n_ctx, 2 + n_ctx)] * len(spans)
             order = _order(spans, self.ids.shape[1], n_ctx, 0 if position == "front" else n_ctx // 2)
@@ -133,8 +133,8 @@ def _order(names: list[tuple[int, int]], n: int, n_ctx: int, before: int) -> Ten
     context = list(range(1, 1 + n_ctx))
     rows = []
     for start, stop in names:
-        words = range(1 + n_ctx, start)
-        rows.append([0, *context[:before], *range(start, stop), *context[before:], *words, *range(stop, n)])
+        phrase = range(1 + n_ctx, start)
+        rows.append([0, *context[:before], *range(start, stop), *context[before:], *phrase, *range(stop, n)])
     return torch.tensor(rows)
 
 
@@ -149,7 +149,7 @@ class ContextKnobs(OptimiserSettings):
     class_position: Position = "end"
 
     @abstractmethod
-    def words(self) -> tuple[str | None, str]:
+    def phrase_and_tail(self) -> tuple[str | None, str]:
         """The phrase in front of the class's name, or None without one, and what follows the name."""
 
 
@@ -158,12 +158,12 @@ class ContextConfig(ContextKnobs):
 
     context_init: ContextInit = "a photo of a"
 
-    def words(self) -> tuple[str | None, str]:
+    def phrase_and_tail(self) -> tuple[str | None, str]:
         """The phrase, and a full stop."""
         return self.context_init, "."
 
 
-class Made(NamedTuple):
+class UnitFeatures(NamedTuple):
     """Unit features that logits were made of: `images` [B, e] and `texts`, [C, e] or [B, C, e]."""
 
     images: Tensor
@@ -178,17 +178,17 @@ class ContextTuning(PromptMethod):
     an augmented image in each epoch.
 
     Attributes:
-        made: what the last logits were made of, for the parts of a loss that need more than logits.
+        unit_features: what the last logits were made of, for the parts of a loss that need more than logits.
     """
 
     config: ContextKnobs
-    made: Made
+    unit_features: UnitFeatures
 
     def __init__(self, task: Task, config: ContextKnobs) -> None:
         super().__init__(task, config)
         self.tower = task.backbone.text
         self.scale = task.backbone.logit_scale
-        phrase, tail = config.words()
+        phrase, tail = config.phrase_and_tail()
         self.prompts = ContextPrompts(
             task.backbone, task.class_names, n_ctx=config.n_ctx, phrase=phrase, tail=tail,
             position=config.class_position, where=f"params.yaml: methods.{self.name}",
@@ -206,7 +206,7 @@ class ContextTuning(PromptMethod):
 
     def logits(self, images: Tensor, texts: Tensor) -> Tensor:
         """Logits [B, C] of unit features of images [B, e] and classes [C, e]."""
-        self.made = Made(images, texts)
+        self.unit_features = UnitFeatures(images, texts)
         return self.scale * images @ texts.T
 
     def features(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -23,16 +23,16 @@ class StateRows:
     """
 
     def __init__(self, states: list[Tensor], prefix: int, suffix: int) -> None:
-        self.count = torch.tensor([len(one) for one in states], device=states[0].device)
-        self.first = torch.stack([one[:prefix] for one in states])
-        self.last = torch.stack([one[len(one) - suffix :] for one in states])
-        between = [one[prefix : len(one) - suffix] for one in states]
+        self.count = torch.tensor([len(rows) for rows in states], device=states[0].device)
+        self.first = torch.stack([rows[:prefix] for rows in states])
+        self.last = torch.stack([rows[len(rows) - suffix :] for rows in states])
+        between = [rows[prefix : len(rows) - suffix] for rows in states]
         self.middle = nn.utils.rnn.pad_sequence(between, batch_first=True)
-        places = torch.arange(self.middle.shape[1], device=self.count.device)
-        self.real = places < (self.count - prefix - suffix)[:, None]
+        indices = torch.arange(self.middle.shape[1], device=self.count.device)
+        self.real = indices < (self.count - prefix - suffix)[:, None]
         self.ragged = len(set(self.count.tolist())) > 1
 
-    def places(self) -> tuple[Tensor, Tensor, Tensor]:
+    def positions(self) -> tuple[Tensor, Tensor, Tensor]:
         """The numbers of the first [p], middle [m] and last rows [C, q] of a class."""
         p, m, q = (x.shape[1] for x in (self.first, self.middle, self.last))
         n = torch.arange(p + m + q, device=self.count.device)
@@ -101,7 +101,7 @@ class RowPrompts(nn.Module):
     def forward(self, rows: StateRows, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Prompts of the first [B, C, p, d], middle [1, C, m, d] and last rows [B, C, q, d] for unit features v."""
         middle = (rows.middle @ self.lora_A.T @ self.lora_B.T)[None]
-        first, last = (self._bent(*one, v) for one in ((self.prefix, rows.first), (self.suffix, rows.last)))
+        first, last = (self._bent(*part, v) for part in ((self.prefix, rows.first), (self.suffix, rows.last)))
         return first, middle, last
 
     def _bent(self, intervention: Intervention, h: Tensor, v: Tensor) -> Tensor:

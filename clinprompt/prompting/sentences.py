@@ -66,6 +66,6 @@ class Sentences:
         if not self.tower.causal:
             real[last] = torch.arange(segments[last].shape[2], device=ends.device) <= ends[:, None]
         read = ReadRows(last, ends) if self.tower.causal else ReadRows(0, slice(0, 1))
-        found = self.tower.blocks if blocks is None else blocks
-        [rows] = run(found, segments, causal=self.tower.causal, writes=writes, real=real, read=read)
+        run_blocks = self.tower.blocks if blocks is None else blocks
+        [rows] = run(run_blocks, segments, causal=self.tower.causal, writes=writes, real=real, read=read)
         return self.tower.project(rows[0, :, 0])

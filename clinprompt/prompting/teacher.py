@@ -66,16 +66,16 @@ class TeacherBank:
             DataRejected: a class has none.
         """
         descriptions = task.knowledge.descriptions if task.knowledge else ()
-        counts = [len(some) for some in descriptions]
+        counts = [len(sentences) for sentences in descriptions]
         if len(counts) != len(task.class_names) or 0 in counts:
             name = task.class_names[counts.index(0) if 0 in counts else 0]
             raise DataRejected(
                 f"The class {name!r} has no accepted description, and {method} learns from descriptions of every "
                 "class; set knowledge.min_accepted_per_class in params.yaml to at least 1."
             )
-        rows = encode_sentences(task.backbone, [text for some in descriptions for text in some])
-        places = torch.arange(max(counts), device=rows.device)
-        real = places < torch.tensor(counts, device=rows.device)[:, None]
+        rows = encode_sentences(task.backbone, [text for sentences in descriptions for text in sentences])
+        columns = torch.arange(max(counts), device=rows.device)
+        real = columns < torch.tensor(counts, device=rows.device)[:, None]
         features = rows.new_zeros(*real.shape, rows.shape[1])
         features[real] = rows
         return cls(features, real)
@@ -85,10 +85,10 @@ class TeacherBank:
 
         A class that has no sentence at any of these places keeps all.
         """
-        taken = self.real if keep is None else self.real & keep
-        taken = torch.where(taken.any(1, keepdim=True), taken, self.real)
+        averaged = self.real if keep is None else self.real & keep
+        averaged = torch.where(averaged.any(1, keepdim=True), averaged, self.real)
         # The length of the sum does not matter: it is normalised.
-        return F.normalize(torch.einsum("cn,cne->ce", taken.to(self.features.dtype), self.features), dim=-1)
+        return F.normalize(torch.einsum("cn,cne->ce", averaged.to(self.features.dtype), self.features), dim=-1)
 
     def scores(self, images: Tensor, scale: float) -> Tensor:
         """SDPS's score [N] of each place j: mean_b max_c s <v_b, e_cj> for unit image features v [B, e].

@@ -55,12 +55,14 @@ class CosineHead(nn.Module):
         return self.scale * F.normalize(v, dim=-1) @ self.text.T
 
 
-def depth(asked: int | None, blocks: int, where: str) -> int:
+def depth(requested: int | None, blocks: int, where: str) -> int:
     """In how many blocks there are prompts; null asks for all.
 
     Raises:
         BadParams: more are asked for than there are.
     """
-    if asked is not None and asked > blocks:
-        raise BadParams(f"{where}: the backbone's towers allow at most {blocks} blocks, found {asked}; null takes all.")
-    return asked or blocks
+    if requested is not None and requested > blocks:
+        raise BadParams(
+            f"{where}: the backbone's towers allow at most {blocks} blocks, found {requested}; null takes all."
+        )
+    return requested or blocks

@@ -47,7 +47,7 @@ def crop_flip(pixels: Tensor, key: list[int]) -> Tensor:
         top, left, height, width = v2.RandomResizedCrop.get_params(pixels, _AREA, _ASPECT)
         flipped = bool(torch.rand(()) < 0.5)
     size = list(pixels.shape[-2:])
-    found: Tensor = v2.functional.resized_crop(
+    crop: Tensor = v2.functional.resized_crop(
         pixels, top, left, height, width, size, interpolation=InterpolationMode.BICUBIC, antialias=True
     )
-    return v2.functional.horizontal_flip(found) if flipped else found
+    return v2.functional.horizontal_flip(crop) if flipped else crop

@@ -43,8 +43,8 @@ class Checkpoint:
         if average is not None:
             tensors |= {f"average.{name}": t for name, t in average.state().items()}
         for index, state in optimizer.state_dict()["state"].items():
-            found = {key: value for key, value in state.items() if value is not None}
-            tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in found.items()}
+            buffers = {key: value for key, value in state.items() if value is not None}
+            tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in buffers.items()}
         record = {"identity": self.identity, "curves": json.dumps(curves)}
         with atomic(self.path) as partial:
             save_file({name: t.contiguous() for name, t in tensors.items()}, partial, metadata=record)
@@ -56,10 +56,10 @@ class Checkpoint:
         average: GaussianAverage | None = None,
     ) -> Curves:
         """Put the saved state back; returns the curves so far, empty when there is nothing to go on from."""
-        found = self._read()
-        if found is None:
+        checkpoint = self._read()
+        if checkpoint is None:
             return []
-        curves, tensors = found
+        curves, tensors = checkpoint
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(tensors[f"parameter.{name}"])

@@ -31,11 +31,11 @@ class Ranks:
 
         With more processes than examples, those without any compute one that counts nothing, to keep in step.
         """
-        mine = np.array_split(rows, self.size)[self.rank]
-        if not len(mine):
+        own_rows = np.array_split(rows, self.size)[self.rank]
+        if not len(own_rows):
             return [rows[:1]], [0.0]
-        some = np.array_split(mine, min(parts, len(mine)))
-        return some, [len(part) / len(rows) for part in some]
+        micro_batches = np.array_split(own_rows, min(parts, len(own_rows)))
+        return micro_batches, [len(part) / len(rows) for part in micro_batches]
 
     def span(self, n: int) -> range:
         """This process's part of n examples."""
@@ -45,10 +45,10 @@ class Ranks:
         """Replace each tensor by its sum over the processes."""
         if self.size == 1:
             return
-        found = list(tensors)
-        flat = torch.cat([t.reshape(-1) for t in found])
+        terms = list(tensors)
+        flat = torch.cat([t.reshape(-1) for t in terms])
         dist.all_reduce(flat)
-        for tensor, total in zip(found, flat.split([t.numel() for t in found]), strict=True):
+        for tensor, total in zip(terms, flat.split([t.numel() for t in terms]), strict=True):
             tensor.copy_(total.view_as(tensor))
 
 

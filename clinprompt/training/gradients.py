@@ -18,15 +18,15 @@ class PartGradients:
     def add(self, parts: dict[str, Tensor], share: float) -> None:
         """Take in a micro-batch that is this share of the batch."""
         for name, part in parts.items():
-            found: Sequence[Tensor] = torch.autograd.grad(
+            gradients: Sequence[Tensor] = torch.autograd.grad(
                 share * part, self.parameters, retain_graph=True, allow_unused=True, materialize_grads=True
             )
             before = self._sums.get(name)
-            self._sums[name] = found if before is None else [a + b for a, b in zip(before, found, strict=True)]
+            self._sums[name] = gradients if before is None else [a + b for a, b in zip(before, gradients, strict=True)]
 
     def tensors(self) -> list[Tensor]:
         """All the sums."""
-        return [one for sums in self._sums.values() for one in sums]
+        return [gradient for sums in self._sums.values() for gradient in sums]
 
     def at(self, index: int) -> dict[str, Tensor]:
         """The gradients of the parts at one of the parameters."""

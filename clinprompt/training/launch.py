@@ -31,19 +31,19 @@ def run_in_processes(processes: int, entry: Callable[..., T], *arguments: Any) -
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torchelastic-events-null").setLevel(logging.WARNING)  # a line of JSON for each process's steps
-    with tempfile.TemporaryDirectory() as logs, tempfile.TemporaryDirectory() as told:
+    with tempfile.TemporaryDirectory() as logs, tempfile.TemporaryDirectory() as error_folder:
         config = LaunchConfig(
             min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex, max_restarts=0,
             rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost",
             logs_specs=DefaultLogsSpecs(log_dir=logs),
         )  # fmt: skip
         try:
-            found: T = elastic_launch(config, _explained)(Path(told), entry, *arguments)[0]
+            result: T = elastic_launch(config, _explained)(Path(error_folder), entry, *arguments)[0]
         except SignalException as stop:
             raise Interrupted(f"stopped by {stop.sigval.name}") from None
         except ChildFailedError as failed:
-            raise _cause(Path(told), failed) from None
-    return found
+            raise _cause(Path(error_folder), failed) from None
+    return result
 
 
 def _explained(folder: Path, entry: Callable[..., T], *arguments: Any) -> T:
@@ -60,9 +60,9 @@ def _explained(folder: Path, entry: Callable[..., T], *arguments: Any) -> T:
 
 def _cause(folder: Path, failed: Exception) -> Exception:
     """The error that a user can act on: when one process fails, the others may only miss it."""
-    told = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.iterdir())]
-    known = {kind.__name__: kind for kind in (*ClinpromptError.__subclasses__(), torch.OutOfMemoryError)}
-    for kind, message in told:
-        if kind in known:
-            return known[kind](message)
-    return RuntimeError(": ".join(told[0])) if told else failed
+    errors = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.iterdir())]
+    error_classes = {kind.__name__: kind for kind in (*ClinpromptError.__subclasses__(), torch.OutOfMemoryError)}
+    for kind, message in errors:
+        if kind in error_classes:
+            return error_classes[kind](message)
+    return RuntimeError(": ".join(errors[0])) if errors else failed

@@ -171,9 +171,9 @@ def _epoch(
     run: Run,
 ) -> dict[str, float]:
     method.train()
-    seen = train.at(run.seed, epoch)
+    examples = train.at(run.seed, epoch)
     steps = [
-        _step(method, optimizer, seen, rows, settings, run)
+        _step(method, optimizer, examples, rows, settings, run)
         for rows in epoch_rows(len(train), settings.batch_size, run.seed, epoch)
     ]
     return {key: float(torch.stack([step[key] for step in steps]).mean()) for key in steps[0]}
@@ -193,17 +193,20 @@ def _step(
     parts, shares = run.ranks.share(rows, run.micro_batches)
     rule = method.gradient_rule()
     apart = PartGradients(parameters) if rule is not None else None
-    seen = [_backward(method, train.batch(part), share, run, apart) for part, share in zip(parts, shares, strict=True)]
+    micro_values = [
+        _backward(method, train.batch(part), share, run, apart) for part, share in zip(parts, shares, strict=True)
+    ]
     run.ranks.add(apart.tensors() if apart else [p.grad for p in parameters if p.grad is not None])
     if rule is not None and apart is not None:
         apart.combine(rule)
     if settings.clip_norm is not None:
         nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
     optimizer.step()
-    if len(seen) == run.ranks.size == 1:
-        return seen[0]
+    if len(micro_values) == run.ranks.size == 1:
+        return micro_values[0]
     means = {
-        key: torch.stack([share * one[key] for share, one in zip(shares, seen, strict=True)]).sum() for key in seen[0]
+        key: torch.stack([share * values[key] for share, values in zip(shares, micro_values, strict=True)]).sum()
+        for key in micro_values[0]
     }
     run.ranks.add(means.values())
     return means
@@ -256,14 +259,14 @@ def _largest_part(train: Examples, settings: OptimiserSettings, run: Run) -> int
 
 def _out_of_memory(method: Trainable, images: int, run: Run, error: torch.OutOfMemoryError) -> Exception:
     """What to tell whoever decides about a retry: smaller micro-batches, or that there are none."""
-    said = str(error).strip().split(". ")[0].rstrip(".") or "no details given"
+    cause = str(error).strip().split(". ")[0].rstrip(".") or "no details given"
     if images > 1:
         return BatchTooLarge(
-            f"The GPU's memory is too small to train {method.name} with {images} images at a time ({said}); run again "
+            f"The GPU's memory is too small to train {method.name} with {images} images at a time ({cause}); run again "
             f"with the variable {MICRO_BATCHES}={2 * run.micro_batches}, which gives the same effective batch."
         )
     return BadParams(
-        f"The GPU's memory is too small to train {method.name} even with one image at a time ({said}), so running "
+        f"The GPU's memory is too small to train {method.name} even with one image at a time ({cause}), so running "
         "again won't help: free the GPU, take a larger one, or choose another backbone.name or training.device: cpu "
         "in params.yaml."
     )

@@ -69,10 +69,10 @@ class _Tape(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        found = func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
         if self._state == "last" and func is F.scaled_dot_product_attention:
-            self.attention, self._state = (*args[:3], found), "after"
-        return found
+            self.attention, self._state = (*args[:3], result), "after"
+        return result
 
     def enter_first(self, module: nn.Module, inputs: Any, normed: Tensor) -> None:
         self.segments.append(normed.detach())
@@ -118,7 +118,7 @@ def _on_grid(tokens: Tensor, first: Tensor, patches: Tensor) -> Tensor:
     A token is the patch that it is equal to in front of the first block; methods put theirs where they like.
     """
     distance = torch.cdist(patches, first, compute_mode="donot_use_mm_for_euclid_dist")
-    nearest, place = distance.min(dim=1)
-    seen = nearest <= _SAME * patches.norm(dim=1)
+    nearest, token = distance.min(dim=1)
+    visible = nearest <= _SAME * patches.norm(dim=1)
     side = round(len(patches) ** 0.5)
-    return (tokens[:, place] * seen).unflatten(1, (side, side))
+    return (tokens[:, token] * visible).unflatten(1, (side, side))

@@ -39,7 +39,7 @@ class Example:
 
 def attention_figure(examples: Sequence[Example], names: Sequence[str]) -> Figure:
     """A row per class; per image the image itself, the map before and the map after."""
-    rows = [[one for one in examples if one.label == label] for label in range(len(names))]
+    rows = [[example for example in examples if example.label == label] for label in range(len(names))]
     across = max(len(row) for row in rows)
     figure = Figure(figsize=(3 * across * _TILE + 0.4, len(names) * (_TILE + 0.22) + 0.2), layout=_TIGHT)
     grid = figure.subplots(len(names), 3 * across, squeeze=False)
@@ -47,11 +47,11 @@ def attention_figure(examples: Sequence[Example], names: Sequence[str]) -> Figur
         axes.set_axis_off()
     for row, name, line in zip(rows, names, grid, strict=True):
         line[0].text(-0.06, 0.5, name, transform=line[0].transAxes, rotation=90, ha="right", va="center", fontsize=9)
-        for k, one in enumerate(row):
-            before, after = one.probabilities
+        for k, example in enumerate(row):
+            before, after = example.probabilities
             titles = ["test image", f"before {before:.2f}", f"after {after:.2f}"]
-            for axes, title, heat in zip(line[3 * k : 3 * k + 3], titles, (None, *one.maps), strict=True):
-                _overlay(axes, one.image, heat)
+            for axes, title, heat in zip(line[3 * k : 3 * k + 3], titles, (None, *example.maps), strict=True):
+                _overlay(axes, example.image, heat)
                 axes.set_title(title, fontsize=8, pad=2)
     return figure
 
@@ -77,8 +77,8 @@ def space_figure(planes: Planes, labels: Ints, names: Sequence[str]) -> Figure:
             axes.scatter(x, y, s=16, alpha=0.55, linewidths=0, color=colour, marker=marker, label=name)
         if texts is not None:
             shades = [COLOURS[c % len(COLOURS)] for c in range(len(names))]
-            places = _side_by_side(texts, 0.045 * np.ptp(np.concatenate([images, texts]), axis=0))
-            axes.scatter(*places.T, s=330, marker="*", color=shades, edgecolors="black", linewidths=1.1, zorder=3)
+            positions = _side_by_side(texts, 0.045 * np.ptp(np.concatenate([images, texts]), axis=0))
+            axes.scatter(*positions.T, s=330, marker="*", color=shades, edgecolors="black", linewidths=1.1, zorder=3)
         axes.set_title(title, fontsize=11)
         axes.set_xticks([])
         axes.set_yticks([])

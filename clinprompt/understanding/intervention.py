@@ -31,11 +31,11 @@ class Change:
 def change(bent: BentRows, images: Tensor) -> Change:
     """The change over unit features of images [B, e], as the tuned model computes them."""
     rows = bent.rows
-    found = [
+    changes = [
         [_relative(part, h, images) for part, h in ((layer.prefix, rows.first), (layer.suffix, rows.last))]
         for layer in bent.layers
     ]
-    total, varying = (np.array([np.concatenate([end[i] for end in layer]) for layer in found]) for i in (0, 1))
+    total, varying = (np.array([np.concatenate([end[i] for end in layer]) for layer in changes]) for i in (0, 1))
     counts = rows.count.tolist()
     return Change(total, varying, rows.first.shape[1], (min(counts), max(counts)))
 

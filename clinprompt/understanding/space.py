@@ -45,11 +45,11 @@ def planes(before: Points, after: Points) -> Planes:
         images = plane[:n]
         texts = plane[n : n + c] if c else None, plane[n + c :] if after.texts is not None else None
         return Planes((images, images), texts, True, how)
-    found = [projection(np.concatenate([_centred(points.images), *_texts(points)])) for points in (before, after)]
+    projections = [projection(np.concatenate([_centred(points.images), *_texts(points)])) for points in (before, after)]
     n = len(before.images)
-    first, second = (plane for plane, _ in found)
+    first, second = (plane for plane, _ in projections)
     texts = first[n:] if before.texts is not None else None, second[n:] if after.texts is not None else None
-    return Planes((first[:n], second[:n]), texts, False, found[0][1])
+    return Planes((first[:n], second[:n]), texts, False, projections[0][1])
 
 
 def _texts(points: Points) -> list[Floats]:

@@ -77,13 +77,13 @@ def _classes(card: Card, path: Path) -> list[ClassInfo]:
     return [info for info in card.classes if info.id in ids]
 
 
-def _refuse_too_few(made: list[Description], classes: list[ClassInfo], params: KnowledgeParams) -> None:
-    accepted = accepted_counts(made)
+def _refuse_too_few(descriptions: list[Description], classes: list[ClassInfo], params: KnowledgeParams) -> None:
+    accepted = accepted_counts(descriptions)
     for info in classes:
         if accepted[info.id] < params.min_accepted_per_class:
-            asked = sum(d.prompt.class_id == info.id for d in made)
+            requested = sum(d.prompt.class_id == info.id for d in descriptions)
             raise DataRejected(
-                f"class {info.id}: {accepted[info.id]} of {asked} descriptions were accepted, "
+                f"class {info.id}: {accepted[info.id]} of {requested} descriptions were accepted, "
                 f"{params.min_accepted_per_class} are needed; report.json counts the reasons. Use a larger model "
                 "(knowledge.llm), raise knowledge.descriptions_per_aspect or max_new_tokens, change the class's phrase "
                 "in the card, or lower knowledge.min_accepted_per_class.",

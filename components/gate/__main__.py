@@ -76,7 +76,8 @@ def _decide(
     classes = tuple(dataset.card.class_ids)
     params = job.params(CandidatesParams)
     listed = [Listed(c, params.method_of(c.name), inputs.models[str(c)]) for c in params.ids]
-    candidates = [load_candidate(one, job.inputs["evaluations"], dataset.rows, name, classes) for one in listed]
+    evaluations = job.inputs["evaluations"]
+    candidates = [load_candidate(entry, evaluations, dataset.rows, name, classes) for entry in listed]
     incumbent = _incumbent(champion, candidates, dataset) if champion else None
     return to_record(
         decide(candidates, incumbent, _rules(job)),

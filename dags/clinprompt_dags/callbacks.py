@@ -33,9 +33,9 @@ def task_failed(context: Any) -> None:
         "url": ti.log_url,
     }
     if isinstance(error, ComponentFailed):
-        known = meaning(error.code)
-        report |= {"exit_code": error.code, "meaning": known.title, "message": error.message}
-        report |= {"next": known.advice, "last_lines": error.tail}
+        cause = meaning(error.code)
+        report |= {"exit_code": error.code, "meaning": cause.title, "message": error.message}
+        report |= {"next": cause.advice, "last_lines": error.tail}
     else:
         report |= {"message": str(error) if error else "no exception was reported; the worker may have been killed"}
         report |= {"next": "Read the task's log; clear the task when the cause is gone."}

@@ -34,10 +34,10 @@ def services() -> tuple[dict[str, str], dict[str, str]]:
 
     Airflow's connections `clinprompt_store` and `clinprompt_mlflow` win over the worker's environment.
     """
-    found = {k: v for k, v in os.environ.items() if k.startswith(_SERVICES) or k == STORE}
-    found |= _store(find_connection(STORE_CONNECTION)) | _mlflow(find_connection(MLFLOW_CONNECTION))
-    private = {k: v for k, v in found.items() if is_secret(k, v)}
-    return {k: v for k, v in found.items() if k not in private}, private
+    settings = {k: v for k, v in os.environ.items() if k.startswith(_SERVICES) or k == STORE}
+    settings |= _store(find_connection(STORE_CONNECTION)) | _mlflow(find_connection(MLFLOW_CONNECTION))
+    private = {k: v for k, v in settings.items() if is_secret(k, v)}
+    return {k: v for k, v in settings.items() if k not in private}, private
 
 
 def is_secret(name: str, value: str) -> bool:
@@ -57,10 +57,10 @@ def base_url(connection: Connection) -> str:
 def find_connection(name: str) -> Connection | None:
     """A connection, or None where nobody made it."""
     try:
-        found: Connection = BaseHook.get_connection(name)
+        connection: Connection = BaseHook.get_connection(name)
     except AirflowNotFoundException:
         return None
-    return found
+    return connection
 
 
 def _store(connection: Connection | None) -> dict[str, str]:

@@ -8,8 +8,9 @@ from airflow.sdk import DAG, Asset, DeadlineAlert, DeadlineReference, SyncCallba
 
 from clinprompt.contract.files import IMAGES_LOCK
 from clinprompt_dags.callbacks import deadline_missed, task_failed
-from clinprompt_dags.commands import METHODS, TAUGHT, FromTasks, ProbeCommand, Source, StageCommand, TaskCommand
+from clinprompt_dags.commands import ProbeCommand, StageCommand, TaskCommand
 from clinprompt_dags.config import Settings, load_settings
+from clinprompt_dags.entries import METHODS, TAUGHT, FromTasks, Source
 from clinprompt_dags.failures import meaning, retry_policy
 from clinprompt_dags.graph import Graph, Need, Stage, load_graph
 from clinprompt_dags.operators import ComponentTask

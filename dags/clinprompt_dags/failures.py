@@ -59,11 +59,11 @@ _UNKNOWN = Meaning("an unknown exit code", "Read the last lines: the environment
 
 def meaning(code: int) -> Meaning:
     """What an exit code says; negative codes and those above 128 are signals."""
-    found = _MEANINGS.get(code)
-    if found is None and (code < 0 or code > 128):
+    listed = _MEANINGS.get(code)
+    if listed is None and (code < 0 or code > 128):
         number = -code if code < 0 else code - 128
         return Meaning(f"killed by signal {number}", _MEANINGS[KILLED if number == 9 else ExitCode.INTERRUPTED].advice)
-    return found or _UNKNOWN
+    return listed or _UNKNOWN
 
 
 class ComponentFailed(AirflowException):

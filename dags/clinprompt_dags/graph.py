@@ -61,20 +61,20 @@ class Graph:
     def before(self, name: str) -> set[str]:
         """All stages that must have run before this one."""
         direct = set(self[name].upstream)
-        return direct.union(*(self.before(one) for one in direct))
+        return direct.union(*(self.before(upstream) for upstream in direct))
 
     def edges(self, name: str) -> tuple[str, ...]:
         """The direct upstream stages that are not upstream of another one: enough to order the tasks."""
         direct = self[name].upstream
-        return tuple(one for one in direct if not any(one in self.before(other) for other in direct))
+        return tuple(stage for stage in direct if not any(stage in self.before(successor) for successor in direct))
 
     def is_optional(self, name: str) -> bool:
         """Whether the stage promotes, or follows a promotion, which a run may do without."""
-        return any(self[one].need.pool == "promotion" for one in (name, *self.before(name)))
+        return any(self[stage].need.pool == "promotion" for stage in (name, *self.before(name)))
 
     def leaves(self) -> tuple[str, ...]:
         """The stages that nothing depends on."""
-        used = {one for stage in self.stages for one in stage.upstream}
+        used = {upstream for stage in self.stages for upstream in stage.upstream}
         return tuple(stage.name for stage in self.stages if stage.name not in used)
 
 
@@ -160,10 +160,10 @@ def _upstream(
 ) -> tuple[str, ...]:
     """The stages with an output that is, lies in or holds one of the dependencies; of one list of candidates."""
     return tuple(
-        other
-        for other, paths in outs.items()
-        if other != name
-        and (lists[name] is None or lists[other] in (None, lists[name]))
+        producer
+        for producer, paths in outs.items()
+        if producer != name
+        and (lists[name] is None or lists[producer] in (None, lists[name]))
         and any(dep == out or dep in out.parents or out in dep.parents for dep in deps for out in paths)
     )
 

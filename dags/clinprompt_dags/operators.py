@@ -8,8 +8,9 @@ from airflow.sdk import BaseBranchOperator, BaseOperator
 
 from clinprompt.contract import variables
 from clinprompt.contract.tasks import pack
-from clinprompt_dags.commands import FACTS, PLAN, Candidate, TaskCommand, listed, read_plan
+from clinprompt_dags.commands import FACTS, TaskCommand
 from clinprompt_dags.config import Settings
+from clinprompt_dags.entries import PLAN, Candidate, listed, read_plan
 from clinprompt_dags.environment import services
 from clinprompt_dags.failures import TaskOutOfMemory
 from clinprompt_dags.graph import Need
@@ -107,8 +108,8 @@ class PromotionBranch(BaseBranchOperator):
         if not plan["promote"]:
             self.log.info("The plan says not to promote.")
             return None
-        asked = plan["approval"] or context["params"].get("approval") == "required"
-        return self.approval if asked else self.action
+        needs_approval = plan["approval"] or context["params"].get("approval") == "required"
+        return self.approval if needs_approval else self.action
 
     def _gate_allows(self, facts: dict[str, Any]) -> bool:
         if facts.get("verdict") != "accepted":

@@ -41,12 +41,12 @@ def read_result(lines: Iterable[str]) -> dict[str, Any] | None:
 
     It is one line, or several when it was written for people to read.
     """
-    kept = [line for line in lines if line.strip()]
-    starts = [index for index, line in enumerate(kept) if line.startswith("{")]
+    written = [line for line in lines if line.strip()]
+    starts = [index for index, line in enumerate(written) if line.startswith("{")]
     if not starts:
         return None
     try:
-        value = json.loads("\n".join(kept[starts[-1] :]))
+        value = json.loads("\n".join(written[starts[-1] :]))
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

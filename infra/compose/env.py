@@ -91,18 +91,18 @@ def pin(path: Path, engine: str) -> None:
     A value that is there is kept. To move to another tag, empty its line first.
     """
     values = read(path)
-    found = {}
+    image_digests = {}
     for name, image in third_party().items():
         if not values.get(name):
             _engine(engine, "pull", "--quiet", image)
             digests = _engine(engine, "image", "inspect", "--format", '{{join .RepoDigests " "}}', image)
-            found[name] = digests.split()[0].split("@")[1]
+            image_digests[name] = digests.split()[0].split("@")[1]
     for name, image in OWN_IMAGES.items():
         if not values.get(name):
-            found[name] = "sha256:" + _engine(engine, "image", "inspect", "--format", "{{.Id}}", image)[-64:]
+            image_digests[name] = "sha256:" + _engine(engine, "image", "inspect", "--format", "{{.Id}}", image)[-64:]
     partial = path.with_name(path.name + ".partial")
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(_filled(path.read_text(encoding="utf-8"), found))
+        file.write(_filled(path.read_text(encoding="utf-8"), image_digests))
     partial.replace(path)
 
 

@@ -19,8 +19,9 @@ def render(project: Path, stage: str, **changes: Any) -> tuple[Any, dict[str, An
 
     from kubernetes.client import ApiClient, models
 
-    from clinprompt_dags.commands import FromTasks, StageCommand
+    from clinprompt_dags.commands import StageCommand
     from clinprompt_dags.config import load_settings
+    from clinprompt_dags.entries import FromTasks
     from clinprompt_dags.graph import load_graph
     from clinprompt_dags.runners.kubernetes import KubernetesTask
 

@@ -33,7 +33,8 @@ sys.path.append(str(project / "dags"))
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from kubernetes.client import ApiClient
 
-from clinprompt_dags.commands import FromTasks, StageCommand
+from clinprompt_dags.commands import StageCommand
+from clinprompt_dags.entries import FromTasks
 from clinprompt_dags.config import load_settings
 from clinprompt_dags.graph import load_graph
 from clinprompt_dags.runners.kubernetes import KubernetesTask

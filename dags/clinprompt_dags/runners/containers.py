@@ -36,8 +36,8 @@ def own_variables(settings: Settings, need: Need) -> dict[str, str]:
     A container sees all CPUs of its machine. Without a number, numeric libraries start a thread on each.
     """
     threads = os.environ.get(THREADS) or str(max(1, round(need.cpu)))
-    places = {_PLACES[name]: f"/{name}" for name in volumes(settings)}
-    return {variables.SCRATCH: SCRATCH, THREADS: threads, **places}
+    cache_folders = {_PLACES[name]: f"/{name}" for name in volumes(settings)}
+    return {variables.SCRATCH: SCRATCH, THREADS: threads, **cache_folders}
 
 
 def volumes(settings: Settings) -> dict[str, str]:

@@ -60,8 +60,8 @@ class DockerTask(ComponentTask, DockerOperator):
         self._private_environment = call.private
         self.labels = {LABEL: call.digest}
         self._pull_missing()
-        found: dict[str, Any] = self._run_image()
-        return found
+        result: dict[str, Any] = self._run_image()
+        return result
 
     def _pull_missing(self) -> None:
         """DockerOperator's own finds no image by its digest on podman, and does not see that a pull has failed."""
@@ -135,25 +135,25 @@ class DockerTask(ComponentTask, DockerOperator):
     def _adopt(self) -> dict[str, Any] | None:
         """The container that an earlier try left, when it does or has done this work; any other one is removed."""
         try:
-            left: dict[str, Any] = self.cli.inspect_container(self.container_name)
+            container: dict[str, Any] = self.cli.inspect_container(self.container_name)
         except NotFound:
             return None
-        state, labels = left["State"], left["Config"].get("Labels") or {}
+        state, labels = container["State"], container["Config"].get("Labels") or {}
         useful = state.get("Running") or (state.get("Status") == "exited" and state.get("ExitCode") == 0)
         if useful and labels.get(LABEL) == self.labels[LABEL]:
             self.log.info("Going on with the container %s that an earlier try has left.", self.container_name)
-            return left
+            return container
         self.log.info("Removing the container %s that an earlier try has left.", self.container_name)
-        self.cli.remove_container(left["Id"], force=True, v=True)
+        self.cli.remove_container(container["Id"], force=True, v=True)
         return None
 
     def _follow(self, stream: Iterable[bytes], tail: deque[str]) -> None:
         """Log line by line; a progress bar's carriage return ends one too."""
-        rest = b""
+        unfinished = b""
         for chunk in stream:
-            *lines, rest = re.split(rb"[\r\n]", rest + chunk)
+            *lines, unfinished = re.split(rb"[\r\n]", unfinished + chunk)
             self._log(lines, tail)
-        self._log([rest], tail)
+        self._log([unfinished], tail)
 
     def _log(self, lines: list[bytes], tail: deque[str]) -> None:
         for line in lines:

@@ -71,8 +71,8 @@ class KubernetesTask(ComponentTask, KubernetesPodOperator):
         self.arguments = call.arguments
         own = {key: value for key, value in call.plain.items() if key.startswith(PREFIX)}
         own.pop(STORE, None)
-        told = {**own, **own_variables(self.settings, self.need), RESULT_FILE: _RESULT}
-        self.env_vars = [k8s.V1EnvVar(name=key, value=value) for key, value in sorted(told.items())]
+        variables = {**own, **own_variables(self.settings, self.need), RESULT_FILE: _RESULT}
+        self.env_vars = [k8s.V1EnvVar(name=key, value=value) for key, value in sorted(variables.items())]
         self.tail.clear()
         result: dict[str, Any] | None = KubernetesPodOperator.execute(self, context)
         return result or {} if self.task_command.quiet else conclude(0, result, self.tail)
@@ -93,8 +93,8 @@ class KubernetesTask(ComponentTask, KubernetesPodOperator):
             code = exit_code(remote_pod, self.base_container_name)
             if code is None:
                 raise
-            said = xcom_result.get("message", "") if isinstance(xcom_result, dict) else ""
-            raise failure(code, said, [*self.tail]) from error
+            message = xcom_result.get("message", "") if isinstance(xcom_result, dict) else ""
+            raise failure(code, message, [*self.tail]) from error
 
     def _keep_line(self, container: str, line: str) -> str:
         self.tail.append(line)
@@ -136,14 +136,14 @@ def _env_from() -> list[k8s.V1EnvFromSource]:
 
 
 def _volumes(settings: Settings) -> list[k8s.V1Volume]:
-    made = [
+    pod_volumes = [
         k8s.V1Volume(name="tmp", empty_dir=k8s.V1EmptyDirVolumeSource()),
         k8s.V1Volume(name="scratch", empty_dir=k8s.V1EmptyDirVolumeSource()),
     ]
     for name, source in volumes(settings).items():
         claim = k8s.V1PersistentVolumeClaimVolumeSource(claim_name=source)
-        made.append(k8s.V1Volume(name=name, persistent_volume_claim=claim))
-    return made
+        pod_volumes.append(k8s.V1Volume(name=name, persistent_volume_claim=claim))
+    return pod_volumes
 
 
 def _mounts(settings: Settings) -> list[k8s.V1VolumeMount]:

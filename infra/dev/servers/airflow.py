@@ -94,7 +94,7 @@ def set_up(config: Config) -> None:
     for name in POOLS.keys() - pools:
         api.set_pool(name, POOLS[name])
     store = {"endpoint_url": config.url("s3"), "region_name": REGION, "store": config.components["CLINPROMPT_STORE"]}
-    wanted: dict[str, dict[str, Any]] = {
+    new_connections: dict[str, dict[str, Any]] = {
         "clinprompt_store": {
             "kind": "aws",
             "login": keys["AWS_ACCESS_KEY_ID"],
@@ -103,10 +103,10 @@ def set_up(config: Config) -> None:
         }
     }
     for name, port in {"clinprompt_mlflow": "mlflow", "clinprompt_alerts": "alerts"}.items():
-        wanted[name] = {"kind": "http", "host": "127.0.0.1", "schema": "http", "port": config.ports[port]}
+        new_connections[name] = {"kind": "http", "host": "127.0.0.1", "schema": "http", "port": config.ports[port]}
     connections = {entry["connection_id"] for entry in api.call("GET", "/connections", limit=1000)["connections"]}
-    for name in wanted.keys() - connections:
-        api.set_connection(name, **wanted[name])
+    for name in new_connections.keys() - connections:
+        api.set_connection(name, **new_connections[name])
 
 
 def ready(part: str, config: Config, since: float) -> bool:

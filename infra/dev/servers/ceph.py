@@ -82,8 +82,8 @@ def mon_ready(config: Config, since: float) -> bool:
 
 def osd_ready(config: Config, since: float) -> bool:
     """Whether the monitor has seen the store."""
-    found = _answers(config, "osd", "stat")
-    return found is not None and found["num_up_osds"] == 1
+    status = _answers(config, "osd", "stat")
+    return status is not None and status["num_up_osds"] == 1
 
 
 def _answers(config: Config, *question: str) -> dict[str, Any] | None:
@@ -91,8 +91,8 @@ def _answers(config: Config, *question: str) -> dict[str, Any] | None:
         answer = run(_ceph(config, *question, "--format", "json"), environment(), config.folder / "logs" / "s3-ask.log")
     except ServiceDown:
         return None
-    found: dict[str, Any] = json.loads(answer)
-    return found
+    document: dict[str, Any] = json.loads(answer)
+    return document
 
 
 def _ceph(config: Config, *command: str) -> list[str]:
@@ -124,9 +124,9 @@ def prepare_gateway(config: Config) -> None:
     """Make the two users, each with keys of its own."""
     folder, log = _folder(config), config.folder / "logs" / "s3-prepare.log"
     admin = [binary("radosgw-admin"), "-c", str(folder / "ceph.conf"), "-n", "client.rgw"]
-    known = json.loads(run([*admin, "user", "list"], environment(), log))
+    users = json.loads(run([*admin, "user", "list"], environment(), log))
     for user in BUCKETS:
-        if user not in known:
+        if user not in users:
             keys = [f"--access-key={config.secrets[f's3-{user}-id']}", f"--secret-key={config.secrets[f's3-{user}']}"]
             run([*admin, "user", "create", f"--uid={user}", f"--display-name={user}", *keys], environment(), log)
 

@@ -74,11 +74,11 @@ def create(folder: Path, executor: str, dags: dict[str, Path], settings: dict[st
     folder = folder.resolve()
     if (folder / "stack.json").exists():
         old = load(folder)
-        ports, made = old.ports, old.secrets
+        ports, secret_values = old.ports, old.secrets
     else:
-        ports, made = _free_ports(), _secrets()
+        ports, secret_values = _free_ports(), _secrets()
     bundles = {name: str(path.resolve()) for name, path in dags.items()}
-    config = Config(folder, executor, bundles, settings, ports, made)
+    config = Config(folder, executor, bundles, settings, ports, secret_values)
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o711)  # Postgres runs as another user when the caller is root, and must get through
     for name in ("logs", "run", "airflow"):
@@ -98,20 +98,20 @@ def private(file: Path, text: str) -> None:
 def _secrets() -> dict[str, str]:
     names = ["postgres", "airflow", "mlflow", "redis", *(f"user-{name}" for name in USERS)]
     names += [f"s3-{user}{part}" for user in ("store", "mlflow") for part in ("", "-id")]
-    made = {name: secrets.token_hex(16) for name in names}
+    values = {name: secrets.token_hex(16) for name in names}
     fernet = base64.urlsafe_b64encode(os.urandom(32)).decode()
-    return made | {"fernet": fernet, "jwt": secrets.token_urlsafe(64), "api": secrets.token_urlsafe(64)}
+    return values | {"fernet": fernet, "jwt": secrets.token_urlsafe(64), "api": secrets.token_urlsafe(64)}
 
 
 def _free_ports() -> dict[str, int]:
     """Ports below those that the kernel gives to outgoing connections, so that a stopped server gets its own back."""
     end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     start = max(1024, end - 16_000)
-    found: dict[str, int] = {}
+    ports: dict[str, int] = {}
     for port in random.sample(range(start, end), min(500, end - start)):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
-                found[_PORTS[len(found)]] = port
-        if len(found) == len(_PORTS):
-            return found
+                ports[_PORTS[len(ports)]] = port
+        if len(ports) == len(_PORTS):
+            return ports
     raise InputMissing(f"no {len(_PORTS)} free ports were found between {start} and {end}")

@@ -25,10 +25,10 @@ _POSTGRES = {
 def binary(name: str) -> str:
     """A server's program: on the path, or where Debian puts those of Postgres."""
     debian = [str(folder) for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
-    found = shutil.which(name, path=":".join([*debian, environment()["PATH"], "/usr/local/bin"]))
-    if found is None:
+    path = shutil.which(name, path=":".join([*debian, environment()["PATH"], "/usr/local/bin"]))
+    if path is None:
         raise InputMissing(f"{name} is not installed: run infra/dev/packages.sh as root")
-    return found
+    return path
 
 
 def prepare_postgres(config: Config) -> None:

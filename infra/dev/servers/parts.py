@@ -49,8 +49,8 @@ class Part:
 def _mlflow_command(config: Config) -> list[str]:
     port = str(config.ports["mlflow"])
     hosts = f"127.0.0.1:{port},localhost:{port}"
-    where = ["--host", "127.0.0.1", "--port", port, "--allowed-hosts", hosts, "--workers", "1"]
-    return [str(VENV / "mlflow"), "server", *where, "--artifacts-destination", "s3://mlflow/artifacts"]
+    address = ["--host", "127.0.0.1", "--port", port, "--allowed-hosts", hosts, "--workers", "1"]
+    return [str(VENV / "mlflow"), "server", *address, "--artifacts-destination", "s3://mlflow/artifacts"]
 
 
 def _mlflow_env(config: Config) -> dict[str, str]:

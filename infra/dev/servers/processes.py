@@ -108,7 +108,7 @@ def spawn(folder: Path, part: str, command: list[str], env: dict[str, str], *, u
 def find(folder: Path, part: str | None = None) -> dict[int, str]:
     """The living processes of a folder's parts, or of one part, with their descendants: pid to part."""
     start = f"{MARK}={folder}:".encode()
-    found: dict[int, str] = {}
+    parts: dict[int, str] = {}
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -120,13 +120,13 @@ def find(folder: Path, part: str | None = None) -> dict[int, str]:
             parents[int(entry.name)] = int(parent)
             for variable in (entry / "environ").read_bytes().split(b"\0"):
                 if variable.startswith(start):
-                    found[int(entry.name)] = variable[len(start) :].decode()
+                    parts[int(entry.name)] = variable[len(start) :].decode()
     grown = True
     while grown:
-        new = {pid: found[parent] for pid, parent in parents.items() if parent in found and pid not in found}
-        found |= new
+        new = {pid: parts[parent] for pid, parent in parents.items() if parent in parts and pid not in parts}
+        parts |= new
         grown = bool(new)
-    return {pid: name for pid, name in found.items() if part in (None, name)}
+    return {pid: name for pid, name in parts.items() if part in (None, name)}
 
 
 def main_process(folder: Path, part: str) -> int | None:
@@ -192,11 +192,11 @@ def _of(folder: Path, names: set[str]) -> list[int]:
 
 
 def _kill_all(folder: Path, names: set[str]) -> bool:
-    left = _of(folder, names)
-    for pid in left:
+    survivors = _of(folder, names)
+    for pid in survivors:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    return not left
+    return not survivors
 
 
 def _wait_until(condition: Callable[[], bool], timeout: float) -> bool:

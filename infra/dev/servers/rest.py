@@ -48,13 +48,13 @@ class Airflow:
 
     def import_errors(self) -> dict[str, str]:
         """The DAG files that could not be read: file name to traceback."""
-        found = self.call("GET", "/importErrors", limit=1000)["import_errors"]
-        return {error["filename"]: error["stack_trace"] for error in found}
+        errors = self.call("GET", "/importErrors", limit=1000)["import_errors"]
+        return {error["filename"]: error["stack_trace"] for error in errors}
 
     def wait_for_dags(self, *dag_ids: str, timeout: float = 300) -> None:
         """Wait until the DAGs have been read."""
-        wanted = set(dag_ids)
-        wait(lambda: wanted <= set(self.dags()), timeout, lambda: f"DAGs {wanted - set(self.dags())} to be read")
+        expected = set(dag_ids)
+        wait(lambda: expected <= set(self.dags()), timeout, lambda: f"DAGs {expected - set(self.dags())} to be read")
 
     def unpause(self, dag_id: str) -> None:
         """Let a DAG run."""
@@ -77,16 +77,16 @@ class Airflow:
 
     def asset_event(self, asset: str, extra: dict[str, Any] | None = None, *, partition: str | None = None) -> None:
         """Tell Airflow that an asset, by its name, has changed."""
-        found = self.call("GET", "/assets", name_pattern=asset, limit=1000)["assets"]
-        ids = [entry["id"] for entry in found if entry["name"] == asset]
+        assets = self.call("GET", "/assets", name_pattern=asset, limit=1000)["assets"]
+        ids = [entry["id"] for entry in assets if entry["name"] == asset]
         if not ids:
             raise RestError(404, f"Airflow knows no asset {asset!r}")
         self.call("POST", "/assets/events", body={"asset_id": ids[0], "extra": extra or {}, "partition_key": partition})
 
     def runs(self, dag_id: str, *, partition: str | None = None) -> list[dict[str, Any]]:
         """A DAG's runs, oldest first; only those of one partition key when it is given."""
-        found = self.call("GET", f"/dags/{quote(dag_id)}/dagRuns", limit=1000, order_by="run_after")["dag_runs"]
-        return [run for run in found if partition in (None, run["partition_key"])]
+        dag_runs = self.call("GET", f"/dags/{quote(dag_id)}/dagRuns", limit=1000, order_by="run_after")["dag_runs"]
+        return [run for run in dag_runs if partition in (None, run["partition_key"])]
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """One run; its "state" is queued, running, success or failed."""
@@ -118,16 +118,16 @@ class Airflow:
         self, dag_id: str, run_id: str, task_id: str, *states: str, map_index: int = -1, timeout: float = 300
     ) -> dict[str, Any]:
         """Wait until a task instance is in one of the states (default: running); returns it."""
-        wanted, found = states or ("running",), {}
+        expected, instance = states or ("running",), {}
 
         def reached() -> bool:
             for task in self.tasks(dag_id, run_id):
                 if (task["task_id"], task["map_index"]) == (task_id, map_index):
-                    found.update(task)
-            return found.get("state") in wanted
+                    instance.update(task)
+            return instance.get("state") in expected
 
-        wait(reached, timeout, lambda: f"{dag_id} {run_id} {task_id} to be {wanted}; it is {found.get('state')}")
-        return found
+        wait(reached, timeout, lambda: f"{dag_id} {run_id} {task_id} to be {expected}; it is {instance.get('state')}")
+        return instance
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1, key: str = "return_value") -> Any:
         """What a task returned, or another of its XComs."""
@@ -144,8 +144,8 @@ class Airflow:
 
     def waiting_for_people(self, dag_id: str = "~", run_id: str = "~") -> list[dict[str, Any]]:
         """The questions that nobody has answered."""
-        found = self.call("GET", f"{_run(dag_id, run_id)}/hitlDetails", response_received=False, limit=1000)
-        return list(found["hitl_details"])
+        answer = self.call("GET", f"{_run(dag_id, run_id)}/hitlDetails", response_received=False, limit=1000)
+        return list(answer["hitl_details"])
 
     def respond(
         self,
@@ -184,12 +184,12 @@ class Airflow:
             self.call("PATCH", f"/connections/{quote(name)}", body=body)
 
 
-def wait(condition: Callable[[], bool], timeout: float, what: Callable[[], str]) -> None:
+def wait(condition: Callable[[], bool], timeout: float, description: Callable[[], str]) -> None:
     """Wait until a condition holds; raise TimeoutError that says what was waited for."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {timeout:.0f} s for {what()}")
+            raise TimeoutError(f"waited {timeout:.0f} s for {description()}")
         time.sleep(_POLL)
 
 

@@ -103,7 +103,7 @@ class Stack:
 
     def start(self, name: str, timeout: float = _START_TIMEOUT) -> None:
         """Start a part and wait until it answers; one that runs already is left alone."""
-        part = PARTS[self._known(name)]
+        part = PARTS[self._checked_name(name)]
         if main_process(self.folder, name) is not None:
             return
         since = time.time()
@@ -126,11 +126,11 @@ class Stack:
 
     def stop(self, name: str, patience: float = 20) -> None:
         """Ask a part to end; after `patience` seconds it is killed. A worker ends its tasks first."""
-        end(self.folder, [self._known(name)], PARTS[name].stop, patience)
+        end(self.folder, [self._checked_name(name)], PARTS[name].stop, patience)
 
     def kill(self, name: str) -> None:
         """End a part with SIGKILL, and with it all processes that it has started, such as a worker's tasks."""
-        end(self.folder, [self._known(name)], signal.SIGKILL, 0)
+        end(self.folder, [self._checked_name(name)], signal.SIGKILL, 0)
 
     def restart(self, name: str, patience: float = 20) -> None:
         """Stop a part and start it again."""
@@ -139,7 +139,7 @@ class Stack:
 
     def running(self, name: str) -> bool:
         """Whether a part's first process lives."""
-        return main_process(self.folder, self._known(name)) is not None
+        return main_process(self.folder, self._checked_name(name)) is not None
 
     # What others ask
 
@@ -164,15 +164,15 @@ class Stack:
 
     def status(self) -> list[tuple[str, int | None, int | None, int]]:
         """For each part: name, pid (None: not running), port and memory in bytes."""
-        found = find(self.folder)
+        processes = find(self.folder)
         rows = []
         for name in self.config.parts:
-            pids = [pid for pid, part in found.items() if part == name]
+            pids = [pid for pid, part in processes.items() if part == name]
             port = self.config.ports.get("airflow" if name == "api-server" else name)
             rows.append((name, main_process(self.folder, name), port, memory(pids)))
         return rows
 
-    def _known(self, name: str) -> str:
+    def _checked_name(self, name: str) -> str:
         if name not in self.config.parts:
             raise BadParams(f"{name!r} is not a part of this stack: expected one of {', '.join(self.config.parts)}")
         return name

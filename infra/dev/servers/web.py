@@ -38,9 +38,9 @@ def request(
     if body is not None:
         data, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
     try:
-        asked = urllib.request.Request(url, data, headers, method=method)  # noqa: S310  the URL is a stack's own
-        with urllib.request.urlopen(asked, timeout=timeout) as got:  # noqa: S310
-            text, kind = got.read().decode(), got.headers.get_content_type()
+        http_request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310  the URL is a stack's own
+        with urllib.request.urlopen(http_request, timeout=timeout) as response:  # noqa: S310
+            text, kind = response.read().decode(), response.headers.get_content_type()
     except urllib.error.HTTPError as error:
         with error:
             reason = error.read().decode(errors="replace")[:2000]
