@@ -124,7 +124,7 @@ def _explain(name: str, error: BaseException) -> tuple[ExitCode, str]:
 
 
 def _disk_is_full(error: BaseException) -> bool:
-    """Whether an error says so: Python's own by number, the libraries' (safetensors, SQLite) only in words."""
+    """Whether an error means a full disk: Python's by errno, the libraries' (safetensors, SQLite) by their message."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return any(phrase in str(error) for phrase in ("No space left on device", "disk is full"))

@@ -36,7 +36,7 @@ _HEAD = """\
 # digest: of the image, which a runner starts. environment: of its recipe, without the code, which a stage depends on.
 """
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_PIP_PLACES = ("index-url", "extra-index-url", "find-links")
+_PIP_LOCATIONS = ("index-url", "extra-index-url", "find-links")
 _LENT = "/build/lent"  # /build is a file system of each step's own: no image keeps a trace
 
 
@@ -135,8 +135,8 @@ def check(engine: Engine) -> None:
             raise InputCorrupt(f"{LOCK}: {target}: the digest is {locked}, but {_tag(target)} is {actual}; lock again.")
         modules = ["workspace.__main__", *(f"components.{name}.__main__" for name in components_of(target))]
         code = f"import os, {', '.join(modules)}; assert os.getuid() > 0"
-        places = ("--read-only", "--tmpfs", "/tmp:mode=1777", "--tmpfs", "/var/tmp:mode=1777")  # noqa: S108
-        engine.run("run", "--rm", "--network", "none", *places, _tag(target), "python", "-c", code)
+        mounts = ("--read-only", "--tmpfs", "/tmp:mode=1777", "--tmpfs", "/var/tmp:mode=1777")  # noqa: S108
+        engine.run("run", "--rm", "--network", "none", *mounts, _tag(target), "python", "-c", code)
 
 
 def components_of(target: str) -> list[str]:
@@ -189,16 +189,16 @@ def _build_options(engine: Engine, base: str | None) -> Iterator[list[str]]:
 def _pip_options(engine: Engine, settings: dict[str, str], folder: Path) -> list[str]:
     """Lend the build this machine's package indexes, folders and certificates; nothing of them stays in an image."""
     options, lines = [], ["[global]"]
-    for key in (*_PIP_PLACES, "trusted-host"):
-        places = settings.get(key, "").split()
-        for number, place in enumerate(places):
-            if local := _local_folder(place):
+    for key in (*_PIP_LOCATIONS, "trusted-host"):
+        locations = settings.get(key, "").split()
+        for number, location in enumerate(locations):
+            if local := _local_folder(location):
                 if engine.name != "podman":
                     raise BadParams(f"pip's configuration names {local}, a folder; only podman can lend it.")
-                places[number] = place.replace(str(local), f"{_LENT}{local}", 1)
+                locations[number] = location.replace(str(local), f"{_LENT}{local}", 1)
                 options += ["--volume", f"{local}:{_LENT}{local}:ro"]
-        if places:
-            lines.append(f"{key} = {' '.join(places)}")
+        if locations:
+            lines.append(f"{key} = {' '.join(locations)}")
     (folder / "pip.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
     options += ["--secret", f"id=pip,src={folder / 'pip.conf'}"]
     certificates = settings.get("cert") or os.environ.get("SSL_CERT_FILE")
@@ -222,12 +222,12 @@ def pip_settings() -> dict[str, str]:
     return sections["global"] | sections["install"] | sections[":env:"]
 
 
-def _local_folder(place: str) -> Path | None:
-    """The folder to lend for a place; a folder index's pages link to files beside it, so that is the one above."""
-    url = urlsplit(place)
+def _local_folder(location: str) -> Path | None:
+    """The folder to lend for a location; a folder index's pages link to files beside it, so that is the one above."""
+    url = urlsplit(location)
     if url.scheme == "file":
         return Path(unquote(url.path)).parent
-    return Path(place).absolute() if not url.scheme and Path(place).is_dir() else None
+    return Path(location).absolute() if not url.scheme and Path(location).is_dir() else None
 
 
 def _revision() -> str:

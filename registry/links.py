@@ -25,7 +25,7 @@ def airflow_tags() -> dict[str, str]:
 
 
 def requester() -> str:
-    """Who asks, for the record: the Airflow run, or else the user's login name."""
+    """Who called the registry, for its journal: the Airflow run, or else the user's login name."""
     return airflow_run() or _login()
 
 

@@ -50,14 +50,14 @@ def _replace(release: PromotionRequest, current: Version | None) -> Receipt:
     from registry.run import pack
 
     client, name = tracking.connect(), release.names.production_model
-    held = quarantine.held(client, name)
-    quarantined = quarantine.match(held, {"model_digest": release.chosen.model_digest})
+    quarantined_versions = quarantine.held(client, name)
+    quarantined = quarantine.match(quarantined_versions, {"model_digest": release.chosen.model_digest})
     if quarantined is not None:
         return _quarantined(release, current, quarantined)
     _check_not_stale(release, current)
     with tempfile.TemporaryDirectory(prefix="clinprompt-payload-") as scratch:
         packed = pack(release, Path(scratch))
-        quarantined = quarantine.match(held, packed.facts)
+        quarantined = quarantine.match(quarantined_versions, packed.facts)
         if quarantined is not None:
             return _quarantined(release, current, quarantined)
         new = _register(client, release, packed)
@@ -82,8 +82,8 @@ def rejected(release: PromotionRequest) -> Receipt:
 
 
 def _receipt(release: PromotionRequest, current: Version, previous: Version | None) -> Receipt:
-    judged = release.decision.champion
-    unchanged = judged is not None and judged.version == str(current.number)
+    judged_champion = release.decision.champion
+    unchanged = judged_champion is not None and judged_champion.version == str(current.number)
     return Receipt(
         dataset=release.dataset,
         verdict="accepted",
@@ -111,16 +111,16 @@ def _quarantined(release: PromotionRequest, current: Version | None, quarantined
 
 def _check_not_stale(release: PromotionRequest, current: Version | None) -> None:
     """The champion must be the one that the decision was made against, or the chosen model in another payload."""
-    judged = release.decision.champion
+    judged_champion = release.decision.champion
     if current is None:
-        fresh = judged is None
+        fresh = judged_champion is None
     elif current.tag("model_digest") == release.chosen.model_digest:
         fresh = True
     else:
         same = (str(current.number), current.tag("model_digest"))
-        fresh = judged is not None and (judged.version, judged.model_digest) == same
+        fresh = judged_champion is not None and (judged_champion.version, judged_champion.model_digest) == same
     if not fresh:
-        then = f"version {judged.version}" if judged else "no champion"
+        then = f"version {judged_champion.version}" if judged_champion else "no champion"
         now = f"version {current.number}" if current else "none"
         raise DataRejected(
             f"The decision is stale: it was made against {then}, and the champion is now {now}. Run `dvc repro` again, "

@@ -46,7 +46,7 @@ class PromotionRequest:
 
     @cached_property
     def record(self) -> ModelRecord:
-        """What the tuned model's folder says of it."""
+        """The record of the tuned model, from its folder."""
         return ModelRecord.read(self.model / RECORD)
 
     @property

@@ -6,7 +6,7 @@ from clinprompt.errors import BadParams
 
 
 def choose_device(requested: str = "auto") -> str:
-    """The device that "auto", "cpu" or "cuda", as `training.device` says it, means here.
+    """The torch device for a value of `training.device`: "auto" is a GPU where torch finds one, else the CPU.
 
     Raises:
         BadParams: a GPU is asked for and there is none.

@@ -91,10 +91,10 @@ class BiomedDPT(ContextTuning):
         """Cross-entropy, and the weighted distances of features and of logits from the teacher's."""
         v, t = self.unit_features
         ce = F.cross_entropy(logits, batch.labels)
-        near = self.config.l1_weight * l1(t, self.teacher)
+        l1_loss = self.config.l1_weight * l1(t, self.teacher)
         # The teacher carries no gradient, not even through trained image features.
         agree = self.config.kl_weight * kl(logits, self.scale * v.detach() @ self.teacher.T)
-        return ce + near + agree, {"ce": ce, "l1": near, "kl": agree}
+        return ce + l1_loss + agree, {"ce": ce, "l1": l1_loss, "kl": agree}
 
     def _encode(self, tokens: Tensor) -> Tensor:
         first = 1 + self.config.n_visual if self.config.visual == "replace_patches" else 1

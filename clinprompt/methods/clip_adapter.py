@@ -45,11 +45,11 @@ class ClipAdapter(PromptMethod):
     def __init__(self, task: Task, config: ClipAdapterConfig) -> None:
         super().__init__(task, config)
         width, generator = task.backbone.embed_dim, torch.Generator().manual_seed(task.seed)
-        narrow = max(1, width // config.reduction)
+        hidden_width = max(1, width // config.reduction)
         self.adapter = nn.Sequential(
-            linear(width, narrow, generator, bias=False),
+            linear(width, hidden_width, generator, bias=False),
             nn.ReLU(),
-            linear(narrow, width, generator, bias=False),
+            linear(hidden_width, width, generator, bias=False),
             nn.ReLU(),
         ).to(task.backbone.device)
         self.text = hand_written(task, config.template)
@@ -63,5 +63,5 @@ class ClipAdapter(PromptMethod):
     def features(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Unit features of the images [B, e], adapted, and of the classes' sentences [C, e]."""
         f = F.normalize(batch.inputs, dim=-1)
-        mixed = self.config.mix * self.adapter(f) + (1 - self.config.mix) * f
-        return F.normalize(mixed, dim=-1), self.text
+        adapted = self.config.mix * self.adapter(f) + (1 - self.config.mix) * f
+        return F.normalize(adapted, dim=-1), self.text

@@ -56,9 +56,9 @@ class MaPLe(PatchMethod):
     def __init__(self, task: Task, config: MaPLeConfig) -> None:
         super().__init__(task, config)
         backbone, tower, n = task.backbone, task.backbone.text, config.n_ctx
-        most = min(len(tower.blocks), len(self.vision.blocks))
-        requested_depth = min(most, _PUBLISHED_DEPTH) if config.depth is None else config.depth
-        layers = depth(requested_depth, most, f"{_WHERE}.depth")
+        shallower = min(len(tower.blocks), len(self.vision.blocks))
+        requested_depth = min(shallower, _PUBLISHED_DEPTH) if config.depth is None else config.depth
+        layers = depth(requested_depth, shallower, f"{_WHERE}.depth")
         self.scale = backbone.logit_scale
         self.sentences = Sentences(backbone, config.template, task.class_names, _WHERE)
         if n >= self.sentences.shared:

@@ -196,8 +196,10 @@ class PromptMethod(nn.Module, ABC):
         """
         expected = self.state()
         if set(expected) != set(state):
-            odd = sorted(set(expected) ^ set(state))[0]
-            raise InputCorrupt(f"The tuned {self.name} model's tensors don't fit its config ({odd}); run tune again.")
+            mismatched = sorted(set(expected) ^ set(state))[0]
+            raise InputCorrupt(
+                f"The tuned {self.name} model's tensors don't fit its config ({mismatched}); run tune again."
+            )
         for key, tensor in state.items():
             owner = self.get_submodule(key.rpartition(".")[0])
             old = getattr(owner, key.rpartition(".")[2])

@@ -54,5 +54,5 @@ def epoch_rows(n: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarra
     An incomplete last batch is left out, as in the published trainers, unless it is the only one.
     """
     order = np.random.default_rng([seed, epoch]).permutation(n)
-    whole = max(n // batch_size, 1)
-    return [order[i * batch_size : (i + 1) * batch_size] for i in range(whole)]
+    steps = max(n // batch_size, 1)
+    return [order[i * batch_size : (i + 1) * batch_size] for i in range(steps)]

@@ -164,7 +164,7 @@ class ContextConfig(ContextKnobs):
 
 
 class UnitFeatures(NamedTuple):
-    """Unit features that logits were made of: `images` [B, e] and `texts`, [C, e] or [B, C, e]."""
+    """The unit features that logits were computed from: `images` [B, e] and `texts`, [C, e] or [B, C, e]."""
 
     images: Tensor
     texts: Tensor
@@ -178,7 +178,7 @@ class ContextTuning(PromptMethod):
     an augmented image in each epoch.
 
     Attributes:
-        unit_features: what the last logits were made of, for the parts of a loss that need more than logits.
+        unit_features: those behind the last logits, for the parts of a loss that need more than logits.
     """
 
     config: ContextKnobs

@@ -105,11 +105,11 @@ class RowPrompts(nn.Module):
         return first, middle, last
 
     def _bent(self, intervention: Intervention, h: Tensor, v: Tensor) -> Tensor:
-        s = intervention.delta(h, v)
+        change = intervention.delta(h, v)
         if self.training and self.dropout > 0:
-            wide = F.dropout(h + s @ intervention.R.T, self.dropout)
-            return wide @ self.lora_A.T @ self.lora_B.T
-        return (h @ self.lora_A.T + s @ (self.lora_A @ intervention.R).T) @ self.lora_B.T
+            dropped = F.dropout(h + change @ intervention.R.T, self.dropout)
+            return dropped @ self.lora_A.T @ self.lora_B.T
+        return (h @ self.lora_A.T + change @ (self.lora_A @ intervention.R).T) @ self.lora_B.T
 
 
 @dataclass(frozen=True)

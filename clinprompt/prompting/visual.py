@@ -56,7 +56,7 @@ class CosineHead(nn.Module):
 
 
 def depth(requested: int | None, blocks: int, where: str) -> int:
-    """In how many blocks there are prompts; null asks for all.
+    """The number of blocks with prompts; null means all of them.
 
     Raises:
         BadParams: more are asked for than there are.

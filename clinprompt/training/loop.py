@@ -192,13 +192,14 @@ def _step(
     parameters = list(method.trainable_parameters().values())
     parts, shares = run.ranks.share(rows, run.micro_batches)
     rule = method.gradient_rule()
-    apart = PartGradients(parameters) if rule is not None else None
+    part_gradients = PartGradients(parameters) if rule is not None else None
     micro_values = [
-        _backward(method, train.batch(part), share, run, apart) for part, share in zip(parts, shares, strict=True)
+        _backward(method, train.batch(part), share, run, part_gradients)
+        for part, share in zip(parts, shares, strict=True)
     ]
-    run.ranks.add(apart.tensors() if apart else [p.grad for p in parameters if p.grad is not None])
-    if rule is not None and apart is not None:
-        apart.combine(rule)
+    run.ranks.add(part_gradients.tensors() if part_gradients else [p.grad for p in parameters if p.grad is not None])
+    if rule is not None and part_gradients is not None:
+        part_gradients.combine(rule)
     if settings.clip_norm is not None:
         nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
     optimizer.step()
@@ -225,16 +226,16 @@ def _autocast(run: Run, data: Examples | Batch) -> torch.autocast:
 
 
 def _backward(
-    method: Trainable, batch: Batch, share: float, run: Run, apart: PartGradients | None
+    method: Trainable, batch: Batch, share: float, run: Run, part_gradients: PartGradients | None
 ) -> dict[str, Tensor]:
-    """Add a micro-batch's gradient: to the parameters', or to `apart` for each part of the loss."""
+    """Add a micro-batch's gradient: to the parameters', or to `part_gradients` for each part of the loss."""
     with _autocast(run, batch):
         logits = method(batch)
         loss, parts = method.loss(batch, logits.float())
-    if apart is None:
+    if part_gradients is None:
         (share * loss).backward()
     else:
-        apart.add(parts, share)
+        part_gradients.add(parts, share)
     return measures(loss, parts, logits, batch.labels)
 
 

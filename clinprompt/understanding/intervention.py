@@ -28,12 +28,12 @@ class Change:
 
 
 @torch.no_grad()
-def change(bent: BentRows, images: Tensor) -> Change:
+def change(intervened: BentRows, images: Tensor) -> Change:
     """The change over unit features of images [B, e], as the tuned model computes them."""
-    rows = bent.rows
+    rows = intervened.rows
     changes = [
         [_relative(part, h, images) for part, h in ((layer.prefix, rows.first), (layer.suffix, rows.last))]
-        for layer in bent.layers
+        for layer in intervened.layers
     ]
     total, varying = (np.array([np.concatenate([end[i] for end in layer]) for layer in changes]) for i in (0, 1))
     counts = rows.count.tolist()

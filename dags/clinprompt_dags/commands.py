@@ -1,4 +1,4 @@
-"""What each kind of task asks the components' environment for, and what it makes of the answer."""
+"""The commands of `python -m workspace` that tasks run: the input of each, and what its result becomes in Airflow."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class TaskCommand(ABC):
 
 
 def airflow_facts(context: Context) -> dict[str, Any]:
-    """Who asks, for the records and for the links back."""
+    """The task instance that calls the components: its ids and the address of its log, for records and links."""
     ti = context["ti"]
     return {
         "dag_id": ti.dag_id,
@@ -120,7 +120,7 @@ class StageCommand(TaskCommand):
 
 @dataclass(frozen=True)
 class ProbeCommand(StageCommand):
-    """Look whether the run cache has the stage, before a slot of its pool is asked for."""
+    """Look the stage up in the run cache, before its task takes a slot of its pool."""
 
     skips: str = ""  # the task id of the stage
     command = "probe"
@@ -211,7 +211,7 @@ class RollbackCommand(TaskCommand):
         return ["-m", "registry", "rollback", params["dataset"], f"--reason={params['reason']}", *version, "--json"]
 
     def task(self, context: Context, candidate: Candidate) -> dict[str, Any]:
-        """Who asks, for the registry's journal."""
+        """The task instance that rolls back, for the registry's journal."""
         return {"airflow": airflow_facts(context)}
 
     def finish(self, context: Context, result: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""What other tasks of a run have left in Airflow's XComs: the run's plan and the entries of its stages."""
+"""What other tasks of a run pass on in Airflow's XComs: the run's plan and the entries of its stages."""
 
 import json
 from collections.abc import Iterable

@@ -58,7 +58,7 @@ _UNKNOWN = Meaning("an unknown exit code", "Read the last lines: the environment
 
 
 def meaning(code: int) -> Meaning:
-    """What an exit code says; negative codes and those above 128 are signals."""
+    """Title and advice of an exit code; negative codes and those above 128 are signals."""
     listed = _MEANINGS.get(code)
     if listed is None and (code < 0 or code > 128):
         number = -code if code < 0 else code - 128
@@ -113,11 +113,11 @@ def failure(code: int, message: str, tail: list[str] | None = None) -> Component
 
 def retry_policy() -> ExceptionRetryPolicy:
     """Which failures are tried again; a service that is down, and what is unknown, with the task's growing delay."""
-    soon = timedelta(seconds=5)
+    short_delay = timedelta(seconds=5)
     return ExceptionRetryPolicy(
         rules=[
             RetryRule(Final, action=RetryAction.FAIL, reason="trying again would give the same"),
-            RetryRule(TaskOutOfMemory, retry_delay=soon, reason="again, with twice the micro-batches"),
-            RetryRule(TaskInterrupted, retry_delay=soon, reason="interrupted from outside"),
+            RetryRule(TaskOutOfMemory, retry_delay=short_delay, reason="again, with twice the micro-batches"),
+            RetryRule(TaskInterrupted, retry_delay=short_delay, reason="interrupted from outside"),
         ]
     )

@@ -36,8 +36,8 @@ def split_folders(names: list[str], splits: dict[str, str] | None = None) -> dic
 
     Without the option, the sub-folders are splits when one of them is called train or training.
     """
-    words = split_words(splits)
-    folder_splits = {name: words[name.casefold()] for name in names if name.casefold() in words}
+    split_by_word = split_words(splits)
+    folder_splits = {name: split_by_word[name.casefold()] for name in names if name.casefold() in split_by_word}
     return folder_splits if splits is not None or "train" in folder_splits.values() else {}
 
 
@@ -63,9 +63,9 @@ def read(root: Path, card: Card, options: FolderOptions) -> Listing:
             raise InputMissing(f"{root / folder}, the folder of the {split_name} split, does not exist.")
     stray = [name for name in names if name not in splits] if splits else []
     if stray:
-        known = ", ".join(splits)
+        split_names = ", ".join(splits)
         raise DataRejected(
-            f"{root / stray[0]}: lies beside the split folders {known} and is none; "
+            f"{root / stray[0]}: lies beside the split folders {split_names} and is none; "
             "remove it, or name the splits' folders in the card under reader.splits."
         )
     records: list[ImageRecord] = []

@@ -54,7 +54,7 @@ def read(root: Path, card: Card, options: TableOptions) -> Listing:
         columns.append(options.split)
     unknown_columns(columns, list(frame.columns), options.file)
     facts = _fact_columns(card.metadata)
-    words = split_words(options.splits)
+    split_by_word = split_words(options.splits)
     records = []
     for number, row in _rows(frame):
         where = f"{options.file} row {number}"
@@ -63,7 +63,7 @@ def read(root: Path, card: Card, options: TableOptions) -> Listing:
         normal, image = inside(root, path, where)
         if Path(normal).suffix.lower() not in SUFFIXES:
             raise DataRejected(f"{where}: {normal!r} is no image file; {', '.join(SUFFIXES)} are read.")
-        split = _split(row.get(options.split or "", ""), words, where)
+        split = _split(row.get(options.split or "", ""), split_by_word, where)
         values = {name: row[column] for name, column in facts.items() if row[column]}
         records.append(ImageRecord(normal, image, label, where, split, values))
     return Listing(records)
@@ -108,12 +108,12 @@ def _filled(row: dict[str, str], column: str, where: str) -> str:
     return row[column]
 
 
-def _split(value: str, words: dict[str, str], where: str) -> str | None:
+def _split(value: str, split_by_word: dict[str, str], where: str) -> str | None:
     if not value:
         return None
-    split = words.get(value.casefold())
+    split = split_by_word.get(value.casefold())
     if split is None:
         raise DataRejected(
-            f"{where}: {value!r} is no split (known: {', '.join(words)}); name the words under reader.splits."
+            f"{where}: {value!r} is no split (known: {', '.join(split_by_word)}); name the words under reader.splits."
         )
     return split

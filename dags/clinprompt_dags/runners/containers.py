@@ -31,7 +31,7 @@ def image_reference(settings: Settings, image: str) -> str:
 
 
 def own_variables(settings: Settings, need: Need) -> dict[str, str]:
-    """What a container is told of itself: its folders, and for how many CPUs it is meant.
+    """The variables that tell a container its own folders and its number of threads.
 
     A container sees all CPUs of its machine. Without a number, numeric libraries start a thread on each.
     """

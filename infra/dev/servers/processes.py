@@ -146,15 +146,15 @@ def _starting(pid: int) -> bool:
     return False
 
 
-def end(folder: Path, parts: Iterable[str], how: signal.Signals, patience: float) -> None:
+def end(folder: Path, parts: Iterable[str], stop_signal: signal.Signals, patience: float) -> None:
     """Signal the parts' first processes, wait up to `patience` seconds, then SIGKILL whatever is left of them."""
     names = set(parts)
-    if how != signal.SIGKILL:
+    if stop_signal != signal.SIGKILL:
         for name in names:
             pid = main_process(folder, name)
             if pid is not None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, how)
+                    os.kill(pid, stop_signal)
         _wait_until(lambda: not _of(folder, names), patience)
     if not _wait_until(lambda: _kill_all(folder, names), 10):
         raise ServiceDown(f"{', '.join(sorted(names))}: processes {sorted(_of(folder, names))} do not end")

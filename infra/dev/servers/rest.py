@@ -196,10 +196,10 @@ def wait(condition: Callable[[], bool], timeout: float, description: Callable[[]
 def heartbeat_after(health: dict[str, Any], component: str, since: float) -> bool:
     """Whether a component is healthy, with a sign of life after a time (in seconds since 1970)."""
     state = health.get(component.replace("-", "_"), {})
-    beat = state.get(f"latest_{component.replace('-', '_')}_heartbeat")
-    if state.get("status") != "healthy" or not beat:
+    heartbeat = state.get(f"latest_{component.replace('-', '_')}_heartbeat")
+    if state.get("status") != "healthy" or not heartbeat:
         return False
-    return datetime.fromisoformat(beat).astimezone(UTC).timestamp() >= since
+    return datetime.fromisoformat(heartbeat).astimezone(UTC).timestamp() >= since
 
 
 def _run(dag_id: str, run_id: str) -> str:
