@@ -16,6 +16,7 @@ import ast
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from clinprompt.sources import data_files, for_type_checkers, module_file, parents, texts_in, without_docstrings
@@ -83,6 +84,12 @@ class _Heirs:
                             statement.module, ast.parse(path.read_bytes()), alias.name
                         )
         return False
+
+
+@cache
+def _read_only(content: bytes) -> ast.Module:
+    """The tree of a source that many classes lead to; nobody may change it."""
+    return ast.parse(content)
 
 
 class _Module:

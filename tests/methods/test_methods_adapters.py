@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clinprompt.errors import Interrupted
 from clinprompt.methods import check_config, method
 from clinprompt.prompting.base import PromptMethod, Task
 from clinprompt.prompting.batches import Examples
-from clinprompt.training.checkpoint import Checkpoint
 from clinprompt.training.fit import fit
 from clinprompt.training.loop import Run
 
@@ -142,43 +139,3 @@ def test_training_is_repeatable_and_helps(
     assert len({tuple(row) for row in curves[0]}) == 1  # one set of columns
     assert curves[0][-1]["val_accuracy"] > 0.5
     assert models[0].export_head() is None
-
-
-@pytest.mark.parametrize(("name", "knobs"), CASES)
-def test_a_trained_model_s_state_gives_its_logits(
-    build: Callable[..., Any], make_examples: Callable[..., Examples], name: str, knobs: dict[str, Any]
-) -> None:
-    train, val = make_examples(24, 3), make_examples(9, 3, 1)
-    model, again = build(name, **knobs), build(name, seed=5, **knobs)
-    fit(model, train, val, Run(1))
-    again.load_state(model.state())
-    batch = val.batch(slice(None))
-    assert torch.equal(again(batch), model(batch))
-
-
-@pytest.mark.parametrize(("name", "knobs"), [CASES[0], CASES[2]])
-def test_a_resumed_training_ends_with_the_same_bytes(
-    build: Callable[..., Any],
-    make_examples: Callable[..., Examples],
-    name: str,
-    knobs: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    train, val = make_examples(24, 3), make_examples(9, 3, 1)
-    whole, resumed = build(name, **knobs), build(name, **knobs)
-    expected = fit(whole, train, val, Run(1))
-    run = Run(1, Checkpoint(tmp_path / "checkpoint", 2, "x"))
-    from clinprompt.prompting.batches import epoch_rows
-
-    def stop(n: int, batch_size: int, seed: int, epoch: int) -> Any:
-        if epoch == 4:
-            raise Interrupted("stopped")
-        return epoch_rows(n, batch_size, seed, epoch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("clinprompt.training.loop.epoch_rows", stop)
-        with pytest.raises(Interrupted):
-            fit(build(name, **knobs), train, val, run)
-    assert fit(resumed, train, val, run) == expected
-    assert all(torch.equal(resumed.state()[key], tensor) for key, tensor in whole.state().items())

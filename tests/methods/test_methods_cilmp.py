@@ -15,7 +15,6 @@ from clinprompt.errors import BadParams
 from clinprompt.methods import check_config, method
 from clinprompt.prompting.base import Knowledge, Task
 from clinprompt.prompting.batches import Batch, Examples
-from clinprompt.training.checkpoint import Checkpoint
 from clinprompt.training.fit import fit
 from clinprompt.training.loop import Run
 
@@ -114,33 +113,6 @@ def test_dropout_is_on_the_intervened_rows_and_only_in_training(make_backbone: C
     torch.testing.assert_close(untouched(batch), untouched.eval()(batch), atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_an_interrupted_training_ends_with_the_same_bytes(
-    make_backbone: Callable[[str], Any], tmp_path: Any, dropout: float
-) -> None:
-    knobs = {"dropout": dropout, "averaging": {"mean": 4, "std": 1.5}}
-    whole, again, first, second = (cilmp(make_backbone("clip"), **knobs) for _ in range(4))
-    data = examples(whole)
-    curves = fit(whole, data, data, Run(seed=3))
-    assert fit(again, data, data, Run(seed=3)) == curves
-    checkpoint = Checkpoint(tmp_path / "checkpoint", 2, "the same")
-
-    class Stop(Exception):
-        pass
-
-    class Stopping(Checkpoint):
-        def save(self, *args: Any, **kwargs: Any) -> None:
-            super().save(*args, **kwargs)
-            raise Stop
-
-    with pytest.raises(Stop):
-        fit(first, data, data, Run(seed=3, checkpoint=Stopping(checkpoint.path, 2, "the same")))
-    assert fit(second, data, data, Run(seed=3, checkpoint=checkpoint)) == curves
-    for name, tensor in whole.state().items():
-        assert torch.equal(tensor, again.state()[name]), name
-        assert torch.equal(tensor, second.state()[name]), name
-
-
 def test_the_prompts_are_averaged_and_the_rest_is_not(make_backbone: Callable[[str], Any]) -> None:
     knobs = {"learning_rate": 0.01, "epochs": 3}
     plainly = cilmp(make_backbone("clip"), **knobs)
@@ -168,15 +140,6 @@ def test_the_prompts_are_averaged_and_the_rest_is_not(make_backbone: Callable[[s
         mean = sum(w * end[name] for w, end in zip(weights, ends, strict=True))
         expected = ends[-1][name] if name.startswith("text_layers.") else mean
         torch.testing.assert_close(tensor, expected, atol=1e-6, rtol=1e-5)
-
-
-def test_a_trained_model_is_read_back_from_its_state(make_backbone: Callable[[str], Any]) -> None:
-    model = shaken(cilmp(make_backbone("clip"), counts=(7, 5, 6), llm_layers=[0, 1, 2, -2, -1], normalize_rows=True))
-    cls = type(model)
-    again = cls(Task(make_backbone("clip"), NAMES, 9, cls.knowledge_in(model.state())), model.config)
-    again.load_state(model.state())
-    batch = examples(model).batch(slice(None))
-    torch.testing.assert_close(again.eval()(batch), model.eval()(batch), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize(

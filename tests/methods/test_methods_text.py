@@ -1,7 +1,6 @@
 """Methods that tune a text context, against steps that are written plainly: whole contexts, loops, the image tower."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.plain.text import Plain
-from clinprompt.errors import BadParams, Interrupted
+from clinprompt.errors import BadParams
 from clinprompt.methods import check_config, method
-from clinprompt.prompting.base import FeatureMethod, Knowledge, Task
-from clinprompt.prompting.batches import Batch, Examples, epoch_rows
-from clinprompt.training.checkpoint import Checkpoint
+from clinprompt.prompting.base import Knowledge, Task
+from clinprompt.prompting.batches import Batch, Examples
 from clinprompt.training.fit import fit
 from clinprompt.training.loop import Run
 
@@ -182,72 +180,6 @@ def test_prograd_descends_the_projected_gradient(make_backbone: Callable[[str], 
         assert row["loss"] == pytest.approx(row["ce"])
         assert row["kl"] == pytest.approx(4 * divergence.item(), rel=1e-3)
     assert conflicts == {True, False}
-
-
-def fitted(name: str, backbone: Any, train: Examples, checkpoint: Checkpoint | None = None, **knobs: Any) -> Any:
-    model = build(name, backbone, **knobs)
-    return model, fit(model, train, train, Run(seed=3, checkpoint=checkpoint))
-
-
-MODES = [(name, {}) for name in KNOBS] + [
-    ("biomed_dpt", {"visual": "insert_frozen"}),
-    ("biomed_dpt", {"visual": "insert_trainable"}),
-    ("cocoop", {"optimizer": "adamw", "class_specific": True, "context_init": None}),
-]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("name", "knobs"), MODES)
-def test_training_learns_repeats_itself_resumes_and_is_read_back(
-    make_backbone: Callable[[str], Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    name: str,
-    knobs: dict[str, Any],
-    kind: str,
-) -> None:
-    backbone = make_backbone(kind)
-    before = {key: p.clone() for key, p in backbone.model.state_dict().items()}
-    train = examples_for(build(name, backbone, **knobs), backbone, 24)
-    model, curves = fitted(name, backbone, train, **knobs)
-    again, same = fitted(name, backbone, train, **knobs)
-    assert curves == same
-    assert curves[-1]["loss"] < curves[0]["loss"]
-    state = model.state()
-    assert all(torch.equal(state[key], value) for key, value in again.state().items())
-
-    def rows(n: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-        if epoch == 4:
-            raise Interrupted("stopped")
-        return epoch_rows(n, batch_size, seed, epoch)
-
-    checkpoint = Checkpoint(tmp_path / "checkpoint", 2, "same")
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr("clinprompt.training.loop.epoch_rows", rows)
-        fitted(name, backbone, train, checkpoint, **knobs)
-    resumed, found = fitted(name, backbone, train, checkpoint, **knobs)
-    assert found == curves
-    assert all(torch.equal(state[key], value) for key, value in resumed.state().items())
-
-    fresh = build(name, backbone, sentences=None, seed=9, **knobs)
-    fresh.load_state(state)
-    batch = train.batch(slice(None))
-    assert torch.equal(fresh(batch), model(batch))
-    assert all(torch.equal(p, before[key]) for key, p in backbone.model.state_dict().items())
-
-
-@pytest.mark.parametrize("name", KNOBS)
-def test_only_what_is_served_from_frozen_features_exports_a_head(
-    make_backbone: Callable[[str], Any], name: str
-) -> None:
-    model = build(name, make_backbone("bert"))
-    head = model.export_head()
-    assert isinstance(model, FeatureMethod) == (head is not None) == (name not in ("biomed_dpt", "cocoop"))
-    if head is not None:
-        features = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
-        logits = head["scale"] * F.normalize(features, dim=-1) @ head["weight"].T
-        torch.testing.assert_close(model(Batch(features, torch.zeros(5).long())), logits, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
