@@ -8,7 +8,7 @@ from typing import Any
 
 from clinprompt.data.card import Card
 from clinprompt.evaluation.estimate import estimate_text
-from clinprompt.evaluation.metrics import OVERALL
+from clinprompt.evaluation.metric_names import OVERALL
 from clinprompt.evaluation.metrics_record import Metrics
 from clinprompt.files import sha256_bytes, sha256_file, to_json
 from clinprompt.tuned.record import ModelRecord

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.evaluation.metric_names import SELECTABLE
 from clinprompt.experiments.results import TESTS, grouped, read_result
-from clinprompt.experiments.scores import METRICS, deviation, mean
+from clinprompt.experiments.scores import deviation, mean
 from clinprompt.files import atomic, sha256_file
 from registry import lineage, tracking
 
@@ -120,7 +121,7 @@ def _metrics(result: dict[str, Any]) -> dict[str, float]:
         prefix = "" if group == "all" else f"{group}/"
         completed = [row for row in rows if "left_out" not in row]
         for test in (test for test in TESTS if completed and test in completed[0]):
-            for metric in METRICS:
+            for metric in SELECTABLE:
                 values = [row[test][metric] for row in completed]
                 for suffix, value in (("", mean(values)), ("_deviation", deviation(values))):
                     if value is not None:

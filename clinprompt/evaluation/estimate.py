@@ -23,6 +23,18 @@ def interval_text(value: float | None, low: float | None, high: float | None, un
     return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
+def range_text(estimate: Estimate | None, undefined: str = "") -> str:
+    """The interval of an estimate alone, as "0.880 to 0.941"."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return undefined
+    return f"{estimate.low:.3f} to {estimate.high:.3f}"
+
+
+def deviation_text(mean: float, deviation: float | None) -> str:
+    """A mean in percent with its deviation, as "91.20 ± 1.05"; the mean alone where there is none."""
+    return f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+
+
 def estimate_text(estimate: Estimate | None, undefined: str = "not defined") -> str:
     """The same of an estimate."""
     if estimate is None:

@@ -12,13 +12,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-OVERALL = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "kappa", "quadratic_kappa", "ece", "brier")
-PER_CLASS = ("sensitivity", "specificity", "precision", "f1", "auroc")
-
 
 @dataclass(frozen=True)
 class Measures:
-    """Values of the metrics of `OVERALL`, each [R], and of `PER_CLASS`, each [R, C]."""
+    """Values of the metrics of `metric_names.OVERALL`, each [R], and of its `PER_CLASS`, each [R, C]."""
 
     overall: dict[str, Floats]
     per_class: dict[str, Floats]

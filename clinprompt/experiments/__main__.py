@@ -9,8 +9,8 @@ import typer
 
 from clinprompt import cli
 from clinprompt.errors import BadParams, InputMissing
+from clinprompt.evaluation.metric_names import SELECTABLE
 from clinprompt.experiments.protocols import PROTOCOLS, Protocols, check_protocols
-from clinprompt.experiments.scores import METRICS
 from clinprompt.experiments.tables.papers import availability, edit_params, edits, paper, papers
 from clinprompt.files import write_text
 from clinprompt.schema import read_yaml
@@ -32,7 +32,7 @@ def table(
         list[str] | None,
         typer.Option(callback=cli.one_of(TABLES), help=f"{', '.join(TABLES)}; may be given several times"),
     ] = None,
-    metric: Annotated[str, typer.Option(callback=cli.one_of(METRICS), help=", ".join(METRICS))] = "accuracy",
+    metric: Annotated[str, typer.Option(callback=cli.one_of(SELECTABLE), help=", ".join(SELECTABLE))] = "accuracy",
     runs: Annotated[
         list[Path] | None,
         typer.Option(

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from clinprompt.data.support import support_digest
+from clinprompt.evaluation.metric_names import SELECTABLE
 from clinprompt.experiments.journal import Journal, Row
 from clinprompt.experiments.pool import Pool
 from clinprompt.experiments.protocols import Cell
 from clinprompt.experiments.results import TESTS
-from clinprompt.experiments.scores import METRICS, harmonic, scores
+from clinprompt.experiments.scores import harmonic, scores
 from clinprompt.experiments.stacked import Member, descend_stacked
 from clinprompt.experiments.transfer import moved
 from clinprompt.prompting.base import PromptMethod
@@ -129,7 +130,7 @@ class ProtocolRunner:
             examples = pool.pick(rows.sort_values("path", kind="stable"), classes)
             row[test] = measured(tested, examples)
         if {"base", "novel"} <= set(row):
-            row["harmonic_mean"] = {name: harmonic(row["base"][name], row["novel"][name]) for name in METRICS}
+            row["harmonic_mean"] = {name: harmonic(row["base"][name], row["novel"][name]) for name in SELECTABLE}
         return row
 
 

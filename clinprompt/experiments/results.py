@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from clinprompt.errors import InputCorrupt
+from clinprompt.evaluation.metric_names import SELECTABLE
 from clinprompt.experiments.journal import Row
 from clinprompt.experiments.protocols import LeftOut
-from clinprompt.experiments.scores import METRICS, mean
+from clinprompt.experiments.scores import mean
 from clinprompt.files import read_json
 
 FORMAT = 1
@@ -43,11 +44,11 @@ class Result:
 
 def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The rows that differ in their seed only: by shots, fraction or candidate as text, else all under "all"."""
-    found: dict[str, list[Row]] = {}
+    groups: dict[str, list[Row]] = {}
     for row in rows:
         name = next((row[key] for key in ("shots", "fraction", "candidate") if key in row), "all")
-        found.setdefault(str(name), []).append(row)
-    return found
+        groups.setdefault(str(name), []).append(row)
+    return groups
 
 
 def left_out_row(cell: LeftOut) -> Row:
@@ -61,10 +62,10 @@ def read_result(path: Path) -> dict[str, Any]:
     Raises:
         InputMissing, InputCorrupt: it is not there, or is no result of this version.
     """
-    found = read_json(path)
-    if not isinstance(found, dict) or found.get("format") != FORMAT or not {"cells", "facts"} <= set(found):
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not {"cells", "facts"} <= set(content):
         raise InputCorrupt(f"{path} is no result of an experiment of this version; delete it and run again.")
-    return {**found["facts"][0], "cells": found["cells"]}
+    return {**content["facts"][0], "cells": content["cells"]}
 
 
 def read_results(folders: Sequence[Path], protocol: str) -> Iterator[dict[str, Any]]:
@@ -78,14 +79,14 @@ def read_transfers(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def _result_files(folders: Sequence[Path], pattern: str) -> list[Path]:
-    found = {path.relative_to(folder): path for folder in reversed(folders) for path in folder.glob(pattern)}
-    return [found[place] for place in sorted(found)]
+    files = {path.relative_to(folder): path for folder in reversed(folders) for path in folder.glob(pattern)}
+    return [files[place] for place in sorted(files)]
 
 
 def _means(rows: Sequence[Row]) -> dict[str, Any]:
     done = [row for row in rows if "left_out" not in row]
     return {
-        test: {name: mean([row[test][name] for row in done]) for name in METRICS}
+        test: {name: mean([row[test][name] for row in done]) for name in SELECTABLE}
         for test in TESTS
         if done and test in done[0]
     }

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clinprompt.evaluation.intervals import DECIMALS
+from clinprompt.evaluation.metric_names import SELECTABLE
 from clinprompt.evaluation.metrics import measure
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "kappa", "quadratic_kappa")
 Scores = dict[str, float | None]
 
 
 def scores(labels: "NDArray[np.int64]", probabilities: "NDArray[np.float64]") -> Scores:
     """The metrics of class indices [n] and probabilities [n, C]; None where one is not defined."""
-    found = measure(labels, probabilities, np.ones((1, len(labels))), bins=1).overall
-    return {name: _rounded(float(found[name][0])) for name in METRICS}
+    overall = measure(labels, probabilities, np.ones((1, len(labels))), bins=1).overall
+    return {name: _rounded(float(overall[name][0])) for name in SELECTABLE}
 
 
 def harmonic(base: float | None, novel: float | None) -> float | None:

@@ -11,22 +11,14 @@ from clinprompt.data.card import Card
 from clinprompt.data.dataset import Dataset, Item, read_image
 from clinprompt.errors import InputMissing
 from clinprompt.evaluation.decision import DecisionRecord, MeasuredCandidate
-from clinprompt.evaluation.estimate import Estimate
+from clinprompt.evaluation.estimate import range_text
+from clinprompt.evaluation.metric_names import OVERALL, PER_CLASS
 from clinprompt.evaluation.metrics_record import Metrics, SliceMetrics
 from clinprompt.files import read_json, sha256_file
 from clinprompt.tuned.record import ModelRecord
 from components.report.figures import curve_charts, data_uri, thumbnail
 
-METRICS = {
-    "balanced_accuracy": ("Balanced accuracy", "mean of the classes' sensitivities; higher is better"),
-    "accuracy": ("Accuracy", "share of images classified rightly; higher is better"),
-    "macro_f1": ("Macro F1", "mean of the classes' F1 scores; higher is better"),
-    "auroc": ("AUROC", "mean one-vs-rest area under the ROC curve; higher is better"),
-    "kappa": ("Kappa", "Cohen's agreement beyond chance; higher is better"),
-    "quadratic_kappa": ("Quadratic kappa", "agreement weighted by the distance of the classes; higher is better"),
-    "ece": ("ECE", "expected calibration error; lower is better"),
-    "brier": ("Brier", "mean squared error of the probabilities; lower is better"),
-}
+FIRST = "balanced_accuracy"  # of the metrics shown
 PLOTS = {
     "confusion": "Confusion matrix",
     "roc": "ROC curves",
@@ -69,7 +61,8 @@ def build(sources: Sources) -> str:
         "decision": decision,
         "shown": shown,
         "names": names,
-        "metrics": METRICS,
+        "metrics": {key: OVERALL[key] for key in (FIRST, *(key for key in OVERALL if key != FIRST))},
+        "class_metrics": PER_CLASS,
         "headline": _headline(shown),
         "data": _data(read_json(sources.evidence / "verdict.json"), card),
         "knowledge": _knowledge(sources.descriptions, card),
@@ -86,7 +79,7 @@ def build(sources: Sources) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "interval": interval}
+    environment.filters |= {"number": number, "interval": range_text}
     return environment.get_template("template.html.j2").render(context)
 
 
@@ -95,19 +88,12 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def interval(estimate: Estimate | None) -> str:
-    """The interval of an estimate, as "0.880 to 0.941"."""
-    if estimate is None or estimate.low is None or estimate.high is None:
-        return ""
-    return f"{estimate.low:.3f} to {estimate.high:.3f}"
-
-
 def _headline(shown: MeasuredCandidate | None) -> list[dict[str, Any]]:
     if shown is None:
         return []
     test = shown.test or {}
-    keys = ["balanced_accuracy", "auroc", "macro_f1", "ece"]
-    return [{"label": METRICS[key][0], "about": METRICS[key][1], "estimate": test.get(key)} for key in keys]
+    keys = [FIRST, "auroc", "macro_f1", "ece"]
+    return [{"metric": OVERALL[key], "estimate": test.get(key)} for key in keys]
 
 
 def _data(verdict: dict[str, Any], card: Card) -> dict[str, Any]:

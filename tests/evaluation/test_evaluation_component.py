@@ -13,7 +13,7 @@ from sklearn.metrics import balanced_accuracy_score
 from toy_run import CLASSES, ROOT, ToyRun
 
 from clinprompt.data.manifest import write_manifest
-from clinprompt.evaluation.metrics import OVERALL, PER_CLASS
+from clinprompt.evaluation.metric_names import OVERALL, PER_CLASS
 from clinprompt.evaluation.table import FACTS
 from clinprompt.files import to_json
 

@@ -1,5 +1,7 @@
 """Metrics against scikit-learn, with weights as repetition, and at their edges."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,8 +9,10 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 from toy_run import predictions
 
-from clinprompt.evaluation.metrics import OVERALL, PER_CLASS, Measures, confidence_bin, measure
+from clinprompt.evaluation.metric_names import OVERALL, PER_CLASS, SELECTABLE
+from clinprompt.evaluation.metrics import Measures, confidence_bin, measure
 from clinprompt.evaluation.predictions import Predictions
+from clinprompt.params import Metric
 
 BINS = 15
 
@@ -49,7 +53,7 @@ def naive_ece(p: Predictions) -> float:
 def test_overall_metrics_are_those_of_sklearn(quality: float) -> None:
     p = predictions(quality)
     found = plain(p).overall
-    assert tuple(found) == OVERALL
+    assert tuple(found) == tuple(OVERALL)
     for name, expected in by_sklearn(p).items():
         assert found[name][0] == pytest.approx(expected, abs=1e-12), name
 
@@ -57,7 +61,7 @@ def test_overall_metrics_are_those_of_sklearn(quality: float) -> None:
 def test_per_class_metrics_are_those_of_sklearn() -> None:
     p = predictions(1.0)
     found = plain(p).per_class
-    assert tuple(found) == PER_CLASS
+    assert tuple(found) == tuple(PER_CLASS)
     for c in range(3):
         actual, predicted = p.labels == c, p.probabilities.argmax(axis=1) == c
         expected = {
@@ -112,3 +116,7 @@ def test_no_images_leave_everything_undefined() -> None:
 
 def test_a_bin_holds_its_upper_edge() -> None:
     assert confidence_bin(np.array([0.0, 0.1, 0.2, 0.2000001, 1.0]), 5).tolist() == [0, 0, 0, 1, 4]
+
+
+def test_the_gate_chooses_by_the_metrics_of_which_more_is_better() -> None:
+    assert get_args(Metric) == SELECTABLE

@@ -9,7 +9,7 @@ import pytest
 from clinprompt.contract.exit_codes import ExitCode
 from clinprompt.data.support import support_set
 from clinprompt.errors import Interrupted
-from clinprompt.experiments.scores import METRICS
+from clinprompt.evaluation.metric_names import SELECTABLE
 from clinprompt.files import read_json
 from clinprompt.prompting.batches import epoch_rows
 
@@ -24,7 +24,7 @@ def test_few_shot_has_a_row_for_each_number_of_shots_and_seed(toy: Any, method: 
     for row in result["cells"]:
         assert row["images"] == 4 * row["shots"]
         assert row["test"]["images"] == 32
-        assert set(METRICS) < set(row["test"])
+        assert set(SELECTABLE) < set(row["test"])
         assert 0 <= row["test"]["accuracy"] <= 1
     means = read_json(toy.folder / f"out/{method}.json")["mean"]["4"]["test"]["accuracy"]
     assert means == pytest.approx(np.mean([row["test"]["accuracy"] for row in result["cells"][2:]]))

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import yaml
 
+from clinprompt.evaluation.metric_names import SELECTABLE
 from clinprompt.experiments.__main__ import main
 from clinprompt.experiments.results import Result, read_result
-from clinprompt.experiments.scores import METRICS, harmonic
+from clinprompt.experiments.scores import harmonic
 from clinprompt.experiments.tables.results_table import Missing, ResultsTable, Value
 from clinprompt.files import write_json
 
@@ -19,7 +20,7 @@ Write = Callable[..., dict[str, Any]]
 
 
 def metrics(rng: np.random.Generator) -> dict[str, float]:
-    return {name: round(float(rng.uniform(0.3, 0.9)), 6) for name in METRICS}
+    return {name: round(float(rng.uniform(0.3, 0.9)), 6) for name in SELECTABLE}
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def write(project: Path) -> Write:
         elif rows is None and protocol == "base_to_novel":
             rows = [{"seed": s, "base": metrics(rng), "novel": metrics(rng)} for s in SEEDS]
             for row in rows:
-                row["harmonic_mean"] = {m: harmonic(row["base"][m], row["novel"][m]) for m in METRICS}
+                row["harmonic_mean"] = {m: harmonic(row["base"][m], row["novel"][m]) for m in SELECTABLE}
         elif rows is None:
             rows = [{"seed": s, "test": metrics(rng)} for s in SEEDS]
         facts = {"dataset": dataset, "protocol": protocol, "method": method}
@@ -103,7 +104,7 @@ def test_both_conventions_of_the_harmonic_mean(write: Write) -> None:
 
 
 def test_what_is_missing_is_told_and_never_guessed(write: Write, capsys: Any) -> None:
-    rows = [{"shots": 1, "seed": 1, "test": dict.fromkeys(METRICS, 0.5)}]
+    rows = [{"shots": 1, "seed": 1, "test": dict.fromkeys(SELECTABLE, 0.5)}]
     write("few_shot", "brain-phantom", "coop", [*rows, {"shots": 16, "seed": 1, "left_out": "too few images"}])
     text = shown(capsys, "table", "--protocol", "few_shot")
     assert line(text, "| coop |") == "| coop | 50.00 | – (b) |"
@@ -132,8 +133,8 @@ def test_published_numbers_are_marked_with_their_source(write: Write, capsys: An
 def test_full_shows_all_metrics(write: Write, capsys: Any) -> None:
     write("full", "brain-phantom", "coop")
     text = shown(capsys, "table", "--protocol", "full")
-    assert line(text, "| dataset |").count("|") == len(METRICS) + 3
-    assert line(text, "| brain-phantom | coop |").count("±") == len(METRICS)
+    assert line(text, "| dataset |").count("|") == len(SELECTABLE) + 3
+    assert line(text, "| brain-phantom | coop |").count("±") == len(SELECTABLE)
     assert "| *derm7pt* | *cilmp* | *72.67* |" in text
 
 
@@ -161,7 +162,7 @@ def test_without_results_the_table_says_so(project: Path, capsys: Any) -> None:
 
 def test_transfers_have_a_column_for_each_target(project: Path, capsys: Any) -> None:
     rows = [
-        {"candidate": "coop", "method": "coop", "seed": s, "test": dict.fromkeys(METRICS, 0.5 + s / 100)}
+        {"candidate": "coop", "method": "coop", "seed": s, "test": dict.fromkeys(SELECTABLE, 0.5 + s / 100)}
         for s in (1, 3)
     ]
     rows.append({"candidate": "linear_probe", "seed": 1, "left_out": "its rows belong to classes"})

@@ -8,9 +8,9 @@ import pytest
 from server import Server
 
 from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.evaluation.metric_names import SELECTABLE
 from clinprompt.experiments.__main__ import main as experiments
 from clinprompt.experiments.results import Result
-from clinprompt.experiments.scores import METRICS
 from clinprompt.files import write_json
 from registry.__main__ import main
 
@@ -30,7 +30,7 @@ def project(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def write_result(runs: Path, accuracies: dict[int, list[float]], method: str = "coop") -> None:
     rows = [
-        {"shots": shots, "seed": seed, "test": dict.fromkeys(METRICS, value)}
+        {"shots": shots, "seed": seed, "test": dict.fromkeys(SELECTABLE, value)}
         for shots, values in accuracies.items()
         for seed, value in enumerate(values, 1)
     ]

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from clinprompt.evaluation.metric_names import OVERALL
 from clinprompt.evaluation.plots import COLOURS, MARKERS, STYLES
 from clinprompt.experiments.tables.markdown import TITLES
 from clinprompt.experiments.tables.published import Published
@@ -22,7 +23,7 @@ def write_figure(path: Path, board: ResultsTable, metric: str, sources: Sequence
     columns = min(len(names), _COLUMNS)
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(max(4.2 * columns, 6.4), 3.6 * rows + 0.6), layout="constrained")
-    figure.suptitle(f"{TITLES[board.protocol]}; {metric.replace('_', ' ')}, bars: deviation over seeds", fontsize=11)
+    figure.suptitle(f"{TITLES[board.protocol]}; {OVERALL[metric].name}, bars: deviation over seeds", fontsize=11)
     panels = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
     for name, axes in zip(names, panels, strict=False):
         _panel(axes, name, board, metric, sources if name == "mean" else [])
@@ -38,7 +39,7 @@ def _panel(axes: Axes, name: str, board: ResultsTable, metric: str, sources: Seq
     ticks = _ticks(board)
     axes.set_title(name if name != "mean" else f"mean over {len(board.datasets)} datasets", fontsize=10)
     axes.set_xticks(range(len(ticks)), [label.replace("_", " ") for label, *_ in ticks])
-    axes.set_ylabel(f"{metric.replace('_', ' ')}, %")
+    axes.set_ylabel(f"{OVERALL[metric].name}, %")
     axes.grid(axis="y", alpha=0.25)
     for number, method in enumerate(board.methods):
         entries = [_entry(board, name, method, group, test, metric) for _, group, test in ticks]

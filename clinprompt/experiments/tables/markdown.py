@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from clinprompt.experiments.scores import METRICS
+from clinprompt.evaluation.estimate import deviation_text
+from clinprompt.evaluation.metric_names import OVERALL, SELECTABLE
 from clinprompt.experiments.tables.published import Published
 from clinprompt.experiments.tables.results_table import ResultsTable, TableCell, Value
 
@@ -25,7 +26,7 @@ class Notes:
     def cell(self, entry: TableCell) -> str:
         """A number, or a dash with the reason's letter."""
         if isinstance(entry, Value):
-            return f"{entry.mean:.2f}" + ("" if entry.deviation is None else f" ± {entry.deviation:.2f}")
+            return deviation_text(entry.mean, entry.deviation)
         if entry.reason not in self.reasons:
             self.reasons.append(entry.reason)
         return f"– ({_letter(self.reasons.index(entry.reason))})"
@@ -50,7 +51,7 @@ def _about(board: ResultsTable, metric: str) -> str:
     if not results:
         return "There are no results yet: `dvc repro experiments/dvc.yaml` makes them."
     backbones = sorted({result["backbone"]["name"] for result in results})
-    unit = "" if board.protocol == "full" else f"{metric.replace('_', ' ').capitalize()} on the test split, "
+    unit = "" if board.protocol == "full" else f"{OVERALL[metric].title} on the test split, "
     sentence = f"{unit}percent, mean ± sample standard deviation over the seeds {', '.join(map(str, board.seeds))}; "
     sentence = sentence[0].upper() + sentence[1:] + f"backbone {', '.join(backbones)}."
     if len(backbones) > 1 or len({result["backbone"]["digest"] for result in results}) > 1:
@@ -111,14 +112,14 @@ def _full(board: ResultsTable, sources: Sequence[Published]) -> list[str]:
     notes, rows = Notes(), []
     for dataset in board.datasets:
         for method in board.methods:
-            values = [board.value(dataset, method, "all", "test", metric) for metric in METRICS]
+            values = [board.value(dataset, method, "all", "test", metric) for metric in SELECTABLE]
             rows.append([dataset, method, *(notes.cell(value) for value in values)])
-    titles = [metric.replace("_", " ") for metric in METRICS]
+    titles = [OVERALL[metric].name for metric in SELECTABLE]
     lines = [*table_lines(["dataset", "method", *titles], rows), *_end(notes)]
     for source in sources:
         if source.full:
             cells = [
-                [f"*{dataset}*", f"*{method}*", *(f"*{row[m]:.2f}*" if m in row else "" for m in METRICS)]
+                [f"*{dataset}*", f"*{method}*", *(f"*{row[m]:.2f}*" if m in row else "" for m in SELECTABLE)]
                 for dataset, by_method in source.full.items()
                 for method, row in by_method.items()
             ]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from clinprompt.evaluation.metric_names import OVERALL
 from clinprompt.experiments.tables.markdown import Notes, table_lines
 from clinprompt.experiments.tables.results_table import NOT_RUN, Missing, TableCell, summary
 
@@ -18,7 +19,7 @@ def render_transfers(results: list[dict[str, Any]], metric: str) -> str:
         for name in names:
             entries = [_entry(cells.get((source, target), []), name, metric) for target in targets]
             rows.append([source, name, *(notes.cell(entry) for entry in entries)])
-    metric_title = metric.replace("_", " ").capitalize()
+    metric_title = OVERALL[metric].title
     text = (
         f"{metric_title} on the target's test split, percent, mean ± sample standard deviation over the seeds.\n"
         "Tuned on the source by the stage tune; on the target nothing is trained: the prompts hold its class names.\n"
