@@ -92,7 +92,6 @@ class Run:
             "manifest": folder / "validate" / "manifest.parquet",
             "images": folder / "ingest" / "images",
             "metrics": folder / "metrics",
-            "report": folder / "report.html",
             "decision": self.decision,
             "receipt": self.receipt,
             "params": self.root / "params.yaml",

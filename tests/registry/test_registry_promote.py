@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fabricate import Run, promote, promote_twice_at_once
+from fabricate import COMPONENTS, Run, promote, promote_twice_at_once
 
 import registry
+from components.attach.__main__ import work as attach
+from components.runner import execute
 from registry import listing
 from registry.tracking import connect
 
@@ -61,15 +63,25 @@ def test_first_accepted_model_becomes_champion_with_its_lineage(run: Run) -> Non
     assert version["metrics"]["test_balanced_accuracy_low"] == pytest.approx(test["low"])
 
 
-def test_the_run_holds_report_decision_and_the_dataset(run: Run) -> None:
+def test_the_run_holds_the_decision_and_the_dataset(run: Run) -> None:
     client = connect()
     entity = client.get_run(listing.model("tiny")["versions"][0]["run"])
-    assert {"report.html", "decision.json"} <= {file.path for file in client.list_artifacts(entity.info.run_id)}
+    assert "decision.json" in {file.path for file in client.list_artifacts(entity.info.run_id)}
     dataset = entity.inputs.dataset_inputs[0].dataset
     assert dataset.name == "tiny"
     assert len(dataset.digest) <= 36
     assert entity.data.tags["manifest_digest"] in dataset.source
     assert entity.data.tags["manifest_digest"].startswith(dataset.digest)
+
+
+def test_the_report_is_attached_to_the_run_of_the_promoted_version(run: Run) -> None:
+    options = {"receipt": run.receipt, "report": run.folder / "report.html", "attached": run.folder / "attached.json"}
+    argv = [word for key, path in options.items() for word in (f"--{key}", str(path))]
+    params = ["--params", str(run.root / "params.yaml")]
+    assert execute("attach", attach, ["--dataset", "tiny", *argv, *params], COMPONENTS) == 0
+    run_id = json.loads((run.folder / "attached.json").read_text())["run_id"]
+    assert run_id == listing.model("tiny")["versions"][0]["run"]
+    assert "report.html" in {file.path for file in connect().list_artifacts(run_id)}
 
 
 def test_promoting_again_changes_no_byte_and_loads_neither_torch_nor_mlflow(run: Run, root: Path) -> None:
