@@ -84,7 +84,7 @@ class ToyRun:
         )
         backbone = {"name": "toy", "digest": BACKBONE, "embed_dim": WIDTH}
         facts = {
-            "format": 2,
+            "format": 3,
             "predicts_with": "head",
             "images": "features",
             "candidate": method,
