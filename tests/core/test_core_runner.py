@@ -29,7 +29,9 @@ exit_codes: [0, 65]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the component and no lock of sources, which would know nothing of it."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "component.yaml").write_text(INTERFACE)
     (tmp_path / "in.txt").write_text("hello")

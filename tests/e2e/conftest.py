@@ -78,8 +78,7 @@ def make_workspace(root: Path) -> Callable[[Path], Workspace]:
         params["training"]["checkpoint_every"] = 2
         params["evaluation"]["bootstrap_resamples"] = 50
         params["explain"] |= {"examples_per_class": 1, "images": 12}
-        params["knowledge"].update(aspects=["shape"], descriptions_per_aspect=1, min_accepted_per_class=0)
-        params["knowledge"]["max_new_tokens"] = 24
+        params["knowledge"].update(aspects=["shape", "signal"], descriptions_per_aspect=2, min_accepted_per_class=1)
         params["gate"]["floors"] = {"balanced_accuracy": 0.3}
 
     def make(folder: Path) -> Workspace:
