@@ -343,11 +343,7 @@ def _tune_and_evaluate(run: Run, method: str, seed: int, quality: float) -> None
     folder.mkdir(parents=True)
     save_file({}, folder / "prompts.safetensors")
     save_file({key: np.asarray(value) for key, value in head.items()}, folder / "head.safetensors")
-<<<<<<< HEAD
     record.write(folder / "model.yaml")
-=======
-    (folder / "model.yaml").write_text(yaml.safe_dump({"format": 3, **spec}))
->>>>>>> suite
     (folder / "curves.csv").write_text(CURVES)
     model = load_model(folder)
     assert model.head is not None

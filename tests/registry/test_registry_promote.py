@@ -12,8 +12,6 @@ import pytest
 from fabricate import COMPONENTS, Run, promote, promote_twice_at_once
 
 import registry
-from components.attach.__main__ import work as attach
-from components.runner import execute
 from registry import listing
 from registry.tracking import connect
 
@@ -75,11 +73,14 @@ def test_the_run_holds_the_decision_and_the_dataset(run: Run) -> None:
 
 
 def test_the_report_is_attached_to_the_run_of_the_promoted_version(run: Run) -> None:
-    options = {"receipt": run.receipt, "report": run.folder / "report.html", "attached": run.folder / "attached.json"}
-    argv = [word for key, path in options.items() for word in (f"--{key}", str(path))]
-    params = ["--params", str(run.root / "params.yaml")]
-    assert execute("attach", attach, ["--dataset", "tiny", *argv, *params], COMPONENTS) == 0
-    run_id = json.loads((run.folder / "attached.json").read_text())["run_id"]
+    attached = run.root / "attached.json"
+    files = {"receipt": run.receipt, "report": run.folder / "report.html", "attached": attached}
+    options = [word for key, path in files.items() for word in (f"--{key}", str(path))]
+    # In a process of its own, as DVC runs it: MLflow keeps the folders of a process's runs.
+    command = [sys.executable, "-m", "components.attach", "--dataset", "tiny", *options]
+    env = os.environ | {"PYTHONPATH": str(COMPONENTS.parent)}
+    subprocess.run(command, cwd=run.root, env=env, check=True, stdout=subprocess.DEVNULL)
+    run_id = json.loads(attached.read_text())["run_id"]
     assert run_id == listing.model("tiny")["versions"][0]["run"]
     assert "report.html" in {file.path for file in connect().list_artifacts(run_id)}
 
