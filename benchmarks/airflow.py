@@ -23,9 +23,10 @@ from typing import Any
 
 import yaml
 
+from clinprompt.contract.params_schema import knowledge_of
+from clinprompt.contract.tasks import pack
 from clinprompt.demo.phantom import write_phantom
 from infra.dev.servers import Stack
-from workspace.task import pack
 
 ROOT = Path(__file__).parents[1]
 DATASET = "brain-phantom"
@@ -54,7 +55,8 @@ def make_project(folder: Path, methods: list[str]) -> Path:
         else:
             shutil.copy(ROOT / part, target)
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["candidates"] |= {"methods": methods, "seeds": SEEDS}
+    taught = [method for method in methods if knowledge_of(method)]
+    params["candidates"] |= {"methods": [m for m in methods if m not in taught], "taught": taught, "seeds": SEEDS}
     params["airflow"]["python"] = sys.executable
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     return folder
@@ -71,7 +73,7 @@ def call(project: Path, env: dict[str, str], *command: str) -> tuple[float, str]
 
 def fan_out(stack: Stack, run: str) -> float:
     """Seconds from the start of the first candidate's task to the end of the last one's."""
-    tasks = [t for t in stack.airflow.tasks("retrain", run) if t["task_id"].startswith("candidates.")]
+    tasks = [t for t in stack.airflow.tasks("retrain", run) if t["task_id"].startswith(("candidates.", "taught."))]
     begin = min(datetime.fromisoformat(t["start_date"]) for t in tasks)
     end = max(datetime.fromisoformat(t["end_date"]) for t in tasks)
     return (end - begin).total_seconds()
@@ -80,12 +82,12 @@ def fan_out(stack: Stack, run: str) -> float:
 def as_task(stack: Stack, run: str, project: Path, stage: str, cell: dict[str, Any] | None) -> float:
     """Seconds of a stage as a task runs it, after a run that has filled the machine's cache."""
     plan = stack.airflow.xcom("retrain", run, "plan", key="plan") | {"previous": None}
-    entries = [
-        stack.airflow.xcom("retrain", run, "candidates.tune", map_index=plan["candidates"].index(cell))
-        if name == "tune"
-        else stack.airflow.xcom("retrain", run, name)
-        for name in TIMED[stage]
-    ]
+    entries = [stack.airflow.xcom("retrain", run, name) for name in TIMED[stage] if name != "tune"]
+    if cell:
+        tuned = "taught.tune_taught" if cell["taught"] else "candidates.tune"
+        alike = [candidate for candidate in plan["candidates"] if candidate["taught"] == cell["taught"]]
+        entries.append(stack.airflow.xcom("retrain", run, tuned, map_index=alike.index(cell)))
+        stage = of_list(stage, cell)
     # Without the run cache, and without an earlier record, the stage has to run.
     task = {"plan": plan, "stage": stage, "candidate": cell, "entries": entries, "airflow": {}}
     forget_runs(stack.env)
@@ -95,12 +97,19 @@ def as_task(stack: Stack, run: str, project: Path, stage: str, cell: dict[str, A
 
 def bare(stack: Stack, clone: Path, stage: str, cell: dict[str, Any] | None) -> float:
     """Seconds of a stage's command alone, in a clone that has what it reads."""
-    address = f"{stage}@{DATASET}" + (f"-{cell['candidate']}-{cell['seed']}" if cell else "")
+    address = f"{stage}@{DATASET}"
+    if cell:
+        address = f"{of_list(stage, cell)}@{DATASET}-{cell['candidate']}-{cell['seed']}"
     command = yaml.safe_load((clone / "dvc.lock").read_text())["stages"][address]["cmd"]
     for word in command.split():
         if word.startswith(f"runs/{DATASET}/features") and stage == "cache":
             shutil.rmtree(clone / word)
     return call(clone, stack.env, "bash", "-c", command)[0]
+
+
+def of_list(stage: str, cell: dict[str, Any]) -> str:
+    """The stage's name for a candidate: those that are taught have stages of their own."""
+    return f"{stage}_taught" if cell["taught"] else stage
 
 
 def cache_of(project: Path) -> Path:
