@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, TypeVar, overload
 
 from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.contract.params_schema import method_names
 from clinprompt.contract.variables import RESULT
 from clinprompt.errors import BadParams, ClinpromptError, DataRejected, InputMissing, Interrupted
 from clinprompt.files import partial_path, publish, remove
@@ -164,9 +165,8 @@ def _attempt(interface: Interface, work: Work, argv: list[str]) -> dict[str, Any
 
 def _methods(arguments: dict[str, Any], params: Params) -> list[str]:
     """The methods whose code a call runs, as its arguments name them."""
-    if "candidate" in arguments:
-        return [params.candidate(arguments["candidate"]).method]
-    return [arguments["method"]] if "method" in arguments else []
+    named = params.candidates.method_of(arguments["candidate"]) if "candidate" in arguments else arguments.get("method")
+    return [named] if named in method_names() else []  # what is no method the work itself refuses
 
 
 def _parser(interface: Interface) -> argparse.ArgumentParser:

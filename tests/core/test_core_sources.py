@@ -40,7 +40,8 @@ def changed(project: Path, file: str, old: str, new: str) -> set[str]:
 
 
 def test_a_methods_file_touches_that_method_alone(project: Path) -> None:
-    assert changed(project, "clinprompt/methods/coop.py", "config: ContextConfig", "config: ContextConfig  # type: ignore\n    more = 1") == {"methods.coop"}  # fmt: skip  # noqa: E501
+    edit = "config: CoOpConfig", "config: CoOpConfig\n    more = 1"
+    assert changed(project, "clinprompt/methods/coop.py", *edit) == {"methods.coop"}
 
 
 def test_what_methods_share_touches_those_that_use_it(project: Path) -> None:

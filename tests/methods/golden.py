@@ -104,7 +104,7 @@ class Case:
         check = self.record["optimiser_check"]
         descent = {
             "optimizer": check["name"].lower(), "learning_rate": check["lr"], "weight_decay": check["weight_decay"],
-            "momentum": check.get("momentum", 0.0), "warmup_epochs": check["steps"],
+            "momentum": check.get("momentum", 0.0), "clip_norm": None, "warmup_epochs": check["steps"],
             "warmup_learning_rate": check["lr"], "batch_size": self.record["batch_size"], "epochs": check["steps"],
         }  # fmt: skip
         names = self.record.get("class_names") or [f"class {c}" for c in range(self.record["num_classes"])]

@@ -25,7 +25,7 @@ from clinprompt.methods import check_config
 from clinprompt.prompting.batches import epoch_rows
 from clinprompt.tuned.artifact import load_model, model_digest
 
-FILES = ["curves.csv", "head.safetensors", "model.yaml", "prompts.safetensors", "support.parquet"]
+FILES = ["curves.csv", "head.safetensors", "model.yaml", "prompts.safetensors", "sources.json", "support.parquet"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -20,7 +20,7 @@ import registry
 from clinprompt.errors import BadParams, InputMissing, ServiceDown
 from registry import listing, tracking, versions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.minutes]
 
 AIRFLOW = {
     "dag_id": "retrain", "run_id": "scheduled__2026", "task_id": "promote", "map_index": -1, "try_number": 2,
