@@ -58,6 +58,7 @@ def table(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.minutes
 def test_others_make_the_same_table_from_a_server(
     project: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
