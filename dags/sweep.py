@@ -5,8 +5,7 @@ from typing import Any
 from airflow.sdk import Asset, CronTriggerTimetable, Param, TriggerRule, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from clinprompt.contract.tasks import PartitionKey
-from clinprompt_dags.commands import SweepCommand
+from clinprompt_dags.commands import PartitionKey, SweepCommand
 from clinprompt_dags.factory import Factory
 
 DOC = """

@@ -1,6 +1,7 @@
 """The graph and the settings that the DAGs are made from."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,13 @@ def test_the_graph_is_that_of_dvc_yaml(project: Path) -> None:
         elif graph[name].candidates == "taught":
             above = {"tune_taught" if one == "tune" else one for one in above}
         assert set(graph[name].upstream) == above, name
+
+
+def test_the_dag_files_need_nothing_on_the_path_but_their_folder(project: Path, tmp_path: Path) -> None:
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-P", "-c", _LOAD, str(project / "dags")]
+    loaded = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert json.loads(loaded.stdout.splitlines()[-1]) == []
 
 
 def test_only_taught_candidates_wait_for_describe(project: Path) -> None:
