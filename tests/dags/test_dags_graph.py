@@ -46,9 +46,11 @@ def test_the_graph_is_that_of_dvc_yaml(project: Path) -> None:
         assert set(graph[name].upstream) == above, name
 
 
-def test_the_dag_files_need_nothing_on_the_path_but_their_folder(project: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["promote", "retrain", "rollback", "sweep"])
+def test_a_dag_file_alone_needs_nothing_on_the_path_but_its_folder(project: Path, tmp_path: Path, name: str) -> None:
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [sys.executable, "-P", "-c", _LOAD, str(project / "dags")]
+    script = _LOAD.replace("dag_folder=sys.argv[1]", f"dag_folder=sys.argv[1] + '/{name}.py'")
+    command = [sys.executable, "-P", "-c", script, str(project / "dags")]
     loaded = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path, env=env)
     assert json.loads(loaded.stdout.splitlines()[-1]) == []
 
