@@ -6,7 +6,16 @@ from clinprompt.evaluation.estimate import Estimate
 from clinprompt.records import Record, RecordPart
 
 
-class ClassMetrics(RecordPart):
+class _Estimates(RecordPart):
+    """Estimates among other facts."""
+
+    @property
+    def estimates(self) -> dict[str, Estimate]:
+        """By the metrics' names."""
+        return {name: value for name, value in self if isinstance(value, Estimate)}
+
+
+class ClassMetrics(_Estimates):
     """One class against the others, on its `n` test images and all others."""
 
     n: int
@@ -16,13 +25,8 @@ class ClassMetrics(RecordPart):
     sensitivity: Estimate
     specificity: Estimate
 
-    @property
-    def estimates(self) -> dict[str, Estimate]:
-        """By the metrics' names."""
-        return {name: value for name, value in self if isinstance(value, Estimate)}
 
-
-class SliceMetrics(RecordPart):
+class SliceMetrics(_Estimates):
     """A part of the test split: `n` images of `patients` patients; `small` marks one with too few images."""
 
     n: int
@@ -31,11 +35,6 @@ class SliceMetrics(RecordPart):
     accuracy: Estimate
     auroc: Estimate
     balanced_accuracy: Estimate
-
-    @property
-    def estimates(self) -> dict[str, Estimate]:
-        """By the metrics' names."""
-        return {name: value for name, value in self if isinstance(value, Estimate)}
 
 
 class Metrics(Record):
