@@ -3,7 +3,7 @@
 from airflow.sdk import Param, TriggerRule, chain
 
 from clinprompt_dags.commands import PromotionCommand, StageCommand
-from clinprompt_dags.entries import FromRecord
+from clinprompt_dags.entries import AllOf, FromRecord, FromTasks
 from clinprompt_dags.factory import Factory
 from clinprompt_dags.operators import PromotionBranch
 
@@ -14,8 +14,7 @@ overtaken is refused.
 """
 
 factory = Factory()
-settings = factory.settings
-stage = factory.graph["promote"]
+graph, settings = factory.graph, factory.settings
 
 with factory.dag(
     "promote",
@@ -44,12 +43,21 @@ with factory.dag(
         "Promote the decision of {{ ti.xcom_pull(task_ids='promotion') }}?",
         "It is the decision of a recorded run; its report is in the record.",
     )
+    before_promote, before_attach = (
+        FromRecord("promotion", frozenset(graph[name].upstream) - {"promote"}) for name in ("promote", "attach")
+    )
     promote = factory.task(
         "promote",
-        StageCommand("promote", FromRecord("promotion", frozenset(stage.upstream)), plan_task="promotion"),
-        stage.need,
-        stage.about,
+        StageCommand("promote", before_promote, plan_task="promotion"),
+        graph["promote"].need,
+        graph["promote"].about,
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
     )
-    chain(promotion, branch, approval, promote)
+    attach = factory.task(
+        "attach",
+        StageCommand("attach", AllOf((before_attach, FromTasks((factory.source("promote"),)))), plan_task="promotion"),
+        graph["attach"].need,
+        graph["attach"].about,
+    )
+    chain(promotion, branch, approval, promote, attach)
     branch >> promote

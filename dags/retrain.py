@@ -127,5 +127,5 @@ with factory.dag(
         last[name] >> branch
     chain(branch, approval, promote)
     branch >> promote
-    for name in graph.leaves():
+    for name in graph.last():
         last[name] >> record

@@ -82,6 +82,17 @@ class FromRecord:
         return [entry for entry in entries if entry["stage"].partition("@")[0] in self.stages]
 
 
+@dataclass(frozen=True)
+class AllOf:
+    """Entries of several sources, one after the other."""
+
+    parts: tuple[Entries, ...]
+
+    def take(self, context: Context) -> list[dict[str, Any]]:
+        """The entries, source by source."""
+        return [entry for part in self.parts for entry in part.take(context)]
+
+
 def read_plan(ti: Any, task_id: str) -> dict[str, Any]:
     """The run's plan, as the task that settled it left it."""
     plan: dict[str, Any] = ti.xcom_pull(task_ids=task_id, key=PLAN, map_indexes=-1)

@@ -72,10 +72,11 @@ class Graph:
         """Whether the stage promotes, or follows a promotion, which a run may do without."""
         return any(self[stage].need.pool == "promotion" for stage in (name, *self.before(name)))
 
-    def leaves(self) -> tuple[str, ...]:
-        """The stages that nothing depends on."""
-        used = {upstream for stage in self.stages for upstream in stage.upstream}
-        return tuple(stage.name for stage in self.stages if stage.name not in used)
+    def last(self) -> tuple[str, ...]:
+        """The stages that a run has ended after: what must follow none of them, as an optional one may be skipped."""
+        certain = {name for stage in self.stages if not self.is_optional(stage.name) for name in stage.upstream}
+        optional = {name for stage in self.stages for name in stage.upstream if self.is_optional(name)}
+        return tuple(stage.name for stage in self.stages if stage.name not in certain | optional)
 
 
 def load_graph(root: Path) -> Graph:

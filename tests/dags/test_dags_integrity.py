@@ -93,9 +93,23 @@ def test_the_tasks_follow_each_other_as_the_stages_do(full_bag: Any, project: Pa
         assert {names[one] for one in graph.before(stage.name)} <= above
         assert "plan" in above
     assert dag.get_task("promote").get_direct_relative_ids(upstream=True) == {"branch", "approval"}
-    assert dag.get_task("record").get_direct_relative_ids(upstream=True) == {"attach"}
+    assert dag.get_task("record").get_direct_relative_ids(upstream=True) == {"report", "attach"}
     assert not {"explain", "report"} & dag.get_task("promote").get_flat_relative_ids(upstream=True)
     assert "describe" not in dag.get_task("candidates.evaluate").get_flat_relative_ids(upstream=True)
+
+
+def test_record_waits_for_every_stage_also_when_promotion_is_skipped(full_bag: Any, project: Path) -> None:
+    from clinprompt_dags.factory import Factory
+    from clinprompt_dags.graph import load_graph
+
+    dag = full_bag.dags["retrain"]
+    graph, factory = load_graph(project), Factory()
+    skipped = {factory.task_id(stage) for stage in graph.stages if graph.is_optional(stage.name)}
+    waited_for, todo = set[str](), {"record"}
+    while todo:
+        waited_for |= todo
+        todo = {above for task in todo for above in dag.get_task(task).upstream_task_ids} - skipped - waited_for
+    assert {factory.task_id(stage) for stage in graph.stages} - skipped <= waited_for
 
 
 def test_a_release_of_any_dataset_starts_a_run(full_bag: Any, project: Path) -> None:

@@ -218,6 +218,9 @@ def test_promote_takes_the_entries_of_the_recorded_run(
         "report",
     }
     assert call["task"]["plan"]["release"] == "r1"
+    (call,) = components.asked("stage:attach")
+    given = [entry["stage"].partition("@")[0] for entry in call["task"]["entries"]]
+    assert (states["attach"], given) == ("success", ["report", "promote"])
 
 
 def test_rollback_calls_the_registry_once_even_when_it_fails(database: None, bag: Any, components: Any) -> None:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.e2e
 # The graph's stages, and for how many seconds the test that kills each waits for it to write before it strikes.
 PATIENCE = {
     "lock": 0.5, "ingest": 5, "validate": 5, "describe": 0.5, "cache": 5, "tune": 3, "evaluate": 1, "gate": 0.2,
-    "promote": 8, "explain": 5, "report": 0.2, "attach": 0.5,
+    "promote": 3, "explain": 3, "report": 0.2, "attach": 0.5,
 }  # fmt: skip
 ALWAYS = {"lock", "gate@brain-phantom", "promote@brain-phantom"}  # what `dvc status` names without any change
 COOP = {"tune@brain-phantom-coop-1", "evaluate@brain-phantom-coop-1"}
@@ -156,16 +156,15 @@ def test_missing_data_is_answered_with_where_to_get_it(again: Any) -> None:
     assert "kaggle" in done.stderr.lower()
 
 
-def kill_in(workspace: Any, stage: str) -> None:
-    """Start `dvc repro` and kill -9 it with all its children when the stage writes, or has run for its time.
+def killed_in(workspace: Any, stage: str) -> bool:
+    """Run the graph up to a stage and kill -9 all of it when the stage writes, or has run for its time.
 
-    A stage that has ended by then was too fast, and all is told to stop: DVC writes dvc.lock in place, and killed at
-    that it leaves half a file.
+    A stage that ends before is left to end: DVC then writes dvc.lock in place and, killed at that, leaves half a file.
     """
     said = workspace.folder.with_suffix(".log")
     with said.open("w") as log:
         repro = psutil.Popen(
-            ["dvc", "repro"],
+            ["dvc", "repro", stage],
             cwd=workspace.folder,
             env=workspace.env,
             stdout=log,
@@ -173,15 +172,22 @@ def kill_in(workspace: Any, stage: str) -> None:
             start_new_session=True,
         )
     try:
-        while (component := running(repro, f"components.{stage}")) is None:
-            assert repro.poll() is None, f"{stage} was never started:\n{said.read_text()[-3000:]}"
-            time.sleep(0.05)
-        strike = time.monotonic() + PATIENCE[stage]
-        while component.is_running() and time.monotonic() < strike and not has_begun_to_write(workspace.folder):
+        while (component := running(repro, f"components.{stage}")) is None and repro.poll() is None:
             time.sleep(0.02)
+        strike = time.monotonic() + PATIENCE[stage]
+        while component and component.is_running() and not has_begun_to_write(workspace.folder):
+            if time.monotonic() > strike:
+                break
+            time.sleep(0.02)
+        if component and component.is_running():
+            os.killpg(repro.pid, signal.SIGKILL)
+            return True
+        assert repro.wait(60) == 0, said.read_text()[-3000:]
+        assert stage in started(said.read_text())
+        return False
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(repro.pid, signal.SIGKILL if component and component.is_running() else signal.SIGINT)
+            os.killpg(repro.pid, signal.SIGKILL)
         repro.wait()
 
 
@@ -205,8 +211,8 @@ def test_kill_9_in_every_stage_and_the_same_digests_in_the_end(
     finished: Any, make_workspace: Callable[[Path], Any], tmp_path: Path
 ) -> None:
     workspace = make_workspace(tmp_path / "killed")
-    for stage in PATIENCE:
-        kill_in(workspace, stage)
+    killed = {stage for stage in PATIENCE if killed_in(workspace, stage)}
+    assert len(killed) > len(PATIENCE) / 2, killed
     done = workspace.repro()
     assert done.returncode == 0, done.stdout + done.stderr
     registry_dependent = {f"runs/brain-phantom/{file}" for file in ("promote/receipt.json", "attach/attached.json")}

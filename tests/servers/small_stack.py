@@ -72,6 +72,5 @@ def finished(stack: Stack, dag_id: str, run_id: str, timeout: float = 300) -> di
     """Wait for a run to succeed; returns the states of its tasks."""
     stack.airflow.unpause(dag_id)
     state = stack.airflow.wait_for_run(dag_id, run_id, timeout)
-    states = stack.airflow.states(dag_id, run_id)
-    assert state == "success", f"{dag_id} {run_id}: {state}; {states}; logs below {stack.folder}/logs"
-    return states
+    assert state == "success", stack.airflow.failures(dag_id, run_id)
+    return stack.airflow.states(dag_id, run_id)

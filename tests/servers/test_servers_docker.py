@@ -103,9 +103,8 @@ class Run:
     def wait(self, timeout: float = 600) -> dict[str, str | None]:
         """The states of the tasks, once the run has succeeded."""
         state = self.stack.airflow.wait_for_run("retrain", self.id, timeout)
-        states = self.stack.airflow.states("retrain", self.id)
-        assert state == "success", f"{states}; logs below {self.stack.folder}/logs"
-        return states
+        assert state == "success", self.stack.airflow.failures("retrain", self.id)
+        return self.stack.airflow.states("retrain", self.id)
 
 
 @pytest.fixture(scope="module")

@@ -32,9 +32,8 @@ def retrain(stack: Stack, release: str, **params: Any) -> str:
 def succeeded(stack: Stack, run: str, dag: str = "retrain", timeout: float = LONG) -> dict[str, str | None]:
     """Wait for a run to succeed; the states of its tasks."""
     state = stack.airflow.wait_for_run(dag, run, timeout)
-    states = stack.airflow.states(dag, run)
-    assert state == "success", f"{states}; logs below {stack.folder}/logs"
-    return states
+    assert state == "success", stack.airflow.failures(dag, run)
+    return stack.airflow.states(dag, run)
 
 
 def versions(project: Project) -> list[str]:
@@ -202,8 +201,10 @@ def test_a_rejected_and_an_unanswered_approval_promote_nothing(stack: Stack, pro
 
 def test_what_was_not_approved_can_be_promoted_later(stack: Stack, project: Project, first: str) -> None:
     run = stack.airflow.trigger("promote", {"dataset": DATASET})
-    assert succeeded(stack, run, "promote")["promote"] == "success"
+    states = succeeded(stack, run, "promote")
+    assert states["promote"] == states["attach"] == "success"
     assert versions(project) == ["1", "2", "3"]
+    assert stack.airflow.xcom("promote", run, "attach", key="facts")["run_id"]
 
 
 def test_a_rollback_brings_the_version_before_back_and_keeps_it_there(

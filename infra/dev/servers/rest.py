@@ -140,6 +140,16 @@ class Airflow:
         content = self.call("GET", path, map_index=map_index, full_content=True)["content"]
         return "\n".join(line if isinstance(line, str) else str(line.get("event", line)) for line in content)
 
+    def failures(self, dag_id: str, run_id: str, lines: int = 25) -> str:
+        """What a run's failed task instances said last, for a person to read."""
+        told = [f"{dag_id} {run_id}: {self.states(dag_id, run_id)}"]
+        for task in self.tasks(dag_id, run_id):
+            if task["state"] == "failed":
+                name, index, attempt = task["task_id"], task["map_index"], task["try_number"]
+                said = self.log(dag_id, run_id, name, map_index=index, attempt=attempt).splitlines()
+                told += [f"{name}, map index {index}, try {attempt}:", *said[-lines:]]
+        return "\n".join(told)
+
     # Human in the loop
 
     def waiting_for_people(self, dag_id: str = "~", run_id: str = "~") -> list[dict[str, Any]]:
