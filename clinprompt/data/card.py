@@ -1,11 +1,13 @@
 """The dataset card, `datasets/<name>.yaml`: all that the pipeline knows of a dataset before it reads its files."""
 
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from clinprompt.data.manifest import COLUMNS
+from clinprompt.data.names import matching_key
 from clinprompt.knobs import Knobs
 from clinprompt.schema import Fraction, Name, Section, UserPath
 
@@ -147,7 +149,7 @@ class Card(Section):
     def _no_word_means_two_classes(self) -> "Card":
         owner: dict[str, str] = {}
         for info in self.classes:
-            for word in {info.id.casefold(), *(alias.casefold() for alias in info.aliases)}:
+            for word in {matching_key(name) for name in (info.id, *info.aliases)}:
                 if word in owner:
                     raise ValueError(f"classes: {word!r} stands for both {owner[word]!r} and {info.id!r}")
                 owner[word] = info.id
@@ -172,8 +174,8 @@ class Card(Section):
 
     def class_of(self, value: str) -> str | None:
         """The id of the class that a folder's name or a label's value stands for: its id or an alias, in any case."""
-        word = value.casefold()
-        for info in self.classes:
-            if word == info.id.casefold() or word in (alias.casefold() for alias in info.aliases):
-                return info.id
-        return None
+        return self._class_of_word.get(matching_key(value))
+
+    @cached_property
+    def _class_of_word(self) -> dict[str, str]:
+        return {matching_key(name): info.id for info in self.classes for name in (info.id, *info.aliases)}

@@ -15,9 +15,10 @@ import pandas as pd
 
 from clinprompt.data.card import Card
 from clinprompt.data.layouts import ImageRecord, layout_of
-from clinprompt.data.layouts.base import SUFFIXES
+from clinprompt.data.layouts.base import SUFFIXES, counted, stored_suffix
 from clinprompt.data.manifest import COLUMNS, SPLITS, write_manifest
-from clinprompt.data.splits import assign_splits, check_splits
+from clinprompt.data.names import is_known
+from clinprompt.data.splits import assign_splits, check_splits, uncovered
 from clinprompt.errors import DataRejected, InputCorrupt
 from clinprompt.progress import progress
 from clinprompt.schema import check
@@ -30,13 +31,26 @@ _THREADS = 8
 
 @dataclass(frozen=True)
 class Ingested:
-    """Counts of an ingest: images (rows of the manifest), distinct files, per class and split, and skipped files."""
+    """Counts of an ingest.
+
+    Attributes:
+        images: rows of the manifest.
+        distinct: files of different bytes.
+        classes, splits: rows of each.
+        patients: how many are known; 0 where the dataset tells none.
+        skipped: files that are no images, by suffix.
+        excluded: images that the card leaves out.
+        warnings: a sentence for each class without images in a split that the rule has made.
+    """
 
     images: int
     distinct: int
     classes: dict[str, int]
     splits: dict[str, int]
-    skipped: int
+    patients: int
+    skipped: dict[str, int]
+    excluded: int
+    warnings: list[str]
 
 
 def ingest(card: Card, root: Path, manifest: Path, images: Path) -> Ingested:
@@ -52,15 +66,19 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path) -> Ingested:
     listing = layout.read(root, card, options)
     if not listing.records:
         raise DataRejected(
-            f"{root} holds no image ({', '.join(SUFFIXES)} are read); {listing.skipped} other files were skipped."
+            f"{root} holds no image ({', '.join(SUFFIXES)} are read); "
+            f"other files: {counted(listing.skipped) or 'none'}; images left out by the card: {listing.excluded}."
         )
     if listing.skipped:
-        log.info("%s: %d files that are no images were skipped", card.name, listing.skipped)
+        log.info("%s: files that are no images were skipped: %s", card.name, counted(listing.skipped))
     frame = _rows(listing.records, card)
     frame["id"] = copy_images(listing.records, images)
     frame["file"] = _rename_by_id(frame, listing.records, images)
     frame["split"] = assign_splits(frame, card.split, card.class_ids)
     check_splits(frame)
+    warnings = uncovered(frame, card.split, card.class_ids)
+    for warning in warnings:
+        log.warning("%s: %s", card.name, warning)
     write_manifest(frame[[*COLUMNS, *card.metadata.extra]], manifest)
     labels, splits = Counter(frame["label"]), Counter(frame["split"])
     return Ingested(
@@ -68,7 +86,10 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path) -> Ingested:
         distinct=int(frame["id"].nunique()),
         classes={c: labels[c] for c in card.class_ids},
         splits={s: splits[s] for s in SPLITS},
-        skipped=listing.skipped,
+        patients=int(frame["patient"].nunique()),
+        skipped=dict(sorted(listing.skipped.items())),
+        excluded=listing.excluded,
+        warnings=warnings,
     )
 
 
@@ -116,7 +137,7 @@ def _row(record: ImageRecord, card: Card) -> dict[str, Any]:
             f"{record.where}: the label {record.label!r} is no class of the card {card.name} "
             f"(its classes: {', '.join(card.class_ids)}); write it under `aliases` of the class that it means."
         )
-    facts = record.facts
+    facts = {name: value for name, value in record.facts.items() if is_known(value)}
     patient = facts.get("patient")
     return {
         "path": record.path,
@@ -183,7 +204,7 @@ def _rename_by_id(frame: pd.DataFrame, records: list[ImageRecord], folder: Path)
         if image_id in names:
             _numbered_copy(folder, number).unlink()
             continue
-        suffix = SUFFIXES[Path(records[number].path).suffix.lower()]
+        suffix = stored_suffix(records[number].path)
         names[image_id] = f"{image_id[:2]}/{image_id}{suffix}"
         (folder / image_id[:2]).mkdir(exist_ok=True)
         _numbered_copy(folder, number).rename(folder / names[image_id])

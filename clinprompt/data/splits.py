@@ -4,11 +4,13 @@ A group is a patient, together with everything that shares an image's bytes with
 group with its copies. Each group has a fixed place in [0, 1), the hash of the seed and its name, and goes to test,
 val or train by where that place lies. So a group keeps its split when others come or go. Chance would leave small
 classes with unlucky shares, hence a class's share may miss its fraction by a tenth (or half an image) at most; only
-groups at that boundary can ever move.
+groups at that boundary can ever move. A class with as many groups as splits has an image in each of them: where its
+share would leave one empty, a group moves there from a split that holds several of the class.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +64,31 @@ def stratified(frame: pd.DataFrame, fractions: dict[str, float], seed: int, clas
     for _, members in stratum.groupby(stratum):
         order = sorted(_Group(_hash_position(seed, str(g)), str(g), int(counts.loc[g].sum())) for g in members.index)
         split_of |= _share_out(order, fractions)
+    _cover(counts > 0, split_of, [*fractions, "train"], lambda group: (int(counts.loc[group].sum()), group))
     return groups.map(split_of).astype(object)
+
+
+def uncovered(frame: pd.DataFrame, rule: SplitRule, classes: Sequence[str]) -> list[str]:
+    """A sentence for each class that has no image in a split that the rule has made, with the reason.
+
+    Args:
+        frame: columns id, label, patient and the split as assigned.
+    """
+    splits = list(SPLITS) if rule.rule == "stratified" else ["train", "val"] if rule.val_from_train else []
+    made = frame[frame["split"].isin(splits)]
+    groups = group_names(made)
+    sentences = []
+    for label in classes:
+        rows = made["label"] == label
+        empty = [split for split in splits if not (made["split"][rows] == split).any()]
+        if empty:
+            n, unit = int(groups[rows].nunique()), "patients"
+            if made["patient"][rows].isna().any():
+                unit = "groups of images that stay together"
+            why = f"fewer than the {len(splits)} splits" if n < len(splits) else "which hold other classes too"
+            where = " and ".join(empty)
+            sentences.append(f"The class {label!r} has no image in {where}; its {unit} are {n}, {why}.")
+    return sentences
 
 
 def check_splits(frame: pd.DataFrame) -> None:
@@ -124,6 +150,33 @@ def _share_out(order: list[_Group], fractions: dict[str, float]) -> dict[str, st
         split_of |= {group.name: split for group in order[start:end]}
         start = end
     return split_of
+
+
+def _cover(
+    holds: pd.DataFrame, split_of: dict[str, str], splits: Sequence[str], order: Callable[[str], tuple[int, str]]
+) -> None:
+    """Move groups so that each class is in every split, where it has as many groups as splits.
+
+    No move takes a class from a split; of the groups that may move, the first by `order` does.
+
+    Args:
+        holds: groups x classes, whether a group has images of a class.
+        split_of: group -> split, changed in place.
+    """
+    groups_of = {label: sorted(holds.index[holds[label]], key=order) for label in holds.columns}
+    present = Counter((label, split_of[group]) for label, groups in groups_of.items() for group in groups)
+    for label, groups in groups_of.items():
+        for split in splits:
+            if present[label, split] or len(groups) < len(splits):
+                continue
+            movable = (g for g in groups if all(present[c, split_of[g]] > 1 for c in holds.columns[holds.loc[g]]))
+            moved = next(movable, None)
+            if moved is None:
+                continue
+            for other in holds.columns[holds.loc[moved]]:
+                present[other, split_of[moved]] -= 1
+                present[other, split] += 1
+            split_of[moved] = split
 
 
 def _run_length(order: list[_Group], edge: float, target: float) -> int:

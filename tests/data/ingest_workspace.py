@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class Workspace:
     def image(self, path: str, seed: int | None = None) -> Path:
         file = self.data / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        seed = sum(path.encode()) * 31 + len(path) if seed is None else seed
+        seed = zlib.crc32(path.encode()) if seed is None else seed
         Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8), dtype=np.uint8)).save(file)
         return file
 

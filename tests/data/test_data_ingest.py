@@ -22,7 +22,7 @@ def test_split_folders_make_a_manifest_and_content_addressed_copies(
     place: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place.published()
-    place.image("train/glioma/deeper/9.PNG")
+    place.image("train/glioma/9.PNG")
     for junk in ("train/glioma/Thumbs.db", "train/none/.DS_Store", "train/none/._0.png", "notes.txt"):
         (place.data / junk).write_text("junk")
     assert place.ingest() == 0
@@ -30,7 +30,7 @@ def test_split_folders_make_a_manifest_and_content_addressed_copies(
     assert facts["images"] == 19
     assert facts["classes"] == {"glioma": 10, "none": 9}
     assert facts["splits"] == {"train": 7, "val": 6, "test": 6}
-    assert facts["skipped"] == 4
+    assert facts["skipped"] == {".db": 1, ".txt": 1, "hidden": 2}
     frame = place.manifest()
     assert frame["path"].tolist()[0] == "test/glioma/0.png"
     assert frame["patient"].isna().all()
@@ -160,7 +160,7 @@ def test_a_table_brings_labels_splits_and_metadata(place: Workspace, form: str) 
         ((3, "dx"), "", (65, "manifest.csv row 5", "column 'dx' is empty")),
         ((0, "file"), "../../secret.png", (65, "manifest.csv row 2", "'../../secret.png' leads out of")),
         ((0, "file"), "/etc/passwd.png", (65, "row 2", "leads out of")),
-        ((0, "file"), "img/none.png", (66, "row 2", "'img/none.png' does not exist")),
+        ((0, "file"), "img/none.png", (66, "1 of 12 files", "do not exist", "row 2 'img/none.png'")),
         ((0, "file"), "img", (65, "row 2", "not a regular file")),
         ((0, "file"), "manifest.csv", (65, "row 2", "no image file")),
         ((5, "file"), "./img//0.png", (65, "row 7", "'img/0.png' stands in manifest.csv row 2")),

@@ -159,7 +159,7 @@ def test_a_published_split_is_read_as_it_stands(tmp_path: Path) -> None:
         ({"training": []}, DataRejected, "found 'training'"),
         ({"train": [["a/0.png", "glioma"]]}, DataRejected, "train[0]: expected [path, number, class name]"),
         ({"train": [["../../b.png", 0, "x"]]}, DataRejected, "leads out of the dataset's folder"),
-        ({"train": [["a/9.png", 0, "x"]]}, InputMissing, "'IMAGES/a/9.png' does not exist"),
+        ({"train": [["a/9.png", 0, "x"]]}, InputMissing, "1 of 1 files do not exist below"),
         ({"train": [["a/0.txt", 0, "x"]]}, (DataRejected, InputMissing), "a/0.txt"),
     ],
 )

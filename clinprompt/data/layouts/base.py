@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from clinprompt.data.card import Card
+from clinprompt.data.layouts.words import SPLIT_WORDS, Splits, listed, split_words
+from clinprompt.data.names import existing
 from clinprompt.errors import BadParams, DataRejected, InputCorrupt, InputMissing
 from clinprompt.schema import Section
 
 SUFFIXES = {".png": ".png", ".jpg": ".jpg", ".jpeg": ".jpg", ".tif": ".tif", ".tiff": ".tif"}
-SPLIT_WORDS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
+
+_NAMED = 10  # of the missing files in a message
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,16 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Listing:
-    """All images of a dataset, and how many other files lie among them."""
+    """All images of a dataset, and what lies among them.
+
+    Attributes:
+        skipped: how many files are no images, by suffix.
+        excluded: how many images the card leaves out.
+    """
 
     records: list[ImageRecord]
-    skipped: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    excluded: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,33 +86,52 @@ class Layout:
     generator: Generator | None = None
 
 
-def split_words(splits: dict[str, str] | None) -> dict[str, str]:
-    """Lower-case word -> split, from a card's `splits` option ({train: Training, …}) or the customary words."""
-    if splits is None:
-        return {word: split for split, words in SPLIT_WORDS.items() for word in words}
-    return {word.casefold(): split for split, word in splits.items()}
-
-
-def check_splits(splits: dict[str, str] | None) -> dict[str, str] | None:
+def check_splits(splits: Splits | None) -> Splits | None:
     """Field validator of `splits`: the keys are splits, and no two share a word."""
     for split in splits or {}:
         if split not in SPLIT_WORDS:
             raise ValueError(f"the keys are train, val and test, found {split!r}")
-    if splits and len(split_words(splits)) < len(splits):
+    if splits and len(split_words(splits)) < sum(len(listed(words)) for words in splits.values()):
         raise ValueError("two splits have the same word")
     return splits
+
+
+def is_image(file: Path) -> bool:
+    """Whether a file is taken for an image: by its name, hidden files are none."""
+    return not file.name.startswith(".") and file.suffix.lower() in SUFFIXES
+
+
+def stored_suffix(path: str) -> str:
+    """The suffix under which a copy of an image is kept."""
+    return SUFFIXES[Path(path).suffix.lower()]
+
+
+def kind_of_file(name: str) -> str:
+    """As what a file that is no image is counted: its suffix in small letters, "hidden" or "without suffix"."""
+    if name.startswith("."):
+        return "hidden"
+    return os.path.splitext(name)[1].lower() or "without suffix"
+
+
+def counted(skipped: dict[str, int]) -> str:
+    """Counts by suffix as words: "12 .dcm, 1 .txt"; the most first."""
+    return ", ".join(f"{n} {kind}" for kind, n in sorted(skipped.items(), key=lambda item: (-item[1], item[0])))
 
 
 def inside(root: Path, relative: str, where: str) -> tuple[str, Path]:
     """The normalised path of an image below `root`, and its file.
 
+    An absolute path that leads into the root is taken as the one from there on; a name in the other Unicode form than
+    on disk is taken as the one on disk.
+
     Raises:
         DataRejected: the path leaves the root by "..", by being absolute, or through a link; or is no regular file.
         InputMissing, InputCorrupt: there is no such file; it cannot be reached.
     """
-    normal = posixpath.normpath(relative)
+    normal = _from_root(root, posixpath.normpath(relative))
     if posixpath.isabs(normal) or normal.split("/")[0] == "..":
         raise DataRejected(f"{where}: the path {relative!r} leads out of the dataset's folder {root}.")
+    normal = existing(root, normal)
     file = root / normal
     real = Path(os.path.realpath(file))
     if not real.is_relative_to(os.path.realpath(root)):
@@ -122,6 +146,37 @@ def inside(root: Path, relative: str, where: str) -> tuple[str, Path]:
     if not stat.S_ISREG(mode):
         raise DataRejected(f"{where}: {normal!r} is not a regular file.")
     return normal, file
+
+
+def refuse_missing(missing: list[tuple[str, str]], total: int, where: str, root: Path, hint: str = "") -> None:
+    """Refuse a list of images some of which are not there.
+
+    Args:
+        missing: the place in the list and the path of each.
+        total: how many images the list names.
+        hint: a sentence on what may be wrong with the paths.
+
+    Raises:
+        InputMissing: how many are missing, and the first ten of them.
+    """
+    if not missing:
+        return
+    named = ", ".join(f"{place} {path!r}" for place, path in missing[:_NAMED])
+    named += f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    slashes = " Paths are written with forward slashes." if any("\\" in path for _, path in missing) else ""
+    raise InputMissing(
+        f"{where}: {len(missing)} of {total} files do not exist below {root}: {named}.{slashes}{hint and ' ' + hint}"
+    )
+
+
+def _from_root(root: Path, path: str) -> str:
+    """An absolute path as one from the root on where it leads into it; any other as it is."""
+    if not posixpath.isabs(path):
+        return path
+    for base in (os.path.abspath(root), os.path.realpath(root)):
+        if Path(path).is_relative_to(base):
+            return Path(path).relative_to(base).as_posix()
+    return path
 
 
 def check_text(path: str, where: str) -> None:

@@ -1,158 +1,203 @@
-"""Image folders: `<split>/<class>/*` or `<class>/*`; files may lie deeper, as in `<class>/<patient>/*`."""
+"""Image folders: `<class>/*`, `<split>/<class>/*` or `<class>/<split>/*`, or as the card's pattern tells."""
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
 
-from pydantic import field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from clinprompt.data.card import Card
-from clinprompt.data.layouts.base import (
-    SUFFIXES,
-    ImageRecord,
-    Layout,
-    Listing,
-    check_splits,
-    check_text,
-    inside,
-    split_words,
-)
-from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
+from clinprompt.data.layouts import levels as pattern
+from clinprompt.data.layouts.base import ImageRecord, Layout, Listing, check_splits, inside
+from clinprompt.data.layouts.levels import Place
+from clinprompt.data.layouts.tree import Tree, scan
+from clinprompt.data.layouts.words import Splits, are_folds, listed, mask_marks, means_masks, split_of
+from clinprompt.errors import DataRejected, InputMissing
 from clinprompt.schema import Section
 
-_JUNK = ("__MACOSX",)
+
+def _one_group(expression: str) -> str:
+    try:
+        groups = re.compile(expression).groups
+    except re.error as error:
+        raise ValueError(f"is no regular expression ({error})") from None
+    if groups != 1:
+        raise ValueError(f"must have one group in parentheses, the patient, found {groups}")
+    return expression
+
+
+class PatientInName(Section):
+    """The patient stands in the file's name: a regular expression for its beginning, whose group is the patient."""
+
+    name: Annotated[str, Field(min_length=1), AfterValidator(_one_group)]
 
 
 class FolderOptions(Section):
-    """`splits`: the folder of each split, as {train: Training, test: Testing}; by default they are recognised."""
+    """How the folders are to be read; by default the customary ways are recognised.
 
-    splits: dict[str, str] | None = None
+    `folders`: the pattern of an image's folder, of {split}, {class}, {patient}, names, `*` (any folder) and, at its
+    end, `**` (any number of them). `splits`: the folder of each split, as {train: Training, test: Testing}.
+    `patient`: `folder` where the folders in the class folders are the patients, {name: "(p[0-9]+)_"} where the files'
+    names begin with them. `exclude`: globs of what to leave out. `masks`: whether files that look like masks of
+    others are refused, or kept as images.
+    """
+
+    folders: str | None = None
+    splits: Splits | None = None
+    patient: Literal["folder"] | PatientInName | None = None
+    exclude: list[Annotated[str, Field(min_length=1)]] = []
+    masks: Literal["refuse", "keep"] = "refuse"
 
     _splits = field_validator("splits")(check_splits)
 
+    @field_validator("folders")
+    @classmethod
+    def _is_pattern(cls, folders: str | None) -> str | None:
+        if folders is not None:
+            pattern.parse(folders)
+        return folders
 
-def split_folders(names: list[str], splits: dict[str, str] | None = None) -> dict[str, str]:
-    """Which of a root's sub-folders are splits: folder name -> split; empty when the sub-folders are the classes.
+    @model_validator(mode="after")
+    def _one_patient(self) -> "FolderOptions":
+        if self.patient is not None and self.folders is not None and pattern.PATIENT in pattern.parse(self.folders):
+            raise ValueError("the pattern in `folders` tells the patient already; remove `patient`")
+        return self
 
-    Without the option, the sub-folders are splits when one of them is called train or training.
-    """
-    split_by_word = split_words(splits)
-    folder_splits = {name: split_by_word[name.casefold()] for name in names if name.casefold() in split_by_word}
-    return folder_splits if splits is not None or "train" in folder_splits.values() else {}
-
-
-def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, without hidden ones and archivers' leftovers."""
-    return sorted(e.name for e in _entries(folder) if _is_folder(e) and not _hidden(e.name))
+    def levels(self, folders: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+        """The levels of the pattern that these folders of images are held against."""
+        in_folders = self.patient == "folder"
+        if self.folders is None:
+            return pattern.default_levels(folders, self.splits, in_folders)
+        return (*pattern.parse(self.folders), pattern.PATIENT) if in_folders else pattern.parse(self.folders)
 
 
 def read(root: Path, card: Card, options: FolderOptions) -> Listing:
-    """List the images of all class folders.
+    """List the images of all class folders. Folders without images are passed over.
 
     Raises:
-        DataRejected: a folder that is no class of the card, an image outside the class folders, a path that leaves
-            the root through a link.
+        DataRejected: a folder that is no class of the card, one that the pattern does not tell of, an image outside
+            the class folders or one that looks like a mask of another, a path that leaves the root through a link.
         InputMissing: a split's folder of the option `splits` is not there.
     """
     if not root.is_dir():
         raise DataRejected(f"{root} is a file; the reader 'folder' expects a folder of class folders.")
-    names = subfolders(root)
-    splits = split_folders(names, options.splits)
-    for split_name, folder in (options.splits or {}).items():
-        if split_name not in splits.values():
-            raise InputMissing(f"{root / folder}, the folder of the {split_name} split, does not exist.")
-    stray = [name for name in names if name not in splits] if splits else []
-    if stray:
-        split_names = ", ".join(splits)
+    tree = scan(root, options.exclude)
+    levels = options.levels(tree.folders())
+    _refuse_missing_splits(root, tree, options.splits)
+    places = {parts: _place(tree, levels, parts, card, options) for parts in tree.folders()}
+    if options.masks == "refuse":
+        refuse_masks(tree, levels)
+    records = [_record(root, path, places[PurePosixPath(path).parent.parts], options) for path in tree.images]
+    return Listing(records, dict(tree.skipped), tree.excluded)
+
+
+def refuse_masks(tree: Tree, levels: Sequence[str]) -> None:
+    """Refuse images that look like masks of others: `x_mask.png` beside `x.png`, or a folder called masks.
+
+    Raises:
+        DataRejected: names the first and says what to write into the card.
+    """
+    keep = "or reader.masks: keep where they are images of the dataset"
+    for parts in tree.folders():
+        folder = next((part for part in pattern.free_parts(levels, parts) if means_masks(part)), None)
+        if folder is not None:
+            raise DataRejected(
+                f"{'/'.join(parts)}: {folder!r} looks like a folder of masks; write reader.exclude: [{folder!r}] into "
+                f"the card to leave it out, {keep}."
+            )
+    masks = masks_beside_images(tree)
+    if masks:
+        path, (image, _) = next(iter(masks.items()))
+        globs = sorted({glob for _, glob in masks.values()})
         raise DataRejected(
-            f"{root / stray[0]}: lies beside the split folders {split_names} and is none; "
-            "remove it, or name the splits' folders in the card under reader.splits."
+            f"{path}: looks like a mask of {image} beside it, as do {len(masks) - 1} others; write reader.exclude: "
+            f"{globs} into the card to leave them out, {keep}."
         )
-    records: list[ImageRecord] = []
-    skipped = _loose_files(root, "") if splits else 0
-    parents: list[tuple[str, str | None]] = [*splits.items()] or [("", None)]
-    for parent, split in parents:
-        skipped += _loose_files(root, parent)
-        for name in subfolders(root / parent):
-            class_records, class_skipped = _class_folder(root, os.path.join(parent, name), name, split, card)
-            records += class_records
-            skipped += class_skipped
-    return Listing(records, skipped)
+
+
+def masks_beside_images(tree: Tree) -> dict[str, tuple[str, str]]:
+    """The images that look like masks: path -> the stem of the image that each belongs to, and a glob of its like."""
+    stems: dict[str, dict[str, str]] = {}
+    for path in tree.images:
+        file = PurePosixPath(path)
+        stems.setdefault(str(file.parent), {})[file.stem] = path
+    return {
+        paths[stem]: mark for paths in stems.values() for stem, mark in mask_marks(paths).items()
+    }  # fmt: skip
 
 
 LAYOUT = Layout(FolderOptions, read)
 
 
-def _class_folder(root: Path, folder: str, label: str, split: str | None, card: Card) -> tuple[list[ImageRecord], int]:
-    if card.class_of(label) is None:
+def _place(tree: Tree, levels: tuple[str, ...], parts: tuple[str, ...], card: Card, options: FolderOptions) -> Place:
+    place = pattern.match(levels, parts, options.splits)
+    folder = "/".join(parts)
+    upto = "/".join(parts[: place.depth + 1])
+    if place.problem == "shallow":
+        image = next(p for p in tree.images if PurePosixPath(p).parent.parts == parts)
+        what = f"the folders '{'/'.join(levels)}'" if options.folders or options.patient else "the class folders"
+        raise DataRejected(f"{image}: this image lies beside {what}; move it into one of them.")
+    if place.problem == "split":
+        names = {p[place.depth] for p in tree.folders() if len(p) > place.depth}
+        known = ", ".join(sorted(name for name in names if split_of(name, options.splits)))
         raise DataRejected(
-            f"{folder}: {label!r} is no class of the card {card.name} (its classes: {', '.join(card.class_ids)}). "
-            "Write it under `aliases` of the class that it means, or remove the folder."
+            f"{upto}: lies beside the split folders {known} and is none; remove it, name the splits' folders in the "
+            f"card under reader.splits, or leave it out with reader.exclude: ['{parts[place.depth]}']."
         )
-    records = []
-    skipped = 0
-    for path in _walk(root, folder):
-        if not _is_image(path):
-            skipped += 1
-            continue
-        normal, file = inside(root, path, path)
-        records.append(ImageRecord(normal, file, label, normal, split))
-    return records, skipped
+    if place.problem == "name":
+        raise DataRejected(
+            f"{upto}: is not the folder {levels[place.depth]!r} that reader.folders in the card tells of; correct it, "
+            f"or leave this one out with reader.exclude: ['{parts[place.depth]}']."
+        )
+    if card.class_of(place.label) is None:
+        raise DataRejected(f"{place.class_folder}: {_no_class(tree, levels, place, parts, card)}")
+    if place.problem == "deep":
+        above = parts[: place.depth]
+        siblings = {p[place.depth] for p in tree.folders() if len(p) > place.depth and p[: place.depth] == above}
+        first = [parts[place.depth], *sorted(siblings - {parts[place.depth]})]
+        raise DataRejected(
+            f"{folder}: this folder of images lies deeper than '{'/'.join(levels)}'; "
+            f"{pattern.advice(levels, parts, first)}."
+        )
+    return place
 
 
-def _walk(root: Path, folder: str) -> Iterator[str]:
-    """Paths of all files below a folder, relative to `root`; links to folders are followed when they stay inside."""
-    for entry in sorted(_entries(root / folder), key=lambda e: e.name):
-        path = f"{folder}/{entry.name}"
-        check_text(path, folder)
-        if not _is_folder(entry):
-            yield path
-        elif not _hidden(entry.name):
-            if entry.is_symlink():
-                _check_link(root, path)
-            yield from _walk(root, path)
+def _no_class(tree: Tree, levels: tuple[str, ...], place: Place, parts: tuple[str, ...], card: Card) -> str:
+    """The sentence about a folder that stands where the classes should, and is none."""
+    known = f"{place.label!r} is no class of the card {card.name} (its classes: {', '.join(card.class_ids)})."
+    if levels[0] == pattern.CLASS and are_folds({p[0] for p in tree.folders()}):
+        return (
+            f"{known} It looks like a fold: say under reader.splits which folds are train, val and test, as "
+            "{train: [fold1, fold2, fold3], val: fold4, test: fold5}, or write reader.folders: '*/{class}' and "
+            "split.rule: stratified where the folds are not to be kept."
+        )
+    deeper = [i for i, part in enumerate(parts) if card.class_of(part) is not None]
+    if deeper:
+        levels_found = [pattern.ANY] * deeper[0] + [pattern.CLASS]
+        return f"{known} {parts[deeper[0]]!r}, deeper in it, is one: is it reader.folders: '{'/'.join(levels_found)}'?"
+    return f"{known} Write it under `aliases` of the class that it means, remove the folder, or list it in exclude."
 
 
-def _check_link(root: Path, path: str) -> None:
-    real = Path(os.path.realpath(root / path))
-    if not real.is_relative_to(os.path.realpath(root)):
-        raise DataRejected(f"{path}: is a link that leads out of the dataset's folder, to {real}.")
-    if Path(os.path.realpath((root / path).parent)).is_relative_to(real):
-        raise DataRejected(f"{path}: is a link to a folder that it lies in.")
+def _refuse_missing_splits(root: Path, tree: Tree, splits: Splits | None) -> None:
+    if not tree.images:
+        return
+    names = {part for parts in tree.folders() for part in parts}
+    present = {split_of(name, splits) for name in names}
+    for split, folders in (splits or {}).items():
+        if split not in present:
+            raise InputMissing(f"{root / listed(folders)[0]}, the folder of the {split} split, does not exist.")
 
 
-def _loose_files(root: Path, parent: str) -> int:
-    """How many files, none of them an image, lie beside the class folders."""
-    count = 0
-    for entry in _entries(root / parent):
-        if _is_folder(entry):
-            continue
-        if _is_image(entry.name):
-            path = os.path.join(parent, entry.name)
-            raise DataRejected(f"{path}: this image lies beside the class folders; move it into one of them.")
-        count += 1
-    return count
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except PermissionError:
-        raise InputCorrupt(f"{folder} cannot be read: permission denied.") from None
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself
-        return False
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name in _JUNK
-
-
-def _is_image(path: str) -> bool:
-    name = os.path.basename(path)
-    return not _hidden(name) and os.path.splitext(name)[1].lower() in SUFFIXES
+def _record(root: Path, path: str, place: Place, options: FolderOptions) -> ImageRecord:
+    normal, file = inside(root, path, path)
+    patient = place.patient
+    if isinstance(options.patient, PatientInName):
+        found = re.match(options.patient.name, PurePosixPath(path).stem)
+        if found is None:
+            raise DataRejected(
+                f"{path}: the name does not begin as reader.patient.name in the card says, {options.patient.name!r}; "
+                "correct it, or write | at its end where images without that beginning are of unknown patients."
+            )
+        patient = found[1]
+    return ImageRecord(normal, file, place.label, normal, place.split, {"patient": patient} if patient else {})

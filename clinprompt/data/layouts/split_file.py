@@ -5,7 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from clinprompt.data.card import Card
-from clinprompt.data.layouts.base import SPLIT_WORDS, SUFFIXES, ImageRecord, Layout, Listing, check_text, inside
+from clinprompt.data.layouts.base import (
+    SUFFIXES,
+    ImageRecord,
+    Layout,
+    Listing,
+    check_text,
+    inside,
+    is_image,
+    refuse_missing,
+)
+from clinprompt.data.layouts.words import SPLIT_WORDS
 from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
 from clinprompt.schema import Section
 
@@ -27,7 +37,7 @@ def read(root: Path, card: Card, options: SplitJsonOptions) -> Listing:
         InputMissing, InputCorrupt: the file, or an image that it names, is not there; the file is not JSON.
     """
     _, file = inside(root, options.file, card.name)
-    records = []
+    records, missing, total = [], [], 0
     for split, entries in _read(file).items():
         if split not in SPLIT_WORDS or not isinstance(entries, list):
             raise DataRejected(f"{options.file}: expected lists called train, val and test, found {split!r}.")
@@ -35,14 +45,24 @@ def read(root: Path, card: Card, options: SplitJsonOptions) -> Listing:
             where = f"{options.file} {split}[{number}]"
             path, label = _entry(entry, where)
             check_text(path, where)
-            normal, image = inside(root, f"{options.images}/{path}", where)
-            if Path(normal).suffix.lower() not in SUFFIXES:
+            total += 1
+            try:
+                normal, image = _find(root, options.images, path, where)
+            except InputMissing:
+                missing.append((f"{split}[{number}]", path))
+                continue
+            if not is_image(image):
                 raise DataRejected(f"{where}: {normal!r} is no image file; {', '.join(SUFFIXES)} are read.")
             records.append(ImageRecord(normal, image, label, where, split))
+    refuse_missing(missing, total, options.file, root / options.images)
     return Listing(records)
 
 
 LAYOUT = Layout(SplitJsonOptions, read)
+
+
+def _find(root: Path, images: str, path: str, where: str) -> tuple[str, Path]:
+    return inside(root, path if path.startswith("/") else f"{images}/{path}", where)
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A CSV or Parquet file with one row per image."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,24 +18,33 @@ from clinprompt.data.layouts.base import (
     check_splits,
     check_text,
     inside,
-    split_words,
+    is_image,
+    refuse_missing,
     unknown_columns,
 )
-from clinprompt.errors import DataRejected, InputCorrupt
+from clinprompt.data.layouts.words import SPLIT_WORDS, Splits, listed, split_of, split_words
+from clinprompt.data.names import is_known
+from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
 from clinprompt.schema import Section
+
+_WHOLE = re.compile(r"^([-+]?\d+)\.0+$")
 
 
 class TableOptions(Section):
     """The table's file and its columns.
 
-    `split: null` says that there is no such column; `splits` gives the splits' words, as {train: fold1, test: fold2}.
+    `prefix` and `suffix` stand before and behind what the column `path` says, where that is an id without folder or
+    extension; of several, the one is taken with which a file is there. `split: null` says that there is no such
+    column; `splits` gives the splits' words, as {train: fold1, test: fold2}.
     """
 
     file: str = "manifest.csv"
     path: str = "path"
+    prefix: str | list[str] = ""
+    suffix: str | list[str] = ""
     label: str = "label"
     split: str | None = "split"
-    splits: dict[str, str] | None = None
+    splits: Splits | None = None
 
     _splits = field_validator("splits")(check_splits)
 
@@ -44,36 +54,73 @@ def read(root: Path, card: Card, options: TableOptions) -> Listing:
 
     Raises:
         BadParams: the table lacks a column that the card names.
-        DataRejected: a row with an empty cell, an unknown split, a file that is no image, a path that leaves the root.
-        InputMissing, InputCorrupt: the table, or an image that it names, is not there; the table is not readable.
+        DataRejected: a row with an empty cell, an unknown split, a file that is no image or one of two that the row
+            may mean, a path that leaves the root.
+        InputMissing, InputCorrupt: the table, or images that it names, are not there; the table is not readable.
     """
     _, file = inside(root, options.file, card.name)
-    frame = _read_text(file)
+    frame = read_table(file)
+    is_given = card.split.rule == "given"
     columns = [options.path, options.label, *card.metadata.columns()]
-    if options.split is not None and card.split.rule == "given":
+    if options.split is not None and is_given:
         columns.append(options.split)
     unknown_columns(columns, list(frame.columns), options.file)
     facts = _fact_columns(card.metadata)
-    split_by_word = split_words(options.splits)
-    records = []
+    records, missing = [], []
     for number, row in _rows(frame):
         where = f"{options.file} row {number}"
-        path, label = (_filled(row, column, where) for column in (options.path, options.label))
+        path, label = _filled(row, options.path, where), _label(row, options.label, card, where)
         check_text(path, where)
-        normal, image = inside(root, path, where)
-        if Path(normal).suffix.lower() not in SUFFIXES:
+        try:
+            normal, image = find(root, path, options, where)
+        except InputMissing:
+            missing.append((f"row {number}", path))
+            continue
+        if not is_image(image):
             raise DataRejected(f"{where}: {normal!r} is no image file; {', '.join(SUFFIXES)} are read.")
-        split = _split(row.get(options.split or "", ""), split_by_word, where)
-        values = {name: row[column] for name, column in facts.items() if row[column]}
+        # A column of folds or of another split is nothing to a split by rule.
+        split = _split(row.get(options.split or "", ""), options.splits, where) if is_given else None
+        values = {name: _whole(row[column]) for name, column in facts.items() if is_known(row[column])}
         records.append(ImageRecord(normal, image, label, where, split, values))
+    hint = "Where the column holds ids without folder or extension, say reader.prefix and reader.suffix in the card."
+    refuse_missing(missing, len(frame), options.file, root, hint)
     return Listing(records)
+
+
+def find(root: Path, path: str, options: TableOptions, where: str) -> tuple[str, Path]:
+    """The normalised path and the file of the image that a cell names, with one of the card's prefixes and suffixes.
+
+    Raises:
+        InputMissing: there is none.
+        DataRejected: there are two; or what `inside` refuses.
+    """
+    found: dict[str, Path] = {}
+    for name in dict.fromkeys((path, _whole(path))):
+        for prefix in listed(options.prefix):
+            for suffix in listed(options.suffix):
+                try:
+                    normal, image = inside(root, f"{prefix}{name}{suffix}", where)
+                except InputMissing:
+                    continue
+                found[normal] = image
+        if found:
+            break
+    if not found:
+        raise InputMissing(f"{where}: the file {path!r} does not exist below {root}.")
+    if len(found) > 1:
+        raise DataRejected(f"{where}: {path!r} may be {' or '.join(found)}; name fewer prefixes or suffixes.")
+    return next(iter(found.items()))
 
 
 LAYOUT = Layout(TableOptions, read, has_columns=True)
 
 
-def _read_text(file: Path) -> pd.DataFrame:
-    """The table with every cell as text; empty cells are ""."""
+def read_table(file: Path) -> pd.DataFrame:
+    """A CSV or Parquet table with every cell as text; empty cells are "".
+
+    Raises:
+        InputCorrupt: it is not readable.
+    """
     try:
         if file.suffix.lower() in (".parquet", ".pq"):
             return pd.read_parquet(file).map(_as_text).astype(str)
@@ -102,18 +149,36 @@ def _fact_columns(metadata: Metadata) -> dict[str, str]:
     return {name: column for name, column in named.items() if column} | {column: column for column in metadata.extra}
 
 
+def _whole(value: str) -> str:
+    """A whole number without the ".0" that it gets in a column with empty cells; other text as it is."""
+    return _WHOLE.sub(r"\1", value)
+
+
 def _filled(row: dict[str, str], column: str, where: str) -> str:
-    if not row[column]:
-        raise DataRejected(f"{where}: the cell in column {column!r} is empty.")
+    if not is_known(row[column]):
+        raise DataRejected(f"{where}: the cell in column {column!r} is empty{_as_written(row[column])}.")
     return row[column]
 
 
-def _split(value: str, split_by_word: dict[str, str], where: str) -> str | None:
-    if not value:
+def _label(row: dict[str, str], column: str, card: Card, where: str) -> str:
+    """The label's cell; a class may well be called "none"."""
+    label = row[column] if card.class_of(row[column]) else _whole(row[column])
+    return label if card.class_of(label) else _filled(row, column, where)
+
+
+def _as_written(value: str) -> str:
+    return f", it says {value!r}" if value else ""
+
+
+def _split(value: str, splits: Splits | None, where: str) -> str | None:
+    if not is_known(value):
         return None
-    split = split_by_word.get(value.casefold())
+    split = split_of(value, splits) or split_of(_whole(value), splits)
     if split is None:
+        known = (
+            split_words(splits) if splits is not None else [word for words in SPLIT_WORDS.values() for word in words]
+        )
         raise DataRejected(
-            f"{where}: {value!r} is no split (known: {', '.join(split_by_word)}); name the words under reader.splits."
+            f"{where}: {value!r} is no split (known: {', '.join(known)}); name the words under reader.splits."
         )
     return split

@@ -1,0 +1,30 @@
+"""When two names are the same: folders, labels and file names as different systems write them."""
+
+import os
+import unicodedata
+from pathlib import Path
+
+# What tables write where nothing is known; compared without regard to case.
+_UNKNOWN = {"", "na", "n/a", "#n/a", "n.a.", "nan", "<na>", "nat", "none", "null", "unknown", "-", "--", "?"}
+_FORMS = ("NFC", "NFD")
+
+
+def matching_key(name: str) -> str:
+    """What equal names have in common: the NFC form without case, so that an accent may be one character or two."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def is_known(value: str) -> bool:
+    """Whether a cell or a folder's name says anything: not empty, NA, NaN, None, N/A, unknown, - and their like."""
+    return value.strip().casefold() not in _UNKNOWN
+
+
+def existing(root: Path, relative: str) -> str:
+    """The path below `root` as it is on disk, where names may be in the other Unicode form; as given if none is."""
+    if os.path.exists(root / relative):
+        return relative
+    found: list[str] = []
+    for part in relative.split("/"):
+        forms = (part, *(unicodedata.normalize(form, part) for form in _FORMS))
+        found.append(next((form for form in forms if os.path.exists(root / "/".join([*found, form]))), part))
+    return "/".join(found)
