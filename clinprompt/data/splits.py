@@ -64,7 +64,8 @@ def stratified(frame: pd.DataFrame, fractions: dict[str, float], seed: int, clas
     for _, members in stratum.groupby(stratum):
         order = sorted(_Group(_hash_position(seed, str(g)), str(g), int(counts.loc[g].sum())) for g in members.index)
         split_of |= _share_out(order, fractions)
-    _cover(counts > 0, split_of, [*fractions, "train"], lambda group: (int(counts.loc[group].sum()), group))
+    images = counts.sum(axis=1).to_dict()
+    _cover(counts > 0, split_of, [*fractions, "train"], lambda group: (images[group], group))
     return groups.map(split_of).astype(object)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clinprompt.data.card import Fractions, SplitRule
-from clinprompt.data.splits import assign_splits, check_splits, group_names
+from clinprompt.data.splits import assign_splits, check_splits, group_names, uncovered
 from clinprompt.data.support import support_set
 from clinprompt.errors import DataRejected
 
@@ -159,3 +159,63 @@ def test_too_few_images_for_the_shots_are_refused() -> None:
         support_set(frame, CLASSES, 3, 0)
     with pytest.raises(DataRejected, match="'d' has 0 different"):
         support_set(frame, [*CLASSES, "d"], 1, 0)
+
+
+def coverage(frame: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
+    table = pd.crosstab(frame["label"], split)
+    return table.reindex(index=CLASSES, columns=["train", "val", "test"], fill_value=0) > 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    patients=st.lists(st.lists(st.integers(1, 12), min_size=3, max_size=6), min_size=3, max_size=3),
+    fraction=st.sampled_from([0.05, 0.1, 0.15, 0.3]),
+    seed=st.integers(0, 1000),
+)
+def test_a_class_with_as_many_patients_as_splits_is_in_each_of_them(
+    patients: list[list[int]], fraction: float, seed: int
+) -> None:
+    rows = [
+        (c, f"{c}{p}")
+        for c, sizes in zip(CLASSES, patients, strict=True)
+        for p, n in enumerate(sizes)
+        for _ in range(n)
+    ]
+    frame = images(len(rows)).assign(label=[c for c, _ in rows], patient=[sha(p)[:16] for _, p in rows])
+    fractions = Fractions(train=1 - 2 * fraction, val=fraction, test=fraction)
+    rule = SplitRule(rule="stratified", fractions=fractions, seed=seed)
+    split = assign_splits(frame, rule, CLASSES)
+    assert coverage(frame, split).all().all()
+    assert split.groupby(frame["patient"]).nunique().max() == 1
+    assert uncovered(frame.assign(split=split), rule, CLASSES) == []
+    shuffled = frame.sample(frac=1, random_state=seed)
+    assert assign_splits(shuffled, rule, CLASSES).sort_index().equals(split)
+
+
+def test_a_class_that_its_patients_share_with_a_larger_one_is_in_every_split_too() -> None:
+    frame = images(300, 3)
+    frame["label"] = ["a" if i % 3 else "b" for i in range(300)]  # every patient has more images of a
+    frame.loc[frame.index >= 9, "label"] = "a"  # and b has three patients
+    split = assign_splits(frame, STRATIFIED, ["a", "b"])
+    assert coverage(frame, split).loc[["a", "b"]].all().all()
+
+
+def test_a_class_with_fewer_patients_than_splits_is_told_in_one_sentence() -> None:
+    frame = images(300, 3)
+    frame.loc[frame["label"] == "c", "label"] = "b"
+    frame.loc[frame.index < 6, "label"] = "c"
+    frame["split"] = assign_splits(frame, STRATIFIED, CLASSES)
+    [sentence] = uncovered(frame, STRATIFIED, CLASSES)
+    assert sentence.startswith("The class 'c' has no image in ")
+    assert sentence.endswith("; its patients are 2, fewer than the 3 splits.")
+    assert uncovered(frame, SplitRule(rule="given"), CLASSES) == []
+
+
+def test_val_from_train_has_every_class_that_train_can_spare() -> None:
+    frame = images(60).assign(split="train")
+    frame["label"] = ["a"] * 57 + ["b", "b", "b"]
+    rule = SplitRule(rule="given", val_from_train=0.05)
+    assert pd.crosstab(frame["label"], assign_splits(frame, rule, ["a", "b"])).loc["b"].to_dict() == {
+        "train": 2,
+        "val": 1,
+    }

@@ -159,3 +159,14 @@ def test_all_missing_files_of_a_split_file_are_counted(place: Workspace, capsys:
     Path(place.data / "s.json").write_text(json.dumps(splits))
     place.card(reader={"kind": "split_json", "file": "s.json", "images": "img"})
     refused(place, capsys, 66, "s.json: 12 of 24 files do not exist", "train[4] '4.png'", "and 2 more")
+
+
+def test_a_class_that_a_split_by_rule_cannot_spread_is_told_in_a_sentence(
+    place: Workspace, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    table(place, label=[1, 1] + [0] * (ROWS - 2), patient=["P0", "P0"] + [f"Q{i}" for i in range(ROWS - 2)])
+    assert place.ingest() == 0
+    [warning] = json.loads(capsys.readouterr().out)["warnings"]
+    assert warning.startswith("The class 'glioma' has no image in ")
+    assert "its patients are 1, fewer than the 3 splits" in warning
+    assert warning in caplog.text

@@ -22,7 +22,7 @@ from clinprompt.data.layouts.base import (
     refuse_missing,
     unknown_columns,
 )
-from clinprompt.data.layouts.words import SPLIT_WORDS, Splits, listed, split_of, split_words
+from clinprompt.data.layouts.words import Splits, listed, split_of, split_words
 from clinprompt.data.names import is_known
 from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
 from clinprompt.schema import Section
@@ -175,10 +175,6 @@ def _split(value: str, splits: Splits | None, where: str) -> str | None:
         return None
     split = split_of(value, splits) or split_of(_whole(value), splits)
     if split is None:
-        known = (
-            split_words(splits) if splits is not None else [word for words in SPLIT_WORDS.values() for word in words]
-        )
-        raise DataRejected(
-            f"{where}: {value!r} is no split (known: {', '.join(known)}); name the words under reader.splits."
-        )
+        known = ", ".join(split_words(splits))
+        raise DataRejected(f"{where}: {value!r} is no split (known: {known}); name the words under reader.splits.")
     return split
