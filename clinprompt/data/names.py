@@ -1,12 +1,15 @@
 """When two names are the same: folders, labels and file names as different systems write them."""
 
 import os
+import re
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 # What tables write where nothing is known; compared without regard to case.
 _UNKNOWN = {"", "na", "n/a", "#n/a", "n.a.", "nan", "<na>", "nat", "none", "null", "unknown", "-", "--", "?"}
-_FORMS = ("NFC", "NFD")
+_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+_WHOLE = re.compile(r"^([-+]?\d+)\.0+$")
 
 
 def matching_key(name: str) -> str:
@@ -17,6 +20,11 @@ def matching_key(name: str) -> str:
 def is_known(value: str) -> bool:
     """Whether a cell or a folder's name says anything: not empty, NA, NaN, None, N/A, unknown, - and their like."""
     return value.strip().casefold() not in _UNKNOWN
+
+
+def whole_number(value: str) -> str:
+    """A whole number without the ".0" that it gets in a column with empty cells; other text as it is."""
+    return _WHOLE.sub(r"\1", value)
 
 
 def existing(root: Path, relative: str) -> str:

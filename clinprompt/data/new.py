@@ -1,23 +1,30 @@
-"""`python -m clinprompt.data.new NAME ROOT`: write the dataset card of a folder of images."""
+"""`python -m clinprompt.data.new NAME FOLDER`: look at a folder of images, say what it is, and write its card."""
 
 import re
 import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 
 from clinprompt import cli
 from clinprompt.data.card import Card
-from clinprompt.data.layouts import folder as folder_reader
-from clinprompt.errors import BadParams, DataRejected, InputMissing
+from clinprompt.data.layouts import layout_of
+from clinprompt.data.layouts.base import SUFFIXES, Listing, counted
+from clinprompt.data.names import is_known, matching_key
+from clinprompt.data.survey import Answers, Finding, folders, tables
+from clinprompt.errors import BadParams, ClinpromptError, DataRejected, InputMissing
 from clinprompt.files import write_text
-from clinprompt.schema import check, to_yaml
+from clinprompt.schema import Name, Section, check, parse_yaml, to_yaml
 
 CARDS = Path("datasets")
 
-_NEXT = """{card} is written: {classes} classes, {images} images, {split}.
+_NEXT = """{said}
+
+{card} is written: {classes} classes, {images} images, {patients}, {split}.
 
 What is left to do:
   1. Edit {card}: each class's clinical name and phrase (prompts are made of them), the title, modality,
@@ -25,41 +32,67 @@ What is left to do:
   2. Add it in params.yaml, as in   datasets: [brain-phantom, {name}]
   3. Run   dvc repro
 """
+_ON_LEAK = """# A leak is an image, or nearly the same one, or a patient in more than one split. fail: it stops the run.
+# drop_from_train: the image in the lesser split is left out (train before val, val before test), and listed.
+"""
 
 
-def new_card(name: str, root: Path, title: str, modality: str, organ: str) -> tuple[Card, int]:
-    """Look at a folder of images and make up its card, and count its images.
+def survey(root: Path, answers: Answers) -> Finding:
+    """What a dataset's folder is taken for.
 
     Raises:
-        BadParams: the name is not one that a card can have.
-        InputMissing, DataRejected: the folder is not there, or is not laid out as class folders with images.
+        InputMissing: it is not there.
+        DataRejected: it is no dataset of images with classes.
+        BadParams: it could be several things; the message says which option decides.
     """
     if not root.is_dir():
-        raise InputMissing(f"{root} is no folder; expected one with class folders, or with split and class folders.")
-    names = folder_reader.subfolders(root)
-    splits = folder_reader.split_folders(names)
-    folders = [f for split in splits for f in folder_reader.subfolders(root / split)] if splits else names
-    classes = _classes(folders, modality)
-    if len(classes) < 2:
-        raise DataRejected(f"{root} holds {len(classes)} class folders, expected at least two, one for each class.")
+        raise InputMissing(f"{root} is no folder; expected one with class folders, or a table and its images.")
+    if answers.table:
+        return tables.look(root, answers.table, answers)
+    found = [] if answers.folders else [name for name in tables.candidates(root) if tables.names_images(root, name)]
+    if not found:
+        return folders.look(root, answers)
+    try:
+        as_folders = folders.look(root, answers)
+    except ClinpromptError:
+        as_folders = None
+    if as_folders is None and len(found) == 1:
+        return tables.look(root, found[0], answers)
+    choices = [f"a table of images: --table {name}" for name in found]
+    if as_folders is not None:
+        choices.append(f"folders of classes ({', '.join(as_folders.labels[:4])}): --folders '{{class}}' or the like")
+    raise BadParams(f"{root} could be several things; say which. {'; '.join(choices)}.")
+
+
+def new_card(name: str, root: Path, title: str, modality: str, organ: str, finding: Finding) -> tuple[Card, Listing]:
+    """Make up the card of a dataset and list its images with it.
+
+    Raises:
+        InputMissing, DataRejected: the images are not as the finding says.
+    """
     values = {
         "name": name,
         "title": title,
         "modality": modality,
         "organ": organ,
-        "classes": classes,
+        "classes": _classes(finding.labels, modality),
         "licence": "unknown",
         "source": "unknown",
         "how_to_get": f"It was in {root.resolve()} when its card was written.",
         "path": str(root.resolve()),
-        "reader": {"kind": "folder"},
-        "split": _split(set(splits.values())),
+        "reader": finding.reader,
+        "split": _split(finding.splits),
     }
+    if finding.metadata:
+        values["metadata"] = finding.metadata
+    values["on_leak"] = "fail"
     card = check(Card, values, f"the card of {root}")
-    listing = folder_reader.read(root, card, folder_reader.FolderOptions())
+    layout = layout_of(card.reader.kind, f"the card of {root}")
+    listing = layout.read(root, card, check(layout.options, card.reader.options, "the command line", "reader"))
     if not listing.records:
-        raise DataRejected(f"{root} holds no PNG, JPEG or TIFF image.")
-    return card, len(listing.records)
+        skipped = counted(listing.skipped) or "none"
+        raise DataRejected(f"{root} holds no image ({', '.join(SUFFIXES)} are read); other files: {skipped}.")
+    return card, listing
 
 
 app = cli.application()
@@ -68,23 +101,51 @@ app = cli.application()
 @app.command(help=__doc__)
 def write_card(
     name: Annotated[str, typer.Argument(help="the dataset's name: letters, digits, '_', '.' and '-'")],
-    root: Annotated[Path, typer.Argument(help="<class>/* or <split>/<class>/*; images are PNG, JPEG or TIFF")],
+    root: Annotated[Path, typer.Argument(help="the folder of the images")],
     title: Annotated[str | None, typer.Option(help="by default the name")] = None,
     modality: Annotated[str, typer.Option(help="as 'MRI' or 'chest X-ray'")] = "medical image",
     organ: Annotated[str, typer.Option(help="as 'brain'")] = "unknown",
+    pattern: Annotated[
+        str, typer.Option("--folders", help="what the folders mean, as '{split}/{class}/{patient}' or '*/{class}'")
+    ] = "",
+    patient: Annotated[
+        str,
+        typer.Option(help="folder, name (the files' names begin with it), none, an expression or a table's column"),
+    ] = "",
+    exclude: Annotated[list[str] | None, typer.Option(help="a glob of files or folders to leave out")] = None,
+    keep_masks: Annotated[bool, typer.Option("--keep-masks", help="what looks like masks are images, too")] = False,
+    train: Annotated[list[str] | None, typer.Option(help="a folder of the training split")] = None,
+    val: Annotated[list[str] | None, typer.Option(help="a folder of the validation split")] = None,
+    test: Annotated[list[str] | None, typer.Option(help="a folder of the test split")] = None,
+    table: Annotated[str, typer.Option(help="the CSV or Parquet file in the folder that lists the images")] = "",
+    label: Annotated[str, typer.Option(help="the table's column of classes")] = "",
 ) -> None:
-    """Write the card and say what is left to do.
+    """Write the card, say what the folder is taken for and what is left to do.
 
     Raises:
-        BadParams: there is a card of that name.
+        BadParams: there is a card of that name, it is not one that a card can have or YAML reads it as something else
+            than text; or the folder could be several things.
     """
+    _check_name(name)
     path = CARDS / f"{name}.yaml"
     if path.exists():
         raise BadParams(f"{path} exists already; choose another name, or edit it.")
-    card, images = new_card(name, root, title or name, modality, organ)
+    splits = {split: names for split, names in (("train", train), ("val", val), ("test", test)) if names}
+    answers = Answers(pattern, patient, tuple(exclude or ()), keep_masks, splits, table, label)
+    finding = survey(root, answers)
+    card, listing = new_card(name, root, title or name, modality, organ, finding)
     write_text(path, _to_yaml(card))
-    split = "the split of its folders" if card.split.rule == "given" else "a stratified split"
-    sys.stdout.write(_NEXT.format(card=path, name=card.name, classes=len(card.classes), images=images, split=split))
+    patients = {record.facts["patient"] for record in listing.records if is_known(record.facts.get("patient", ""))}
+    facts = {
+        "said": "\n".join(finding.said),
+        "card": path,
+        "name": card.name,
+        "classes": len(card.classes),
+        "images": len(listing.records),
+        "patients": f"{len(patients)} patients" if patients else "no patients known",
+        "split": "the split that it tells" if card.split.rule == "given" else "a stratified split",
+    }
+    sys.stdout.write(_NEXT.format(**facts))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,24 +153,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.main(app, argv, "python -m clinprompt.data.new")
 
 
-def _classes(folders: list[str], modality: str) -> list[dict[str, Any]]:
+def clinical_name(label: str) -> str:
+    """A folder's name or a label as words: "no_tumor" is "no tumor"; hyphens and names with digits stay as they are."""
+    words = re.sub(r"[_\s]+", " ", unicodedata.normalize("NFC", label)).strip(" .-")
+    return " ".join(word if re.search(r"\d", word) else word.lower() for word in words.split())
+
+
+class _Named(Section):
+    name: Name
+
+
+def _check_name(name: str) -> None:
+    check(_Named, {"name": name}, "the command line")
+    try:
+        read = parse_yaml(name)
+    except (yaml.YAMLError, ValueError):  # a date such as 2024-13-45
+        read = None
+    if not isinstance(read, str):
+        raise BadParams(
+            f"name: YAML reads {name!r} as a number, a date or the like; choose one that is text, as 'set-{name}'."
+        )
+
+
+def _classes(labels: Sequence[str], modality: str) -> list[dict[str, Any]]:
     classes: dict[str, dict[str, Any]] = {}
-    taken = {folder.casefold() for folder in folders}
-    for folder in folders:
-        label = re.sub(r"[^A-Za-z0-9_.-]+", "_", folder).strip("_.-") or "class"
-        name = re.sub(r"[_.\s-]+", " ", folder).strip().lower() or label
-        if folder.casefold() in classes:
+    taken = {matching_key(label) for label in labels}
+    for label in labels:
+        class_id = re.sub(r"[^A-Za-z0-9_.-]+", "_", label).strip("_.-") or "class"
+        name = clinical_name(label) or class_id
+        if matching_key(label) in classes:
             continue
-        while label.casefold() != folder.casefold() and label.casefold() in taken:
-            label += "_2"
-        taken.add(label.casefold())
-        aliases = [folder] if folder.casefold() != label.casefold() else []
-        classes[folder.casefold()] = {
-            "id": label,
-            "name": name,
-            "phrase": f"{modality} showing {name}",
-            "aliases": aliases,
-        }
+        while matching_key(class_id) != matching_key(label) and matching_key(class_id) in taken:
+            class_id += "_2"
+        taken.add(matching_key(class_id))
+        aliases = [label] if matching_key(label) != matching_key(class_id) else []
+        phrase = f"{modality} showing {name}"
+        classes[matching_key(label)] = {"id": class_id, "name": name, "phrase": phrase, "aliases": aliases}
     return list(classes.values())
 
 
@@ -123,7 +202,8 @@ def _split(splits: set[str]) -> dict[str, Any]:
 
 def _to_yaml(card: Card) -> str:
     values = card.model_dump(exclude_unset=True)
-    return to_yaml(values, sort_keys=False, allow_unicode=True, width=110)
+    text = to_yaml(values, sort_keys=False, allow_unicode=True, width=110)
+    return text.replace("\non_leak: ", f"\n{_ON_LEAK}on_leak: ")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """A CSV or Parquet file with one row per image."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,9 @@ from clinprompt.data.layouts.base import (
     unknown_columns,
 )
 from clinprompt.data.layouts.words import Splits, listed, split_of, split_words
-from clinprompt.data.names import is_known
+from clinprompt.data.names import is_known, whole_number
 from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
 from clinprompt.schema import Section
-
-_WHOLE = re.compile(r"^([-+]?\d+)\.0+$")
 
 
 class TableOptions(Section):
@@ -80,7 +77,7 @@ def read(root: Path, card: Card, options: TableOptions) -> Listing:
             raise DataRejected(f"{where}: {normal!r} is no image file; {', '.join(SUFFIXES)} are read.")
         # A column of folds or of another split is nothing to a split by rule.
         split = _split(row.get(options.split or "", ""), options.splits, where) if is_given else None
-        values = {name: _whole(row[column]) for name, column in facts.items() if is_known(row[column])}
+        values = {name: whole_number(row[column]) for name, column in facts.items() if is_known(row[column])}
         records.append(ImageRecord(normal, image, label, where, split, values))
     hint = "Where the column holds ids without folder or extension, say reader.prefix and reader.suffix in the card."
     refuse_missing(missing, len(frame), options.file, root, hint)
@@ -95,7 +92,7 @@ def find(root: Path, path: str, options: TableOptions, where: str) -> tuple[str,
         DataRejected: there are two; or what `inside` refuses.
     """
     found: dict[str, Path] = {}
-    for name in dict.fromkeys((path, _whole(path))):
+    for name in dict.fromkeys((path, whole_number(path))):
         for prefix in listed(options.prefix):
             for suffix in listed(options.suffix):
                 try:
@@ -149,11 +146,6 @@ def _fact_columns(metadata: Metadata) -> dict[str, str]:
     return {name: column for name, column in named.items() if column} | {column: column for column in metadata.extra}
 
 
-def _whole(value: str) -> str:
-    """A whole number without the ".0" that it gets in a column with empty cells; other text as it is."""
-    return _WHOLE.sub(r"\1", value)
-
-
 def _filled(row: dict[str, str], column: str, where: str) -> str:
     if not is_known(row[column]):
         raise DataRejected(f"{where}: the cell in column {column!r} is empty{_as_written(row[column])}.")
@@ -162,7 +154,7 @@ def _filled(row: dict[str, str], column: str, where: str) -> str:
 
 def _label(row: dict[str, str], column: str, card: Card, where: str) -> str:
     """The label's cell; a class may well be called "none"."""
-    label = row[column] if card.class_of(row[column]) else _whole(row[column])
+    label = row[column] if card.class_of(row[column]) else whole_number(row[column])
     return label if card.class_of(label) else _filled(row, column, where)
 
 
@@ -173,7 +165,7 @@ def _as_written(value: str) -> str:
 def _split(value: str, splits: Splits | None, where: str) -> str | None:
     if not is_known(value):
         return None
-    split = split_of(value, splits) or split_of(_whole(value), splits)
+    split = split_of(value, splits) or split_of(whole_number(value), splits)
     if split is None:
         known = ", ".join(split_words(splits))
         raise DataRejected(f"{where}: {value!r} is no split (known: {known}); name the words under reader.splits.")
