@@ -143,7 +143,7 @@ def write_card(
         "classes": len(card.classes),
         "images": len(listing.records),
         "patients": f"{len(patients)} patients" if patients else "no patients known",
-        "split": "the split that it tells" if card.split.rule == "given" else "a stratified split",
+        "split": _said_of_split(card, finding),
     }
     sys.stdout.write(_NEXT.format(**facts))
 
@@ -198,6 +198,14 @@ def _split(splits: set[str]) -> dict[str, Any]:
     if splits == {"train", "test"}:
         return {"rule": "given", "val_from_train": 0.15}
     return {"rule": "stratified", "fractions": {"train": 0.7, "val": 0.15, "test": 0.15}}
+
+
+def _said_of_split(card: Card, finding: Finding) -> str:
+    told = " and ".join(sorted(finding.splits))
+    if card.split.rule == "stratified":
+        return f"a stratified split, since it tells {told} alone" if told else "a stratified split"
+    made = ", and val made from train" if card.split.val_from_train is not None else ""
+    return f"the split that it tells{made}"
 
 
 def _to_yaml(card: Card) -> str:

@@ -186,7 +186,7 @@ def test_ids_in_the_files_names_are_seen_and_offered_as_patients(desk: Desk, ask
     [
         ([f"person{i // 2}_bacteria_{i}" for i in range(40)], "([^_]+)_"),
         ([f"IM-{i // 2:04d}-{i:04d}" for i in range(40)], "(.+)-"),
-        ([f"p{i // 2}-{i}" for i in range(36)] + ["x"] * 4, "([^-]+)-|"),
+        ([f"p{i // 2}-{i}" for i in range(24)] + [f"x{i}" for i in range(16)], "([^-]+)-|"),
         ([f"ISIC_{i:05d}" for i in range(40)], None),
         ([f"{i}" for i in range(40)], None),
         ([f"benign ({i})" for i in range(40)], None),
@@ -272,3 +272,21 @@ def test_what_is_said_of_the_files_is_what_ingest_counts(desk: Desk, capsys: pyt
     assert "Files that are no images: 1 .txt." in capsys.readouterr().out
     desk.accepted()
     assert json.loads(capsys.readouterr().out.splitlines()[0])["skipped"] == {".txt": 1}
+
+
+def test_a_folder_beside_the_splits_is_asked_for(desk: Desk, asked: Callable[..., None]) -> None:
+    desk.draw(*(f"{s}/{c}/{i}.png" for s in ("TRAIN", "TEST", "TEST_SIMPLE") for c in "ab" for i in range(9)))
+    asked("TEST, TRAIN are taken for splits, but not TEST_SIMPLE", "--exclude 'TEST_SIMPLE'")
+    assert desk.new("--exclude", "TEST_SIMPLE") == 0
+    assert len(desk.accepted()) == 36
+
+
+def test_a_training_table_with_its_images_needs_no_answer(desk: Desk) -> None:
+    desk.draw(*(f"train_images/{i:x}.png" for i in range(32)), *(f"test_images/t{i}.png" for i in range(8)))
+    (desk.images / "train.csv").write_text("\n".join(["id_code,diagnosis", *(f"{i:x},{i % 2}" for i in range(32))]))
+    (desk.images / "test.csv").write_text("\n".join(["id_code", *(f"t{i}" for i in range(8))]))
+    (desk.images / "broken.csv").write_bytes(b"\xff\xfe\x00")
+    assert desk.new() == 0
+    options = load_card(Path("datasets/mine.yaml")).reader.options
+    assert (options["file"], options["prefix"], options["suffix"]) == ("train.csv", "train_images/", ".png")
+    assert len(desk.accepted()) == 32

@@ -93,6 +93,8 @@ def _levels(root: Path, tree: Tree, answers: Answers, splits: Splits | None) -> 
             "out with --exclude GLOB, or say --folders '{class}/**' where the folders below the classes mean nothing."
         )
     names = [sorted({parts[i] for parts in folders}) for i in range(depths[0])]
+    for level in names:
+        _refuse_stray(root, level, splits)
     levels = [_meaning(level, splits) for level in names]
     first = levels.index(SPLIT) + 1 if SPLIT in levels else 0
     levels[first:] = ["" if level == SPLIT else level for level in levels[first:]]
@@ -119,6 +121,17 @@ def _meaning(names: Sequence[str], splits: Splits | None) -> str:
     if are_folds(names):
         return ANY
     return names[0] if len(names) == 1 else ""
+
+
+def _refuse_stray(root: Path, names: Sequence[str], splits: Splits | None) -> None:
+    """Refuse a level where some folders are splits and others are not."""
+    known = [name for name in names if split_of(name, splits)]
+    stray = [name for name in names if name not in known]
+    if stray and are_splits(names, splits) and (splits is not None or len(known) > 1):
+        raise BadParams(
+            f"{root}: {_some(known)} are taken for splits, but not {_some(stray)} beside them; leave these out with "
+            f"--exclude '{stray[0]}', or say all with --train, --val and --test."
+        )
 
 
 def _ask_for_folds(root: Path, levels: Sequence[str], names: Sequence[Sequence[str]]) -> None:

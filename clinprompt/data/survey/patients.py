@@ -46,7 +46,7 @@ def say_patient(names: Collection[str]) -> bool:
 def prefix_of(paths: Sequence[str]) -> Prefix | None:
     """The ids that the files' names begin with, where some stand before several files; None where it is unlikely.
 
-    Ids hold digits, there are more of them than folders, and four of five names begin with one.
+    Ids hold digits, there are more of them than folders, and every second name begins with one.
     """
     stems = [PurePosixPath(path).stem for path in paths]
     folders = len({PurePosixPath(path).parent for path in paths})
@@ -55,7 +55,7 @@ def prefix_of(paths: Sequence[str]) -> Prefix | None:
         files = ids.total()
         several = [one for one, n in ids.most_common() if n > 1]
         if (
-            files >= 0.8 * len(stems)
+            files >= 0.5 * len(stems)
             and len(ids) >= max(_FEWEST, 2 * folders)
             and sum(bool(re.search(r"\d", one)) for one in ids) >= 0.9 * len(ids)
             and len(several) >= 0.1 * len(ids)

@@ -13,7 +13,7 @@ from clinprompt.data.layouts.tree import Tree, scan
 from clinprompt.data.layouts.words import are_splits, split_of
 from clinprompt.data.names import is_known, matching_key, whole_number
 from clinprompt.data.survey.base import Answers, Finding
-from clinprompt.errors import BadParams, DataRejected, InputMissing
+from clinprompt.errors import BadParams, DataRejected, InputCorrupt, InputMissing
 
 _SUFFIXES = (".csv", ".parquet", ".pq")
 _MOST_CLASSES = 50
@@ -47,7 +47,10 @@ def candidates(root: Path) -> list[str]:
 def names_images(root: Path, table: str) -> bool:
     """Whether most images below the root stand in a table that has a column of labels, too."""
     tree = scan(root)
-    frame = read_table(root / table)
+    try:
+        frame = read_table(root / table)
+    except InputCorrupt:
+        return False
     paths = _paths(root, frame, tree)
     return paths is not None and paths.found >= 0.5 * len(tree.images) and _named(frame, _LABELS) is not None
 
