@@ -17,7 +17,7 @@ Look at the models     mlflow ui --backend-store-uri {uri}, then http://127.0.0.
 Use the champion       import registry
                        model = registry.load("{model}")
                        print(model.predict([{{"image": "scan.png"}}]))
-Run on your images     python -m clinprompt.data.new my-images /path/to/folder    # <class>/* or <split>/<class>/*
+Run on your images     python -m clinprompt.data.new my-images /path/to/folder    # folders of classes, or a table
                        put my-images into `datasets:` of params.yaml, then: dvc repro && python -m components
 """
 
