@@ -45,11 +45,12 @@ def build(classes: int) -> Any:
         ids = torch.zeros(len(texts), 77, dtype=torch.int64)
         words = 1 if texts == ["."] else NAME_TOKENS + 1
         ids[:, 0], ids[:, 1 : 1 + words], ids[:, 1 + words] = START, 320, END
+        ids[:, 1] += torch.arange(len(texts))  # each class its own name
         return ids
 
     backbone: Any = SimpleNamespace(
         name="ViT-B-16", model=model, text=TextTower(model), vision=VisionTower(model), tokenize=tokenize,
-        logit_scale=100.0, embed_dim=FEATURE, device=torch.device("cpu"),
+        logit_scale=100.0, embed_dim=FEATURE, device=torch.device("cpu"), unknown_id=None,
     )  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     states = tuple(torch.randn(LLM_ROWS, LLM_WIDTH, generator=generator) for _ in range(classes))

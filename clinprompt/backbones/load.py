@@ -61,6 +61,13 @@ class Backbone:
         ids: torch.Tensor = self.tokenizer(texts)
         return ids
 
+    @property
+    def unknown_id(self) -> int | None:
+        """The token that stands for whatever the tokeniser does not know; None where it knows every script."""
+        inner = getattr(self.tokenizer, "tokenizer", None)
+        unknown, end = getattr(inner, "unk_token_id", None), getattr(inner, "eos_token_id", None)
+        return None if unknown is None or unknown == end else int(unknown)
+
     @cached_property
     def text(self) -> "TextTower":
         """The text tower, opened up between its token embeddings and its output."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from clinprompt.methods import register
 from clinprompt.prompting.base import FeatureMethod, Head, Task
+from clinprompt.prompting.class_prompts import class_prompt_ids
 from clinprompt.prompting.teacher import Template
 from clinprompt.schema import Section
 
@@ -27,7 +28,8 @@ class ZeroShot(FeatureMethod):
     def __init__(self, task: Task, config: ZeroShotConfig) -> None:
         super().__init__(task, config)
         tower = task.backbone.text
-        ids = task.backbone.tokenize([config.template.replace("{}", name) for name in task.class_names])
+        prompts = [config.template.replace("{}", name) for name in task.class_names]
+        ids = class_prompt_ids(task.backbone, prompts, task.class_names, "params.yaml: methods.zero_shot")
         with torch.no_grad():
             self._head = Head(F.normalize(tower.encode_ids(ids.to(tower.device)), dim=-1), task.backbone.logit_scale)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from clinprompt.errors import BadParams
 from clinprompt.prompting.base import Head, PromptMethod, Task
 from clinprompt.prompting.batches import Batch
+from clinprompt.prompting.class_prompts import class_prompt_ids
 from clinprompt.prompting.optimisation import OptimiserSettings
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ class ContextPrompts:
         phrase: the frozen embedding of the phrase's first `n_ctx` tokens [n_ctx, d], or None without a phrase.
 
     Raises:
-        BadParams: the phrase has fewer than `n_ctx` tokens, a prompt is longer than the tower's context, or the tower
-            has no mask that tells where a prompt ends.
+        BadParams: the phrase has fewer than `n_ctx` tokens, a prompt is longer than the tower's context, two are the
+            same to the tower, or it has no mask that tells where a prompt ends.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class ContextPrompts:
                 f"{where}.n_ctx: must be at most {phrase_length}, the number of tokens of {phrase!r} for the backbone "
                 f"{backbone.name}, found {n_ctx}."
             )
-        ids = _template_ids(backbone, [f"{name}{tail}" for name in names], n_ctx, phrase, where)
+        ids = _template_ids(backbone, names, tail, n_ctx, phrase, where)
         lengths = tower.real_length(ids)
         self.n_ctx = n_ctx
         self.ids = ids[:, : int(lengths.max())].to(tower.device)
@@ -102,13 +103,12 @@ def _count(backbone: "Backbone", text: str) -> int:
     return int(backbone.text.real_length(backbone.tokenize([text.strip()]))) - 2
 
 
-def _template_ids(backbone: "Backbone", ends: Sequence[str], n_ctx: int, phrase: str | None, where: str) -> Tensor:
-    """Ids [C, T] of the prompts with the name at the end; what stands at the context's places does not matter.
-
-    Args:
-        ends: each class's name and what follows it.
-    """
-    ids = backbone.tokenize([end if phrase is None else f"{phrase} {end}" for end in ends])
+def _template_ids(
+    backbone: "Backbone", names: Sequence[str], tail: str, n_ctx: int, phrase: str | None, where: str
+) -> Tensor:
+    """Ids [C, T] of the prompts with the name at the end; what stands at the context's places does not matter."""
+    ends = [f"{name}{tail}" for name in names]
+    ids = class_prompt_ids(backbone, [end if phrase is None else f"{phrase} {end}" for end in ends], names, where)
     room = n_ctx if phrase is None else 0
     lengths = backbone.text.real_length(ids)
     longest, context = int(lengths.argmax()), ids.shape[1]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from clinprompt.backbones.blocks import Block, ReadRows, run
 from clinprompt.errors import BadParams
+from clinprompt.prompting.class_prompts import class_prompt_ids
 
 if TYPE_CHECKING:
     from clinprompt.backbones import Backbone
@@ -22,14 +23,15 @@ class Sentences:
         shared: how many leading tokens, the start token among them, are the same in all sentences.
 
     Raises:
-        BadParams: a sentence is longer than the tower's context, or the tower has no mask that tells where one ends.
+        BadParams: a sentence is longer than the tower's context, two are the same to the tower, or it has no mask that
+            tells where one ends.
     """
 
     def __init__(self, backbone: "Backbone", template: str, names: Sequence[str], where: str) -> None:
         self.tower = backbone.text
         if not self.tower.croppable:
             raise BadParams(f"{where}: the text tower of {backbone.name} has neither a causal nor a padding mask.")
-        ids = backbone.tokenize([template.replace("{}", name) for name in names])
+        ids = class_prompt_ids(backbone, [template.replace("{}", name) for name in names], names, where)
         lengths = self.tower.real_length(ids)
         longest = int(lengths.argmax())
         if int(lengths[longest]) >= ids.shape[1]:  # the tokeniser cuts what is too long

@@ -286,3 +286,10 @@ def test_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
         load_backbone("biomedclp")
     with pytest.raises(InputMissing, match="nowhere"):
         load_backbone("own", tmp_path / "nowhere")
+
+
+def test_the_unknown_token_is_that_of_the_tokeniser_and_none_where_every_script_is_known(tmp_path: Path) -> None:
+    biomed = load_backbone("own", biomed_folder(tmp_path / "biomed"))
+    assert biomed.unknown_id == WORDS.index("[UNK]")
+    assert biomed.unknown_id in biomed.tokenize(["肺炎"])
+    assert load_backbone("own", clip_folder(tmp_path / "clip")).unknown_id is None

@@ -34,6 +34,7 @@ class TinyBackbone:
     digest: str = "0" * 64
     embed_dim: int = E
     logit_scale: float = 20.0
+    unknown_id: int | None = None
     words: dict[str, int] = field(default_factory=dict)
 
     @property

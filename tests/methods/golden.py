@@ -52,6 +52,7 @@ class Case:
             name=self.record["case"], model=self.model, tokenize=self.tokenize,
             text=TextTower(self.model), vision=VisionTower(self.model),
             logit_scale=float(self.model.logit_scale.exp()), embed_dim=config["embed_dim"], device=torch.device("cpu"),
+            unknown_id=None,
         )  # fmt: skip
 
         sentences = [text for some in self.record.get("teacher_sentences", []) for text in some]

@@ -93,7 +93,7 @@ def test_logits_loss_and_gradient_equal_the_loop_written_ones(
 ) -> None:
     backbone = make_backbone(kind)
     rng = np.random.default_rng(seed)
-    names = tuple(" ".join(f"w{rng.integers(20)}" for _ in range(n)) for n in lengths)
+    names = tuple(" ".join([*(f"w{rng.integers(20)}" for _ in range(n - 1)), f"v{i}"]) for i, n in enumerate(lengths))
     init = " ".join(f"c{i}" for i in range(n_ctx)) if phrase else None
     model = coop(
         backbone, names, n_ctx=n_ctx, context_init=init, class_position=position, class_specific=class_specific
@@ -132,7 +132,7 @@ def test_the_class_name_stands_where_it_should(
     make_backbone: Callable[[str], Any], position: str, sentence: str
 ) -> None:
     backbone = make_backbone("clip")
-    model = coop(backbone, ("glioma",) * 2, n_ctx=3, context_init="x y z", class_position=position)
+    model = coop(backbone, ("glioma", "cyst"), n_ctx=3, context_init="x y z", class_position=position)
     expected = backbone.tokenize([sentence])[0, : model.prompts.ids.shape[1]]
     assert model.prompts.ids[0].tolist() == expected.tolist()
     torch.testing.assert_close(model.prompts.fill(model.ctx)[0], backbone.text.embed(expected[None])[0])

@@ -78,7 +78,7 @@ def test_logits_and_gradients_equal_those_of_a_model_with_changed_weights(
 ) -> None:
     backbone = replace(make_backbone(kind), model=random_model(kind, *sizes))
     rng = np.random.default_rng(seed)
-    names = tuple(" ".join(f"w{rng.integers(20)}" for _ in range(n)) for n in lengths)
+    names = tuple(" ".join([*(f"w{rng.integers(20)}" for _ in range(n - 1)), f"v{i}"]) for i, n in enumerate(lengths))
     model = lora(backbone, names, seed, towers=towers, targets=targets, rank=rank, alpha=3.0)
     with torch.no_grad():
         for p in model.parameters():

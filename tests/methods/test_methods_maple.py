@@ -65,7 +65,7 @@ def test_logits_and_gradients_equal_the_plain_ones(
 ) -> None:
     backbone = replace(make_backbone(kind), model=random_model(kind, *sizes))
     rng = np.random.default_rng(seed)
-    names = tuple(" ".join(f"w{rng.integers(20)}" for _ in range(n)) for n in lengths)
+    names = tuple(" ".join([*(f"w{rng.integers(20)}" for _ in range(n - 1)), f"v{i}"]) for i, n in enumerate(lengths))
     model = maple(backbone, names, seed, n_ctx=n_ctx, depth=min(depth, *sizes))
     with torch.no_grad():
         for p in model.parameters():

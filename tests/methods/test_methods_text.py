@@ -112,7 +112,7 @@ def test_logits_loss_parts_and_gradients_equal_the_plain_steps(
     seed: int,
 ) -> None:
     backbone, rng = make_backbone(kind), np.random.default_rng(seed)
-    names = tuple(" ".join(f"w{rng.integers(20)}" for _ in range(n)) for n in lengths)
+    names = tuple(" ".join([*(f"w{rng.integers(20)}" for _ in range(n - 1)), f"v{i}"]) for i, n in enumerate(lengths))
     sentences = tuple(
         tuple(" ".join(f"d{rng.integers(9)}" for _ in range(rng.integers(1, 9))) for _ in range(counts[c]))
         for c in range(len(names))
@@ -245,7 +245,12 @@ def test_words_behind_the_name_and_frozen_words_of_the_phrase_keep_their_places(
 ) -> None:
     backbone = make_backbone(kind)
     model = build(
-        "biomed_dpt", backbone, ("large cell",) * 3, template="x y z {} in it .", n_ctx=n_ctx, class_position=position
+        "biomed_dpt",
+        backbone,
+        ("large cell", "small cell", "no cell"),
+        template="x y z {} in it .",
+        n_ctx=n_ctx,
+        class_position=position,
     )
     expected = backbone.tokenize([sentence])[0, : model.prompts.ids.shape[1]]
     assert model.prompts.ids[0].tolist() == expected.tolist()

@@ -53,6 +53,7 @@ class SmallBackbone:
     digest: str = "0" * 64
     embed_dim: int = EMBED
     logit_scale: float = 20.0
+    unknown_id: int | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     words: dict[str, int] = field(default_factory=dict)
 
