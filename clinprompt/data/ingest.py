@@ -40,7 +40,8 @@ class Ingested:
         patients: how many are known; 0 where the dataset tells none.
         skipped: files that are no images, by suffix.
         excluded: images that the card leaves out.
-        warnings: a sentence for each class without images in a split that the rule has made.
+        warnings: sentences on images of unknown patients where others are known or a column should tell, and on each
+            class without images in a split that the rule has made.
     """
 
     images: int
@@ -76,7 +77,7 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path) -> Ingested:
     frame["file"] = _rename_by_id(frame, listing.records, images)
     frame["split"] = assign_splits(frame, card.split, card.class_ids)
     check_splits(frame)
-    warnings = uncovered(frame, card.split, card.class_ids)
+    warnings = [*_unknown_patients(frame, card), *uncovered(frame, card.split, card.class_ids)]
     for warning in warnings:
         log.warning("%s: %s", card.name, warning)
     write_manifest(frame[[*COLUMNS, *card.metadata.extra]], manifest)
@@ -150,6 +151,14 @@ def _row(record: ImageRecord, card: Card) -> dict[str, Any]:
         "modality": card.modality,
         **{column: facts.get(column) for column in card.metadata.extra},
     }
+
+
+def _unknown_patients(frame: pd.DataFrame, card: Card) -> list[str]:
+    """A sentence where patients are unknown although the card says where they stand."""
+    unknown = int(frame["patient"].isna().sum())
+    if not unknown or (unknown == len(frame) and card.metadata.patient is None):
+        return []
+    return [f"The patient of {unknown} of the {len(frame)} images is unknown; each is taken for one of its own."]
 
 
 def _age(text: str | None, where: str) -> float | None:

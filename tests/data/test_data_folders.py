@@ -254,3 +254,13 @@ def test_options_that_make_no_sense_are_named(place: Workspace, options: dict[st
     with pytest.raises(BadParams) as caught:
         load_card(Path(place.folder / "toy.yaml"))
     assert sentence in str(caught.value)
+
+
+def test_a_glob_of_a_folder_may_end_with_a_slash_and_folders_may_lie_deep(place: Workspace) -> None:
+    card(place, folders="{class}/**", exclude=["old/"])
+    deep = "/".join("abcdefgh"[i % 8] for i in range(300))
+    fill(place, *LABELS, "none/a/old", f"none/{deep}", n=6)
+    assert place.ingest() == 0
+    paths = place.manifest()["path"]
+    assert len(paths) == 18
+    assert paths.str.contains(deep).sum() == 6

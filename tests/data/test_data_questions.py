@@ -119,3 +119,18 @@ def test_a_training_table_with_its_images_needs_no_answer(desk: Desk) -> None:
     options = load_card(Path("datasets/mine.yaml")).reader.options
     assert (options["file"], options["prefix"], options["suffix"]) == ("train.csv", "train_images/", ".png")
     assert len(desk.accepted()) == 32
+
+
+def test_a_folder_of_masks_among_the_classes_is_asked_for(desk: Desk, asked: Callable[..., None]) -> None:
+    desk.draw(*(f"{label}/{i}.png" for label in ("sick", "well", "masks [old]") for i in range(6)))
+    asked("'masks [old]' looks like one of masks", "--exclude 'masks [[]old]'", "--keep-masks")
+    assert desk.new("--exclude", "masks [[]old]") == 0
+    assert len(desk.accepted()) == 12
+    assert desk.new("--keep-masks", name="kept") == 0
+    assert len(load_card(Path("datasets/kept.yaml")).classes) == 3
+
+
+def test_many_folders_with_numbers_for_names_are_no_classes(desk: Desk, asked: Callable[..., None]) -> None:
+    desk.draw(*(f"{p:05d}/{i}.png" for p in range(24) for i in range(2)))
+    asked("look like patients, not like classes", "--folders '{class}'")
+    assert desk.new("--folders", "{class}") == 0

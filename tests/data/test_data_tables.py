@@ -170,3 +170,14 @@ def test_a_class_that_a_split_by_rule_cannot_spread_is_told_in_a_sentence(
     assert warning.startswith("The class 'glioma' has no image in ")
     assert "its patients are 1, fewer than the 3 splits" in warning
     assert warning in caplog.text
+
+
+@pytest.mark.parametrize(("patients", "n"), [(["P1", "NA"] * 12, 12), (["NA"] * ROWS, 24)])
+def test_images_of_unknown_patients_are_told_in_a_sentence(
+    place: Workspace, capsys: pytest.CaptureFixture[str], patients: list[str], n: int
+) -> None:
+    table(place, patient=patients)
+    assert place.ingest() == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert f"The patient of {n} of the 24 images is unknown; each is taken for one of its own." in facts["warnings"]
+    assert facts["patients"] == (0 if n == ROWS else 1)

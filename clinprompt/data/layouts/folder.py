@@ -1,5 +1,6 @@
 """Image folders: `<class>/*`, `<split>/<class>/*` or `<class>/<split>/*`, or as the card's pattern tells."""
 
+import glob
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -103,13 +104,13 @@ def refuse_masks(tree: Tree, levels: Sequence[str]) -> None:
         folder = next((part for part in pattern.free_parts(levels, parts) if means_masks(part)), None)
         if folder is not None:
             raise DataRejected(
-                f"{'/'.join(parts)}: {folder!r} looks like a folder of masks; write reader.exclude: [{folder!r}] into "
-                f"the card to leave it out, {keep}."
+                f"{'/'.join(parts)}: {folder!r} looks like a folder of masks; write reader.exclude: "
+                f"[{glob.escape(folder)!r}] into the card to leave it out, {keep}."
             )
     masks = masks_beside_images(tree)
     if masks:
         path, (image, _) = next(iter(masks.items()))
-        globs = sorted({glob for _, glob in masks.values()})
+        globs = sorted({mark for _, mark in masks.values()})
         raise DataRejected(
             f"{path}: looks like a mask of {image} beside it, as do {len(masks) - 1} others; write reader.exclude: "
             f"{globs} into the card to leave them out, {keep}."

@@ -19,7 +19,7 @@ class Tree:
     """All that lies below a folder.
 
     Attributes:
-        images: their paths, with forward slashes, sorted within each folder.
+        images: their paths, with forward slashes, sorted.
         skipped: how many files are no images, by suffix.
         excluded: how many images a glob has excluded.
     """
@@ -45,35 +45,38 @@ def scan(root: Path, exclude: Sequence[str] = ()) -> Tree:
         InputCorrupt: a folder cannot be read.
     """
     tree = Tree()
-    _walk(root, "", tuple(matching_key(glob) for glob in exclude), False, tree)
+    globs = [matching_key(glob.rstrip("/")) for glob in exclude]
+    pending = [("", False)]  # folders, and whether they are excluded
+    while pending:
+        folder, is_out = pending.pop()
+        for entry in _entries(root / folder):
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            check_text(path, folder or str(root))
+            is_hidden = entry.name.startswith(".") or entry.name in _JUNK
+            out = is_out or _is_excluded(path, globs)
+            if not _is_folder(entry):
+                _count(tree, root, path, is_hidden, out)
+            elif not is_hidden and not (entry.is_symlink() and out):
+                if entry.is_symlink():
+                    _check_link(root, path)
+                pending.append((path, out))
+    tree.images.sort()
     return tree
 
 
-def _walk(root: Path, folder: str, exclude: tuple[str, ...], is_out: bool, tree: Tree) -> None:
-    for entry in sorted(_entries(root / folder), key=lambda e: e.name):
-        path = f"{folder}/{entry.name}" if folder else entry.name
-        check_text(path, folder or str(root))
-        is_hidden = entry.name.startswith(".") or entry.name in _JUNK
-        out = is_out or _is_excluded(path, exclude)
-        if _is_folder(entry):
-            if is_hidden:
-                continue
-            if entry.is_symlink() and not out:
-                _check_link(root, path)
-            if not (entry.is_symlink() and out):
-                _walk(root, path, exclude, out, tree)
-        elif is_hidden or not is_image(root / path):
-            tree.skipped[kind_of_file(entry.name)] += 1
-        elif out:
-            tree.excluded += 1
-        else:
-            tree.images.append(path)
+def _count(tree: Tree, root: Path, path: str, is_hidden: bool, is_out: bool) -> None:
+    if is_hidden or not is_image(root / path):
+        tree.skipped[kind_of_file(path.rpartition("/")[2])] += 1
+    elif is_out:
+        tree.excluded += 1
+    else:
+        tree.images.append(path)
 
 
-def _is_excluded(path: str, globs: tuple[str, ...]) -> bool:
+def _is_excluded(path: str, globs: Sequence[str]) -> bool:
     whole = matching_key(path)
     name = whole.rpartition("/")[2]
-    return any(fnmatch.fnmatchcase(whole if "/" in glob else name, glob.rstrip("/")) for glob in globs)
+    return any(fnmatch.fnmatchcase(whole if "/" in glob else name, glob) for glob in globs)
 
 
 def _check_link(root: Path, path: str) -> None:

@@ -21,6 +21,7 @@ _MASK = (
     "masks|mask|segmentations|segmentation|segmented|seg|groundtruth|ground[ _-]truth|gt|labels|label|annotations|"
     "annotation|annotated|overlays|overlay|contours|contour|superpixels|heatmaps|heatmap"
 )
+_MASK_WORD = re.compile(_MASK, re.IGNORECASE)  # a quick look first
 _MASK_FOLDER = re.compile(rf"(?:.*[\s_.-])?(?:{_MASK})(?:[\s_.-].*)?", re.IGNORECASE)
 _MASK_BEHIND = re.compile(rf"(?P<image>.+?)(?P<mark>[\s_.-]*(?:{_MASK}))(?:[\s_.-]*\d+)?", re.IGNORECASE)
 _MASK_BEFORE = re.compile(rf"(?P<mark>(?:{_MASK})[\s_.-]+)(?P<image>.+)", re.IGNORECASE)
@@ -85,7 +86,7 @@ def mask_marks(stems: Iterable[str]) -> dict[str, tuple[str, str]]:
     """
     present = set(stems)
     found: dict[str, tuple[str, str]] = {}
-    for stem in sorted(present):
+    for stem in sorted(filter(_MASK_WORD.search, present)):
         behind, before = _MASK_BEHIND.fullmatch(stem), _MASK_BEFORE.fullmatch(stem)
         if behind and behind["image"] in present:
             found[stem] = (behind["image"], f"*{behind['mark']}*")

@@ -1,5 +1,6 @@
 """What a tree of folders with images is taken for, or the question that it leaves open."""
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from clinprompt.errors import BadParams, DataRejected
 from clinprompt.schema import check
 
 _SHOWN = 4  # names in a message
+_MOST_CLASSES = 20  # that have numbers for names and are still taken for classes
 
 
 def look(root: Path, answers: Answers) -> Finding:
@@ -33,6 +35,7 @@ def look(root: Path, answers: Answers) -> Finding:
         raise DataRejected(
             f"{root} holds {len(labels)} class folders with images, expected at least two, one for each class."
         )
+    _ask_for_masks(root, labels, answers)
     reader: dict[str, Any] = {"kind": "folder"}
     said.insert(0, f"{root} is taken for folders of the form {'/'.join(levels)}.")
     default = default_levels(tree.folders(), splits, has_patients=False)
@@ -62,12 +65,12 @@ def _without_masks(root: Path, answers: Answers) -> tuple[Tree, list[str], list[
     tree, exclude = scan(root, answers.exclude), list(answers.exclude)
     if answers.keep_masks:
         return tree, exclude, []
-    globs = {glob for _, glob in masks_beside_images(tree).values()}
+    globs = {mark for _, mark in masks_beside_images(tree).values()}
     for parts in tree.folders():
         for i, part in enumerate(parts):
             beside = {other[i] for other in tree.folders() if len(other) > i and other[:i] == parts[:i]}
             if means_masks(part) and any(means_pictures(name) for name in beside):
-                globs.add(part)
+                globs.add(glob.escape(part))
     if not globs:
         return tree, exclude, []
     exclude += sorted(globs)
@@ -75,6 +78,15 @@ def _without_masks(root: Path, answers: Answers) -> tuple[Tree, list[str], list[
     masks = len(tree.images) - len(left.images)
     said = f"{masks} images look like masks and are left out ({', '.join(sorted(globs))}); --keep-masks keeps them."
     return left, exclude, [said]
+
+
+def _ask_for_masks(root: Path, labels: Sequence[str], answers: Answers) -> None:
+    masks = [label for label in labels if means_masks(label)]
+    if masks and len(masks) < len(labels) and not answers.keep_masks:
+        raise BadParams(
+            f"{root}: the folder {masks[0]!r} looks like one of masks, not like a class; --exclude "
+            f"'{glob.escape(masks[0])}' leaves it out, --keep-masks keeps it as a class."
+        )
 
 
 def _levels(root: Path, tree: Tree, answers: Answers, splits: Splits | None) -> tuple[str, ...]:
@@ -146,7 +158,7 @@ def _ask_for_folds(root: Path, levels: Sequence[str], names: Sequence[Sequence[s
 
 
 def _refuse_ids(root: Path, names: Sequence[str]) -> None:
-    if say_patient(names):
+    if say_patient(names) or (are_ids(names) and len(names) > _MOST_CLASSES):
         raise BadParams(
             f"{root}: the folders {_some(names)} look like patients, not like classes; list the images with their "
             "labels in a CSV file (--table), or say --folders '{class}' where they are classes."
