@@ -181,3 +181,14 @@ def test_images_of_unknown_patients_are_told_in_a_sentence(
     facts = json.loads(capsys.readouterr().out)
     assert f"The patient of {n} of the 24 images is unknown; each is taken for one of its own." in facts["warnings"]
     assert facts["patients"] == (0 if n == ROWS else 1)
+
+
+def test_columns_that_hold_lists_and_damaged_notes_of_pandas_do_not_matter(place: Workspace) -> None:
+    table(place, "parquet", boxes=[[1, 2]] * ROWS)
+    place.card(
+        reader={"kind": "table", "file": "t.parquet"}, split={"rule": "stratified"}, metadata={"extra": ["boxes"]}
+    )
+    file = place.data / "t.parquet"
+    file.write_bytes(file.read_bytes().replace(b'"index_columns"', b'"index_colum\xff\x00"'))
+    assert place.ingest() == 0
+    assert set(place.manifest()["boxes"]) == {"[1 2]"}

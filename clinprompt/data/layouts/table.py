@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import field_validator
 
 from clinprompt.data.card import Card, Metadata
@@ -120,14 +121,15 @@ def read_table(file: Path) -> pd.DataFrame:
     """
     try:
         if file.suffix.lower() in (".parquet", ".pq"):
-            return pd.read_parquet(file).map(_as_text).astype(str)
+            # Without the metadata that pandas leaves in its files, which may say what the columns don't hold.
+            return pq.read_table(file).replace_schema_metadata(None).to_pandas().map(_as_text).astype(str)
         return pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, pa.ArrowException, OSError) as error:
         raise InputCorrupt(f"{file} is not a readable table ({' '.join(str(error).split())}).") from None
 
 
 def _as_text(value: Any) -> str:
-    if value is None or value is pd.NA or value != value:  # noqa: PLR0124 - NaN is the value that differs from itself
+    if pd.api.types.is_scalar(value) and pd.isna(value):
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))  # whole numbers become floats in a column with empty cells
