@@ -102,8 +102,8 @@ def _levels(root: Path, tree: Tree, answers: Answers, splits: Splits | None) -> 
         shallow, deep = (next("/".join(p) or "." for p in folders if len(p) == d) for d in (depths[0], depths[-1]))
         raise BadParams(
             f"{root}: images lie {depths[0]} and {depths[-1]} folders deep (in {shallow} and in {deep}); leave some "
-            "out with --exclude GLOB, or say --folders, as '{class}/**' where the folders below the classes mean nothing, "
-            "or '{class}/{patient}/**' where the first of them is the patient."
+            "out with --exclude GLOB, or say --folders, as '{class}/**' where the folders below the classes mean "
+            "nothing, or '{class}/{patient}/**' where the first of them is the patient."
         )
     names = [sorted({parts[i] for parts in folders}) for i in range(depths[0])]
     for level in names:
