@@ -4,14 +4,15 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 from clinprompt.data.manifest import COLUMNS
-from clinprompt.data.names import matching_key
+from clinprompt.data.names import composed, matching_key
 from clinprompt.knobs import Knobs
 from clinprompt.schema import Fraction, Name, Section, UserPath
 
 Text = Annotated[str, Field(min_length=1)]
+ColumnName = Annotated[Text, AfterValidator(composed)]  # of a dataset's own table
 Seed = Annotated[int, Field(ge=0)]
 
 
@@ -71,11 +72,11 @@ class SplitRule(Section):
 class Metadata(Section):
     """The columns, in the dataset's own table, that hold facts about an image; null where there is none."""
 
-    patient: Text | None = None
-    site: Text | None = None
-    sex: Text | None = None
-    age: Text | None = None
-    extra: list[Text] = []
+    patient: ColumnName | None = None
+    site: ColumnName | None = None
+    sex: ColumnName | None = None
+    age: ColumnName | None = None
+    extra: list[ColumnName] = []
 
     @field_validator("extra")
     @classmethod

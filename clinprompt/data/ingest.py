@@ -17,7 +17,7 @@ from clinprompt.data.card import Card
 from clinprompt.data.layouts import ImageRecord, layout_of
 from clinprompt.data.layouts.base import SUFFIXES, counted, stored_suffix
 from clinprompt.data.manifest import COLUMNS, SPLITS, write_manifest
-from clinprompt.data.names import is_known
+from clinprompt.data.names import composed, is_known
 from clinprompt.data.splits import assign_splits, check_splits, uncovered
 from clinprompt.errors import DataRejected, InputCorrupt
 from clinprompt.progress import progress
@@ -138,7 +138,7 @@ def _row(record: ImageRecord, card: Card) -> dict[str, Any]:
             f"{record.where}: the label {record.label!r} is no class of the card {card.name} "
             f"(its classes: {', '.join(card.class_ids)}); write it under `aliases` of the class that it means."
         )
-    facts = {name: value for name, value in record.facts.items() if is_known(value)}
+    facts = {name: composed(value) for name, value in record.facts.items() if is_known(value)}
     patient = facts.get("patient")
     return {
         "path": record.path,

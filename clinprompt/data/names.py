@@ -14,7 +14,12 @@ _WHOLE = re.compile(r"^([-+]?\d+)\.0+$")
 
 def matching_key(name: str) -> str:
     """What equal names have in common: the NFC form without case, so that an accent may be one character or two."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return composed(composed(name).casefold())
+
+
+def composed(text: str) -> str:
+    """A text in the NFC form, in which equal texts are equal."""
+    return unicodedata.normalize("NFC", text)
 
 
 def is_known(value: str) -> bool:

@@ -152,6 +152,21 @@ def test_names_match_whatever_their_unicode_form(place: Workspace, forms: tuple[
     assert all((place.data / path).is_file() for path in frame["path"])
 
 
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_columns_and_patients_match_whatever_their_unicode_form(place: Workspace, forms: tuple[str, str]) -> None:
+    in_card, in_table = (unicodedata.normalize(form, "Größe") for form in forms)
+    table(place)
+    place.card(
+        reader={"kind": "table", "file": "t.csv", "label": in_card, "split": None},
+        split={"rule": "stratified"},
+        metadata={"patient": f"p{in_card}"},
+    )
+    rows = [f"img/{i}.png,{i % 2},{unicodedata.normalize(forms[i // 2 % 2], f'Müller {i % 6}')}" for i in range(ROWS)]
+    place.table("\n".join([f"path,{in_table} , p{in_table}", *rows]), "t.csv")
+    assert place.ingest() == 0
+    assert place.manifest()["patient"].nunique() == 6
+
+
 def test_all_missing_files_of_a_split_file_are_counted(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     for i in range(4):
         place.image(f"img/{i}.png")

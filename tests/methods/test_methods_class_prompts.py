@@ -35,6 +35,7 @@ def test_names_that_are_equal_as_far_as_the_tower_reads_are_refused(
 ) -> None:
     with pytest.raises(BadParams, match=rf"methods\.{name}: the text tower of tiny reads the same") as caught:
         build(name, make_backbone(kind), names)
+    assert caught.value.exit_code == 64
     assert f"for the classes {names[0] if names[0] == names[2] else names[1]!r} and {names[2]!r}" in str(caught.value)
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import field_validator
 
-from clinprompt.data.card import Card, Metadata
+from clinprompt.data.card import Card, ColumnName, Metadata
 from clinprompt.data.layouts.base import (
     SUFFIXES,
     ImageRecord,
@@ -23,7 +23,7 @@ from clinprompt.data.layouts.base import (
     unknown_columns,
 )
 from clinprompt.data.layouts.words import Splits, listed, split_of, split_words
-from clinprompt.data.names import is_known, whole_number
+from clinprompt.data.names import composed, is_known, whole_number
 from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
 from clinprompt.schema import Section
 
@@ -37,11 +37,11 @@ class TableOptions(Section):
     """
 
     file: str = "manifest.csv"
-    path: str = "path"
+    path: ColumnName = "path"
     prefix: str | list[str] = ""
     suffix: str | list[str] = ""
-    label: str = "label"
-    split: str | None = "split"
+    label: ColumnName = "label"
+    split: ColumnName | None = "split"
     splits: Splits | None = None
 
     _splits = field_validator("splits")(check_splits)
@@ -122,10 +122,12 @@ def read_table(file: Path) -> pd.DataFrame:
     try:
         if file.suffix.lower() in (".parquet", ".pq"):
             # Without the metadata that pandas leaves in its files, which may say what the columns don't hold.
-            return pq.read_table(file).replace_schema_metadata(None).to_pandas().map(_as_text).astype(str)
-        return pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+            frame = pq.read_table(file).replace_schema_metadata(None).to_pandas().map(_as_text).astype(str)
+        else:
+            frame = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, pa.ArrowException, OSError) as error:
         raise InputCorrupt(f"{file} is not a readable table ({' '.join(str(error).split())}).") from None
+    return frame.rename(columns=lambda column: composed(str(column)).strip())
 
 
 def _as_text(value: Any) -> str:

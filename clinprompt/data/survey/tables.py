@@ -11,7 +11,7 @@ import pandas as pd
 from clinprompt.data.layouts.table import read_table
 from clinprompt.data.layouts.tree import Tree, scan
 from clinprompt.data.layouts.words import are_splits, split_of
-from clinprompt.data.names import is_known, matching_key, whole_number
+from clinprompt.data.names import composed, is_known, matching_key, whole_number
 from clinprompt.data.survey.base import Answers, Finding
 from clinprompt.errors import BadParams, DataRejected, InputCorrupt, InputMissing
 
@@ -135,7 +135,7 @@ def _named(frame: pd.DataFrame, names: Sequence[str]) -> str | None:
 
 
 def _label(table: str, frame: pd.DataFrame, answers: Answers) -> str:
-    column = answers.label or _named(frame, _LABELS)
+    column = composed(answers.label) or _named(frame, _LABELS)
     kinds = {str(c): len({v for v in frame[c].map(_text) if is_known(v)}) for c in frame.columns}
     choices = ", ".join(f"{name} ({n} values)" for name, n in kinds.items() if 2 <= n <= _MOST_CLASSES)
     if column is None or column not in kinds:
@@ -151,11 +151,12 @@ def _label(table: str, frame: pd.DataFrame, answers: Answers) -> str:
 
 def _facts(table: str, frame: pd.DataFrame, answers: Answers) -> dict[str, str]:
     found = {fact: _named(frame, names) for fact, names in _FACTS.items()}
-    if answers.patient:
-        if answers.patient != "none" and answers.patient not in frame.columns:
+    patient = composed(answers.patient)
+    if patient:
+        if patient != "none" and patient not in frame.columns:
             columns = ", ".join(map(str, frame.columns))
-            raise BadParams(f"{table}: --patient: there is no column {answers.patient!r}; the columns are {columns}.")
-        found["patient"] = None if answers.patient == "none" else answers.patient
+            raise BadParams(f"{table}: --patient: there is no column {patient!r}; the columns are {columns}.")
+        found["patient"] = None if patient == "none" else patient
     if found["age"] is not None:
         ages = [cell for cell in frame[found["age"]].map(_text) if is_known(cell)]
         if pd.to_numeric(pd.Series(ages, dtype=object), errors="coerce").isna().any():
