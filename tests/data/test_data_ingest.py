@@ -187,37 +187,6 @@ def test_a_missing_column_and_a_missing_table(place: Workspace, capsys: pytest.C
     refused(place, capsys, 67, "manifest.csv is not a readable table")
 
 
-def test_medmnist(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    rng = np.random.default_rng(0)
-    arrays: dict[str, np.ndarray] = {}
-    for split, n in {"train": 12, "val": 4, "test": 6}.items():
-        arrays[f"{split}_images"] = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
-        arrays[f"{split}_labels"] = (np.arange(n) % 2).astype(np.uint8)[:, None]
-    file = place.root / "toy.npz"
-    np.savez(file, **arrays)
-    place.card(reader={"kind": "medmnist"}, path="toy.npz")
-    assert place.ingest() == 0
-    frame = place.manifest()
-    assert frame["split"].value_counts().to_dict() == {"train": 12, "val": 4, "test": 6}
-    for i in (0, 5):
-        row = frame[frame["path"] == f"test/0000{i}.png"].iloc[0]
-        pixels = np.asarray(Image.open(place.folder / "out" / "images" / row["file"]))
-        assert np.array_equal(pixels, arrays["test_images"][i])
-        assert row["label"] == ["none", "glioma"][i % 2]
-    shutil.rmtree(place.folder / "out")
-    capsys.readouterr()
-    np.savez(file, **{k: v for k, v in arrays.items() if k != "val_labels"})
-    refused(place, capsys, 65, "no array 'val_labels'")
-    np.savez(file, **(arrays | {"val_images": np.array([{}], dtype=object)}))
-    refused(place, capsys, 67, "not a readable .npz file of plain arrays")
-    np.savez(file, **(arrays | {"val_labels": np.zeros((4, 3), np.uint8)}))
-    refused(place, capsys, 65, "val_labels must be whole numbers, one for each of the 4 images")
-    np.savez(file, **(arrays | {"test_images": np.zeros((6, 3, 3, 3, 3), np.uint8)}))
-    refused(place, capsys, 65, "test_images must be uint8")
-    file.write_bytes(b"PK nonsense")
-    refused(place, capsys, 67, "not a readable .npz file")
-
-
 def test_the_root_of_the_params_an_absolute_path_and_a_real_folder(
     place: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,9 @@
 
 import functools
 import io
+import math
+import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -13,6 +16,24 @@ from clinprompt.data.card import Card
 from clinprompt.data.layouts.base import ImageRecord, Layout, Listing
 from clinprompt.errors import DataRejected, InputCorrupt
 from clinprompt.schema import Section
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_DEFLATE_AT_MOST = 1100  # how many times its size a stream of zip's deflate can hold
+# What zipfile and numpy raise of files that are broken or of a kind that they don't read.
+_UNREADABLE = (
+    ValueError,
+    OSError,
+    EOFError,
+    KeyError,
+    TypeError,
+    SyntaxError,
+    OverflowError,
+    RuntimeError,  # an encrypted file, and NotImplementedError
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class MedmnistOptions(Section):
@@ -43,15 +64,32 @@ LAYOUT = Layout(MedmnistOptions, read)
 
 def _load(file: Path, key: str) -> np.ndarray:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise InputCorrupt(f"{file} is not an .npz file.")
-            if key not in arrays:
-                raise DataRejected(f"{file}: there is no array {key!r}; it holds {', '.join(sorted(arrays))}.")
-            return np.asarray(arrays[key])
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        reason = " ".join(str(error).split())
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+            if f"{key}.npy" not in names:
+                present = ", ".join(sorted(name.removesuffix(".npy") for name in names))
+                raise DataRejected(f"{file}: there is no array {key!r}; it holds {present}.")
+            _check_size(archive, f"{key}.npy")
+            with archive.open(f"{key}.npy") as stream:
+                return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputCorrupt(f"{file} is not a readable .npz file of plain arrays ({reason}).") from None
+
+
+def _check_size(archive: zipfile.ZipFile, name: str) -> None:
+    """Raise ValueError where an array's header tells of other data than there is, before memory is asked for."""
+    info = archive.getinfo(name)
+    if info.file_size > _DEFLATE_AT_MOST * max(info.compress_size, 1):
+        raise ValueError(f"{name} is said to hold {info.file_size} bytes in {info.compress_size}")
+    with archive.open(name) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version not in _HEADERS:
+            raise ValueError(f"{name} is of the version {version}")
+        shape, _, dtype = _HEADERS[version](stream)
+        there = info.file_size - stream.tell()
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != there:
+        raise ValueError(f"{name} tells of an array {list(shape)} of {dtype}, but holds {there} bytes")
 
 
 def _check(file: Path, split: str, images: np.ndarray, labels: np.ndarray) -> None:
