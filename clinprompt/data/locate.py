@@ -50,7 +50,7 @@ def _target(card: Card, source: Path, root: Path | None) -> Path:
             f"to the folder that holds {card.location}. {card.how_to_get}"
         )
     target = Path(os.path.abspath((root or Path()) / card.location))
-    if not target.exists():
+    if not os.path.exists(target):  # False, too, for a name that no file can have
         raise InputMissing(f"The dataset {card.name} is not at {target}. {card.how_to_get}")
     return target
 

@@ -18,6 +18,8 @@ def test_a_missing_root_tells_where_to_get_the_data(
     monkeypatch.delenv("CLINPROMPT_DATA")
     refused(place, capsys, 66, "data.root", "CLINPROMPT_DATA", "Ask the toy maker.")
     assert not (place.folder / "data" / "toy").is_symlink()
+    monkeypatch.setenv("CLINPROMPT_DATA", "/" + "x" * 300)
+    refused(place, capsys, 66, "is not at /xxx")
 
 
 def test_folders_that_are_no_class_and_loose_images(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -156,6 +156,8 @@ def test_a_published_split_is_read_as_it_stands(tmp_path: Path) -> None:
     [
         ("[1, 2]", DataRejected, "lists called train, val and test"),
         ("{", InputCorrupt, "not valid JSON"),
+        ("[" * 100_000, InputCorrupt, "not valid JSON"),
+        ('{"train": [["a", ' + "9" * 5000 + ', "x"]]}', InputCorrupt, "not valid JSON"),
         ({"training": []}, DataRejected, "found 'training'"),
         ({"train": [["a/0.png", "glioma"]]}, DataRejected, "train[0]: expected [path, number, class name]"),
         ({"train": [["../../b.png", 0, "x"]]}, DataRejected, "leads out of the dataset's folder"),

@@ -70,8 +70,10 @@ def _read(file: Path) -> dict[str, Any]:
         splits = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputMissing(f"{file} does not exist.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputCorrupt(f"{file} is not valid JSON ({error}).") from None
+    except OSError as error:
+        raise InputCorrupt(f"{file} cannot be read: {error.strerror}.") from None
     if not isinstance(splits, dict):
         raise DataRejected(f"{file}: expected an object with lists called train, val and test.")
     return splits
