@@ -121,6 +121,24 @@ def test_a_training_table_with_its_images_needs_no_answer(desk: Desk) -> None:
     assert len(desk.accepted()) == 32
 
 
+@pytest.mark.parametrize(
+    ("options", "reader", "patients"),
+    [
+        (("--patient", "folder"), {"patient": "folder"}, 8),
+        ((), {"patient": "folder"}, 8),
+        (("--patient", "none"), {"folders": "{class}/*"}, 0),
+        (("--folders", "{class}/{patient}"), {"patient": "folder"}, 8),
+    ],
+)
+def test_whether_folders_are_patients_is_the_user_s_to_say(
+    desk: Desk, options: tuple[str, ...], reader: dict[str, str], patients: int
+) -> None:
+    desk.draw(*(f"{label}/{label}{p:02d}/{i}.png" for label in ("a", "b") for p in range(4) for i in range(2)))
+    assert desk.new(*options) == 0
+    assert load_card(Path("datasets/mine.yaml")).reader.options == reader
+    assert desk.accepted()["patient"].nunique() == patients
+
+
 def test_a_folder_of_masks_among_the_classes_is_asked_for(desk: Desk, asked: Callable[..., None]) -> None:
     desk.draw(*(f"{label}/{i}.png" for label in ("sick", "well", "masks [old]") for i in range(6)))
     asked("'masks [old]' looks like one of masks", "--exclude 'masks [[]old]'", "--keep-masks")

@@ -118,7 +118,10 @@ def _levels(root: Path, tree: Tree, answers: Answers, splits: Splits | None) -> 
         levels[free[0]] = CLASS
         _refuse_ids(root, names[free[0]])
     elif len(free) == 2:
-        levels[free[0]], levels[free[1]] = _two(root, levels, free, folders, names)
+        two = _two(root, levels, free, folders, names)
+        if answers.patient == "none":
+            two = (ANY if two[0] == PATIENT else two[0], ANY if two[1] == PATIENT else two[1])
+        levels[free[0]], levels[free[1]] = two
     elif not free:
         raise DataRejected(f"{root} holds 1 class folders, expected at least two, one for each class.")
     else:
