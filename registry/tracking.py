@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clinprompt.errors import BadParams, InputMissing, ServiceDown
+from registry.local_store import make_ready
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -79,6 +80,8 @@ def connect() -> "MlflowClient":
     for name, level in _QUIET.items():
         logging.getLogger(name).setLevel(level)
     with service_errors():
+        if store is not None:
+            make_ready(store, store.resolve().with_name(ARTIFACTS))
         # Absolute: MLflow keeps one connection per address, whatever the working directory becomes.
         _point_mlflow_to(f"{_SQLITE}{store.resolve()}" if store else tracking_uri())
         return mlflow.MlflowClient()

@@ -1,5 +1,6 @@
 """`decision.json`: the gate's record. Imports nothing heavy: on most runs the gate only finds that it still holds."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -34,6 +35,11 @@ class RecordedCheck(Estimate):
     name: str
     bound: float
     passed: bool
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether it is about the candidate alone, and not beside the champion."""
+        return self.name.startswith("floor.")
 
 
 class MeasuredCandidate(RecordPart):
@@ -118,6 +124,37 @@ class DecisionRecord(Record):
         if self.chosen is not None:
             return self.chosen.model_digest == champion.model_digest
         return self.champion == champion
+
+    def contradiction(self, now: "DecisionRecord") -> str | None:
+        """What of this record does not follow from the predictions; None when all does.
+
+        `now` is a decision on the same files and params, made just now beside today's champion, or beside none. The
+        comparison with the champion of this record's day can't be repeated without it, and is not.
+        """
+        return next(self._contradictions(now), None)
+
+    def _contradictions(self, now: "DecisionRecord") -> Iterator[str]:
+        measured = {candidate.name: candidate for candidate in now.candidates}
+        for candidate in self.candidates:
+            if candidate != measured.pop(candidate.name, None):
+                yield f"it tells of {candidate.name} what its predictions don't give"
+        for name in measured:
+            yield f"{name} is missing in it"
+        if self.accepted != (self.chosen is not None):
+            yield "its verdict and its choice disagree"
+        beaten = {check.candidate for check in self.checks if not check.passed and not check.is_floor}
+        if self.chosen is None:
+            if now.chosen is not None and now.chosen.folder not in beaten:
+                yield f"it rejects {now.chosen.folder}, which the predictions give"
+        elif self.chosen != now.chosen:
+            given = now.chosen.folder if now.chosen else "none"
+            yield f"it chooses {self.chosen.folder}, the predictions give {given} ({'; '.join(now.reasons)})"
+        elif self._floors != now._floors:
+            yield "its checks are not those of the predictions"
+
+    @property
+    def _floors(self) -> list[RecordedCheck]:
+        return [check for check in self.checks if check.is_floor]
 
 
 def earlier_decision(path: Path) -> DecisionRecord | None:

@@ -7,10 +7,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import registry
+from clinprompt.contract.candidates import CandidateId
 from clinprompt.errors import InputCorrupt
-from clinprompt.evaluation.decision import DecisionRecord
-from clinprompt.params import BackboneParams, RegistryParams
+from clinprompt.evaluation.decision import ChosenCandidate, DecisionRecord
+from clinprompt.evaluation.judge import reference
+from clinprompt.params import BackboneParams, CandidatesParams, RegistryParams
 from clinprompt.tuned.artifact import model_digest
+from components.judged import judged
 from components.runner import Job, run
 from registry.links import run_url
 from registry.package import BackboneFiles, Hub
@@ -27,6 +31,7 @@ def work(job: Job) -> dict[str, Any]:
     release = _release(job, decision)
     if decision.chosen is not None:
         _check_model(release.model, decision.chosen.model_digest)
+        _check_decision(job, decision, release.names.production_model)
         receipt = promote(release)
     else:
         receipt = rejected(release)
@@ -50,9 +55,30 @@ def _outcome(receipt: Receipt) -> str:
     return champion
 
 
+def _check_decision(job: Job, decision: DecisionRecord, production_model: str) -> None:
+    """Decide again, when the choice is not the champion already: the file alone promotes nothing.
+
+    A decision against another champion than today's is stale, which the promotion itself finds and tells.
+    """
+    champion = registry.champion(production_model)
+    current = reference(champion) if champion else None
+    if current is not None and decision.chosen is not None and current.model_digest == decision.chosen.model_digest:
+        return
+    if decision.champion != current:
+        return
+    now = judged(job).decide(champion)
+    other = [key for key in ("inputs", "params") if getattr(now, key) != getattr(decision, key)]
+    problem = f"it was made from other {' and '.join(other)}" if other else decision.contradiction(now)
+    if problem is not None:
+        raise InputCorrupt(
+            f"{job.inputs['decision']} is not what the gate decides now: {problem}. Nothing was promoted; run "
+            "`dvc repro`, so that the gate decides again."
+        )
+
+
 def _release(job: Job, decision: DecisionRecord) -> PromotionRequest:
     dataset, names = job.arguments["dataset"], job.params(RegistryParams)
-    folder = job.inputs["models"] / (decision.chosen.folder if decision.chosen else "")
+    folder = job.inputs["models"] / (str(_listed(job, decision.chosen)) if decision.chosen else "")
     return PromotionRequest(
         dataset=dataset,
         names=RegistryParams(**{key: name.format(dataset=dataset) for key, name in names.model_dump().items()}),
@@ -65,6 +91,16 @@ def _release(job: Job, decision: DecisionRecord) -> PromotionRequest:
         metrics=job.inputs["metrics"] / f"{folder.name}.json",
         backbone=lambda: backbone_files(job.params(BackboneParams)),
         sample=lambda: _sample(job.inputs["manifest"], job.inputs["images"]),
+    )
+
+
+def _listed(job: Job, chosen: ChosenCandidate) -> CandidateId:
+    """The choice among the candidates of params.yaml: its folder is theirs, whatever the file says."""
+    for candidate in job.params(CandidatesParams).ids:
+        if str(candidate) == chosen.folder:
+            return candidate
+    raise InputCorrupt(
+        f"{job.inputs['decision']} chooses {chosen.folder!r}, which is no candidate of params.yaml; run `dvc repro`."
     )
 
 

@@ -88,6 +88,55 @@ def test_a_promoted_choice_leaves_the_record_untouched(
     assert (run.path("decision").read_bytes(), run.path("decision").stat().st_mtime_ns) == (before, stamp)
 
 
+@pytest.mark.parametrize("forgery", ["choice", "numbers", "check", "candidate"])
+def test_a_forged_record_of_the_promoted_choice_is_made_anew(
+    run: ToyRun, crown: Callable[[Any], None], caplog: pytest.LogCaptureFixture, forgery: str
+) -> None:
+    run.set_params("gate", margin=0.3)
+    assert run.gate() == 0
+    true, forged = run.decision, run.decision
+    if forgery == "choice":
+        other = next(c for c in forged["candidates"] if c["candidate"] != "coop")
+        forged["chosen"] = {key: other[key] for key in ("candidate", "method", "seed", "model_digest")}
+        forged["chosen"]["folder"] = f"{other['candidate']}-{other['seed']}"
+    elif forgery == "numbers":
+        forged["candidates"][0]["test"]["accuracy"]["value"] = 0.999
+    elif forgery == "check":
+        forged["checks"][0]["value"] = 0.999
+    else:
+        del forged["candidates"][1]
+    write_json(run.path("decision"), forged)
+    crown(FakeChampion(model_digest=forged["chosen"]["model_digest"]))
+    assert run.gate() == 0
+    assert "made anew" in caplog.text
+    assert run.decision["chosen"] == true["chosen"]
+    assert run.decision["candidates"] == true["candidates"]
+
+
+def test_a_forged_rejection_is_made_anew(run: ToyRun, crown: Callable[[Any], None]) -> None:
+    crown(FakeChampion())
+    assert run.gate() == 0
+    true = run.decision
+    write_json(run.path("decision"), true | {"verdict": "rejected", "chosen": None})
+    assert run.gate() == 0
+    assert run.decision == true
+
+
+def test_a_champion_with_its_classes_in_another_order_is_compared_by_name(
+    run: ToyRun, crown: Callable[[Any], None]
+) -> None:
+    crown(FakeChampion())
+    assert run.gate() == 0
+    expected = run.decision
+    turned = FakeChampion(classes=CLASSES[::-1])
+    straight = turned.predict
+    turned.predict = lambda images: straight(images)[:, ::-1]  # type: ignore[method-assign]
+    crown(turned)
+    write_json(run.path("decision"), {})
+    assert run.gate() == 0
+    assert run.decision == expected
+
+
 def test_other_params_or_another_champion_ask_for_a_new_decision(run: ToyRun, crown: Callable[[Any], None]) -> None:
     assert run.gate() == 0
     mine = FakeChampion(model_digest=run.decision["chosen"]["model_digest"])
@@ -142,6 +191,7 @@ def test_a_champion_with_other_classes_can_t_be_compared(run: ToyRun, crown: Cal
     assert run.gate() == 0
     assert run.decision["verdict"] == "rejected"
     assert "the champion knows the classes ['glioma', 'none']" in run.decision["reasons"][0]
+    assert "registry.production_model" in run.decision["reasons"][0]
 
 
 def test_folders_that_params_do_not_list_do_not_count(run: ToyRun) -> None:

@@ -23,16 +23,14 @@ from clinprompt.data.card import Card
 from clinprompt.data.codecs import decode
 from clinprompt.data.load import load_card
 from clinprompt.data.manifest import read_manifest, write_manifest
-from clinprompt.evaluation.candidates import Listed, load_candidate
-from clinprompt.evaluation.decision import ChampionRef, DecisionParams
-from clinprompt.evaluation.gate import Incumbent, Rules, decide
 from clinprompt.evaluation.intervals import Bootstrap
+from clinprompt.evaluation.judge import Judged
 from clinprompt.evaluation.plots import write_plots
-from clinprompt.evaluation.record_decision import input_digests, to_record
 from clinprompt.evaluation.slices import age_bands
 from clinprompt.evaluation.summary import summarise
 from clinprompt.evaluation.table import About, evaluated_rows, predictions_frame, split_of, write_predictions
 from clinprompt.files import read_json, sha256_bytes, sha256_file, write_json
+from clinprompt.params import load_params
 from clinprompt.tuned.artifact import load_model, model_digest
 from clinprompt.tuned.record import BackboneRef, ModelRecord
 from components.promote.__main__ import work
@@ -91,6 +89,7 @@ class Run:
             "descriptions": folder / "describe" / "descriptions.parquet",
             "manifest": folder / "validate" / "manifest.parquet",
             "images": folder / "ingest" / "images",
+            "evaluations": folder / "evaluate",
             "metrics": folder / "metrics",
             "decision": self.decision,
             "receipt": self.receipt,
@@ -361,26 +360,23 @@ def _tune_and_evaluate(run: Run, method: str, seed: int, quality: float) -> None
 
 
 def _decide(run: Run, names: list[str], champion: Any, floor: float) -> dict[str, Any]:
-    manifest = read_manifest(run.folder / "validate" / "manifest.parquet")
-    rules = Rules("balanced_accuracy", {"balanced_accuracy": floor}, 0.5, BOOTSTRAP)
     ids = [CandidateId.parse(name) for name in names]
-    digests = {name: model_digest(run.folder / "tune" / name) for name in names}
-    listed = [Listed(c, c.name, digests[str(c)]) for c in ids]
-    candidates = [load_candidate(one, run.folder / "evaluate", manifest, DATASET, CLASSES) for one in listed]
-    reference = champion and ChampionRef(
-        name=champion.name, version=str(champion.version), model_digest=champion.model_digest
-    )
-    incumbent = champion and Incumbent(champion.name, str(champion.version), champion.model_digest, candidates[0].test)
-    card = run.root / "datasets" / f"{DATASET}.yaml"
-    record = to_record(
-        decide(candidates, incumbent, rules),
+    values = yaml.safe_load((run.root / "params.yaml").read_text())
+    values["candidates"] = {"methods": [c.name for c in ids], "seeds": sorted({c.seed for c in ids})}
+    values["gate"] = {"select_by": "balanced_accuracy", "floors": {"balanced_accuracy": floor}, "margin": 0.5}
+    values["evaluation"] |= {"bootstrap_resamples": BOOTSTRAP.resamples}
+    (run.root / "params.yaml").write_text(yaml.safe_dump(values))
+    params = load_params(run.root / "params.yaml")
+    files = Judged(
         dataset=DATASET,
-        candidates=listed,
-        champion=reference,
-        params=DecisionParams(floors=rules.floors, margin=rules.margin, select_by=rules.select_by),
-        inputs=input_digests(
-            card, run.folder / "validate" / "manifest.parquet", run.folder / "tune", run.folder / "evaluate", names
-        ),
+        card=run.root / "datasets" / f"{DATASET}.yaml",
+        manifest=run.folder / "validate" / "manifest.parquet",
+        images=run.folder / "ingest" / "images",
+        models=run.folder / "tune",
+        evaluations=run.folder / "evaluate",
+        candidates=params.candidates,
+        gate=params.gate,
+        evaluation=params.evaluation,
     )
-    record.write(run.decision)
+    files.decide(champion).write(run.decision)
     return dict(read_json(run.decision))

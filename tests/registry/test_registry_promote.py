@@ -12,6 +12,7 @@ import pytest
 from fabricate import COMPONENTS, Run, promote, promote_twice_at_once
 
 import registry
+from clinprompt.files import write_json
 from registry import listing
 from registry.tracking import connect
 
@@ -122,12 +123,14 @@ def test_the_old_champion_becomes_previous(challenged: Run, capsys: pytest.Captu
 def test_a_decision_against_another_champion_is_stale(
     challenged: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    stale = challenged.decision.read_bytes()
+    files = (challenged.decision, challenged.root / "params.yaml")
+    stale = [file.read_bytes() for file in files]
     challenged.tune(3, 0.8)
     challenged.decide("coop-3", champion=registry.champion("tiny"))
     assert promote(challenged) == 0
     before = state()
-    challenged.decision.write_bytes(stale)
+    for file, content in zip(files, stale, strict=True):
+        file.write_bytes(content)
     assert promote(challenged) == 65
     line = result(capsys)
     assert "made against version 1, and the champion is now version 2" in line["message"]
@@ -135,9 +138,34 @@ def test_a_decision_against_another_champion_is_stale(
     assert state() == before
 
 
+@pytest.mark.parametrize("forgery", ["choice", "verdict", "numbers", "folder", "params"])
+def test_a_forged_decision_promotes_nothing(
+    finished: Run, fresh_copy: Callable[[Run], Run], capsys: pytest.CaptureFixture[str], forgery: str
+) -> None:
+    run = fresh_copy(finished)
+    record = run.decide("coop-1", "zero_shot-1", floor=1.0 if forgery == "verdict" else 0.3)
+    poor = next(c for c in record["candidates"] if c["candidate"] == "zero_shot")
+    chosen = {key: poor[key] for key in ("candidate", "method", "seed", "model_digest")} | {"folder": "zero_shot-1"}
+    if forgery == "choice":
+        record["chosen"] = chosen
+    elif forgery == "verdict":
+        record |= {"verdict": "accepted", "chosen": chosen}
+    elif forgery == "numbers":
+        record["candidates"][0]["test"]["balanced_accuracy"]["value"] = 0.999
+    elif forgery == "folder":
+        record["chosen"]["folder"] = "../elsewhere"
+    else:
+        record["params"]["floors"] = {"balanced_accuracy": 0.0}
+    write_json(run.decision, record)
+    assert promote(run) == 67
+    assert "dvc repro" in result(capsys)["message"]
+    assert not run.receipt.exists()
+    assert not (run.root / "mlflow.db").exists()
+
+
 def test_a_rejected_decision_leaves_no_trace_in_the_registry(finished: Run, fresh_copy: Callable[[Run], Run]) -> None:
     run = fresh_copy(finished)
-    assert run.decide("coop-1", "zero_shot-1", floor=1.01)["verdict"] == "rejected"
+    assert run.decide("coop-1", "zero_shot-1", floor=1.0)["verdict"] == "rejected"
     assert promote(run) == 0
     receipt = json.loads(run.receipt.read_text())
     assert (receipt["action"], receipt["version"]) == ("rejected", None)

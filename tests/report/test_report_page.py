@@ -114,7 +114,7 @@ def test_data_and_descriptions_appear_as_text_and_never_as_markup(run: Run) -> N
 
 
 def test_a_rejection_shows_the_best_candidate(run: Run) -> None:
-    assert run.decide("coop-1", "zero_shot-1", floor=1.01)["chosen"] is None
+    assert run.decide("coop-1", "zero_shot-1", floor=1.0)["chosen"] is None
     text = Page(report(run)).text
     assert "REJECTED" in text
     assert "No candidate may be promoted" in text

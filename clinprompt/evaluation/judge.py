@@ -1,0 +1,142 @@
+"""From a run's files to the record of the gate's decision: for the gate, and for whoever relies on it later."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from clinprompt.evaluation.decision import ChampionRef, DecisionParams, DecisionRecord
+from clinprompt.evaluation.record_decision import input_digests, to_record
+from clinprompt.params import CandidatesParams, EvaluationParams, GateParams
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from clinprompt.data.dataset import Dataset
+    from clinprompt.evaluation.gate import Candidate, Incumbent, Rules
+    from clinprompt.evaluation.predictions import Predictions
+
+_BATCH = 256  # images in memory at a time
+
+
+class Champion(Protocol):
+    """What a decision asks of the model in production."""
+
+    name: str
+    version: int
+    model_digest: str
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The ids of its classes, in the order of its probabilities."""
+
+    def predict(self, images: list[bytes]) -> "np.ndarray":
+        """Probabilities (N, C) of encoded images."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """All that a decision rests on but the champion: a run's files and its params."""
+
+    dataset: str
+    card: Path
+    manifest: Path
+    images: Path
+    models: Path
+    evaluations: Path
+    candidates: CandidatesParams
+    gate: GateParams
+    evaluation: EvaluationParams
+
+    @property
+    def params(self) -> DecisionParams:
+        """The params, as they are recorded."""
+        return DecisionParams(
+            select_by=self.gate.select_by,
+            floors={str(metric): floor for metric, floor in self.gate.floors.items()},
+            margin=self.gate.margin,
+            bootstrap_resamples=self.evaluation.bootstrap_resamples,
+            confidence=self.evaluation.confidence,
+            calibration_bins=self.evaluation.calibration_bins,
+        )
+
+    def decide(self, champion: Champion | None) -> DecisionRecord:
+        """Judge the candidates by their predictions, beside the champion's on the test images."""
+        from clinprompt.data.dataset import Dataset
+        from clinprompt.evaluation.candidates import Listed, load_candidate
+        from clinprompt.evaluation.gate import decide
+
+        ids = self.candidates.ids
+        inputs = input_digests(self.card, self.manifest, self.models, self.evaluations, [str(c) for c in ids])
+        dataset = Dataset.open(self.card, self.manifest, self.images)
+        classes = tuple(dataset.card.class_ids)
+        listed = [Listed(c, self.candidates.method_of(c.name), inputs.models[str(c)]) for c in ids]
+        candidates = [load_candidate(entry, self.evaluations, dataset.rows, self.dataset, classes) for entry in listed]
+        incumbent = _incumbent(champion, candidates, dataset) if champion else None
+        return to_record(
+            decide(candidates, incumbent, self._rules()),
+            dataset=self.dataset,
+            candidates=listed,
+            champion=reference(champion) if champion else None,
+            params=self.params,
+            inputs=inputs,
+        )
+
+    def _rules(self) -> "Rules":
+        from clinprompt.evaluation.gate import Rules
+        from clinprompt.evaluation.intervals import Bootstrap
+
+        params = self.params
+        bootstrap = Bootstrap(
+            self.evaluation.bootstrap_resamples, self.evaluation.confidence, self.evaluation.calibration_bins
+        )
+        return Rules(params.select_by, params.floors, params.margin, bootstrap)
+
+
+def reference(champion: Champion) -> ChampionRef:
+    """Which registry version the champion is."""
+    return ChampionRef(name=champion.name, version=str(champion.version), model_digest=champion.model_digest)
+
+
+def _incumbent(champion: Champion, candidates: "list[Candidate]", dataset: "Dataset") -> "Incumbent":
+    """The champion on the test images: a candidate's predictions where it is one, else its own, made now."""
+    from clinprompt.evaluation.gate import Incumbent
+
+    version, classes = str(champion.version), dataset.card.class_ids
+    for candidate in candidates:
+        if candidate.model_digest == champion.model_digest and candidate.test is not None:
+            return Incumbent(champion.name, version, champion.model_digest, candidate.test)
+    if sorted(champion.classes) != sorted(classes):
+        problem = (
+            f"the champion knows the classes {list(champion.classes)}, the card {classes}, so they can't be compared; "
+            "to start a new line of champions, name it in registry.production_model of params.yaml, such as "
+            f"{champion.name}-{len(classes)}-classes"
+        )
+        return Incumbent(champion.name, version, champion.model_digest, None, problem)
+    return Incumbent(champion.name, version, champion.model_digest, _predict(champion, dataset))
+
+
+def _predict(champion: Champion, dataset: "Dataset") -> "Predictions":
+    """The champion's probabilities of the test images, in the order of the card's classes."""
+    import numpy as np
+
+    from clinprompt.data.dataset import read_image
+    from clinprompt.data.manifest import patients
+    from clinprompt.evaluation.predictions import Predictions
+    from clinprompt.evaluation.table import evaluated_rows
+    from clinprompt.progress import progress
+
+    rows = evaluated_rows(dataset.rows)
+    rows = rows[rows["split"] == "test"]
+    listed, classes = dataset.items(rows), dataset.card.class_ids
+    parts = [
+        champion.predict([read_image(item) for item in listed[start : start + _BATCH]])
+        for start in progress(range(0, len(listed), _BATCH), "champion on the test images", unit="batch")
+    ]
+    columns = [list(champion.classes).index(name) for name in classes]
+    return Predictions(
+        labels=dataset.labels(rows),
+        probabilities=np.concatenate(parts).astype(np.float64)[:, columns],
+        patients=patients(rows).to_numpy(dtype=str),
+        classes=tuple(classes),
+    )

@@ -1,0 +1,76 @@
+"""The SQLite file of a local MLflow store: made under another name, so that a kill leaves none that is half made."""
+
+import os
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+
+from clinprompt.errors import BadParams
+
+# Where a store keeps what people put into it. The first is never empty in one that is whole.
+_CONTENT = ("experiments", "runs", "registered_models", "model_versions", "logged_models")
+
+
+def make_ready(store: Path, artifacts: Path) -> None:
+    """Make the store when there is none, and anew when an earlier process died before its first row was written.
+
+    Of several processes that make it at once one wins; the others use its file.
+
+    Raises:
+        BadParams: the file is no SQLite database.
+    """
+    if store.exists():
+        if _holds_something(store):
+            return
+        store.unlink(missing_ok=True)
+    store.parent.mkdir(parents=True, exist_ok=True)
+    artifacts.mkdir(mode=0o700, exist_ok=True)
+    part = store.with_name(f".{store.name}.{os.getpid()}.part")
+    _remove_parts(store)
+    try:
+        _create(part, artifacts)
+        with suppress(FileExistsError):
+            os.link(part, store)  # unlike a rename, it never replaces another process's file
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _create(part: Path, artifacts: Path) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    part.touch(mode=0o600)
+    store = SqlAlchemyStore(f"sqlite:///{part.resolve()}", artifacts.resolve().as_uri())
+    store.engine.dispose()
+
+
+def _holds_something(store: Path) -> bool:
+    """Whether any table that people fill has a row. A process that is just writing is waited for."""
+    with closing(sqlite3.connect(store, timeout=20, isolation_level=None)) as database:
+        try:
+            tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            return any(
+                database.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()  # noqa: S608
+                for table in tables.intersection(_CONTENT)
+            )
+        except sqlite3.OperationalError:  # locked, unreadable: MLflow itself says what is the matter
+            return True
+        except sqlite3.DatabaseError:
+            raise BadParams(
+                f"{store} is no SQLite database. Move it away, or name another file in MLFLOW_TRACKING_URI."
+            ) from None
+
+
+def _remove_parts(store: Path) -> None:
+    """Remove what processes that are gone have left."""
+    for part in store.parent.glob(f".{store.name}.*.part*"):
+        pid = part.name.removeprefix(f".{store.name}.").partition(".")[0]
+        if pid.isdecimal() and not _runs(int(pid)):
+            part.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)  # it runs, as another user
+    return True

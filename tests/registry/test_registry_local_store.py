@@ -1,0 +1,99 @@
+"""The SQLite file of a local registry: whole or absent, whatever happens while it is made."""
+
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from clinprompt.errors import BadParams
+from registry import listing, tracking
+
+MAKE = "from registry import tracking; print(tracking.connect().search_registered_models())"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def write(*statements: str) -> None:
+    """Leave a database that some process has begun."""
+    with closing(sqlite3.connect("mlflow.db")) as database, database:
+        for statement in statements:
+            database.execute(statement)
+
+
+HALF_MADE = {
+    "empty": (),
+    "the first tables": ("CREATE TABLE experiments (experiment_id INTEGER)", "CREATE TABLE issues (id INTEGER)"),
+    "in an upgrade": (
+        "CREATE TABLE runs (run_uuid TEXT)",
+        "CREATE TABLE issues (id INTEGER)",
+        "CREATE TABLE alembic_version (version_num TEXT)",
+        "INSERT INTO alembic_version VALUES ('451aebb31d03')",
+    ),
+}
+
+
+@pytest.mark.parametrize("state", HALF_MADE)
+def test_a_store_that_is_half_made_and_holds_nothing_is_made_anew(state: str) -> None:
+    Path("mlflow.db").touch()
+    write(*HALF_MADE[state])
+    tracking.connect().create_registered_model("tiny")
+    assert [model["name"] for model in listing.models()] == ["tiny"]
+
+
+def test_it_is_its_owner_s_alone_and_leaves_nothing_beside_it() -> None:
+    tracking.connect().create_registered_model("tiny")
+    assert stat.S_IMODE(Path("mlflow.db").stat().st_mode) == 0o600
+    assert sorted(file.name for file in Path().iterdir()) == ["mlartifacts", "mlflow.db"]
+    assert stat.S_IMODE(Path("mlartifacts").stat().st_mode) == 0o700
+
+
+def test_a_failure_while_it_is_made_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        write("CREATE TABLE experiments (experiment_id INTEGER)")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore.__init__", full)
+        with pytest.raises(OSError, match="No space"):
+            tracking.connect()
+    tracking.connect().create_registered_model("tiny")
+    assert not list(Path().glob(".mlflow.db.*"))
+
+
+def test_what_is_no_database_is_left_alone() -> None:
+    Path("mlflow.db").write_text("my notes, which are longer than a header\n" * 100)
+    with pytest.raises(BadParams, match="is no SQLite database"):
+        tracking.connect()
+    assert Path("mlflow.db").read_text().startswith("my notes")
+
+
+@pytest.mark.minutes
+def test_killed_at_any_moment_the_next_process_finds_a_store_or_makes_one(root: Path) -> None:
+    env = os.environ | {"PYTHONPATH": str(root)}
+    moments = Random(0)  # noqa: S311 # no secret
+    for _ in range(6):
+        process = subprocess.Popen([sys.executable, "-c", MAKE], env=env, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while not list(Path().glob(".mlflow.db.*")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 1))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if Path("mlflow.db").exists():
+            assert listing.models() == []
+            tracking.local_store().unlink()  # type: ignore[union-attr]
+    done = subprocess.run([sys.executable, "-c", MAKE], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sorted(file.name for file in Path().iterdir() if file.name.startswith(".mlflow")) == []
