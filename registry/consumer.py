@@ -1,24 +1,20 @@
 """The consumers' door: the model that carries an alias, checked against its digests before anything of it runs."""
 
-import shutil
 import tempfile
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 
-from clinprompt.errors import InputCorrupt, InputMissing
-from clinprompt.files import read_json, sha256_file
+from clinprompt.errors import InputMissing
+from clinprompt.files import read_json, remove
 from registry import tracking
-from registry.package import verify_payload
+from registry.model_folder import FILES_TAG, LEFT_BY_MLFLOW, MLMODEL, PAYLOAD, verify_model
 from registry.versions import CHAMPION, Version, by_alias
 
 if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
-
-SCRIPT_NAME = "model_script.py"
 
 
 class Champion:
@@ -36,6 +32,7 @@ class Champion:
         self.version = version.number
         self.model_digest = version.tag("model_digest")
         self.payload_digest = version.tag("payload_digest")
+        self._registered = version
 
     @cached_property
     def _download(self) -> tempfile.TemporaryDirectory[str]:
@@ -58,19 +55,20 @@ class Champion:
 
     @cached_property
     def model_folder(self) -> Path:
-        """The downloaded MLflow model, whose code and payload have the digests that the registry records."""
-        mlmodel_files = sorted(Path(self._download.name).rglob("MLmodel"))
+        """The downloaded MLflow model, each of whose files has the digest that the registry records."""
+        mlmodel_files = sorted(Path(self._download.name).rglob(MLMODEL))
         if not mlmodel_files:
             raise InputMissing(f"Version {self.version} of {self.name!r} has no MLmodel file in the artifact store.")
-        for compiled in sorted(mlmodel_files[0].parent.glob("__pycache__")):
-            shutil.rmtree(compiled)  # Python would run it instead of the script whose digest is checked
-        _verify_model(mlmodel_files[0].parent, self.payload_digest)
-        return mlmodel_files[0].parent
+        folder = mlmodel_files[0].parent
+        for name in LEFT_BY_MLFLOW:
+            remove(folder / name)
+        verify_model(folder, self.payload_digest, self._registered.tag(FILES_TAG))
+        return folder
 
     @property
     def folder(self) -> Path:
         """The payload's folder, verified."""
-        return self.model_folder / "artifacts" / "payload"
+        return self.model_folder / PAYLOAD
 
     @property
     def classes(self) -> list[str]:
@@ -117,21 +115,3 @@ def load(name: str, alias: str = CHAMPION) -> "PyFuncModel":
     if registered is None:
         raise InputMissing(f"No version of {name!r} carries the alias {alias!r} at {tracking.shown_uri()}.")
     return registered.model
-
-
-def _verify_model(folder: Path, payload_digest: str) -> None:
-    """Check the payload, and that MLflow would run the payload's own script and nothing else."""
-    verify_payload(folder / "artifacts" / "payload", payload_digest)
-    flavors = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]
-    flavor = flavors.get("python_function", {})
-    expected = {"loader_module": "mlflow.pyfunc.loaders.code_model", "model_code_path": SCRIPT_NAME}
-    actual = {"loader_module": flavor.get("loader_module"), "model_code_path": _name(flavor.get("model_code_path"))}
-    payload = (flavor.get("artifacts") or {}).get("payload") or {}
-    if actual != expected or flavor.get("code") or payload.get("path") != "artifacts/payload":
-        raise InputCorrupt(f"{folder / 'MLmodel'} does not load the registered script: don't use this model.")
-    if sha256_file(folder / SCRIPT_NAME) != sha256_file(folder / "artifacts" / "payload" / SCRIPT_NAME):
-        raise InputCorrupt(f"{folder / SCRIPT_NAME} was changed after registration: don't use this model.")
-
-
-def _name(path: str | None) -> str | None:
-    return Path(path).name if path else None

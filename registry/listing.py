@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from clinprompt.errors import InputMissing
 from clinprompt.evaluation.estimate import interval_text
 from registry import quarantine, tracking
+from registry.model_folder import FILES_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,7 +54,7 @@ def details(entry: Model) -> str:
         aliases = f" ({', '.join(version['aliases'])})" if version["aliases"] else ""
         metrics = version["metrics"]
         values = {key: _interval(metrics, key) for key in metrics if not key.endswith(("_low", "_high"))}
-        facts = {**version["lineage"], **values}
+        facts = {key: value for key, value in version["lineage"].items() if key != FILES_TAG} | values
         width = max(map(len, facts), default=0)
         lines = [f"  {key.ljust(width)}  {value}" for key, value in facts.items()]
         state = f", {version['state']}" if version["state"] else ""

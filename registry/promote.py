@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from clinprompt.errors import DataRejected
 from registry import links, quarantine, tracking
 from registry.consumer import Champion
+from registry.model_folder import FILES_TAG
 from registry.receipt import CandidateVersion, QuarantinedVersion, Receipt
 from registry.request import PromotionRequest
 from registry.verify import verify
@@ -133,7 +134,7 @@ def _register(client: "MlflowClient", release: PromotionRequest, packed: "Packed
     from registry.run import log_release
 
     logged = log_release(client, release, packed)
-    tags = packed.facts | links.airflow_tags()
+    tags = packed.facts | {FILES_TAG: logged.files} | links.airflow_tags()
     candidate = find_or_create(client, release.names.candidate_model, logged.uri, logged.run_id, tags, logged.model_id)
     tags = tags | {"candidate_model": candidate.name, "candidate_version": str(candidate.number)}
     source = f"models:/{candidate.name}/{candidate.number}"

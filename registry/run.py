@@ -15,6 +15,7 @@ from clinprompt.evaluation.metrics_record import Metrics
 from clinprompt.files import sha256_file, to_json
 from clinprompt.tuned.record import ModelRecord
 from registry import lineage, links, tracking
+from registry.model_folder import FILES_TAG, SCRIPT, digests_tag
 from registry.package import payload_of
 from registry.request import PromotionRequest
 
@@ -35,10 +36,15 @@ class Packed:
 
 @dataclass(frozen=True)
 class Logged:
-    """A logged model that is not registered yet."""
+    """A logged model that is not registered yet.
+
+    Attributes:
+        files: the digests of its files beside the payload, for the version's tag.
+    """
 
     uri: str
     run_id: str
+    files: str
 
     @property
     def model_id(self) -> str:
@@ -59,10 +65,12 @@ def log_release(client: "MlflowClient", release: PromotionRequest, packed: Packe
         experiment = tracking.experiment_id(client, release.names.experiment)
         runs = client.search_runs([experiment], f"tags.payload_digest = '{packed.facts['payload_digest']}'")
         for run in runs:
-            if run.info.status == "FINISHED":
-                return Logged(run.data.tags["model_uri"], run.info.run_id)
+            tags = run.data.tags
+            if run.info.status == "FINISHED" and FILES_TAG in tags:
+                return Logged(tags["model_uri"], run.info.run_id, tags[FILES_TAG])
         for run in runs:
-            client.set_terminated(run.info.run_id, "KILLED")  # an earlier attempt stopped here
+            if run.info.status != "FINISHED":
+                client.set_terminated(run.info.run_id, "KILLED")  # an earlier attempt stopped here
         return _log(client, release, packed, experiment)
 
 
@@ -92,16 +100,45 @@ def _log(client: "MlflowClient", release: PromotionRequest, packed: Packed, expe
         mlflow.log_metrics(_flat_metrics(metrics))
         client.log_inputs(run_id, [_dataset(release, facts)])
         mlflow.log_artifact(str(release.decision_file))
-        info = mlflow.pyfunc.log_model(
-            name=MODEL_NAME,
-            python_model=str(payload / "model_script.py"),
-            artifacts={"payload": str(payload), "record": str(beside)},
-            signature=_signature(model.classes),
-            input_example=_example(),
-            pip_requirements=lineage.requirements(model),
-        )
-        mlflow.set_tag("model_uri", info.model_uri)
-    return Logged(str(info.model_uri), run_id)
+        folder = payload.with_name("model")
+        model_id = _log_model(client, run_id, experiment, payload, beside, folder, model)
+        uri, files = f"models:/{model_id}", digests_tag(folder)
+        mlflow.set_tags({FILES_TAG: files, "model_uri": uri})
+    return Logged(uri, run_id, files)
+
+
+def _log_model(
+    client: "MlflowClient", run_id: str, experiment: str, payload: Path, beside: Path, folder: Path, model: ModelRecord
+) -> str:
+    """Save the model to `folder` and log it to the run; returns the logged model's id.
+
+    `mlflow.pyfunc.log_model` does the same, but nobody sees the files before they are in the store: what the registry
+    keeps the digests of must not come from there.
+    """
+    import mlflow
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
+
+    params = {key: str(value) for key, value in _params(model).items()}
+    logged = client.create_logged_model(experiment, name=MODEL_NAME, source_run_id=run_id, params=params)
+    model_id = str(logged.model_id)
+    mlflow.pyfunc.save_model(
+        path=str(folder),
+        mlflow_model=Model(
+            artifact_path=logged.artifact_location, model_uuid=model_id, run_id=run_id, model_id=model_id
+        ),
+        python_model=str(payload / SCRIPT),
+        artifacts={"payload": str(payload), "record": str(beside)},
+        signature=_signature(model.classes),
+        input_example=_example(),
+        pip_requirements=lineage.requirements(model),
+    )
+    for compiled in folder.rglob("__pycache__"):
+        shutil.rmtree(compiled)
+    client.log_model_artifacts(model_id, str(folder))
+    client.finalize_logged_model(model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    return model_id
 
 
 def _write_record(release: PromotionRequest, metrics: Metrics, facts: dict[str, str], folder: Path) -> Path:

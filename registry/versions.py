@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from clinprompt.errors import InputCorrupt, InputMissing
 from registry import tracking
+from registry.model_folder import FILES_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,7 +35,7 @@ class Version:
         if key not in self.tags:
             raise InputCorrupt(
                 f"Version {self.number} of the registered model {self.name!r} has no tag {key!r}: it was not made by "
-                "this pipeline. Take its aliases away and run again."
+                "this pipeline, or by an earlier release of it. Take its aliases away and run again."
             )
         return self.tags[key]
 
@@ -95,8 +96,9 @@ def search(client: "MlflowClient", name: str, condition: str) -> list[Version]:
 
 
 def by_payload(client: "MlflowClient", name: str, payload_digest: str) -> Version | None:
-    """The first version of `name` with this payload, or None."""
+    """The first version of `name` with this payload, or None. Versions that can't be verified don't count."""
     matches = search(client, name, f"tags.payload_digest = '{payload_digest}'")
+    matches = [version for version in matches if FILES_TAG in version.tags]
     return min(matches, key=lambda version: version.number, default=None)
 
 

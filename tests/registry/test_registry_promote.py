@@ -179,7 +179,8 @@ class Crash(BaseException):
 
 CRASHES = [
     ("mlflow.MlflowClient.log_inputs", 1),
-    ("mlflow.pyfunc.log_model", 1),
+    ("mlflow.pyfunc.save_model", 1),
+    ("mlflow.MlflowClient.log_model_artifacts", 1),
     ("mlflow.MlflowClient.create_model_version", 1),
     ("mlflow.MlflowClient.create_model_version", 2),
     ("registry.promote.verify", 1),
