@@ -10,6 +10,7 @@ import typer
 
 from clinprompt import cli
 from clinprompt.data.card import Card
+from clinprompt.data.formats import SUFFIXES
 from clinprompt.data.layouts import folder as folder_reader
 from clinprompt.errors import BadParams, DataRejected, InputMissing
 from clinprompt.files import write_text
@@ -58,7 +59,7 @@ def new_card(name: str, root: Path, title: str, modality: str, organ: str) -> tu
     card = check(Card, values, f"the card of {root}")
     listing = folder_reader.read(root, card, folder_reader.FolderOptions())
     if not listing.records:
-        raise DataRejected(f"{root} holds no PNG, JPEG or TIFF image.")
+        raise DataRejected(f"{root} holds no image ({', '.join(SUFFIXES)} are read).")
     return card, len(listing.records)
 
 
@@ -68,7 +69,7 @@ app = cli.application()
 @app.command(help=__doc__)
 def write_card(
     name: Annotated[str, typer.Argument(help="the dataset's name: letters, digits, '_', '.' and '-'")],
-    root: Annotated[Path, typer.Argument(help="<class>/* or <split>/<class>/*; images are PNG, JPEG or TIFF")],
+    root: Annotated[Path, typer.Argument(help="a folder with <class>/* or <split>/<class>/* of images")],
     title: Annotated[str | None, typer.Option(help="by default the name")] = None,
     modality: Annotated[str, typer.Option(help="as 'MRI' or 'chest X-ray'")] = "medical image",
     organ: Annotated[str, typer.Option(help="as 'brain'")] = "unknown",

@@ -7,8 +7,8 @@ from pathlib import Path
 from pydantic import field_validator
 
 from clinprompt.data.card import Card
+from clinprompt.data.formats import image_suffix
 from clinprompt.data.layouts.base import (
-    SUFFIXES,
     ImageRecord,
     Layout,
     Listing,
@@ -92,7 +92,7 @@ def _class_folder(root: Path, folder: str, label: str, split: str | None, card: 
     records = []
     skipped = 0
     for path in _walk(root, folder):
-        if not _is_image(path):
+        if not _is_image(root / path):
             skipped += 1
             continue
         normal, file = inside(root, path, path)
@@ -127,7 +127,7 @@ def _loose_files(root: Path, parent: str) -> int:
     for entry in _entries(root / parent):
         if _is_folder(entry):
             continue
-        if _is_image(entry.name):
+        if _is_image(Path(entry.path)):
             path = os.path.join(parent, entry.name)
             raise DataRejected(f"{path}: this image lies beside the class folders; move it into one of them.")
         count += 1
@@ -153,6 +153,5 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name in _JUNK
 
 
-def _is_image(path: str) -> bool:
-    name = os.path.basename(path)
-    return not _hidden(name) and os.path.splitext(name)[1].lower() in SUFFIXES
+def _is_image(path: Path) -> bool:
+    return not _hidden(path.name) and image_suffix(path) is not None

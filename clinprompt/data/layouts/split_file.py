@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from clinprompt.data.card import Card
-from clinprompt.data.layouts.base import SPLIT_WORDS, SUFFIXES, ImageRecord, Layout, Listing, check_text, inside
+from clinprompt.data.formats import SUFFIXES, image_suffix
+from clinprompt.data.layouts.base import SPLIT_WORDS, ImageRecord, Layout, Listing, check_text, inside
 from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
 from clinprompt.schema import Section
 
@@ -36,7 +37,7 @@ def read(root: Path, card: Card, options: SplitJsonOptions) -> Listing:
             path, label = _entry(entry, where)
             check_text(path, where)
             normal, image = inside(root, f"{options.images}/{path}", where)
-            if Path(normal).suffix.lower() not in SUFFIXES:
+            if image_suffix(image) is None:
                 raise DataRejected(f"{where}: {normal!r} is no image file; {', '.join(SUFFIXES)} are read.")
             records.append(ImageRecord(normal, image, label, where, split))
     return Listing(records)

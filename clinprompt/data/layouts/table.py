@@ -9,8 +9,8 @@ import pyarrow as pa
 from pydantic import field_validator
 
 from clinprompt.data.card import Card, Metadata
+from clinprompt.data.formats import SUFFIXES, image_suffix
 from clinprompt.data.layouts.base import (
-    SUFFIXES,
     ImageRecord,
     Layout,
     Listing,
@@ -61,7 +61,7 @@ def read(root: Path, card: Card, options: TableOptions) -> Listing:
         path, label = (_filled(row, column, where) for column in (options.path, options.label))
         check_text(path, where)
         normal, image = inside(root, path, where)
-        if Path(normal).suffix.lower() not in SUFFIXES:
+        if image_suffix(image) is None:
             raise DataRejected(f"{where}: {normal!r} is no image file; {', '.join(SUFFIXES)} are read.")
         split = _split(row.get(options.split or "", ""), split_by_word, where)
         values = {name: row[column] for name, column in facts.items() if row[column]}
