@@ -14,8 +14,9 @@ from typing import IO, Any
 import pandas as pd
 
 from clinprompt.data.card import Card
+from clinprompt.data.formats import SUFFIXES, image_suffix, suffix_of
 from clinprompt.data.layouts import ImageRecord, layout_of
-from clinprompt.data.layouts.base import SUFFIXES, counted, stored_suffix
+from clinprompt.data.layouts.base import counted
 from clinprompt.data.manifest import COLUMNS, SPLITS, write_manifest
 from clinprompt.data.names import composed, is_known
 from clinprompt.data.splits import assign_splits, check_splits, uncovered
@@ -213,8 +214,9 @@ def _rename_by_id(frame: pd.DataFrame, records: list[ImageRecord], folder: Path)
         if image_id in names:
             _numbered_copy(folder, number).unlink()
             continue
-        suffix = stored_suffix(records[number].path)
+        copy = _numbered_copy(folder, number)  # whose own name has no suffix, so that its bytes tell
+        suffix = SUFFIXES.get(suffix_of(records[number].path)) or image_suffix(copy) or ""
         names[image_id] = f"{image_id[:2]}/{image_id}{suffix}"
         (folder / image_id[:2]).mkdir(exist_ok=True)
-        _numbered_copy(folder, number).rename(folder / names[image_id])
+        copy.rename(folder / names[image_id])
     return [names[image_id] for image_id in frame["id"]]

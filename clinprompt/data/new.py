@@ -12,8 +12,9 @@ import yaml
 
 from clinprompt import cli
 from clinprompt.data.card import Card
+from clinprompt.data.formats import SUFFIXES
 from clinprompt.data.layouts import layout_of
-from clinprompt.data.layouts.base import SUFFIXES, Listing, counted
+from clinprompt.data.layouts.base import Listing, counted
 from clinprompt.data.names import is_known, matching_key
 from clinprompt.data.survey import Answers, Finding, folders, tables
 from clinprompt.errors import BadParams, ClinpromptError, DataRejected, InputMissing

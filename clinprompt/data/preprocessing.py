@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from clinprompt.data.codecs.base import DecodedImage, check_size
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -30,9 +32,20 @@ class Preprocessing:
         if self.resize_mode not in ("shortest", "squash"):
             raise ValueError(f"resize_mode must be 'shortest' or 'squash', found {self.resize_mode!r}")
 
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        """Resize, crop and normalise uint8 [H, W, 3] to float32 [3, size, size]."""
-        picture = self._resize(Image.fromarray(image))
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of what `apply` gives."""
+        return (3, self.size, self.size)
+
+    def apply(self, image: DecodedImage | np.ndarray) -> np.ndarray:
+        """Resize, crop and normalise a decoded image, or uint8 [H, W, 3], to float32 [3, size, size].
+
+        Raises:
+            ValueError: the image has a size or shape that resizing would make huge: see `codecs.base.check_size`.
+        """
+        pixels = image.picture() if isinstance(image, DecodedImage) else image
+        check_size(pixels.shape[1], pixels.shape[0])
+        picture = self._resize(Image.fromarray(pixels))
         values = np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1)).astype(np.float32)
         values /= np.float32(255)
         values -= np.asarray(self.mean, np.float32)[:, None, None]

@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 
-from clinprompt.data.codecs import Intensity, decode
+from clinprompt.data.codecs import Intensity, decode_image
 from clinprompt.data.dataset import Item, read_image
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import InputCorrupt, Interrupted
@@ -36,9 +36,9 @@ def decoded(
     workers: int,
     ahead: int,
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Yield (ids, pixels float32 [batch_size, 3, S, S]) for batch after batch; rows behind the last id are zeros.
+    """Yield (ids, pixels float32 [batch_size, *shape]) for batch after batch; rows behind the last id are zeros.
 
-    The pixels are overwritten when the next batch is asked for.
+    The shape is what the preprocessing gives. The pixels are overwritten when the next batch is asked for.
 
     Args:
         items: (SHA-256 of the file's bytes, file) of each image.
@@ -52,7 +52,7 @@ def decoded(
     """
     workers = min(workers, _usable_cores(), -(-len(items) // CHUNK))
     parallel = workers > 0 and len(items) > CHUNK and sys.platform == "linux"
-    shape = (1 + ahead if parallel else 1, batch_size, 3, preprocessing.size, preprocessing.size)
+    shape = (1 + ahead if parallel else 1, batch_size, *preprocessing.shape)
     # Anonymous memory is shared with forked processes, and a container's small /dev/shm does not limit it.
     slots = np.frombuffer(mmap.mmap(-1, 4 * math.prod(shape)), np.float32).reshape(shape)
     reader = _Reader(slots, preprocessing, intensity)
@@ -79,7 +79,7 @@ class _Reader:
     def _pixels(self, item: Item) -> np.ndarray:
         data = read_image(item)
         try:
-            return self._preprocessing.apply(decode(data, self._intensity))
+            return self._preprocessing.apply(decode_image(data, self._intensity))
         except ValueError as error:
             raise InputCorrupt(
                 f"The image {item[1]} can't be decoded: {error}. Run the validate stage again."

@@ -186,11 +186,11 @@ def test_grey_with_transparency_in_16_bits_is_refused_with_advice() -> None:
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"GIF89a" + bytes(50), "not a PNG, JPEG or TIFF"),
+        (b"%PDF-1.7" + bytes(50), "not a PNG, JPEG, TIFF, BMP, WebP or GIF"),
         (b"\x89PNG\r\n\x1a\n", "broken"),
         (encoded(Image.fromarray(RGB), "PNG")[:-30], "broken"),
         (encoded(Image.fromarray(RGB), "JPEG")[:200], "broken"),
-        (tiff(DEEP)[:-40], "broken|pixels|bytes|reshape"),
+        (tiff(DEEP)[:-40], "truncated"),
         (b"II*\x00" + bytes(4), "0 pages"),
         (png(np.zeros((1, 5), np.uint16), 0, size=(0, 5)), "no pixels"),
     ],
@@ -201,7 +201,7 @@ def test_broken_files_give_a_reason(data: bytes, reason: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*(Truncated|Tag data|EXIF|Metadata|Corrupt).*")
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF"])
 def test_any_damage_decodes_or_is_a_value_error(form: str) -> None:
     whole = encoded(Image.fromarray(RGB), form) if form != "TIFF" else tiff(DEEP_RGB, photometric="rgb")
 
@@ -281,4 +281,4 @@ def test_the_code_stands_alone() -> None:
     files = closure(modules, Path(clinprompt.__file__).parents[1])
     assert {Path(name).parts[1:-1] for name in files} == {(), ("data",), ("data", "codecs")}
     imported = {name.split(".")[0] for path in files.values() for name in imported_modules(ast.parse(path.read_text()))}
-    assert imported <= {"clinprompt", "numpy", "PIL", "tifffile"} | set(sys.stdlib_module_names)
+    assert imported <= {"clinprompt", "numpy", "PIL"} | set(sys.stdlib_module_names)

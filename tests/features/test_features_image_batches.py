@@ -36,6 +36,6 @@ def test_no_images_are_no_batches() -> None:
 
 
 def test_a_killed_worker_ends_the_run_as_resumable(images: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_batches, "decode", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(image_batches, "decode_image", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(Interrupted):
         list(decoded(list(images.items()), PREPROCESSING, "auto", batch_size=20, workers=2, ahead=0))

@@ -1,27 +1,30 @@
 """From an image file's bytes to pixels: one module per format. Served models carry this code.
 
-A new format is a module with a `Codec`, and its line in `CODECS`.
+A new format is its line in `clinprompt.data.formats`, a module with a `Codec`, and its line in `CODECS`.
 """
 
 import struct
 import zlib
 
 import numpy as np
-import tifffile
 from PIL import Image
 
-from clinprompt.data.codecs import jpeg, png, tiff
-from clinprompt.data.codecs.base import MAX_PIXELS, Codec, Intensity, to_8_bits
+from clinprompt.data.codecs import bmp, gif, jpeg, png, tiff, webp
+from clinprompt.data.codecs.base import MAX_ASPECT, MAX_PIXELS, Codec, DecodedImage, Intensity, check_size, to_8_bits
+from clinprompt.data.formats import format_of
 
-__all__ = ["CODECS", "MAX_PIXELS", "Intensity", "decode", "probe"]
+__all__ = ["CODECS", "MAX_ASPECT", "MAX_PIXELS", "DecodedImage", "Intensity", "decode", "decode_image", "probe"]
 
 CODECS: tuple[Codec, ...] = (
     png.CODEC,
     jpeg.CODEC,
     tiff.CODEC,
+    bmp.CODEC,
+    webp.CODEC,
+    gif.CODEC,
 )
 
-# What Pillow and tifffile raise on broken files; anything else is a bug and must be seen.
+# What Pillow raises on broken files; anything else is a bug and must be seen.
 _BROKEN = (
     OSError,
     SyntaxError,
@@ -35,7 +38,6 @@ _BROKEN = (
     ZeroDivisionError,
     struct.error,
     zlib.error,
-    tifffile.TiffFileError,
     Image.DecompressionBombError,
 )
 
@@ -47,7 +49,7 @@ def probe(data: bytes) -> tuple[int, int, str]:
     of channels and the numpy type, as "1xuint16".
 
     Raises:
-        ValueError: with the reason, when the bytes are not a PNG, JPEG or TIFF image with at least one pixel.
+        ValueError: with the reason, when the bytes are not an image of one of the formats with at least one pixel.
     """
     try:
         return _codec(data).probe(data)
@@ -55,10 +57,10 @@ def probe(data: bytes) -> tuple[int, int, str]:
         raise ValueError(_reason(error)) from None
 
 
-def decode(data: bytes, intensity: Intensity = "auto", max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
-    """Decode a PNG, JPEG or TIFF image of 8 or 16 bits to uint8 [H, W, 3], upright.
+def decode_image(data: bytes, intensity: Intensity = "auto", max_pixels: int = MAX_PIXELS) -> DecodedImage:
+    """Decode an image of 8 or more bits to uint8, upright.
 
-    Grey becomes three equal channels; transparent pixels are laid over black. Images of 8 bits keep their values;
+    Grey is one channel, colour three; transparent pixels are laid over black. Images of 8 bits keep their values;
     deeper ones are scaled linearly to 0…255:
 
         "auto": from the image's own 0.5th to its 99.5th percentile
@@ -66,14 +68,13 @@ def decode(data: bytes, intensity: Intensity = "auto", max_pixels: int | None = 
         [low, high]: from `low` to `high`
 
     Args:
-        max_pixels: refuse, before decoding, images whose header tells more; None: no limit.
+        max_pixels: refuse, before decoding, images whose header tells more. `MAX_PIXELS` is the most in any case.
 
     Raises:
         ValueError: with the reason, when the image is broken, too large or of a kind that is not read.
     """
     width, height, _ = probe(data)
-    if max_pixels is not None and width * height > max_pixels:
-        raise ValueError(f"the image has {width} x {height} pixels, more than the limit of {max_pixels}")
+    check_size(width, height, min(max_pixels, MAX_PIXELS))
     try:
         pixels = _codec(data).read(data)
     except _BROKEN as error:
@@ -82,19 +83,23 @@ def decode(data: bytes, intensity: Intensity = "auto", max_pixels: int | None = 
         pixels = pixels[:, :, None]
     if sorted(pixels.shape[:2]) != sorted((height, width)) or pixels.shape[2:] not in ((1,), (3,)):
         raise ValueError(f"broken image (pixels of shape {list(pixels.shape)} in a file of {width} x {height})")
-    if pixels.dtype != np.uint8:
-        pixels = to_8_bits(pixels, intensity)
-    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+    return DecodedImage(pixels if pixels.dtype == np.uint8 else to_8_bits(pixels, intensity))
+
+
+def decode(data: bytes, intensity: Intensity = "auto", max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The picture uint8 [H, W, 3] of an image, for people to look at: see `decode_image`, which raises the same."""
+    return decode_image(data, intensity, max_pixels).picture()
 
 
 def _codec(data: bytes) -> Codec:
     """The format of a file, by its first bytes: nothing else is tried."""
     if not data:
         raise ValueError("the file is empty")
+    kind = format_of(data)
     for codec in CODECS:
-        if data.startswith(codec.signatures):
+        if codec.format is kind:
             return codec
-    *names, last = (codec.name for codec in CODECS)
+    *names, last = (codec.format.name for codec in CODECS)
     raise ValueError(f"not a {', '.join(names)} or {last} image (it begins with the bytes {data[:4].hex(' ')})")
 
 

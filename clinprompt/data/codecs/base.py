@@ -1,16 +1,41 @@
-"""What the formats share: orientation, transparency, and pixels of more than 8 bits."""
+"""What the formats share: the decoded image, the limits, transparency, and pixels of more than 8 bits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from clinprompt.data.formats import Format
+
 MAX_PIXELS = 100_000_000
-ORIENTATION = 0x0112
+MAX_ASPECT = 100  # longer side to shorter: resizing the shorter side makes the longer one longer, too
 AUTO_PERCENTILES = (0.5, 99.5)
+_BLOCK = 1 << 22  # values that are widened at once
 
 Intensity = str | list[float] | tuple[float, float]
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image as all but codecs and preprocessing should see it: something with a shape, to be handed on.
+
+    Attributes:
+        values: uint8 [*shape, channels], upright.
+        spacing: millimetres from one value to the next along each axis of the shape; None where the file does not tell.
+    """
+
+    values: np.ndarray
+    spacing: tuple[float, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns; of a volume, slices before them."""
+        return self.values.shape[:-1]
+
+    def picture(self) -> np.ndarray:
+        """The image for people to look at: uint8 [H, W, 3]."""
+        return np.ascontiguousarray(np.broadcast_to(self.values, (*self.shape, 3)))
 
 
 @dataclass(frozen=True)
@@ -18,19 +43,34 @@ class Codec:
     """One format.
 
     Attributes:
-        name: as messages call it.
-        signatures: what its files begin with, one of them each.
+        format: its name, suffixes and signature.
         probe: width and height in pixels, as stored, and the mode, from the header alone.
         read: the pixels, upright, transparent ones laid over black: [H, W], [H, W, 1] or [H, W, 3] of any type.
 
     Both functions raise ValueError with the reason where they refuse a file, and what their library raises of a broken
-    one.
+    one. `read` is called only for a size that `check_size` accepts. A library gets only those parts of a file that the
+    pixels depend on: whatever else a file holds can't condemn the image, and costs no work.
     """
 
-    name: str
-    signatures: tuple[bytes, ...]
+    format: Format
     probe: Callable[[bytes], tuple[int, int, str]]
     read: Callable[[bytes], np.ndarray]
+
+
+def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuse sizes, before anything is decoded, that would take much memory or time here or when resized.
+
+    Raises:
+        ValueError: no pixel, more than `max_pixels`, or one side more than `MAX_ASPECT` times the other.
+    """
+    refuse_empty(width, height)
+    if width * height > max_pixels:
+        raise ValueError(f"the image has {width} x {height} pixels, more than the limit of {max_pixels}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ValueError(
+            f"the image has {width} x {height} pixels: one side is more than {MAX_ASPECT} times the other, "
+            "which no backbone can be shown"
+        )
 
 
 def refuse_empty(width: int, height: int) -> None:
@@ -56,23 +96,15 @@ def over_black(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype.kind != "u":
         return pixels[:, :, :3]
     top = np.iinfo(pixels.dtype).max
-    weighted = pixels[:, :, :3].astype(np.uint64) * pixels[:, :, 3:].astype(np.uint64)
-    return ((weighted + top // 2) // top).astype(pixels.dtype)
-
-
-def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn pixels [H, W, …] upright, by the number that EXIF and TIFF give to an orientation (1…8)."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels
+    laid = np.empty((*pixels.shape[:2], 3), pixels.dtype)
+    for rows in _blocks(pixels):
+        weighted = pixels[rows, :, :3].astype(np.uint64) * pixels[rows, :, 3:].astype(np.uint64)
+        laid[rows] = (weighted + top // 2) // top
+    return laid
 
 
 def to_8_bits(pixels: np.ndarray, intensity: Intensity) -> np.ndarray:
-    """Scale integers or floats linearly to uint8: see `clinprompt.data.codecs.decode`.
+    """Scale integers or floats [H, …] linearly to uint8: see `clinprompt.data.codecs.decode`.
 
     Raises:
         ValueError: the values are not finite, or `intensity` is none for their type.
@@ -91,5 +123,16 @@ def to_8_bits(pixels: np.ndarray, intensity: Intensity) -> np.ndarray:
         raise ValueError(f"intensity must be 'auto', 'full' or [low, high], found {intensity!r}")
     else:
         low, high = (float(v) for v in intensity)
-    scaled = (np.clip(pixels.astype(np.float64), low, high) - low) * (255 / (high - low) if high > low else 0)
-    return np.rint(scaled).astype(np.uint8)
+    if not np.isfinite(high - low):
+        raise ValueError(f"the image's values reach from {low:g} to {high:g}, too far apart to be scaled")
+    factor = 255 / (high - low) if high > low else 0
+    scaled = np.empty(pixels.shape, np.uint8)
+    for rows in _blocks(pixels):
+        scaled[rows] = np.rint((np.clip(pixels[rows].astype(np.float64), low, high) - low) * factor)
+    return scaled
+
+
+def _blocks(pixels: np.ndarray) -> Iterator[slice]:
+    """Slices of rows that hold about `_BLOCK` values each, so that widening them takes little memory."""
+    rows = max(1, _BLOCK * len(pixels) // max(1, pixels.size))
+    return (slice(start, start + rows) for start in range(0, len(pixels), rows))

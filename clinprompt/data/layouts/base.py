@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from clinprompt.data.card import Card
+from clinprompt.data.formats import image_suffix, suffix_of
 from clinprompt.data.layouts.words import SPLIT_WORDS, Splits, listed, split_words
 from clinprompt.data.names import existing
 from clinprompt.errors import BadParams, DataRejected, InputCorrupt, InputMissing
 from clinprompt.schema import Section
-
-SUFFIXES = {".png": ".png", ".jpg": ".jpg", ".jpeg": ".jpg", ".tif": ".tif", ".tiff": ".tif"}
 
 _NAMED = 10  # of the missing files in a message
 
@@ -97,20 +96,15 @@ def check_splits(splits: Splits | None) -> Splits | None:
 
 
 def is_image(file: Path) -> bool:
-    """Whether a file is taken for an image: by its name, hidden files are none."""
-    return not file.name.startswith(".") and file.suffix.lower() in SUFFIXES
-
-
-def stored_suffix(path: str) -> str:
-    """The suffix under which a copy of an image is kept."""
-    return SUFFIXES[Path(path).suffix.lower()]
+    """Whether a file is taken for an image; hidden ones are none."""
+    return not file.name.startswith(".") and image_suffix(file) is not None
 
 
 def kind_of_file(name: str) -> str:
     """As what a file that is no image is counted: its suffix in small letters, "hidden" or "without suffix"."""
     if name.startswith("."):
         return "hidden"
-    return os.path.splitext(name)[1].lower() or "without suffix"
+    return suffix_of(name) or "without suffix"
 
 
 def counted(skipped: dict[str, int]) -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from clinprompt.data.card import Card
+from clinprompt.data.formats import SUFFIXES
 from clinprompt.data.layouts.base import (
-    SUFFIXES,
     ImageRecord,
     Layout,
     Listing,

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from pydantic import field_validator
 
 from clinprompt.data.card import Card, ColumnName, Metadata
+from clinprompt.data.formats import SUFFIXES
 from clinprompt.data.layouts.base import (
-    SUFFIXES,
     ImageRecord,
     Layout,
     Listing,
