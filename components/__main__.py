@@ -14,9 +14,9 @@ from registry.tracking import shown_uri
 
 NEXT = """
 Look at the models     mlflow ui --backend-store-uri {uri}, then http://127.0.0.1:5000/#/models
-Use the champion       import registry
+Use the champion       import pathlib, registry
                        model = registry.load("{model}")
-                       print(model.predict([{{"image": "scan.png"}}]))
+                       print(model.predict([{{"image": pathlib.Path("scan.png")}}]))
 Run on your images     python -m clinprompt.data.new my-images /path/to/folder    # folders of classes, or a table
                        put my-images into `datasets:` of params.yaml, then: dvc repro && python -m components
 """

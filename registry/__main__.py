@@ -103,12 +103,23 @@ def _load(
         try:
             values = loaded.predict([image.read_bytes()])[0].tolist()
         except ValueError as error:
-            raise BadParams(f"{image}: {error}") from None
+            raise BadParams(f"{image}: {_why_unread(image) or error}") from None
         facts["prediction"] = dict(zip(loaded.classes, values, strict=True))
         width = max(map(len, loaded.classes))
         ranked = sorted(facts["prediction"].items(), key=lambda pair: -pair[1])
         lines += [f"  {name.ljust(width)}  {value:.4f}" for name, value in ranked]
     return facts, "\n".join(lines) + "\n"
+
+
+def _why_unread(image: Path) -> str | None:
+    """Why a file is no image, in this repository's words; a served model tells nothing of what is in a file."""
+    from clinprompt.data.codecs import decode
+
+    try:
+        decode(image.read_bytes())
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 @app.command("rollback", help="make the version before the champion the champion again")

@@ -20,8 +20,8 @@ from registry.package import verify_payload
 FILES_TAG = "file_digests"
 PAYLOAD, RECORD = "artifacts/payload", "artifacts/record"
 SCRIPT, MLMODEL = "model_script.py", "MLmodel"
-# What a plain `mlflow.pyfunc.load_model` leaves in a local store. Compiled code would be run instead of the script whose
-# digest is checked; so neither is taken from a download.
+# What a plain `mlflow.pyfunc.load_model` leaves in a local store. Neither is taken from a download: compiled code would
+# be run instead of the script whose digest is checked.
 LEFT_BY_MLFLOW = ("__pycache__", "registered_model_meta")
 
 

@@ -7,7 +7,6 @@ process never share code.
 
 import ast
 import base64
-import binascii
 import hashlib
 import importlib
 import json
@@ -33,13 +32,15 @@ from safetensors.numpy import load_file
 BATCH = 32
 LONGEST_PATH = 4096  # longer texts are base64
 CODE, OWN_NAME = "code", "clinprompt"
+IMAGE_FOLDER = "CLINPROMPT_IMAGE_FOLDER"
 
 
 class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
     """A frozen vision-language model with what was tuned.
 
-    Takes a table with the column `image`: an encoded image's bytes, the same in base64, or a file's path. Gives
-    `label`, `probability` and one `p_<class>` column per class, row by row.
+    Takes a table with the column `image`: an encoded image's bytes, the same in base64 or as a data URL, or a path: a
+    `pathlib.Path`, which no request can hold, or a text, which is opened only below the folder that the operator names
+    in CLINPROMPT_IMAGE_FOLDER. Gives `label`, `probability` and one `p_<class>` column per class, row by row.
     """
 
     def load_context(self, context: Any) -> None:
@@ -81,10 +82,16 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
             return self._model.logits(pixels)
 
     def _read(self, image: Any, row: int) -> np.ndarray:
+        problem = f"Row {row} of the input can't be read as an image"
         try:
-            return self._preprocessing.apply(self._decode(_bytes(image), self._intensity))
-        except (ValueError, OSError) as error:
-            raise ValueError(f"Row {row} of the input can't be read as an image: {error}") from None
+            data = _bytes(image)
+        except ValueError as error:
+            raise ValueError(f"{problem}: {error}") from None
+        try:
+            return self._preprocessing.apply(self._decode(data, self._intensity))
+        except (ValueError, OSError):
+            # A decoder's own words may hold what is in the file.
+            raise ValueError(f"{problem}: it is broken, too large, or of a format that is not read.") from None
 
 
 class _LinearHead:
@@ -247,17 +254,43 @@ def _visual_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _bytes(image: Any) -> bytes:
-    """An image's encoded bytes from bytes, base64 or a file's path."""
+    """An image's encoded bytes from bytes, base64 (also in lines, or as a data URL) or a file's path."""
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
+    if isinstance(image, os.PathLike):
+        try:
+            return Path(image).read_bytes()
+        except OSError as error:
+            raise ValueError(f"{image}: {error.strerror}") from None
     if not isinstance(image, str):
         raise ValueError(f"expected bytes, base64 text or a path, found {type(image).__name__}")
-    if len(image) < LONGEST_PATH and os.path.isfile(image):
-        return Path(image).read_bytes()
+    file = _file_of(image) if len(image) < LONGEST_PATH else None
+    if file is not None:
+        return file.read_bytes()
+    text = image.partition(",")[2] if image.startswith("data:") else image
     try:
-        return base64.b64decode(image, validate=True)
-    except binascii.Error:
-        raise ValueError("the text is neither base64 nor the path of a file") from None
+        return base64.b64decode("".join(text.split()), validate=True)
+    except ValueError:
+        raise ValueError(
+            f"the text is neither base64 nor the path of a file below the folder that {IMAGE_FOLDER} names; in a "
+            "program of your own give a pathlib.Path"
+        ) from None
+
+
+def _file_of(text: str) -> Path | None:
+    """The file that a text names below the operator's folder, links followed; None for any other text.
+
+    A request must not learn which other files there are, so those are not told from files that are missing.
+    """
+    folder = os.environ.get(IMAGE_FOLDER)
+    if not folder:
+        return None
+    try:
+        root = Path(folder).resolve()
+        path = (root / text).resolve()
+        return path if path.is_relative_to(root) and path.is_file() and os.access(path, os.R_OK) else None
+    except (OSError, ValueError, RuntimeError):  # a name that can be none, or links that lead in a circle
+        return None
 
 
 mlflow.models.set_model(PromptTunedClassifier())

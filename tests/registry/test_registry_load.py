@@ -74,11 +74,11 @@ def test_a_quick_look_into_the_local_store_agrees_with_mlflow(run: Run) -> None:
 
 
 CONSUMER = """
-import base64, json, sys
+import base64, json, pathlib, sys
 import mlflow, pandas as pd
 mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model("models:/tiny@champion")
-path = sys.argv[2]
+path = pathlib.Path(sys.argv[2])
 data = open(path, "rb").read()
 forms = [data, base64.b64encode(data).decode(), path]
 tables = [model.predict(pd.DataFrame({"image": [form]})) for form in forms]

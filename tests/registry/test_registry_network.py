@@ -106,11 +106,11 @@ def evaluated(run: Run, method: str) -> np.ndarray:
 
 
 CONSUMER = """
-import json, sys
+import json, pathlib, sys
 import mlflow, pandas as pd
 mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model("models:/tiny@champion")
-table = model.predict(pd.DataFrame({"image": sys.argv[2:]}))
+table = model.predict(pd.DataFrame({"image": [pathlib.Path(path) for path in sys.argv[2:]]}))
 named = [name for name in sys.modules if name.partition(".")[0] in ("clinprompt", "registry", "components")]
 assert not named, f"the repository was imported: {named}"
 print(json.dumps(table.drop(columns=["label", "probability"]).to_numpy().tolist()))

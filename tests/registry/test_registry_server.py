@@ -72,10 +72,10 @@ def state(name: str) -> tuple[list[int], dict[str, int], int]:
 
 
 CONSUMER = """
-import json, sys
+import json, pathlib, sys
 import mlflow
 model = mlflow.pyfunc.load_model(f"models:/{sys.argv[1]}@champion")
-table = model.predict([{"image": sys.argv[2]}])
+table = model.predict([{"image": pathlib.Path(sys.argv[2])}])
 assert not {"clinprompt", "registry", "components"} & set(sys.modules), "the repository was imported"
 print(json.dumps(table.to_dict("records")[0]))
 """
@@ -90,7 +90,7 @@ def test_a_promoted_model_is_loaded_over_http(run: Run, name: str, tmp_path: Pat
     assert champion is not None
     np.testing.assert_allclose(champion.predict(run.images()), expected, atol=1e-5)
     image = run.folder / "ingest" / "images" / rows["id"].iloc[0][:2] / f"{rows['id'].iloc[0]}.png"
-    assert registry.load(name).predict([{"image": str(image)}])["label"][0] == rows["predicted"].iloc[0]
+    assert registry.load(name).predict([{"image": image}])["label"][0] == rows["predicted"].iloc[0]
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     env["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     command = [sys.executable, "-I", "-c", CONSUMER, name, str(image)]

@@ -70,8 +70,8 @@ def test_an_asset_event_ends_with_a_champion_that_a_consumer_loads_over_http(
     assert states["attach"] == "success"
     image = next((project.root.parent / "r1").rglob("*.png"))
     code = (
-        "import os, sys, mlflow, registry\n"
-        f"print(registry.load('{DATASET}').predict([{{'image': sys.argv[1]}}]))\n"
+        "import os, pathlib, sys, mlflow, registry\n"
+        f"print(registry.load('{DATASET}').predict([{{'image': pathlib.Path(sys.argv[1])}}]))\n"
         "import base64, pandas as pd\n"
         f"model = mlflow.pyfunc.load_model('models:/{DATASET}@champion')\n"
         "data = base64.b64encode(open(sys.argv[1], 'rb').read()).decode()\n"
