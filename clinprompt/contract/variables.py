@@ -8,7 +8,9 @@ PREFIX = "CLINPROMPT_"
 # Set by people, for every way to run the pipeline.
 DATA = "CLINPROMPT_DATA"  # the folder that the cards' paths start from
 BACKBONES = "CLINPROMPT_BACKBONES"  # a folder of backbones, by name, for served models that carry none
-IMAGE_FOLDER = "CLINPROMPT_IMAGE_FOLDER"  # the folder below which served models open the paths in requests; none: no path
+IMAGE_FOLDER = (
+    "CLINPROMPT_IMAGE_FOLDER"  # the folder below which served models open the paths in requests; none: no path
+)
 MICRO_BATCHES = "CLINPROMPT_MICRO_BATCHES"  # in how many parts a training batch is computed; also set after a GPU OOM
 GATE_EXIT_CODE = "CLINPROMPT_GATE_EXIT_CODE"  # 1: a rejection ends with exit code 77, for schedulers that branch on it
 MLFLOW_UI = "CLINPROMPT_MLFLOW_UI"  # the URL under which people see MLflow, where it is not the tracking server's

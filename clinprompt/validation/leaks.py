@@ -9,6 +9,7 @@ import pandas as pd
 
 # Of two splits that share an image or a patient, the earlier one in this order loses its rows.
 _SPLITS_BY_WORTH = ("train", "val", "test")
+DROPPED = ["path", "split", "reason", "twin_path", "twin_split"]  # what is told of a dropped row
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Cleaned:
 
     Attributes:
         manifest: the rows that remain.
-        dropped: path, reason and twin_path of the others, sorted by path.
+        dropped: path, split, reason, twin_path and twin_split of the others, sorted by path.
     """
 
     manifest: pd.DataFrame
@@ -66,11 +67,14 @@ def drop(manifest: pd.DataFrame, near: pd.DataFrame) -> Cleaned:
             dropped.append(leaking)
             remaining = remaining[~remaining["path"].isin(leaking["path"])]
     all_dropped = pd.concat(dropped).drop_duplicates("path").sort_values("path", ignore_index=True)
-    return Cleaned(remaining.reset_index(drop=True), all_dropped[["path", "reason", "twin_path"]])
+    return Cleaned(remaining.reset_index(drop=True), all_dropped[DROPPED])
 
 
 def counts(manifest: pd.DataFrame, near: pd.DataFrame) -> dict[str, Any]:
-    """Groups of byte-identical files, near-duplicate pairs and patients, in all and across splits."""
+    """Groups of byte-identical files, near-duplicate pairs and patients, in all and across splits.
+
+    `patients_in_two_splits` is None where no patient is known.
+    """
     groups = manifest.groupby("id").agg(files=("path", "size"), splits=("split", frozenset))
     exact = groups.loc[groups["files"] > 1, "splits"].tolist()
     pairs = [groups["splits"][a] | groups["splits"][b] for a, b in zip(near["id_a"], near["id_b"], strict=True)]
@@ -86,7 +90,7 @@ def counts(manifest: pd.DataFrame, near: pd.DataFrame) -> dict[str, Any]:
         },
         "images_with_a_twin_of_another_label": len(other_label_twins(manifest, near)),
         "patients": len(patients),
-        "patients_in_two_splits": _across(patients),
+        "patients_in_two_splits": _across(patients) if patients else None,
     }
 
 
@@ -111,6 +115,5 @@ def _both_directions(near: pd.DataFrame) -> pd.DataFrame:
 
 
 def _first_per_split(pairs: pd.DataFrame) -> pd.DataFrame:
-    columns = ["path", "split", "reason", "twin_path", "twin_split"]
     ordered = pairs.sort_values(["path", "twin_split", "reason", "twin_path"])  # "exact" sorts before "near"
-    return ordered.drop_duplicates(["path", "twin_split"])[columns].reset_index(drop=True)
+    return ordered.drop_duplicates(["path", "twin_split"])[DROPPED].reset_index(drop=True)

@@ -67,13 +67,16 @@ def build_table(manifest: pd.DataFrame, summary: Summary, near: pd.DataFrame) ->
     return table
 
 
-def build_suite(card: Card, card_file: str, limits: ValidationParams) -> list[TableExpectation]:
-    """The expectations on every dataset, then the card's own."""
+def build_suite(card: Card, card_file: str, limits: ValidationParams, *, patients_known: int) -> list[TableExpectation]:
+    """The expectations on every dataset, then the card's own.
+
+    Without any image whose patient is known, none on patients: it would hold, and nothing would have been checked.
+    """
     return [
         *_schema_expectations(card),
         *_count_expectations(card, limits),
         *_image_expectations(limits),
-        *_leak_expectations(),
+        *_leak_expectations(patients_known),
         *_demographic_expectations(),
         *_card_expectations(card, card_file),
     ]
@@ -165,13 +168,23 @@ def _image_expectations(limits: ValidationParams) -> list[TableExpectation]:
     ]
 
 
-def _leak_expectations() -> list[TableExpectation]:
+def _leak_expectations(patients_known: int) -> list[TableExpectation]:
     kind = "ExpectColumnValuesToBeNull"
     twin = {"column": "other_label_twin"}
     unique = {"column_list": ["id", "split"]}
+    patients = [
+        TableExpectation("leak: patients", kind, "no patient is in two splits", kwargs={"column": "patient_elsewhere"}),
+        TableExpectation(
+            "patients known",
+            "ExpectColumnValuesToNotBeNull",
+            "every image has a patient, without which a leak is not seen",
+            severity="warning",
+            kwargs={"column": "patient"},
+        ),
+    ]
     return [
         TableExpectation("leak: images", kind, "no image has a twin in another split", kwargs={"column": "twin"}),
-        TableExpectation("leak: patients", kind, "no patient is in two splits", kwargs={"column": "patient_elsewhere"}),
+        *(patients if patients_known else ()),
         TableExpectation("labels agree", kind, "no image has a twin of another class", severity="warning", kwargs=twin),
         TableExpectation(
             "repeated files",

@@ -21,6 +21,18 @@ from clinprompt.validation.summary import summarise
 
 _FILES_NAMED = 5  # files in a sentence
 _SENTENCES = 3  # in the message of a rejection
+_ON_LEAK = (
+    "With `on_leak: drop_from_train` in the card, the images of train and val whose twin or patient is in a later "
+    "split are dropped instead. "
+)
+_PATIENTS_NOT_CHECKED = {
+    "name": "leak: patients",
+    "severity": "critical",
+    "passed": None,
+    "observed": None,
+    "message": "Not checked: the dataset names no patients, so images of one patient may lie in several splits. If you "
+    "know them, name them in the card (docs/datasets.md) and run again.",
+}
 
 
 @dataclass(frozen=True)
@@ -50,12 +62,12 @@ class Verdict:
     @property
     def failures(self) -> list[str]:
         """The sentences of the critical checks that failed."""
-        return [c["message"] for c in self.record["checks"] if c["severity"] == "critical" and not c["passed"]]
+        return [c["message"] for c in self.record["checks"] if _failed(c)]
 
     @property
     def warnings(self) -> list[str]:
-        """The sentences of the other checks that failed."""
-        return [c["message"] for c in self.record["checks"] if c["severity"] == "warning" and not c["passed"]]
+        """The sentences of the other checks that failed, and of those that could not be made."""
+        return [c["message"] for c in self.record["checks"] if not c["passed"] and not _failed(c)]
 
 
 def validate(
@@ -77,20 +89,23 @@ def validate(
     """
     summary = summarise(manifest, images, card.intensity, limits, workers)
     duplicates = find_duplicates(manifest, summary, limits.near_duplicate_bits, limits.near_duplicate_correlation)
-    cleaned = leaks.Cleaned(manifest, pd.DataFrame(columns=["path", "reason", "twin_path"]))
+    cleaned = leaks.Cleaned(manifest, pd.DataFrame(columns=leaks.DROPPED))
     if card.on_leak == "drop_from_train":
         cleaned = leaks.drop(manifest, duplicates.near)
     table = build_table(cleaned.manifest, summary, duplicates.near)
-    suite_result = run_suite(table, build_suite(card, card_file, limits))
+    known = int(manifest["patient"].notna().sum())
+    suite_result = run_suite(table, build_suite(card, card_file, limits, patients_known=known))
     checks = [_check_entry(outcome, table) for outcome in suite_result.outcomes]
-    failed = any(check["severity"] == "critical" and not check["passed"] for check in checks)
+    if not known:
+        checks.append(_PATIENTS_NOT_CHECKED)
     record = {
         "format": 1,
         "dataset": card.name,
-        "verdict": "rejected" if failed else "accepted",
+        "verdict": "rejected" if any(map(_failed, checks)) else "accepted",
         "checks": checks,
         "counts": _counts(cleaned.manifest, card.class_ids),
         "dropped": cleaned.dropped.to_dict("records"),
+        "dropped_from": {split: int(n) for split, n in sorted(cleaned.dropped["split"].value_counts().items())},
         "leaks": {"on_leak": card.on_leak, **leaks.counts(manifest, duplicates.near)},
     }
     page = render(suite_result.result, card.title, record)
@@ -113,7 +128,14 @@ def rejection(verdict: Verdict, evidence: Path) -> str:
     first = " ".join(verdict.failures[:_SENTENCES])
     unnamed = len(verdict.failures) - _SENTENCES
     rest = f" {unnamed} more check{'s' if unnamed > 1 else ''} failed." if unnamed > 0 else ""
-    return f"{verdict.dataset} is rejected. {first}{rest} The evidence is in {evidence} (docs/index.html is readable)."
+    leaks_found = any(c["name"].startswith("leak: ") and _failed(c) for c in verdict.record["checks"])
+    evidence_is = f"The evidence is in {evidence} (docs/index.html is readable)."
+    return f"{verdict.dataset} is rejected. {first}{rest} {_ON_LEAK if leaks_found else ''}{evidence_is}"
+
+
+def _failed(check: dict[str, Any]) -> bool:
+    """Whether a check rejects the data; `passed` is None where it could not be made."""
+    return check["severity"] == "critical" and check["passed"] is False
 
 
 def _check_entry(outcome: Outcome, table: pd.DataFrame) -> dict[str, Any]:

@@ -272,7 +272,16 @@ def _evidence(run: Run) -> None:
             },
         ],
         "counts": counts,
-        "dropped": [{"path": "train/dark/9.png", "reason": "same image as", "twin_path": "test/dark/1.png"}],
+        "dropped": [
+            {
+                "path": "train/dark/9.png",
+                "split": "train",
+                "reason": "exact duplicate",
+                "twin_path": "test/dark/1.png",
+                "twin_split": "test",
+            }
+        ],
+        "dropped_from": {"train": 1},
         "leaks": {
             "on_leak": "drop_from_train",
             "exact_groups": 1,

@@ -23,7 +23,7 @@ def test_a_healthy_dataset_is_accepted(dataset: Dataset) -> None:
     assert dataset.validate() == 0
     verdict = dataset.verdict()
     assert verdict["verdict"] == "accepted"
-    assert all(check["passed"] for check in verdict["checks"])
+    assert {check["name"] for check in verdict["checks"] if not check["passed"]} == {"leak: patients"}
     assert verdict["counts"]["test"] == {"glioma": 5, "none": 5}
     assert json.loads((dataset.folder / "validate/classes.json").read_text()) == {
         "classes": ["glioma", "none"],
@@ -106,6 +106,7 @@ def test_a_leak_rejects_the_data_when_the_card_says_fail(dataset: Dataset, capsy
     message = last_message(capsys)
     assert "train/glioma/copy.jpg (near duplicate of test/glioma/new.png)" in message
     assert "train/none/same.png (exact duplicate of val/none/same.png)" in message
+    assert "With `on_leak: drop_from_train` in the card" in message
     assert dataset.verdict()["dropped"] == []
     assert len(read_manifest(dataset.folder / "validate/manifest.parquet")) == len(dataset.rows)
 
@@ -115,10 +116,12 @@ def test_a_leak_is_dropped_and_recorded_when_the_card_says_so(dataset: Dataset) 
     dataset.card["on_leak"] = "drop_from_train"
     assert dataset.validate() == 0
     verdict = dataset.verdict()
-    assert verdict["dropped"] == [
-        {"path": "train/glioma/copy.jpg", "reason": "near duplicate", "twin_path": "test/glioma/new.png"},
-        {"path": "train/none/same.png", "reason": "exact duplicate", "twin_path": "val/none/same.png"},
+    keys = ("path", "split", "reason", "twin_path", "twin_split")
+    assert [tuple(row[key] for key in keys) for row in verdict["dropped"]] == [
+        ("train/glioma/copy.jpg", "train", "near duplicate", "test/glioma/new.png", "test"),
+        ("train/none/same.png", "train", "exact duplicate", "val/none/same.png", "val"),
     ]
+    assert verdict["dropped_from"] == {"train": 2}
     accepted = read_manifest(dataset.folder / "validate/manifest.parquet")
     assert set(dataset.rows) - set(accepted["path"]) == {"train/glioma/copy.jpg", "train/none/same.png"}
     assert verdict["leaks"]["exact_groups_across_splits"]["train and val"] == 1
@@ -147,6 +150,30 @@ def test_a_patient_in_two_splits_is_a_leak(dataset: Dataset, on_leak: str) -> No
     else:
         dropped = {row["path"]: row["reason"] for row in dataset.verdict()["dropped"]}
         assert dropped == dict.fromkeys(["train/glioma/0.png", "train/none/1.png"], "patient in two splits")
+
+
+def test_without_patients_a_leak_of_patients_is_not_checked_and_not_passed(
+    dataset: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert dataset.validate() == 0
+    [check] = [check for check in dataset.verdict()["checks"] if check["name"] == "leak: patients"]
+    assert check["passed"] is None
+    assert check["message"].startswith("Not checked: the dataset names no patients")
+    assert dataset.verdict()["leaks"]["patients_in_two_splits"] is None
+    assert (
+        "no patient is in two splits" not in (dataset.folder / "validate/evidence/docs/index.html").read_text().lower()
+    )
+    assert "Not checked: the dataset names no patients" in caplog.text
+
+
+def test_images_without_a_patient_among_others_are_counted(dataset: Dataset) -> None:
+    for number, path in enumerate(sorted(dataset.rows)[3:]):
+        dataset.rows[path]["patient"] = f"{number:016x}"
+    assert dataset.validate() == 0
+    checks = {check["name"]: check for check in dataset.verdict()["checks"]}
+    assert checks["leak: patients"]["passed"] is True
+    assert (checks["patients known"]["passed"], checks["patients known"]["severity"]) == (False, "warning")
+    assert "not so for 3 of 34 images" in checks["patients known"]["message"]
 
 
 def test_what_is_odd_but_usable_is_a_warning(dataset: Dataset) -> None:
