@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -17,6 +18,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 UserPath = Annotated[str, AfterValidator(os.path.expanduser)]  # "~" is the user's home
 
+_DEEPEST, _MOST_VALUES, _LONGEST = 50, 200_000, 20_000_000  # levels, values, bytes of a YAML file
+_MOST_SHOWN = 200  # characters of a wrong value in a message
 _KEYS = "keys"  # the type of the error that `key_errors` makes
 
 
@@ -30,7 +33,31 @@ S = TypeVar("S", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 with the numbers of YAML 1.2, where `2e-3` needs no dot and no sign."""
+    """YAML 1.1 with the numbers of YAML 1.2, where `2e-3` needs no dot and no sign, within bounds.
+
+    An alias counts as all that it stands for: a few lines of them can mean more values than there is memory.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = self._values = 0
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        is_alias, before = self.check_event(yaml.AliasEvent), self._values
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise yaml.YAMLError(f"more than {_DEEPEST} values inside each other")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if is_alias and id(node) not in self._sizes:
+            raise yaml.YAMLError("a value that contains itself")
+        self._values += self._sizes[id(node)] if is_alias else 1
+        if self._values > _MOST_VALUES:
+            raise yaml.YAMLError(f"more than {_MOST_VALUES} values")
+        if not is_alias:
+            self._sizes[id(node)] = self._values - before
+        return node
 
 
 class _Dumper(yaml.SafeDumper):
@@ -51,7 +78,10 @@ def parse_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is not YAML.
     """
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 # a safe loader
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 # a safe loader
+    except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:  # of PyYAML's constructors
+        raise yaml.YAMLError(f"a value that can't be read ({error})") from None
 
 
 def to_yaml(value: Any, **options: Any) -> str:
@@ -65,12 +95,17 @@ def read_yaml(path: Path) -> Any:
 
     Raises:
         InputMissing: there is no such file.
-        BadParams: it is not YAML.
+        BadParams: it is no file that can be read, or not YAML.
     """
     try:
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > _LONGEST:  # reading a pipe would wait for its writer
+            raise BadParams(f"{path} is no YAML file of at most {_LONGEST // 1_000_000} MB.")
         return parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputMissing(f"{path} does not exist.") from None
+    except OSError as error:
+        raise BadParams(f"{path} can't be read: {error.strerror}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadParams(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 
@@ -118,7 +153,10 @@ def _describe(error: Any, model: type[BaseModel], prefix: str) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{key}: {message}" if loc else message
-    return f"{key}: {message[0].lower()}{message[1:]}, found {error['input']!r}"
+    shown = repr(error["input"])
+    if len(shown) > _MOST_SHOWN:
+        shown = f"{shown[:_MOST_SHOWN]}…"
+    return f"{key}: {message[0].lower()}{message[1:]}, found {shown}"
 
 
 def _fields_at(model: type[BaseModel], loc: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from clinprompt.contract.tasks import PartitionKey
 from clinprompt.errors import BadParams, InputMissing
 from workspace.repo import Workspace
-from workspace.store import Store
+from workspace.store import Store, checked_name
 
 _PREFIX = "releases/"
 
@@ -69,8 +69,7 @@ def publish(store: Store, dataset: str, source: Path, name: str | None) -> tuple
     """
     if not source.exists() or (source.is_dir() and not any(source.iterdir())):
         raise InputMissing(f"{source} holds no files; name the folder with the dataset's files.")
-    if name is not None and not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-        raise BadParams(f"--name {name!r}: only letters, digits, '.', '_' and '-' are allowed.")
+    store.read(_key(dataset, name or "by-digest"))  # refuses what is no name, before anything is sent
     source = source.absolute()
     with Workspace.empty(store) as workspace:  # which is the working directory from here on
         digest, size, files = workspace.upload(source)
@@ -89,4 +88,4 @@ def publish(store: Store, dataset: str, source: Path, name: str | None) -> tuple
 
 
 def _key(dataset: str, name: str) -> str:
-    return f"{_PREFIX}{dataset}/{name}.json"
+    return f"{_PREFIX}{checked_name(dataset)}/{checked_name(name)}.json"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ _NO_ANSWER = {
     "ServerDisconnectedError",
     "ServerTimeoutError",
 }
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError"}
 _REFUSALS = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden")
 _TRY_LATER = ("SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "503", "500")
@@ -41,7 +43,11 @@ class Store:
         return f"{self.url}/dvc"
 
     def read(self, key: str) -> Any:
-        """The JSON object at a key, or None."""
+        """The JSON object at a key, or None.
+
+        Raises:
+            BadParams: a part of the key is no name.
+        """
         fs, path = self._at(key)
         with service_errors(self.url):
             try:
@@ -83,10 +89,27 @@ class Store:
             fs.ls(path.rstrip("/"))
 
     def _at(self, key: str) -> tuple[Any, str]:
+        """The file system and path of a key: the one place where a name could lead out of the store."""
         import fsspec
 
+        for part in key.removesuffix("/").split("/") if key else ():
+            checked_name(part)
         fs, path = fsspec.core.url_to_fs(f"{self.url}/{key}")
         return fs, path
+
+
+def checked_name(text: str) -> str:
+    """A dataset's or release's name, which is a part of keys.
+
+    Raises:
+        BadParams: it is none, and might lead to other keys or out of the store.
+    """
+    if not _NAME.fullmatch(text):
+        raise BadParams(
+            f"{text!r} is no name of a dataset or release: it begins with a letter or digit, and has letters, digits, "
+            "'.', '_' and '-' alone."
+        )
+    return text
 
 
 def open_store() -> Store:

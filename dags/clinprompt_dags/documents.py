@@ -34,7 +34,9 @@ def read_yaml(root: Path, name: str) -> Any:
         return yaml.load((root / name).read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 # a safe loader
     except FileNotFoundError:
         raise BadDocument(f"{name}: does not exist in {root}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise BadDocument(f"{name}: can't be read: {error.strerror}.") from None
+    except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError, as bad UTF-8 is
         raise BadDocument(f"{name}: is not valid YAML: {' '.join(str(error).split())}") from None
 
 

@@ -23,10 +23,14 @@ def test_a_release_is_published_once_and_never_changes(project: Project, tmp_pat
         publish(project.store, "drawn", draw(tmp_path / "other", patients=5), "r1")
 
 
-@pytest.mark.parametrize("name", ["a/b", "../a", "a b"])
-def test_a_release_s_name_is_safe_as_a_key(project: Project, tmp_path: Path, name: str) -> None:
-    with pytest.raises(BadParams, match="letters, digits"):
-        publish(project.store, "drawn", tmp_path / "r1", name)
+@pytest.mark.parametrize("dataset", ["../x", "..", "a/b", "", ".x", "a b", "/etc", "x\0"])
+def test_no_name_leads_out_of_the_store(project: Project, tmp_path: Path, dataset: str) -> None:
+    before = sorted(tmp_path.rglob("*.json"))
+    with pytest.raises(BadParams, match="is no name of a dataset or release"):
+        publish(project.store, dataset, tmp_path / "r1", "r9")
+    with pytest.raises(BadParams, match="is no name of a dataset or release"):
+        publish(project.store, "drawn", tmp_path / "r1", dataset or "..")
+    assert sorted(tmp_path.rglob("*.json")) == before
 
 
 def test_an_empty_folder_is_no_release(project: Project, tmp_path: Path) -> None:
