@@ -100,7 +100,7 @@ Classifies one {card.modality} image ({card.organ}) into:
 
 ## Metrics
 
-With intervals from a bootstrap over patients.
+{_intervals(metrics)}
 
 | metric | validation | test |
 |---|---|---|
@@ -121,6 +121,12 @@ Source: {card.source}. Licence: {card.licence}.
 |---|---|
 {origin}
 """
+
+
+def _intervals(metrics: Metrics) -> str:
+    """What the intervals are over, and what was not checked."""
+    sentence = f"With intervals from a bootstrap over {metrics.patients.unit}."
+    return sentence if metrics.patients.warning is None else f"{sentence}\n\n**{metrics.patients.warning}**"
 
 
 def _built_on(model: ModelRecord) -> str:

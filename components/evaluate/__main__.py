@@ -1,5 +1,6 @@
 """evaluate: measure one tuned model."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,20 @@ from clinprompt.evaluation.intervals import Bootstrap
 from clinprompt.evaluation.plots import write_plots
 from clinprompt.evaluation.slices import age_bands
 from clinprompt.evaluation.summary import summarise
-from clinprompt.evaluation.table import About, evaluated_rows, predictions_frame, split_of, write_predictions
+from clinprompt.evaluation.table import (
+    About,
+    evaluated_rows,
+    patient_count,
+    predictions_frame,
+    split_of,
+    write_predictions,
+)
 from clinprompt.features.store import FeatureStore
 from clinprompt.params import EvaluationParams
 from clinprompt.tuned.artifact import TunedModel, load_model
 from components.runner import Job, run
+
+log = logging.getLogger(__name__)
 
 
 def work(job: Job) -> dict[str, Any]:
@@ -35,8 +45,17 @@ def work(job: Job) -> dict[str, Any]:
     about = About(card.name, job.arguments["candidate"], job.arguments["seed"], model.digest)
     boot = Bootstrap(params.bootstrap_resamples, params.confidence, params.calibration_bins)
     metrics = summarise(
-        frame, rows, about=about, method=model.record.method, classes=classes, slices=params.slices, bootstrap=boot
+        frame,
+        rows,
+        about=about,
+        method=model.record.method,
+        classes=classes,
+        patients=patient_count(dataset.rows),
+        slices=[*params.slices, *(column for column in card.slices if column not in params.slices)],
+        bootstrap=boot,
     )
+    for column, why in metrics.not_sliced.items():
+        log.info("%s: no slices by %s: %s.", card.name, column, why)
     write_predictions(frame, about, job.outputs["predictions"])
     metrics.write(job.outputs["metrics"])
     tested = features[(rows["split"] == "test").to_numpy()]
