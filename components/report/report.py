@@ -27,6 +27,7 @@ PLOTS = {
     "projection": "Image features",
 }
 MOST_WRONG = 8
+SHOWN_ID = 12  # digits of an image's id: file names, which may hold a patient's, are not shown
 MOST_LISTED = 20  # dropped images and rejected descriptions that are listed one by one
 
 
@@ -197,7 +198,7 @@ def _example(row: dict[str, Any], item: Item, card: Card) -> dict[str, Any]:
     names = {info.id: info.name for info in card.classes}
     return {
         "source": data_uri(thumbnail(read_image(item), card.intensity), "image/png"),
-        "path": row["path"],
+        "id": row["id"][:SHOWN_ID],
         "label": names[row["label"]],
         "predicted": names[row["predicted"]],
         "confidence": row["confidence"],
