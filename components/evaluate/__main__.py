@@ -21,9 +21,12 @@ from clinprompt.evaluation.table import (
     write_predictions,
 )
 from clinprompt.features.store import FeatureStore
+from clinprompt.files import write_json
 from clinprompt.params import EvaluationParams
 from clinprompt.tuned.artifact import TunedModel, load_model
 from components.runner import Job, run
+
+HEADLINE = ("balanced_accuracy", "auroc", "macro_f1", "ece")
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +61,13 @@ def work(job: Job) -> dict[str, Any]:
         log.info("%s: no slices by %s: %s.", card.name, column, why)
     write_predictions(frame, about, job.outputs["predictions"])
     metrics.write(job.outputs["metrics"])
+    headline = {name: metrics.test[name].value for name in HEADLINE}
+    write_json(job.outputs["summary"], headline)
     tested = features[(rows["split"] == "test").to_numpy()]
     test = split_of(frame, "test", classes)
     title = f"{card.name}, test split: {about.candidate}, seed {about.seed}"
     names = [info.name for info in card.classes]
     write_plots(job.outputs["plots"], test, tested, names=names, title=title, bins=boot.bins)
-    headline = {name: metrics.test[name].value for name in ("balanced_accuracy", "auroc")}
     return {"dataset": card.name, "candidate": about.candidate, "seed": about.seed, "images": len(rows), **headline}
 
 

@@ -1,6 +1,7 @@
 """The evaluate component, from a manifest, features and a tuned head to its files."""
 
 import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,12 @@ def test_metrics_hold_every_number_with_its_interval(evaluated: ToyRun) -> None:
     assert {key.split("=")[0] for key in found["slices"]} == {"site", "sex", "age_band"}
     assert {"site=A", "sex=unknown", "age_band=60 and above"} <= set(found["slices"])
     assert sum(v["n"] for k, v in found["slices"].items() if k.startswith("site=")) == 60
+
+
+def test_the_summary_holds_a_line_s_worth_of_numbers(evaluated: ToyRun) -> None:
+    found = json.loads((evaluated.root / "summary/coop-1.json").read_text())
+    test = evaluated.metrics("coop-1")["test"]
+    assert found == {name: test[name]["value"] for name in ("auroc", "balanced_accuracy", "ece", "macro_f1")}
 
 
 def test_plots_come_with_their_tables(evaluated: ToyRun) -> None:
