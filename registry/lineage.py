@@ -1,7 +1,5 @@
 """What is written beside the payload: where the model comes from, and a card that people read."""
 
-import shutil
-import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from clinprompt.evaluation.estimate import estimate_text
 from clinprompt.evaluation.metric_names import OVERALL
 from clinprompt.evaluation.metrics_record import Metrics
 from clinprompt.files import sha256_bytes, sha256_file, to_json
+from clinprompt.revision import git_commit
 from clinprompt.tuned.record import ModelRecord
 from registry.served_code import code_of, distributions
 
@@ -58,16 +57,6 @@ def lineage(model: ModelRecord, model_digest: str, digests: dict[str, str], para
     return facts
 
 
-def git_commit(folder: Path = ROOT) -> str | None:
-    """The commit that is checked out, with "-dirty" when files differ from it; None outside of git."""
-    git = shutil.which("git")
-    if git is None or not (folder / ".git").exists():
-        return None
-    command = [git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
 def requirements(model: ModelRecord) -> list[str]:
     """What a served model needs, pinned to the versions it was verified with.
 
@@ -100,7 +89,7 @@ Classifies one {card.modality} image ({card.organ}) into:
 
 ## Metrics
 
-With intervals from a bootstrap over patients.
+{_intervals(metrics)}
 
 | metric | validation | test |
 |---|---|---|
@@ -121,6 +110,12 @@ Source: {card.source}. Licence: {card.licence}.
 |---|---|
 {origin}
 """
+
+
+def _intervals(metrics: Metrics) -> str:
+    """What the intervals are over, and what was not checked."""
+    sentence = f"With intervals from a bootstrap over {metrics.patients.unit}."
+    return sentence if metrics.patients.warning is None else f"{sentence}\n\n**{metrics.patients.warning}**"
 
 
 def _built_on(model: ModelRecord) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from clinprompt.backbones.table import BackboneEntry
 from clinprompt.errors import InputMissing, ServiceDown
+from clinprompt.hub import snapshot
 
 CONFIG = "open_clip_config.json"
 TOKENIZER_FILES = (
@@ -24,21 +25,30 @@ TOKENIZER_FILES = (
 def download(name: str, entry: BackboneEntry) -> Path:
     """Download what a load needs of `entry` at its pinned commit, and return the folder in the hub's local cache.
 
-    A complete folder in the cache is used without asking the hub.
+    Where the hub does not answer, a folder in the cache is used.
 
     Raises:
         InputMissing: the hub has no such repository or commit.
         ServiceDown: the hub can't be reached and the cache does not hold the files.
     """
-    import huggingface_hub
-    from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        HTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     files = [CONFIG, entry.weights, "config.json", *TOKENIZER_FILES]
     model = f"the backbone {name!r} ({entry.hub} at {entry.revision})"
     try:
-        return Path(huggingface_hub.snapshot_download(str(entry.hub), revision=entry.revision, allow_patterns=files))
+        return snapshot(str(entry.hub), str(entry.revision), files)
     except (RepositoryNotFoundError, RevisionNotFoundError):
         raise InputMissing(f"The Hugging Face hub does not have {model}; check the table's entry.") from None
+    except LocalEntryNotFoundError:
+        raise ServiceDown(
+            f"Could not download {model}: the hub does not answer, and the local cache does not hold it. Try again "
+            "later, or set backbone.path to a folder with its files (docs/operations.md lists them)."
+        ) from None
     except (OSError, HTTPError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -13,12 +13,14 @@ TABLE = Path(__file__).with_name("table.yaml")
 class BackboneEntry(Section):
     """One backbone: an open_clip folder in this package (`folder`) or on the Hugging Face hub (`hub`, `revision`).
 
+    `limits` says, in sentences for the report, what it was not trained on and what follows.
     `text_config` stands in for the Hugging Face `config.json` of the text tower where the folder holds none.
     """
 
     title: str
     licence: str
     source: str
+    limits: str
     folder: str | None = None
     hub: str | None = None
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None

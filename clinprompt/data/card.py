@@ -13,6 +13,7 @@ from clinprompt.schema import Fraction, Name, Section, UserPath
 
 Text = Annotated[str, Field(min_length=1)]
 ColumnName = Annotated[Text, AfterValidator(composed)]  # of a dataset's own table
+SLICED = ("site", "sex", "age_band")  # what every manifest can be sliced by
 Seed = Annotated[int, Field(ge=0)]
 
 
@@ -111,6 +112,7 @@ class Card(Section):
     `path` is where the files lie below the data root (an absolute path, or one from ~, is taken as it is); by default
     the name.
     `intensity` says how images of more than 8 bits become 8-bit ones: see `clinprompt.data.codecs.decode`.
+    `slices` names columns, of the metadata's or `extra` ones, to slice by beside those of params.yaml.
     `methods` are knobs that this dataset sets instead of params.yaml, `base_to_novel` further ones in that protocol.
     """
 
@@ -126,6 +128,7 @@ class Card(Section):
     reader: LayoutChoice
     split: SplitRule = SplitRule()
     metadata: Metadata = Metadata()
+    slices: list[Text] = []
     intensity: Literal["auto", "full"] | Annotated[list[float], Field(min_length=2, max_length=2)] = "auto"
     on_leak: Literal["fail", "drop_from_train"] = "fail"
     expectations: list[Expectation] = []
@@ -145,6 +148,14 @@ class Card(Section):
         if isinstance(intensity, list) and not intensity[0] < intensity[1]:
             raise ValueError(f"[low, high] must ascend, found {intensity}")
         return intensity
+
+    @model_validator(mode="after")
+    def _slices_are_columns(self) -> "Card":
+        known = [*SLICED, *self.metadata.extra]
+        for column in self.slices:
+            if column not in known:
+                raise ValueError(f"slices: {column!r} is none of {', '.join(known)}; list it under metadata.extra")
+        return self
 
     @model_validator(mode="after")
     def _no_word_means_two_classes(self) -> "Card":

@@ -139,4 +139,5 @@ def _predict(champion: Champion, dataset: "Dataset") -> "Predictions":
         probabilities=np.concatenate(parts).astype(np.float64)[:, columns],
         patients=patients(rows).to_numpy(dtype=str),
         classes=tuple(classes),
+        known=rows["patient"].notna().to_numpy(),
     )

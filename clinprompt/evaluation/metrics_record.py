@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from clinprompt.evaluation.estimate import Estimate
+from clinprompt.evaluation.patients import PatientCount
 from clinprompt.records import Record, RecordPart
 
 
@@ -27,10 +28,11 @@ class ClassMetrics(_Estimates):
 
 
 class SliceMetrics(_Estimates):
-    """A part of the test split: `n` images of `patients` patients; `small` marks one with too few images."""
+    """A part of the test split: `n` images of `patients` patients, None where no patient is known; `small` marks one
+    with too few images."""
 
     n: int
-    patients: int
+    patients: int | None
     small: bool
     accuracy: Estimate
     auroc: Estimate
@@ -41,10 +43,12 @@ class Metrics(Record):
     """The whole file: overall metrics of two splits; those of each class and each slice on the test split.
 
     Attributes:
+        patients: of all images of the accepted data, training split included.
         slices: by column and value, as "site=A".
+        not_sliced: the columns that were asked for and left out, and why.
     """
 
-    FORMAT: ClassVar[int] = 2
+    FORMAT: ClassVar[int] = 3
     STAGE: ClassVar[str] = "evaluate"
 
     dataset: str
@@ -52,7 +56,9 @@ class Metrics(Record):
     method: str
     seed: int
     model_digest: str
+    patients: PatientCount
     val: dict[str, Estimate]
     test: dict[str, Estimate]
     per_class: dict[str, ClassMetrics]
     slices: dict[str, SliceMetrics]
+    not_sliced: dict[str, str] = {}

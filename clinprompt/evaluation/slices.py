@@ -5,7 +5,6 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from clinprompt.errors import BadParams
 from clinprompt.evaluation.intervals import Bootstrap, estimate_all
 from clinprompt.evaluation.metrics_record import SliceMetrics
 from clinprompt.evaluation.predictions import Predictions
@@ -33,30 +32,36 @@ def measure_slices(
 ) -> dict[str, SliceMetrics]:
     """Metrics of each value of each column, under keys as "site=A"; missing values form the slice "unknown".
 
+    Columns that `not_sliced` names are left out.
+
     Args:
         rows: the manifest's rows of the predictions, in the same order, with an `age_band` column.
-
-    Raises:
-        BadParams: `evaluation.slices` names a column that is not there.
     """
     slices: dict[str, SliceMetrics] = {}
-    for column in columns:
-        if column not in rows:
-            raise BadParams(
-                f"params.yaml: evaluation.slices: the manifest has no column {column!r} "
-                f"(its columns: {', '.join(sorted(rows.columns))})."
-            )
+    left_out = not_sliced(rows, columns)
+    for column in (column for column in columns if column not in left_out):
         values = rows[column].astype("object").where(rows[column].notna(), UNKNOWN).map(str).to_numpy()
         for value in sorted(set(values)):
             slices[f"{column}={value}"] = _measure_slice(predictions.where(values == value), bootstrap)
     return slices
 
 
+def not_sliced(rows: pd.DataFrame, columns: list[str]) -> dict[str, str]:
+    """The columns by which these rows can't be sliced, and why: datasets know different things of their images."""
+    reasons = {}
+    for column in columns:
+        if column not in rows:
+            reasons[column] = f"the dataset has no such column; it has {', '.join(sorted(rows.columns))}"
+        elif not (rows[column].notna() & (rows[column] != UNKNOWN)).any():
+            reasons[column] = "it is known of no image"
+    return reasons
+
+
 def _measure_slice(part: Predictions, bootstrap: Bootstrap) -> SliceMetrics:
     overall = estimate_all(part, bootstrap).overall
     return SliceMetrics(
         n=len(part),
-        patients=len(set(part.patients)),
+        patients=part.patient_count.shown,
         small=len(part) < SMALL,
         **{name: overall[name] for name in METRICS},
     )

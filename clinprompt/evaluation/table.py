@@ -14,6 +14,7 @@ from clinprompt.data.dataset import class_indices
 from clinprompt.data.manifest import patients
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.evaluation.metrics import Floats
+from clinprompt.evaluation.patients import PatientCount
 from clinprompt.evaluation.predictions import Predictions
 
 SPLITS = ("val", "test")
@@ -113,4 +114,11 @@ def split_of(frame: pd.DataFrame, split: str, classes: tuple[str, ...]) -> Predi
         probabilities=rows[[f"p_{class_id}" for class_id in classes]].to_numpy(np.float64),
         patients=patients(rows).to_numpy(dtype=str),
         classes=classes,
+        known=rows["patient"].notna().to_numpy(dtype=bool),
     )
+
+
+def patient_count(rows: pd.DataFrame) -> PatientCount:
+    """What is known of the patients of a manifest's rows."""
+    known = rows["patient"].notna()
+    return PatientCount(images=len(rows), patients=int(rows["patient"].nunique()), without=int(len(rows) - known.sum()))

@@ -32,7 +32,13 @@ def table(
         list[str] | None,
         typer.Option(callback=cli.one_of(TABLES), help=f"{', '.join(TABLES)}; may be given several times"),
     ] = None,
-    metric: Annotated[str, typer.Option(callback=cli.one_of(SELECTABLE), help=", ".join(SELECTABLE))] = "accuracy",
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            callback=cli.one_of(SELECTABLE),
+            help=f"{', '.join(SELECTABLE)}; by default balanced_accuracy, of a ready-made table accuracy, as published",
+        ),
+    ] = None,
     runs: Annotated[
         list[Path] | None,
         typer.Option(
@@ -46,6 +52,7 @@ def table(
     for folder in runs or []:
         if not folder.is_dir():
             raise InputMissing(f"{folder} (--runs) is not a folder.")
+    metric = metric or ("accuracy" if name else "balanced_accuracy")
     text = _table(name, protocol or [], metric, runs or [Path("runs")], out)
     if out:
         write_text(out, _INTRO.format(command=" ".join(["table", *([name] if name else [])])) + text)

@@ -119,9 +119,8 @@ class ProtocolRunner:
         return models
 
     def _row(self, cell: Cell, model: PromptMethod, pool: Pool) -> Row:
-        parameters = sum(p.numel() for p in model.trainable_parameters().values())
         row: Row = {**cell.key, "images": len(cell.train), "support": support_digest(cell.train)}
-        row["trainable_parameters"] = parameters
+        row["trainable_parameters"] = model.trained_count()
         for test, classes in cell.tests.items():
             tested = model.eval()
             if classes != cell.classes:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from clinprompt.data.card import ClassInfo
+from clinprompt.knowledge.words import FUNCTION_WORDS, NO_MENTIONS, words_of
 
 _REFUSALS = (
     "as an ai",
@@ -27,8 +28,6 @@ _REFUSALS = (
     "consult your doctor",
     "medical advice",
 )
-# Names that say nothing by themselves: "normal tissue" in a sentence on a tumour doesn't speak of the class "normal".
-_GENERIC_NAMES = frozenset({"normal", "healthy", "none", "other", "negative", "positive", "benign", "malignant"})
 _ABBREVIATIONS = ("e.g.", "i.e.", "approx.", "cf.", "vs.", "fig.", "dr.", "etc.", "no.", "st.")
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]?(?=\s|$)")
 
@@ -73,11 +72,6 @@ class Assessment:
     accepted: bool
     reason: str | None
     scores: dict[str, float]
-
-
-def words_of(text: str) -> list[str]:
-    """Words in lower case without punctuation; British and American spellings of "tumour" are one."""
-    return re.findall(r"\w+", text.casefold().replace("tumour", "tumor"))
 
 
 def first_sentence(text: str, ended: bool) -> tuple[str, bool]:
@@ -131,7 +125,7 @@ def english(statement: Statement, context: Context) -> float:
     foreign = sum(not word.isascii() for word in words)
     if not words or foreign > len(words) / 20:
         return 0.0
-    return sum(word in _FUNCTION_WORDS for word in words) / len(words)
+    return sum(word in FUNCTION_WORDS for word in words) / len(words)
 
 
 def echo(statement: Statement, context: Context) -> float:
@@ -157,15 +151,20 @@ def repetition(statement: Statement, context: Context) -> float:
 def other_classes(statement: Statement, context: Context) -> float:
     """How many other classes of the card the text names.
 
-    Of overlapping names the longest counts: "pituitary tumour" is not a mention of a class "tumour".
+    Of overlapping names the longest counts: "pituitary tumour" is not a mention of a class "tumour". Nor is a name a
+    mention that stands in the name or the phrase of the class itself: where that is "pituitary tumour", it is what
+    "the tumour" means.
     """
     text = " ".join(statement.words)
+    own = [info for info in context.classes if info.id == statement.class_id]
+    own_texts = [_plain(words) for info in own for words in (info.name, info.phrase, info.id)]
     names = [(name, class_info.id) for class_info in context.classes for name in _names(class_info)]
     mentioned = set()
     for name, class_id in sorted(names, key=lambda pair: (-len(pair[0]), pair)):
         pattern = re.compile(rf"\b{re.escape(name)}s?\b")
         if pattern.search(text):
-            mentioned.add(class_id)
+            if not any(pattern.search(own_text) for own_text in own_texts):
+                mentioned.add(class_id)
             text = pattern.sub("|", text)
     return float(len(mentioned - {statement.class_id}))
 
@@ -176,15 +175,6 @@ def similarity(statement: Statement, context: Context) -> float:
     earlier = context.accepted.get(statement.class_id, [])
     return max((len(words & other) / len(words | other) for other in earlier if words | other), default=0.0)
 
-
-# Words that English sentences hold whatever their subject.
-_FUNCTION_WORDS = frozenset(
-    words_of(
-        "a about above all also an and are around as at be been below between both but by can for from has have in "
-        "inside into is it its like may more most near no not of often on or other out outside over seen some such "
-        "than that the their there these they this to under usually very was when where which while with within without"
-    )
-)
 
 CHECKS: tuple[DescriptionCheck, ...] = (
     DescriptionCheck("unfinished", whole, 1, 1),
@@ -199,9 +189,15 @@ CHECKS: tuple[DescriptionCheck, ...] = (
 
 
 def _names(class_info: ClassInfo) -> set[str]:
-    """The names by which a text may mention the class: its name and id, but not aliases, which can be "0" or "no"."""
-    names = {" ".join(words_of(name.replace("_", " "))) for name in (class_info.name, class_info.id)}
-    return {name for name in names if not name.isdigit() and name not in _GENERIC_NAMES}
+    """The names by which a text may mention the class: its name and id, but not aliases, which can be "0" or "no", and
+    no number, single letter or ordinary English word."""
+    names = {_plain(name) for name in (class_info.name, class_info.id)}
+    return {name for name in names if not set(name.split()) <= NO_MENTIONS and not re.fullmatch(r"[\d ]*|\w", name)}
+
+
+def _plain(text: str) -> str:
+    """The text's words, as `words_of` gives them, with single blanks between them; "_" parts words too."""
+    return " ".join(words_of(text.replace("_", " ")))
 
 
 def _ngrams(words: list[str], length: int) -> list[tuple[str, ...]]:

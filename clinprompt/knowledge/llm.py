@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing, ServiceDown
 from clinprompt.files import sha256_file, sha256_folder
+from clinprompt.hub import snapshot
 from clinprompt.schema import Section, check, read_yaml
 
 log = logging.getLogger(__name__)
@@ -176,11 +177,10 @@ def _package_file(package: PackageFile) -> Path:
 
 
 def _download(hub: HubRepo) -> Path:
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(hub.repo, revision=hub.revision, allow_patterns=_HUB_FILES))
+        return snapshot(hub.repo, hub.revision, _HUB_FILES)
     except RepositoryNotFoundError as error:  # also the gated ones
         raise InputMissing(
             f"params.yaml: knowledge.llm: the hub does not give {hub.repo}; accept its licence there and log in, or "

@@ -3,6 +3,7 @@
 Listing the names imports no torch, and neither does reading a finished model (`clinprompt.tuned.artifact`).
 """
 
+import difflib
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -57,8 +58,10 @@ def method(name: str) -> "type[PromptMethod]":
     """
     if name not in _METHODS:
         if name not in (methods := names()):
+            close = difflib.get_close_matches(name, methods, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
             raise BadParams(
-                f"params.yaml: candidates.methods: there is no method {name!r}; known: {', '.join(methods)}."
+                f"params.yaml: candidates.methods: there is no method {name!r}; {hint}known: {', '.join(methods)}."
             )
         importlib.import_module(f"{__name__}.{name}")
     if name not in _METHODS:

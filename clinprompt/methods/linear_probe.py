@@ -67,6 +67,11 @@ class LinearProbe(FeatureMethod):
         weight, bias = (torch.tensor(a, dtype=torch.float32) for a in arrays)
         self.weight, self.bias = weight.to(self.weight.device), bias.to(self.bias.device)
 
+    def trained_count(self) -> int:
+        """Those of the regression: of two classes it has one row, the difference between theirs."""
+        rows = 1 if len(self.weight) == 2 else len(self.weight)
+        return rows * (self.weight.shape[1] + 1)
+
     def findings(self) -> dict[str, float]:
         """The logarithm of the best C."""
         return {"log10_c": self.log10_c}

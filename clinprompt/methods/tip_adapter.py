@@ -101,6 +101,10 @@ class TipAdapter(PromptMethod):
                     self.alpha, self.beta = self.alpha.new_tensor(alpha), self.beta.new_tensor(beta)
         return True
 
+    def trained_count(self) -> int:
+        """The keys where they are trained, and α and β; the cache's own are stored, not trained."""
+        return super().trained_count() + 2
+
     def findings(self) -> dict[str, float]:
         """α and β."""
         return {"alpha": float(self.alpha), "beta": float(self.beta)}

@@ -182,6 +182,10 @@ class PromptMethod(nn.Module, ABC):
         """The tensors that are trained, by name; nothing else is."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
+    def trained_count(self) -> int:
+        """How many numbers training sets: those of the trained tensors, and those computed or searched otherwise."""
+        return sum(p.numel() for p in self.trainable_parameters().values())
+
     def state(self) -> dict[str, Tensor]:
         """The trained model, float32 on the CPU: what is trained, and the persistent buffers."""
         frozen = {name for name, p in self.named_parameters() if not p.requires_grad}

@@ -14,6 +14,7 @@ NOT_SERVED = frozenset(
         "own_tower",
         "start",
         "trainable_parameters",
+        "trained_count",
         "transfers",
     }
 )

@@ -127,7 +127,8 @@ def descend(method: Trainable, train: Examples, val: Examples, settings: Optimis
     parameters = method.trainable_parameters()
     optimizer, average = make_optimizer(parameters.values(), settings), method.averaging()
     curves = run.checkpoint.restore(parameters, optimizer, average) if run.checkpoint else []
-    for epoch in progress(range(len(curves), settings.epochs), f"training {method.name}", unit="epoch"):
+    done, label = len(curves), f"training {method.name}"
+    for epoch in progress(range(done, settings.epochs), label, settings.epochs, "epoch", done):
         rate = learning_rate(epoch, settings)
         for group in optimizer.param_groups:
             group["lr"] = rate

@@ -1,5 +1,6 @@
 """evaluate: measure one tuned model."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,23 @@ from clinprompt.evaluation.intervals import Bootstrap
 from clinprompt.evaluation.plots import write_plots
 from clinprompt.evaluation.slices import age_bands
 from clinprompt.evaluation.summary import summarise
-from clinprompt.evaluation.table import About, evaluated_rows, predictions_frame, split_of, write_predictions
+from clinprompt.evaluation.table import (
+    About,
+    evaluated_rows,
+    patient_count,
+    predictions_frame,
+    split_of,
+    write_predictions,
+)
 from clinprompt.features.store import FeatureStore
+from clinprompt.files import write_json
 from clinprompt.params import EvaluationParams
 from clinprompt.tuned.artifact import TunedModel, load_model
 from components.runner import Job, run
+
+HEADLINE = ("balanced_accuracy", "auroc", "macro_f1", "ece")
+
+log = logging.getLogger(__name__)
 
 
 def work(job: Job) -> dict[str, Any]:
@@ -35,16 +48,26 @@ def work(job: Job) -> dict[str, Any]:
     about = About(card.name, job.arguments["candidate"], job.arguments["seed"], model.digest)
     boot = Bootstrap(params.bootstrap_resamples, params.confidence, params.calibration_bins)
     metrics = summarise(
-        frame, rows, about=about, method=model.record.method, classes=classes, slices=params.slices, bootstrap=boot
+        frame,
+        rows,
+        about=about,
+        method=model.record.method,
+        classes=classes,
+        patients=patient_count(dataset.rows),
+        slices=[*params.slices, *(column for column in card.slices if column not in params.slices)],
+        bootstrap=boot,
     )
+    for column, why in metrics.not_sliced.items():
+        log.info("%s: no slices by %s: %s.", card.name, column, why)
     write_predictions(frame, about, job.outputs["predictions"])
     metrics.write(job.outputs["metrics"])
+    headline = {name: metrics.test[name].value for name in HEADLINE}
+    write_json(job.outputs["summary"], headline)
     tested = features[(rows["split"] == "test").to_numpy()]
     test = split_of(frame, "test", classes)
     title = f"{card.name}, test split: {about.candidate}, seed {about.seed}"
     names = [info.name for info in card.classes]
     write_plots(job.outputs["plots"], test, tested, names=names, title=title, bins=boot.bins)
-    headline = {name: metrics.test[name].value for name in ("balanced_accuracy", "auroc")}
     return {"dataset": card.name, "candidate": about.candidate, "seed": about.seed, "images": len(rows), **headline}
 
 

@@ -15,20 +15,28 @@ from components.sources import digest_of, method_digest
 
 _HEAD = "# What of the cards and of params.yaml decides results. `dvc repro` renews this file first.\n"
 _PROSE = {"title", "licence", "source", "how_to_get"}  # what a card says to people only
+# What only some stages read of a card, as dvc.yaml says; the part "card" is all the rest, but for the prose.
+_PARTS: dict[str, Any] = {
+    "files": {"path": True, "reader": True, "split": True, "metadata": True, "classes": {"__all__": {"aliases"}}},
+    "checks": {"on_leak": True, "expectations": True},
+    "phrases": {"classes": {"__all__": {"phrase"}}},
+    "knobs": {"methods": True, "base_to_novel": True},
+    "slices": {"slices": True},
+}
 
 
 def settings_lock(params: Params, root: Path) -> str:
     """The text of runs/settings.lock for the project at `root`.
 
-    It holds `datasets` (of each the digests of its card and of its layout's code), `candidates` and `methods` (of each
-    the digest of the method's code, and the knobs that are not its defaults), and `knowledge`, the files of the stage
-    `describe` that they read.
+    It holds `datasets` (of each the digests of the parts of its card, and of its layout's code), `candidates` and
+    `methods` (of each the digest of the method's code, and the knobs that are not its defaults), and `knowledge`, the
+    files of the stage `describe` that they read.
     """
     content: dict[str, Any] = {"datasets": {}, "candidates": {}, "methods": {}, "knowledge": _knowledge(params)}
     for name in params.datasets:
         card = load_card(root / "datasets" / f"{name}.yaml")
         layout = digest_of([KINDS[card.reader.kind]], root)
-        _put(content["datasets"], name, {"card": _card_digest(card), "layout": layout})
+        _put(content["datasets"], name, {**_card_digests(card), "layout": layout})
     for name in params.candidates.names:
         spec = params.candidate(name)
         code = method_digest(spec.method, root)
@@ -43,8 +51,18 @@ def write_settings_lock(params: Params, root: Path, path: Path) -> None:
     write_text(path, settings_lock(params, root))
 
 
-def _card_digest(card: Card) -> str:
-    values = card.model_dump(mode="json", exclude=_PROSE)
+def _card_digests(card: Card) -> dict[str, str]:
+    """Of each part of a card by itself, so that a change touches only the stages that read that part."""
+    fields = {name for part in _PARTS.values() for name in part if name != "classes"}
+    of_classes = {"aliases", "phrase"}
+    rest = dict.fromkeys(_PROSE | fields, True) | {"classes": {"__all__": of_classes}}
+    digests = {"card": _digest(card.model_dump(mode="json", exclude=rest))}
+    for name, part in _PARTS.items():
+        digests[name] = _digest(card.model_dump(mode="json", include=part))
+    return digests
+
+
+def _digest(values: Any) -> str:
     return sha256_bytes(json.dumps(values, sort_keys=True).encode())
 
 

@@ -14,9 +14,10 @@ from clinprompt.evaluation.decision import DecisionRecord, MeasuredCandidate
 from clinprompt.evaluation.estimate import range_text
 from clinprompt.evaluation.metric_names import OVERALL, PER_CLASS
 from clinprompt.evaluation.metrics_record import Metrics, SliceMetrics
+from clinprompt.evaluation.table import patient_count
 from clinprompt.files import read_json, sha256_file
-from clinprompt.tuned.record import ModelRecord
 from components.report.figures import curve_charts, data_uri, thumbnail
+from components.report.origin import model_record, origin
 
 FIRST = "balanced_accuracy"  # of the metrics shown
 PLOTS = {
@@ -26,6 +27,7 @@ PLOTS = {
     "projection": "Image features",
 }
 MOST_WRONG = 8
+SHOWN_ID = 12  # digits of an image's id: file names, which may hold a patient's, are not shown
 MOST_LISTED = 20  # dropped images and rejected descriptions that are listed one by one
 
 
@@ -56,6 +58,9 @@ def build(sources: Sources) -> str:
     card, decision = dataset.card, DecisionRecord.read(sources.decision)
     shown = decision.shown()
     names = {info.id: info.name for info in card.classes}
+    model = model_record(sources.models, shown)
+    reads = model is not None and "descriptions" in (model.knowledge or {})
+    facts = origin(_digests(sources), decision, shown, model)
     context = {
         "card": card,
         "decision": decision,
@@ -65,11 +70,12 @@ def build(sources: Sources) -> str:
         "class_metrics": PER_CLASS,
         "headline": _headline(shown),
         "data": _data(read_json(sources.evidence / "verdict.json"), card),
-        "knowledge": _knowledge(sources.descriptions, card),
+        "patients": patient_count(dataset.rows),
+        "knowledge": _knowledge(sources.descriptions, card) if reads else None,
         "candidate": _candidate(sources, shown) if shown else None,
         "examples": _examples(sources, shown, dataset) if shown else None,
         "looks": _looks(sources, card) if shown else None,
-        "origin": _origin(sources, decision, shown),
+        "origin": facts,
         "most_listed": MOST_LISTED,
     }
     environment = jinja2.Environment(
@@ -81,6 +87,11 @@ def build(sources: Sources) -> str:
     )
     environment.filters |= {"number": number, "interval": range_text}
     return environment.get_template("template.html.j2").render(context)
+
+
+def _digests(sources: Sources) -> dict[str, str]:
+    files = {"card": sources.card, "manifest": sources.manifest, "descriptions": sources.descriptions}
+    return {name: sha256_file(path) for name, path in (files | {"decision": sources.decision}).items()}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -145,6 +156,7 @@ def _candidate(sources: Sources, shown: MeasuredCandidate) -> dict[str, Any]:
         "charts": curve_charts(pd.read_csv(curves)) if curves.is_file() else [],
         "per_class": {c: {"n": of.n, **of.estimates} for c, of in measured.per_class.items()} if measured else {},
         "slices": _slices(measured.slices) if measured else [],
+        "not_sliced": measured.not_sliced if measured else {},
     }
 
 
@@ -186,7 +198,7 @@ def _example(row: dict[str, Any], item: Item, card: Card) -> dict[str, Any]:
     names = {info.id: info.name for info in card.classes}
     return {
         "source": data_uri(thumbnail(read_image(item), card.intensity), "image/png"),
-        "path": row["path"],
+        "id": row["id"][:SHOWN_ID],
         "label": names[row["label"]],
         "predicted": names[row["predicted"]],
         "confidence": row["confidence"],
@@ -211,29 +223,3 @@ def _looks(sources: Sources, card: Card) -> dict[str, Any] | None:
         else:
             items.append({**item, "source": data_uri(file.read_bytes(), "image/png")})
     return {"items": items, "left_out": index["left_out"]}
-
-
-def _origin(sources: Sources, decision: DecisionRecord, shown: MeasuredCandidate | None) -> dict[str, Any]:
-    """Digests and settings of everything that the shown candidate rests on."""
-    digests: dict[str, str | None] = {
-        "card": sha256_file(sources.card),
-        "manifest": sha256_file(sources.manifest),
-        "descriptions": sha256_file(sources.descriptions),
-        "decision": sha256_file(sources.decision),
-    }
-    settings = {f"gate: {key}": value for key, value in sorted(decision.params.to_json().items())}
-    if shown is None:
-        return {"digests": digests, "settings": settings, "versions": {}, "parameters": None}
-    digests["model"] = shown.model_digest
-    file = sources.models / shown.name / "model.yaml"
-    if not file.is_file():
-        return {"digests": digests, "settings": settings, "versions": {}, "parameters": None}
-    model = ModelRecord.read(file)
-    digests[f"backbone {model.backbone.name}"] = model.backbone.digest
-    knobs = {f"{model.candidate}: {key}": value for key, value in sorted(model.config.items())}
-    return {
-        "digests": digests,
-        "settings": knobs | settings,
-        "versions": dict(sorted(model.versions.items())),
-        "parameters": model.trainable_parameters,
-    }

@@ -113,7 +113,7 @@ def _write(folder: Path, model: "PromptMethod", facts: dict[str, Any], curves: "
         record=ModelRecord(
             **facts,
             predicts_with="method" if head is None else "head",
-            trainable_parameters=sum(p.numel() for p in model.trainable_parameters().values()),
+            trainable_parameters=model.trained_count(),
         ),
         state={key: tensor.numpy() for key, tensor in model.state().items()},
         head=None if head is None else {key: tensor.numpy() for key, tensor in head.items()},

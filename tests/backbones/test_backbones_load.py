@@ -4,6 +4,7 @@ import json
 import re
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import open_clip
 import pytest
 import torch
 import yaml
+from huggingface_hub.errors import HTTPError
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -104,8 +106,8 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def table_of(path: Path, **entry: Any) -> Path:
-    pinned = {"title": "t", "licence": "l", "source": "s", "sha256": "0" * 64, "weights": SAFE} | entry
-    path.write_text(yaml.safe_dump({"mine": pinned}))
+    pinned = {"title": "t", "licence": "l", "source": "s", "limits": "x", "sha256": "0" * 64, "weights": SAFE}
+    path.write_text(yaml.safe_dump({"mine": pinned | entry}))
     return path
 
 
@@ -182,6 +184,7 @@ def test_download_asks_for_the_pinned_commit_and_only_for_what_it_needs(
         asked.update(options, repo_id=repo_id)
         return str(folder)
 
+    monkeypatch.setattr("clinprompt.hub.hub_answers", lambda: True)
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     backbone = load_backbone("mine", table=table)
     assert (asked["repo_id"], asked["revision"]) == ("some/repo", commit)
@@ -198,6 +201,26 @@ def test_unreachable_hub_is_a_service_that_is_down(tmp_path: Path) -> None:
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         with pytest.raises(ServiceDown, match=r"nobody/no-such-model at 0{40}.*backbone\.path"):
             load_backbone("mine", table=table)
+
+
+def test_a_hub_that_does_not_answer_is_asked_once_and_told_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def head(url: str, timeout: float) -> None:
+        asked.append(timeout)
+        raise HTTPError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.get_session", lambda: SimpleNamespace(head=head))
+    table = table_of(tmp_path / "table.yaml", hub="nobody/no-such-model", revision="0" * 40)
+    with pytest.raises(ServiceDown) as caught:
+        load_backbone("mine", table=table)
+    assert len(asked) == 1
+    assert asked[0] < 5
+    assert "the hub does not answer, and the local cache does not hold it" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("revision", [None, "main", "9f341de"])

@@ -1,8 +1,10 @@
 """params.yaml: what is there loads; what is wrong is named by its path."""
 
+import copy
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +163,28 @@ def test_a_floor_that_no_metric_can_have_is_refused(
 def test_a_kappa_may_be_below_zero(tmp_path: Path, shipped: dict[str, Any]) -> None:
     shipped["gate"]["floors"] = {"kappa": -0.2, "quadratic_kappa": -1.0}
     assert load_params(write(tmp_path, shipped)).gate.floors == {"kappa": -0.2, "quadratic_kappa": -1.0}
+
+
+def whole_numbers(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of the whole numbers in a document."""
+    if type(value) is int:
+        yield path
+    elif isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from whole_numbers(inner, (*path, key))
+
+
+def test_no_knob_takes_a_number_that_no_machine_could_work_with(tmp_path: Path, shipped: dict[str, Any]) -> None:
+    paths = [path for path in whole_numbers(shipped) if not ({"age_bands", "protocols", "methods"} & set(path))]
+    assert len(paths) > 20
+    for *parents, key in paths:
+        changed = copy.deepcopy(shipped)
+        part = changed
+        for name in parents:
+            part = part[name]
+        part[key] = 10**30
+        with pytest.raises(BadParams, match=str(key)):
+            load_params(write(tmp_path, changed))
 
 
 @pytest.mark.parametrize("number", [".nan", ".inf", "-.inf"])

@@ -1,12 +1,15 @@
 """The bootstrap against a naive loop on the same draws, closed forms, and its edges."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn import metrics as sk
 from toy_run import predictions
 
 from clinprompt.evaluation import intervals
-from clinprompt.evaluation.intervals import Bootstrap, draw, estimate, estimate_all, resample
+from clinprompt.evaluation.intervals import Bootstrap, draw, estimate, estimate_all, proportion, resample
 from clinprompt.evaluation.predictions import Predictions
 
 
@@ -120,3 +123,51 @@ def test_a_class_with_one_patient_has_a_value_but_no_interval() -> None:
     assert (found.low, found.high) == (None, None)
     assert found.reason is not None
     assert found.reason.startswith("too few patients: undefined in ")
+
+
+def right(n: int, classes: int = 3) -> Predictions:
+    """`n` patients with one image each, all classified rightly with all confidence."""
+    labels = np.arange(n) % classes
+    ids = tuple("abcdefgh"[:classes])
+    return Predictions(labels, np.eye(classes)[labels], np.array([f"{i:04d}" for i in range(n)]), ids)
+
+
+def test_a_few_right_answers_do_not_pass_for_certainty() -> None:
+    found = estimate_all(right(6), Bootstrap(200))
+    exact = 0.025 ** (1 / 6)  # all six of six: Clopper and Pearson
+    assert (found.overall["accuracy"].value, found.overall["accuracy"].high) == (1, 1)
+    assert found.overall["accuracy"].low == pytest.approx(exact, abs=1e-6)
+    assert found.overall["balanced_accuracy"].low is None  # many resamples lack a class
+    assert found.per_class["a"]["specificity"].low == pytest.approx(0.025 ** (1 / 4), abs=1e-6)
+    assert (found.overall["ece"].low, found.overall["ece"].high) == (0, pytest.approx(1 - exact, abs=1e-6))
+
+
+def test_many_right_answers_narrow_the_interval() -> None:
+    lows = [estimate_all(right(n), Bootstrap(50)).overall["accuracy"].low for n in (6, 60, 600)]
+    assert lows == sorted(lows)
+    assert lows[-1] == pytest.approx(0.025 ** (1 / 600), abs=1e-6)
+    found = estimate_all(right(60), Bootstrap(50))
+    for name in ("balanced_accuracy", "auroc", "macro_f1"):
+        assert found.overall[name].low == pytest.approx(lows[1])
+    assert found.per_class["a"]["sensitivity"].low == pytest.approx(0.025 ** (1 / 20), abs=1e-6)
+
+
+def test_images_of_one_patient_count_once() -> None:
+    p = right(60)
+    one = Predictions(p.labels, p.probabilities, np.array([f"{i // 10}" for i in range(60)]), p.classes)
+    assert estimate_all(one, Bootstrap(50)).overall["accuracy"].low == pytest.approx(0.025 ** (1 / 6), abs=1e-6)
+
+
+def test_the_exact_interval_is_that_of_scipy() -> None:
+    for hits, n in ((0, 5), (3, 12), (12, 12), (1, 1)):
+        exact = binomtest(hits, n).proportion_ci(0.95, method="exact")
+        assert proportion(hits / n, n, 0.95) == pytest.approx((exact.low, exact.high))
+
+
+def test_without_patients_the_reason_speaks_of_images() -> None:
+    p = predictions(1.0)
+    mask = (p.labels != 2) | (np.arange(len(p)) == int(np.flatnonzero(p.labels == 2)[0]))
+    nobody = replace(p, patients=np.array([f"{i}" for i in range(len(p))]), known=np.zeros(len(p), dtype=bool))
+    reason = estimate_all(nobody.where(mask), Bootstrap(200)).overall["balanced_accuracy"].reason
+    assert reason is not None
+    assert reason.startswith("too few images: undefined in ")

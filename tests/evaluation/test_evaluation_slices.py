@@ -1,14 +1,15 @@
 """Slices hold the right images, and say when they are small or unknown."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 from toy_run import predictions
 
-from clinprompt.errors import BadParams
 from clinprompt.evaluation.intervals import Bootstrap
-from clinprompt.evaluation.slices import age_bands, measure_slices
+from clinprompt.evaluation.slices import age_bands, measure_slices, not_sliced
 
 
 def test_a_bound_belongs_to_the_band_above_it() -> None:
@@ -50,6 +51,23 @@ def test_missing_values_are_a_slice_and_small_slices_are_flagged() -> None:
     }
 
 
-def test_a_column_that_is_not_there_is_named() -> None:
-    with pytest.raises(BadParams, match=r"evaluation.slices: the manifest has no column 'hospital'.*site"):
-        measure_slices(predictions(1.0), pd.DataFrame({"site": []}), ["hospital"], Bootstrap(50))
+def test_a_column_that_a_dataset_lacks_or_knows_nothing_of_is_left_out_with_a_word() -> None:
+    p = predictions(1.0)
+    rows = pd.DataFrame({"site": ["A"] * len(p), "sex": [None] * len(p), "age_band": ["unknown"] * len(p)})
+    columns = ["hospital", "site", "sex", "age_band"]
+    assert list(measure_slices(p, rows, columns, Bootstrap(50))) == ["site=A"]
+    assert not_sliced(rows, columns) == {
+        "hospital": "the dataset has no such column; it has age_band, sex, site",
+        "sex": "it is known of no image",
+        "age_band": "it is known of no image",
+    }
+
+
+def test_a_slice_counts_patients_only_where_they_are_known() -> None:
+    p = predictions(1.0)
+    rows, boot = pd.DataFrame({"site": ["A"] * len(p)}), Bootstrap(20)
+    counts = []
+    for known in (np.zeros(len(p), bool), np.arange(len(p)) < 10):
+        found = measure_slices(replace(p, known=known), rows, ["site"], boot)["site=A"]
+        counts.append((found.n, found.patients))
+    assert counts == [(len(p), None), (len(p), 5)]

@@ -102,6 +102,7 @@ class ToyRun:
         method, seed = name.rsplit("-", 1)
         paths = {key: self.path(key) for key in ("card", "manifest", "images", "features", "params")}
         paths |= {"model": self.path("models") / name, "metrics": self.root / f"metrics/{name}.json"}
+        paths |= {"summary": self.root / f"summary/{name}.json"}
         paths |= {"predictions": self.predictions(name), "plots": self.path("evaluations") / name / "plots"}
         options = ["--dataset", "toy", "--candidate", method, "--seed", seed]
         return execute("evaluate", evaluate, options + _options(paths), COMPONENTS)

@@ -75,7 +75,8 @@ def line(text: str, start: str) -> str:
 def test_a_cell_is_mean_and_sample_deviation_over_the_seeds(write: Write, capsys: Any) -> None:
     result = write("few_shot", "brain-phantom", "coop")
     text = shown(capsys, "table", "--protocol", "few_shot")
-    one, sixteen = (numbers(result, "test", shots=k) for k in (1, 16))
+    one, sixteen = (numbers(result, "test", "balanced_accuracy", shots=k) for k in (1, 16))
+    assert "Balanced accuracy on the test split" in text  # what is shown where nothing else is asked for
     expected = " | ".join(f"{np.mean(v):.2f} ± {np.std(v, ddof=1):.2f}" for v in (one, sixteen))
     assert line(text, "| coop |") == f"| coop | {expected} |"
     assert "seeds 1, 2, 3; backbone tiny" in text
@@ -122,7 +123,7 @@ def test_a_method_that_is_left_out_says_why(write: Write, capsys: Any) -> None:
 
 def test_published_numbers_are_marked_with_their_source(write: Write, capsys: Any) -> None:
     write("few_shot", "brain-phantom", "coop")
-    text = shown(capsys, "table", "--protocol", "few_shot")
+    text = shown(capsys, "table", "--protocol", "few_shot", "--metric", "accuracy")
     assert "### Published: Biomed-DPT" in text
     assert "Not ours: README of Biomed-DPT" in text
     assert "**Other datasets than ours above.**" in text

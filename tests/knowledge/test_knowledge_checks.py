@@ -2,7 +2,7 @@
 
 import pytest
 
-from clinprompt.data.card import Card
+from clinprompt.data.card import Card, ClassInfo
 from clinprompt.knowledge.checks import CHECKS, Context, Statement, first_sentence, has_sentence, judge
 
 QUESTION = "You read MRI images of the brain. In one sentence, describe the shape seen on a brain MRI with a glioma."
@@ -71,6 +71,54 @@ def test_generic_names_and_labels_are_not_mentions(card: Card) -> None:
     normal = card.classes[2].model_copy(update={"id": "0", "name": "normal"})
     text = "On a brain MRI with a glioma, the outline is 0 and none of the tissue is normal near it."
     assert judge(statement(text), Context([card.classes[0], normal])).accepted
+
+
+def mentions(own: ClassInfo, sibling: ClassInfo, text: str) -> bool:
+    """Whether a description of `own` is rejected because it speaks of `sibling`."""
+    for classes in ([own, sibling], [sibling, own]):  # their order in the card makes no difference
+        verdict = judge(Statement(own.id, QUESTION, text, True), Context(classes))
+        assert verdict.reason in (None, "other_class"), verdict
+    return not verdict.accepted
+
+
+COVID = ClassInfo(id="covid", name="COVID-19", phrase="chest X-ray showing COVID-19 pneumonia")
+PNEUMONIA = ClassInfo(id="pneumonia", name="Pneumonia", phrase="chest X-ray showing pneumonia")
+BACTERIAL = ClassInfo(id="bacterial", name="bacterial pneumonia", phrase="chest X-ray with bacterial pneumonia")
+TUMOUR = ClassInfo(id="t", name="tumour", phrase="brain MRI with a tumour")
+PITUITARY = ClassInfo(id="p_t", name="pituitary tumour", phrase="brain MRI with a pituitary tumour")
+
+
+@pytest.mark.parametrize(
+    ("own", "sibling", "text", "mentioned"),
+    [
+        (COVID, PNEUMONIA, "On chest X-ray showing COVID-19 pneumonia, the outline looks hazy in the lungs.", False),
+        (COVID, PNEUMONIA, "With COVID-19 the pneumonia looks hazy and is often in both of the lungs.", False),
+        (PNEUMONIA, COVID, "On chest X-ray showing pneumonia, the outline looks as in COVID-19 of the lungs.", True),
+        (PNEUMONIA, COVID, "On chest X-ray showing pneumonia, the outline looks hazy in one of the lungs.", False),
+        (BACTERIAL, PNEUMONIA, "The bacterial pneumonia is a dense pneumonia in one of the lobes of the lung.", False),
+        (PNEUMONIA, BACTERIAL, "The outline of a bacterial pneumonia is dense and in one lobe of the lung.", True),
+        (PITUITARY, TUMOUR, "The tumor is round and the pituitary tumours are bright at the base of the brain.", False),
+        (TUMOUR, PITUITARY, "The pituitary tumor is round and it is bright at the base of the brain.", True),
+        (TUMOUR, PITUITARY, "The tumours are round and they are bright at the base of the brain.", False),
+    ],
+)
+def test_names_that_hold_each_other_are_told_apart(
+    own: ClassInfo, sibling: ClassInfo, text: str, mentioned: bool
+) -> None:
+    assert mentions(own, sibling, text) == mentioned
+
+
+@pytest.mark.parametrize("word", ["a", "no", "left", "normal", "1", "12 3", "high_grade", "in the"])
+def test_an_ordinary_word_as_id_or_name_is_no_mention(word: str) -> None:
+    class_id = word.replace(" ", "_")
+    text = "On an image of the left lobe no edge is seen in the normal tissue, a high grade in 12 3 and 1."
+    for name in (word, "meningioma"):
+        assert not mentions(TUMOUR, ClassInfo(id=class_id, name=name, phrase="a scan"), text)
+
+
+def test_an_id_that_is_a_clinical_word_still_is_a_mention() -> None:
+    sibling = ClassInfo(id="glioma", name="glial tumour", phrase="brain MRI with a glial tumour")
+    assert mentions(TUMOUR, sibling, "The outline of a glioma is irregular and it is bright in the brain.")
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,7 @@ def test_only_the_finetuned_keys_are_trained(build: Callable[..., Any], make_exa
     for model in (cached, tuned):
         fit(model, train, val, Run(1))
     assert cached.trainable_parameters() == {}
+    assert (cached.trained_count(), tuned.trained_count()) == (2, 2 + 12 * 12)
     assert {name: p.shape for name, p in tuned.trainable_parameters().items()} == {"keys": (12, 12)}
     torch.testing.assert_close(cached.keys.norm(dim=-1), torch.ones(12))
     assert (tuned.keys - cached.keys).abs().max() > 1e-3

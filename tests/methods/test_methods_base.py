@@ -40,7 +40,7 @@ def test_a_name_is_registered_once() -> None:
 
 
 def test_an_unknown_method_is_named() -> None:
-    with pytest.raises(BadParams, match=r"candidates\.methods: there is no method 'copo'; known: .*coop"):
+    with pytest.raises(BadParams, match=r"there is no method 'copo'; did you mean 'coop'\? known: .*coop"):
         method("copo")
 
 

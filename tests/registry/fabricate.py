@@ -28,7 +28,14 @@ from clinprompt.evaluation.judge import Judged
 from clinprompt.evaluation.plots import write_plots
 from clinprompt.evaluation.slices import age_bands
 from clinprompt.evaluation.summary import summarise
-from clinprompt.evaluation.table import About, evaluated_rows, predictions_frame, split_of, write_predictions
+from clinprompt.evaluation.table import (
+    About,
+    evaluated_rows,
+    patient_count,
+    predictions_frame,
+    split_of,
+    write_predictions,
+)
 from clinprompt.files import read_json, sha256_bytes, sha256_file, write_json
 from clinprompt.params import load_params
 from clinprompt.tuned.artifact import load_model, model_digest
@@ -361,7 +368,14 @@ def _tune_and_evaluate(run: Run, method: str, seed: int, quality: float) -> None
     out.mkdir(parents=True)
     write_predictions(frame, about, out / "predictions.parquet")
     summary = summarise(
-        frame, rows, about=about, method=method, classes=CLASSES, slices=["site", "sex"], bootstrap=BOOTSTRAP
+        frame,
+        rows,
+        about=about,
+        method=method,
+        classes=CLASSES,
+        patients=patient_count(read_manifest(run.folder / "validate" / "manifest.parquet")),
+        slices=["site", "sex"],
+        bootstrap=BOOTSTRAP,
     )
     summary.write(run.folder / "metrics" / f"{method}-{seed}.json")
     tested = features[(rows["split"] == "test").to_numpy()]

@@ -10,8 +10,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from fabricate import COMPONENTS, Run
 
+from clinprompt.data.manifest import read_manifest, write_manifest
 from clinprompt.files import read_json, write_json
 from components.report.__main__ import work
 from components.report.figures import Chart, curve_charts
@@ -25,6 +27,19 @@ def report(run: Run) -> str:
     """Make the report through its component; its HTML."""
     assert execute("report", work, run.report_options(), COMPONENTS) == 0
     return (run.folder / "report.html").read_text(encoding="utf-8")
+
+
+def taught(run: Run) -> None:
+    """Let the chosen model be one that reads descriptions."""
+    file = run.folder / "tune" / "coop-1" / "model.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"knowledge": {"descriptions": "a" * 64}}))
+
+
+def forget_patients(run: Run, keep: int = 0) -> None:
+    """Let the manifest name the patients of `keep` images only."""
+    path = run.folder / "validate" / "manifest.parquet"
+    rows = read_manifest(path)
+    write_manifest(rows.assign(patient=rows["patient"].where(rows.index < keep, None)), path)
 
 
 class Page(HTMLParser):
@@ -95,13 +110,15 @@ def test_it_shows_mistakes_and_right_answers_of_the_chosen_candidate(run: Run) -
     assert f"Wrong: {len(wrong)} of {len(test)} test images" in text
     assert f"Right: {len(test) - len(wrong)} of {len(test)} test images" in text
     surest = wrong.assign(p=wrong[[c for c in wrong if c.startswith("p_")]].max(axis=1)).sort_values("p").iloc[-1]
-    assert surest["path"] in text
+    assert f"image {surest['id'][:12]}" in text
+    assert not any("/" in name for name in re.findall(r'class="path">([^<]*)<', html))  # no file's name
     pictures = html.count("data:image/png")
     assert pictures >= 4 + 1  # the four plots and the examples
     assert len(html) < 3_000_000
 
 
 def test_data_and_descriptions_appear_as_text_and_never_as_markup(run: Run) -> None:
+    taught(run)
     html = report(run)
     text = Page(html).text
     assert "<b>uneven</b>" in text
@@ -111,6 +128,57 @@ def test_data_and_descriptions_appear_as_text_and_never_as_markup(run: Run) -> N
     assert "dark square: 1 of 2 accepted" in text
     assert "Near pairs across splits" in text
     assert "all: 0, test and train: 0" in text
+
+
+def test_without_patient_ids_the_top_says_that_nothing_was_checked(run: Run) -> None:
+    assert "bootstrap over patients;" in Page(report(run)).text
+    forget_patients(run)
+    text = Page(report(run)).text
+    assert text.index("Not checked: the card names no patients.") < text.index("What was required")
+    assert "bootstrap over images;" in text
+    assert "bootstrap over patients" not in text
+    assert "Patients" not in text
+
+
+def test_with_some_patient_ids_the_top_counts_the_others(run: Run) -> None:
+    forget_patients(run, keep=6)
+    text = Page(report(run)).text
+    assert "Not checked for 60 of 66 images: their patient is not known." in text
+    assert "bootstrap over patients (images where the patient is not known)" in text
+
+
+def test_descriptions_are_shown_only_where_the_model_reads_them_and_as_a_machine_s(run: Run) -> None:
+    text = Page(report(run)).text
+    assert "Descriptions" not in text
+    assert "with four sides" not in text
+    taught(run)
+    text = Page(report(run)).text
+    assert "Descriptions, written by a machine" in text
+    assert "No clinician has checked them." in text
+
+
+def test_a_slice_that_was_left_out_is_named(run: Run) -> None:
+    path = run.folder / "metrics" / "coop-1.json"
+    write_json(path, read_json(path) | {"not_sliced": {"age_band": "it is known of no image"}})
+    assert "By age band: left out; it is known of no image." in Page(report(run)).text
+
+
+def test_it_names_code_backbone_and_version(run: Run) -> None:
+    text = Page(report(run)).text
+    assert "Built on tiny-clip, a backbone of your own." in text
+    assert "Registered: by the stage promote, after this report" in text
+    assert re.search(r"Code: (commit [0-9a-f]{40}(-dirty)? of \d{4}-\d\d-\d\d|not from a git checkout)", text)
+    decision = read_json(run.decision)
+    decision["champion"] = {"name": "tiny", "version": "7", "model_digest": decision["chosen"]["model_digest"]}
+    write_json(run.decision, decision)
+    assert "Registered: version 7, models:/tiny/7." in Page(report(run)).text
+
+
+def test_the_demo_s_backbone_is_said_to_have_seen_no_scan(run: Run) -> None:
+    file = run.folder / "tune" / "coop-1" / "model.yaml"
+    record = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(record | {"backbone": record["backbone"] | {"name": "demo-clip"}}))
+    assert "never saw a scan" in Page(report(run)).text
 
 
 def test_a_rejection_shows_the_best_candidate(run: Run) -> None:

@@ -1,0 +1,33 @@
+"""Words, as the checks of descriptions compare them, and English ones that name no class."""
+
+import re
+
+
+def words_of(text: str) -> list[str]:
+    """Words in lower case without punctuation; British and American spellings of "tumour" are one."""
+    return re.findall(r"\w+", text.casefold().replace("tumour", "tumor"))
+
+
+# Words that English sentences hold whatever their subject.
+FUNCTION_WORDS = frozenset(
+    words_of(
+        "a about above all also an and are around as at be been below between both but by can for from has have in "
+        "inside into is it its like may more most near no not of often on or other out outside over seen some such "
+        "than that the their there these they this to under usually very was when where which while with within without"
+    )
+)
+# Names and ids that mention no class: "normal tissue" in a sentence on a tumour doesn't speak of the class "normal",
+# nor "the left lobe" of the class "left".
+NO_MENTIONS = FUNCTION_WORDS | frozenset(
+    words_of(
+        "normal healthy none negative positive benign malignant abnormal unknown unclear control sick ill disease "
+        "diseased lesion finding findings case patient patients image images scan scans picture view class group type "
+        "category label grade stage score level left right upper lower top bottom front back central middle inner "
+        "outer anterior posterior lateral medial superior inferior proximal distal early late acute chronic new old "
+        "young high low large small big little long short wide narrow thick thin deep superficial mild moderate severe "
+        "minimal strong weak good bad poor fair clear dark bright light dense soft hard flat round black white grey "
+        "gray red green blue brown yellow pink single double multiple many few one two three four five six seven "
+        "eight nine ten first second third yes true false absent present mixed complex simple typical common rare "
+        "open closed full empty active male female man woman mass spot rest background various miscellaneous"
+    )
+)

@@ -1,0 +1,39 @@
+"""Which revision of the code this is, as git knows it."""
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A commit's id, with "-dirty" when files differ from it, and the day on which it was made, as "2026-01-31"."""
+
+    commit: str
+    date: str
+
+
+def git_revision(folder: Path = ROOT) -> Revision | None:
+    """The commit that is checked out; None outside of git."""
+    if not (folder / ".git").exists():
+        return None
+    commit = _git(folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    date = _git(folder, "show", "--no-patch", "--format=%cs", "HEAD")
+    return Revision(commit, date) if commit and date else None
+
+
+def git_commit(folder: Path = ROOT) -> str | None:
+    """The commit alone."""
+    revision = git_revision(folder)
+    return revision.commit if revision else None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    git = shutil.which("git")
+    if git is None:
+        return None
+    done = subprocess.run([git, *arguments], cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
+    return done.stdout.strip() if done.returncode == 0 else None

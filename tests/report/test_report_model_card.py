@@ -1,0 +1,28 @@
+"""The model card says the same of patients as the report."""
+
+import pytest
+from fabricate import Run
+
+from clinprompt.evaluation.metrics_record import Metrics
+from clinprompt.evaluation.patients import PatientCount
+from clinprompt.tuned.record import ModelRecord
+from registry.lineage import model_card
+
+
+@pytest.mark.parametrize(
+    ("patients", "unit", "warning"),
+    [
+        (PatientCount(images=66, patients=33, without=0), "patients.", None),
+        (PatientCount(images=66, patients=0, without=66), "images.", "**Not checked: the card names no patients."),
+        (PatientCount(images=66, patients=30, without=6), "patients (images", "**Not checked for 6 of 66 images:"),
+    ],
+)
+def test_it_warns_where_no_patient_is_known(
+    reported: Run, patients: PatientCount, unit: str, warning: str | None
+) -> None:
+    record = ModelRecord.read(reported.folder / "tune" / "coop-1" / "model.yaml")
+    metrics = Metrics.read(reported.folder / "metrics" / "coop-1.json").model_copy(update={"patients": patients})
+    text = model_card(reported.card, record, metrics, {})
+    assert f"a bootstrap over {unit}" in text
+    assert ("Not checked" in text) == (warning is not None)
+    assert warning is None or warning in text
