@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+DROPPED = ("path", "split", "reason", "twin_path", "twin_split")
+
 # Of two splits that share an image or a patient, the earlier one in this order loses its rows.
 _SPLITS_BY_WORTH = ("train", "val", "test")
 
@@ -17,7 +19,7 @@ class Cleaned:
 
     Attributes:
         manifest: the rows that remain.
-        dropped: path, reason and twin_path of the others, sorted by path.
+        dropped: path, split, reason, twin_path and twin_split of the others, sorted by path.
     """
 
     manifest: pd.DataFrame
@@ -66,7 +68,7 @@ def drop(manifest: pd.DataFrame, near: pd.DataFrame) -> Cleaned:
             dropped.append(leaking)
             remaining = remaining[~remaining["path"].isin(leaking["path"])]
     all_dropped = pd.concat(dropped).drop_duplicates("path").sort_values("path", ignore_index=True)
-    return Cleaned(remaining.reset_index(drop=True), all_dropped[["path", "reason", "twin_path"]])
+    return Cleaned(remaining.reset_index(drop=True), all_dropped[list(DROPPED)])
 
 
 def counts(manifest: pd.DataFrame, near: pd.DataFrame) -> dict[str, Any]:
@@ -86,6 +88,7 @@ def counts(manifest: pd.DataFrame, near: pd.DataFrame) -> dict[str, Any]:
         },
         "images_with_a_twin_of_another_label": len(other_label_twins(manifest, near)),
         "patients": len(patients),
+        "images_without_a_patient": int(manifest["patient"].isna().sum()),
         "patients_in_two_splits": _across(patients),
     }
 

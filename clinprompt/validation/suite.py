@@ -14,6 +14,7 @@ from clinprompt.validation.summary import Summary
 
 DAMAGE = ("zero bytes", "undecodable", "truncated", "empty")
 DERIVED = ("side", "pixels", "twin", "other_label_twin", "patient_elsewhere")
+IMAGE_LEAKS, PATIENT_LEAKS = LEAKS = ("leak: images", "leak: patients")  # checks
 SEXES = ("F", "M", "O")
 MAX_AGE = 120
 _MEASURED = ("width", "height", "mode", "mean", "std", "min", "max", "phash", "problem", "reason")
@@ -170,8 +171,8 @@ def _leak_expectations() -> list[TableExpectation]:
     twin = {"column": "other_label_twin"}
     unique = {"column_list": ["id", "split"]}
     return [
-        TableExpectation("leak: images", kind, "no image has a twin in another split", kwargs={"column": "twin"}),
-        TableExpectation("leak: patients", kind, "no patient is in two splits", kwargs={"column": "patient_elsewhere"}),
+        TableExpectation(IMAGE_LEAKS, kind, "no image has a twin in another split", kwargs={"column": "twin"}),
+        TableExpectation(PATIENT_LEAKS, kind, "no patient is in two splits", kwargs={"column": "patient_elsewhere"}),
         TableExpectation("labels agree", kind, "no image has a twin of another class", severity="warning", kwargs=twin),
         TableExpectation(
             "repeated files",

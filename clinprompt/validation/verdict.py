@@ -16,9 +16,17 @@ from clinprompt.validation import leaks
 from clinprompt.validation.data_docs import render
 from clinprompt.validation.duplicates import find_duplicates
 from clinprompt.validation.gx import Outcome, run_suite
-from clinprompt.validation.suite import build_suite, build_table
+from clinprompt.validation.suite import LEAKS, PATIENT_LEAKS, build_suite, build_table
 from clinprompt.validation.summary import summarise
 
+NOT_LOOKED_FOR = (
+    "Near-duplicates are not looked for beyond rotations of about 8 degrees (and by quarters), crops and borders of "
+    "about 6 % on each side, and, in images below 64 pixels, beyond what the perceptual hash tells."
+)
+_ON_LEAK = (
+    "The card's on_leak decides what happens with leaks: fail (now) stops here; drop_from_train leaves the image in the"
+    " lesser split out (train before val, val before test) and lists it."
+)
 _FILES_NAMED = 5  # files in a sentence
 _SENTENCES = 3  # in the message of a rejection
 
@@ -50,12 +58,12 @@ class Verdict:
     @property
     def failures(self) -> list[str]:
         """The sentences of the critical checks that failed."""
-        return [c["message"] for c in self.record["checks"] if c["severity"] == "critical" and not c["passed"]]
+        return [c["message"] for c in self.record["checks"] if c["severity"] == "critical" and c["passed"] is False]
 
     @property
     def warnings(self) -> list[str]:
         """The sentences of the other checks that failed."""
-        return [c["message"] for c in self.record["checks"] if c["severity"] == "warning" and not c["passed"]]
+        return [c["message"] for c in self.record["checks"] if c["severity"] == "warning" and c["passed"] is False]
 
 
 def validate(
@@ -77,13 +85,14 @@ def validate(
     """
     summary = summarise(manifest, images, card.intensity, limits, workers)
     duplicates = find_duplicates(manifest, summary, limits.near_duplicate_bits, limits.near_duplicate_correlation)
-    cleaned = leaks.Cleaned(manifest, pd.DataFrame(columns=["path", "reason", "twin_path"]))
+    cleaned = leaks.Cleaned(manifest, pd.DataFrame(columns=list(leaks.DROPPED)))
     if card.on_leak == "drop_from_train":
         cleaned = leaks.drop(manifest, duplicates.near)
     table = build_table(cleaned.manifest, summary, duplicates.near)
     suite_result = run_suite(table, build_suite(card, card_file, limits))
     checks = [_check_entry(outcome, table) for outcome in suite_result.outcomes]
-    failed = any(check["severity"] == "critical" and not check["passed"] for check in checks)
+    checks = [_patients_entry(c, cleaned.manifest) if c["name"] == PATIENT_LEAKS else c for c in checks]
+    failed = any(check["severity"] == "critical" and check["passed"] is False for check in checks)
     record = {
         "format": 1,
         "dataset": card.name,
@@ -91,6 +100,8 @@ def validate(
         "checks": checks,
         "counts": _counts(cleaned.manifest, card.class_ids),
         "dropped": cleaned.dropped.to_dict("records"),
+        "dropped_sentence": _dropped_sentence(cleaned.dropped),
+        "not_looked_for": NOT_LOOKED_FOR,
         "leaks": {"on_leak": card.on_leak, **leaks.counts(manifest, duplicates.near)},
     }
     page = render(suite_result.result, card.title, record)
@@ -113,7 +124,10 @@ def rejection(verdict: Verdict, evidence: Path) -> str:
     first = " ".join(verdict.failures[:_SENTENCES])
     unnamed = len(verdict.failures) - _SENTENCES
     rest = f" {unnamed} more check{'s' if unnamed > 1 else ''} failed." if unnamed > 0 else ""
-    return f"{verdict.dataset} is rejected. {first}{rest} The evidence is in {evidence} (docs/index.html is readable)."
+    leaking = any(check["name"] in LEAKS and check["passed"] is False for check in verdict.record["checks"])
+    how = f" {_ON_LEAK}" if leaking else ""
+    where = f"The evidence is in {evidence} (docs/index.html is readable)."
+    return f"{verdict.dataset} is rejected. {first}{rest}{how} {where}"
 
 
 def _check_entry(outcome: Outcome, table: pd.DataFrame) -> dict[str, Any]:
@@ -128,6 +142,27 @@ def _check_entry(outcome: Outcome, table: pd.DataFrame) -> dict[str, Any]:
         if outcome.passed
         else _sentence(outcome, table),
     }
+
+
+def _patients_entry(check: dict[str, Any], manifest: pd.DataFrame) -> dict[str, Any]:
+    """The check on patients, which says whom it could not look at; without any patient it was not made."""
+    without = int(manifest["patient"].isna().sum())
+    if without == len(manifest):
+        message = "Not checked: the card names no patients, so a patient may be in two splits."
+        return {**check, "passed": None, "observed": None, "message": message}
+    if without:
+        told = f"{without} of {len(manifest)} images have no patient and were not checked."
+        return {**check, "message": f"{check['message']} {told}"}
+    return check
+
+
+def _dropped_sentence(dropped: pd.DataFrame) -> str:
+    """How many images were dropped, by reason and from which split."""
+    if dropped.empty:
+        return "No image was dropped."
+    sizes = dropped.groupby(["split", "twin_split", "reason"]).size()
+    parts = [f"{n} from {split} ({reason}, {twin})" for (split, twin, reason), n in sizes.items()]
+    return f"{len(dropped)} images were dropped: {', '.join(parts)}."
 
 
 def _sentence(outcome: Outcome, table: pd.DataFrame) -> str:

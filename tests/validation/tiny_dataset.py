@@ -86,4 +86,4 @@ class Dataset:
     def failed(self, severity: str = "critical") -> dict[str, str]:
         """Name and sentence of the checks of that severity that failed."""
         checks = self.verdict()["checks"]
-        return {c["name"]: c["message"] for c in checks if not c["passed"] and c["severity"] == severity}
+        return {c["name"]: c["message"] for c in checks if c["passed"] is False and c["severity"] == severity}
