@@ -1,5 +1,6 @@
 """Validate a manifest and its images, and write the verdict, accepted or rejected, with the evidence."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,8 +161,8 @@ def _dropped_sentence(dropped: pd.DataFrame) -> str:
     """How many images were dropped, by reason and from which split."""
     if dropped.empty:
         return "No image was dropped."
-    sizes = dropped.groupby(["split", "twin_split", "reason"]).size()
-    parts = [f"{n} from {split} ({reason}, {twin})" for (split, twin, reason), n in sizes.items()]
+    sizes = Counter(zip(dropped["split"], dropped["reason"], dropped["twin_split"], strict=True))
+    parts = [f"{n} from {split} ({reason}, {twin})" for (split, reason, twin), n in sorted(sizes.items())]
     return f"{len(dropped)} images were dropped: {', '.join(parts)}."
 
 

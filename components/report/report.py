@@ -100,7 +100,7 @@ def _data(verdict: dict[str, Any], card: Card) -> dict[str, Any]:
     counts = verdict["counts"]
     totals = {split: sum(row.values()) for split, row in counts.items()}
     leaks = {key.replace("_", " "): _plain(value) for key, value in (verdict.get("leaks") or {}).items()}
-    checks = sorted(verdict["checks"], key=lambda check: (check["passed"], check["severity"]))
+    checks = sorted(verdict["checks"], key=lambda check: (check["passed"] is True, check["severity"]))
     return {**verdict, "totals": totals, "classes": card.class_ids, "leaks": leaks, "checks": checks}
 
 

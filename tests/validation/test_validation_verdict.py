@@ -136,7 +136,7 @@ def test_a_leak_is_dropped_and_recorded_when_the_card_says_so(dataset: Dataset) 
     accepted = read_manifest(dataset.folder / "validate/manifest.parquet")
     assert set(dataset.rows) - set(accepted["path"]) == {"train/glioma/copy.jpg", "train/none/same.png"}
     assert verdict["dropped_sentence"] == (
-        "2 images were dropped: 1 from train (near duplicate, test), 1 from train (exact duplicate, val)."
+        "2 images were dropped: 1 from train (exact duplicate, val), 1 from train (near duplicate, test)."
     )
     assert verdict["leaks"]["exact_groups_across_splits"]["train and val"] == 1
     assert verdict["leaks"]["near_pairs_across_splits"]["train and test"] == 1

@@ -107,7 +107,7 @@ def _compare(still: Floats, moving: Floats, maps: Floats, margin: int) -> tuple[
     tells = np.maximum(*energy) >= _TILE_ENERGY
     tiles = together / np.sqrt(first * second + _EPSILON)
     whole = together.sum(axis=1) / np.sqrt(first.sum(axis=1) * second.sum(axis=1) + _EPSILON)
-    return whole, np.where(tells, tiles, 1).min(axis=1)
+    return whole, np.where(tells, tiles, 1).min(axis=1).astype(np.float32)
 
 
 def _details(images: Floats, seen: Floats) -> Floats:
@@ -122,11 +122,13 @@ def _details(images: Floats, seen: Floats) -> Floats:
     around = _kernel(side, _CONTRAST_SIGMA * unit)
     strength = _blur(squares, around) / (_blur(seen, around) + _EPSILON)
     mean = squares.sum(axis=(1, 2), keepdims=True) / (seen.sum(axis=(1, 2), keepdims=True) + _EPSILON)
-    return details / np.sqrt(strength + _CONTRAST_FLOOR * mean + _EPSILON)
+    even: Floats = (details / np.sqrt(strength + _CONTRAST_FLOOR * mean + _EPSILON)).astype(np.float32)
+    return even
 
 
 def _blur(images: Floats, kernel: Floats) -> Floats:
-    return kernel @ images @ kernel.T
+    blurred: Floats = np.asarray(kernel @ images @ kernel.T, dtype=np.float32)
+    return blurred
 
 
 @cache

@@ -124,8 +124,8 @@ def _sampler(view: Floats, side: int) -> sparse.csr_array:
     y, x = np.meshgrid(places, places, indexing="ij")
     across = view[0, 0] * x + view[0, 1] * y + view[0, 2]
     down = view[1, 0] * x + view[1, 1] * y + view[1, 2]
-    places = [np.clip((place + 1) / 2 * side - 0.5, 0, side - 1.001).ravel() for place in (across, down)]
-    (left, right), (top, low) = ((place.astype(np.intp), place - np.floor(place)) for place in places)
+    pixels = [np.clip((place + 1) / 2 * side - 0.5, 0, side - 1.001).ravel() for place in (across, down)]
+    (left, right), (top, low) = ((place.astype(np.intp), place - np.floor(place)) for place in pixels)
     step = np.arange(n) // _POINTS
     cell = np.tile((step[:, None] * _CELLS + step[None, :]).ravel(), 4)
     pixel = np.concatenate([(top + a) * side + left + b for a in (0, 1) for b in (0, 1)])
