@@ -21,8 +21,8 @@ from clinprompt.validation.suite import LEAKS, PATIENT_LEAKS, build_suite, build
 from clinprompt.validation.summary import summarise
 
 NOT_LOOKED_FOR = (
-    "Near-duplicates are not looked for beyond rotations of about 8 degrees (and by quarters), crops and borders of "
-    "about 6 % on each side, and, in images below 64 pixels, beyond what the perceptual hash tells."
+    "Near-duplicates are not looked for beyond rotations of about 5 degrees (and by quarters), crops and borders of "
+    "about 5 % on each side, and, in images below 64 pixels, beyond what the perceptual hash tells."
 )
 _ON_LEAK = (
     "The card's on_leak decides what happens with leaks: fail (now) stops here; drop_from_train leaves the image in the"
