@@ -19,8 +19,11 @@ from clinprompt.data.layouts import ImageRecord, layout_of
 from clinprompt.data.layouts.base import counted
 from clinprompt.data.manifest import COLUMNS, SPLITS, write_manifest
 from clinprompt.data.names import composed, is_known
+from clinprompt.data.near_duplicates.fingerprint import fingerprints
+from clinprompt.data.near_duplicates.pairs import near_pairs
 from clinprompt.data.splits import assign_splits, check_splits, uncovered
 from clinprompt.errors import DataRejected, InputCorrupt
+from clinprompt.params import ValidationParams
 from clinprompt.progress import progress
 from clinprompt.schema import check
 
@@ -55,10 +58,11 @@ class Ingested:
     warnings: list[str]
 
 
-def ingest(card: Card, root: Path, manifest: Path, images: Path) -> Ingested:
+def ingest(card: Card, root: Path, manifest: Path, images: Path, limits: ValidationParams | None = None) -> Ingested:
     """Read a dataset below `root`, copy its images to `images` and write its `manifest`.
 
-    Corrupt and empty image files are taken in: validation names them.
+    Corrupt and empty image files are taken in: validation names them. A split that the card's rule makes parts no
+    near-duplicates; what counts as one is told by `limits` (None: only equal bytes do).
 
     Raises:
         DataRejected, BadParams, InputMissing, InputCorrupt: what is wrong, with the file and row.
@@ -76,9 +80,10 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path) -> Ingested:
     frame = _rows(listing.records, card)
     frame["id"] = copy_images(listing.records, images)
     frame["file"] = _rename_by_id(frame, listing.records, images)
-    frame["split"] = assign_splits(frame, card.split, card.class_ids)
+    near = _near(frame, images, card, limits)
+    frame["split"] = assign_splits(frame, card.split, card.class_ids, near)
     check_splits(frame)
-    warnings = [*_unknown_patients(frame, card), *uncovered(frame, card.split, card.class_ids)]
+    warnings = [*_unknown_patients(frame, card), *uncovered(frame, card.split, card.class_ids, near)]
     for warning in warnings:
         log.warning("%s: %s", card.name, warning)
     write_manifest(frame[[*COLUMNS, *card.metadata.extra]], manifest)
@@ -93,6 +98,15 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path) -> Ingested:
         excluded=listing.excluded,
         warnings=warnings,
     )
+
+
+def _near(frame: pd.DataFrame, images: Path, card: Card, limits: ValidationParams | None) -> pd.DataFrame | None:
+    """The pairs of near-duplicates, where the card's rule makes a split."""
+    if limits is None or (card.split.rule == "given" and card.split.val_from_train is None):
+        return None
+    files = {image: images / file for image, file in zip(frame["id"], frame["file"], strict=True)}
+    prints = fingerprints(files, card.intensity)
+    return near_pairs(prints, limits.near_duplicate_bits, limits.near_duplicate_correlation)
 
 
 def copy_images(records: list[ImageRecord], folder: Path) -> list[str]:

@@ -1,40 +1,44 @@
 """Train, val and test: the publisher's, or a stratified share-out that keeps groups whole and hardly ever moves one.
 
-A group is a patient, together with everything that shares an image's bytes with it; an image without a patient is a
-group with its copies. Each group has a fixed place in [0, 1), the hash of the seed and its name, and goes to test,
-val or train by where that place lies. So a group keeps its split when others come or go. Chance would leave small
-classes with unlucky shares, hence a class's share may miss its fraction by a tenth (or half an image) at most; only
-groups at that boundary can ever move. A class with as many groups as splits has an image in each of them: where its
-share would leave one empty, a group moves there from a split that holds several of the class.
+A group is a patient, together with everything that shares an image's bytes or picture with it; an image without a
+patient is a group with its copies and near-duplicates. Each group has a fixed place in [0, 1), the hash of the seed and
+its name, and goes to test, val or train by where that place lies. So a group keeps its split when others come or go.
+Chance would leave small classes with unlucky shares, hence a class's share may miss its fraction by a tenth (or half an
+image) at most; only groups at that boundary can ever move. A class with as many groups as splits has an image in each
+of them: where its share would leave one empty, a group moves there from a split that holds several of the class.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from clinprompt.data.card import SplitRule
+from clinprompt.data.groups import group_names
 from clinprompt.data.manifest import SPLITS
 from clinprompt.errors import DataRejected
 
 SLACK = 0.1
 
 
-def assign_splits(frame: pd.DataFrame, rule: SplitRule, classes: Sequence[str]) -> pd.Series:
+def assign_splits(
+    frame: pd.DataFrame, rule: SplitRule, classes: Sequence[str], near: pd.DataFrame | None = None
+) -> pd.Series:
     """The split of each row.
 
     Args:
         frame: columns path, id, label, patient (null: unknown), split (null: the dataset does not tell).
+        near: pairs of near-duplicates, columns id_a and id_b.
 
     Raises:
         DataRejected: the rule is given, and an image has no split, or both publisher and card make a val split.
     """
     if rule.rule == "stratified":
         fractions = {"test": rule.fractions.test, "val": rule.fractions.val}
-        return stratified(frame, fractions, rule.seed, classes)
+        return stratified(frame, fractions, rule.seed, classes, near)
     missing = frame["split"].isna()
     if missing.any():
         path = frame["path"][missing].iloc[0]
@@ -47,16 +51,22 @@ def assign_splits(frame: pd.DataFrame, rule: SplitRule, classes: Sequence[str]) 
         if (splits == "val").any():
             raise DataRejected("The dataset has a val split of its own; remove split.val_from_train from the card.")
         train = frame[splits == "train"]
-        splits[train.index] = stratified(train, {"val": rule.val_from_train}, rule.seed, classes)
+        splits[train.index] = stratified(train, {"val": rule.val_from_train}, rule.seed, classes, near)
     return splits
 
 
-def stratified(frame: pd.DataFrame, fractions: dict[str, float], seed: int, classes: Sequence[str]) -> pd.Series:
+def stratified(
+    frame: pd.DataFrame,
+    fractions: dict[str, float],
+    seed: int,
+    classes: Sequence[str],
+    near: pd.DataFrame | None = None,
+) -> pd.Series:
     """Share the rows out by class, groups whole: `fractions` to the named splits in this order, the rest to train.
 
     A group with images of several classes counts for the one that it has most of.
     """
-    groups = group_names(frame)
+    groups = group_names(frame, near)
     label = frame["label"].map({c: i for i, c in enumerate(classes)})
     counts = pd.crosstab(groups, label)
     stratum = counts.idxmax(axis=1)
@@ -69,15 +79,18 @@ def stratified(frame: pd.DataFrame, fractions: dict[str, float], seed: int, clas
     return groups.map(split_of).astype(object)
 
 
-def uncovered(frame: pd.DataFrame, rule: SplitRule, classes: Sequence[str]) -> list[str]:
+def uncovered(
+    frame: pd.DataFrame, rule: SplitRule, classes: Sequence[str], near: pd.DataFrame | None = None
+) -> list[str]:
     """A sentence for each class that has no image in a split that the rule has made, with the reason.
 
     Args:
         frame: columns id, label, patient and the split as assigned.
+        near: pairs of near-duplicates, columns id_a and id_b.
     """
     splits = list(SPLITS) if rule.rule == "stratified" else ["train", "val"] if rule.val_from_train else []
     made = frame[frame["split"].isin(splits)]
-    groups = group_names(made)
+    groups = group_names(made, near)
     sentences = []
     for label in classes:
         rows = made["label"] == label
@@ -102,30 +115,6 @@ def check_splits(frame: pd.DataFrame) -> None:
         if not (frame["split"] == split).any():
             hint = "set split.val_from_train in the card (0.15, say), or " if split == "val" else ""
             raise DataRejected(f"The {split} split holds no image; {hint}give it images or use split.rule: stratified.")
-
-
-def group_names(frame: pd.DataFrame) -> pd.Series:
-    """The group of each row: rows of one patient, and rows with the same bytes, are together."""
-    parent: dict[str, str] = {}
-
-    def find(node: str) -> str:
-        while parent.setdefault(node, node) != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    # Patients sort before images, so that a new image of a patient never renames the group.
-    units = [
-        f"0:{patient}" if isinstance(patient, str) else f"1:{image}" for patient, image in _patient_image_pairs(frame)
-    ]
-    for unit, (_, image) in zip(units, _patient_image_pairs(frame), strict=True):
-        low, high = sorted((find(unit), find(f"1:{image}")))
-        parent[high] = low  # the smallest name, whatever the order of the rows
-    return pd.Series([find(unit) for unit in units], index=frame.index, dtype=object)
-
-
-def _patient_image_pairs(frame: pd.DataFrame) -> Iterator[tuple[str | None, str]]:
-    return zip(frame["patient"], frame["id"], strict=True)
 
 
 def _hash_position(seed: int, group: str) -> float:

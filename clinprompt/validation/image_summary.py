@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from clinprompt.data import codecs
+from clinprompt.data.near_duplicates.fingerprint import thumbnail
 
-THUMBNAIL = 32  # pixels on a side
 _END_MARKERS = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}
 
 
@@ -22,7 +22,7 @@ class ImageSummary:
         phash: 64-bit perceptual hash in 16 hex digits.
         problem: None or one of zero bytes, undecodable, truncated, decompression bomb, empty, constant, tiny.
         reason: the problem in words, mostly the decoder's.
-        thumbnail: uint8 [32, 32] grey.
+        thumbnail: uint8 [64, 64] grey.
     """
 
     width: int | None = None
@@ -69,7 +69,7 @@ def summarise_image(data: bytes, intensity: codecs.Intensity, min_side: int, max
         phash=str(imagehash.phash(image)),
         problem=problem,
         reason=reason,
-        thumbnail=np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)),
+        thumbnail=thumbnail(image),
     )
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+DROPPED = ("path", "split", "reason", "twin_path", "twin_split")  # what is told of a dropped row
 # Of two splits that share an image or a patient, the earlier one in this order loses its rows.
 _SPLITS_BY_WORTH = ("train", "val", "test")
-DROPPED = ["path", "split", "reason", "twin_path", "twin_split"]  # what is told of a dropped row
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def drop(manifest: pd.DataFrame, near: pd.DataFrame) -> Cleaned:
             dropped.append(leaking)
             remaining = remaining[~remaining["path"].isin(leaking["path"])]
     all_dropped = pd.concat(dropped).drop_duplicates("path").sort_values("path", ignore_index=True)
-    return Cleaned(remaining.reset_index(drop=True), all_dropped[DROPPED])
+    return Cleaned(remaining.reset_index(drop=True), all_dropped[list(DROPPED)])
 
 
 def counts(manifest: pd.DataFrame, near: pd.DataFrame) -> dict[str, Any]:
@@ -90,6 +90,7 @@ def counts(manifest: pd.DataFrame, near: pd.DataFrame) -> dict[str, Any]:
         },
         "images_with_a_twin_of_another_label": len(other_label_twins(manifest, near)),
         "patients": len(patients),
+        "images_without_a_patient": int(manifest["patient"].isna().sum()),
         "patients_in_two_splits": _across(patients) if patients else None,
     }
 
@@ -116,4 +117,4 @@ def _both_directions(near: pd.DataFrame) -> pd.DataFrame:
 
 def _first_per_split(pairs: pd.DataFrame) -> pd.DataFrame:
     ordered = pairs.sort_values(["path", "twin_split", "reason", "twin_path"])  # "exact" sorts before "near"
-    return ordered.drop_duplicates(["path", "twin_split"])[DROPPED].reset_index(drop=True)
+    return ordered.drop_duplicates(["path", "twin_split"])[list(DROPPED)].reset_index(drop=True)

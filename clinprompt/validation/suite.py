@@ -14,6 +14,7 @@ from clinprompt.validation.summary import Summary
 
 DAMAGE = ("zero bytes", "undecodable", "truncated", "empty")
 DERIVED = ("side", "pixels", "twin", "other_label_twin", "patient_elsewhere")
+IMAGE_LEAKS, PATIENT_LEAKS = LEAKS = ("leak: images", "leak: patients")  # checks
 SEXES = ("F", "M", "O")
 MAX_AGE = 120
 _MEASURED = ("width", "height", "mode", "mean", "std", "min", "max", "phash", "problem", "reason")
@@ -67,16 +68,18 @@ def build_table(manifest: pd.DataFrame, summary: Summary, near: pd.DataFrame) ->
     return table
 
 
-def build_suite(card: Card, card_file: str, limits: ValidationParams, *, patients_known: int) -> list[TableExpectation]:
+def build_suite(
+    card: Card, card_file: str, limits: ValidationParams, *, patients_known: bool
+) -> list[TableExpectation]:
     """The expectations on every dataset, then the card's own.
 
-    Without any image whose patient is known, none on patients: it would hold, and nothing would have been checked.
+    Where no patient is known there is none on patients: it would hold, and nothing would have been checked.
     """
     return [
         *_schema_expectations(card),
         *_count_expectations(card, limits),
         *_image_expectations(limits),
-        *_leak_expectations(patients_known),
+        *(e for e in _leak_expectations() if patients_known or e.name != PATIENT_LEAKS),
         *_demographic_expectations(),
         *_card_expectations(card, card_file),
     ]
@@ -168,23 +171,13 @@ def _image_expectations(limits: ValidationParams) -> list[TableExpectation]:
     ]
 
 
-def _leak_expectations(patients_known: int) -> list[TableExpectation]:
+def _leak_expectations() -> list[TableExpectation]:
     kind = "ExpectColumnValuesToBeNull"
     twin = {"column": "other_label_twin"}
     unique = {"column_list": ["id", "split"]}
-    patients = [
-        TableExpectation("leak: patients", kind, "no patient is in two splits", kwargs={"column": "patient_elsewhere"}),
-        TableExpectation(
-            "patients known",
-            "ExpectColumnValuesToNotBeNull",
-            "every image has a patient, without which a leak is not seen",
-            severity="warning",
-            kwargs={"column": "patient"},
-        ),
-    ]
     return [
-        TableExpectation("leak: images", kind, "no image has a twin in another split", kwargs={"column": "twin"}),
-        *(patients if patients_known else ()),
+        TableExpectation(IMAGE_LEAKS, kind, "no image has a twin in another split", kwargs={"column": "twin"}),
+        TableExpectation(PATIENT_LEAKS, kind, "no patient is in two splits", kwargs={"column": "patient_elsewhere"}),
         TableExpectation("labels agree", kind, "no image has a twin of another class", severity="warning", kwargs=twin),
         TableExpectation(
             "repeated files",

@@ -9,14 +9,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from clinprompt.data.codecs import Intensity
+from clinprompt.data.near_duplicates.fingerprint import Fingerprints, collect, is_small
 from clinprompt.errors import InputMissing
 from clinprompt.params import ValidationParams
 from clinprompt.progress import progress
-from clinprompt.validation.image_summary import THUMBNAIL, ImageSummary, summarise_image
+from clinprompt.validation.image_summary import ImageSummary, summarise_image
 
 COLUMNS = [field.name for field in fields(ImageSummary) if field.name != "thumbnail"]
 _TYPES = {"width": "Int64", "height": "Int64", "min": "Int64", "max": "Int64", "mean": "float64", "std": "float64"}
@@ -30,15 +30,11 @@ class Summary:
 
     Attributes:
         images: path, id and the fields of `ImageSummary` but the thumbnail; one row per row of the manifest.
-        ids: of the distinct images without a problem, sorted.
-        hashes: uint64 [n], their perceptual hashes.
-        thumbnails: uint8 [n, 32, 32].
+        prints: the fingerprints of the distinct images without a problem.
     """
 
     images: pd.DataFrame
-    ids: list[str]
-    hashes: np.ndarray
-    thumbnails: np.ndarray
+    prints: Fingerprints
 
 
 def summarise(
@@ -88,14 +84,16 @@ def _summarise_file(file: Path, *, intensity: Intensity, min_side: int, max_pixe
 
 def _collect(manifest: pd.DataFrame, ids: list[str], summaries: list[ImageSummary]) -> Summary:
     table = _table(ids, summaries)
-    intact = [position for position, summary in enumerate(summaries) if summary.problem is None]
-    thumbnails = [summaries[position].thumbnail for position in intact]
-    return Summary(
-        images=manifest[["path", "id"]].merge(table, on="id", how="left"),
-        ids=[ids[position] for position in intact],
-        hashes=np.array([int(summaries[position].phash or "0", 16) for position in intact], dtype=np.uint64),
-        thumbnails=np.stack(thumbnails) if thumbnails else np.empty((0, THUMBNAIL, THUMBNAIL), np.uint8),  # type: ignore[arg-type]
-    )
+    rows = [
+        (image, int(summary.phash, 16), summary.thumbnail, is_small(summary.width, summary.height))
+        for image, summary in zip(ids, summaries, strict=True)
+        if summary.problem is None
+        and summary.phash is not None
+        and summary.thumbnail is not None
+        and summary.width is not None
+        and summary.height is not None
+    ]
+    return Summary(images=manifest[["path", "id"]].merge(table, on="id", how="left"), prints=collect(rows))
 
 
 def _table(ids: list[str], summaries: Iterable[ImageSummary]) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Validate a manifest and its images, and write the verdict, accepted or rejected, with the evidence."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,22 +17,27 @@ from clinprompt.validation import leaks
 from clinprompt.validation.data_docs import render
 from clinprompt.validation.duplicates import find_duplicates
 from clinprompt.validation.gx import Outcome, run_suite
-from clinprompt.validation.suite import build_suite, build_table
+from clinprompt.validation.suite import LEAKS, PATIENT_LEAKS, build_suite, build_table
 from clinprompt.validation.summary import summarise
 
+NOT_LOOKED_FOR = (
+    "Near-duplicates are not looked for beyond rotations of about 5 degrees (and by quarters), crops and borders of "
+    "about 5 % on each side, and, in images below 64 pixels, beyond what the perceptual hash tells."
+)
+_ON_LEAK = (
+    "The card's on_leak decides what happens with leaks: fail (now) stops here; drop_from_train leaves the image in the"
+    " lesser split out (train before val, val before test) and lists it."
+)
 _FILES_NAMED = 5  # files in a sentence
 _SENTENCES = 3  # in the message of a rejection
-_ON_LEAK = (
-    "With `on_leak: drop_from_train` in the card, the images of train and val whose twin or patient is in a later "
-    "split are dropped instead. "
-)
+
+
 _PATIENTS_NOT_CHECKED = {
-    "name": "leak: patients",
+    "name": PATIENT_LEAKS,
     "severity": "critical",
     "passed": None,
     "observed": None,
-    "message": "Not checked: the dataset names no patients, so images of one patient may lie in several splits. If you "
-    "know them, name them in the card (docs/datasets.md) and run again.",
+    "message": "Not checked: the card names no patients, so a patient may be in two splits.",
 }
 
 
@@ -62,12 +68,12 @@ class Verdict:
     @property
     def failures(self) -> list[str]:
         """The sentences of the critical checks that failed."""
-        return [c["message"] for c in self.record["checks"] if _failed(c)]
+        return [c["message"] for c in self.record["checks"] if c["severity"] == "critical" and c["passed"] is False]
 
     @property
     def warnings(self) -> list[str]:
-        """The sentences of the other checks that failed, and of those that could not be made."""
-        return [c["message"] for c in self.record["checks"] if not c["passed"] and not _failed(c)]
+        """The sentences of the other checks that failed."""
+        return [c["message"] for c in self.record["checks"] if c["severity"] == "warning" and c["passed"] is False]
 
 
 def validate(
@@ -89,23 +95,29 @@ def validate(
     """
     summary = summarise(manifest, images, card.intensity, limits, workers)
     duplicates = find_duplicates(manifest, summary, limits.near_duplicate_bits, limits.near_duplicate_correlation)
-    cleaned = leaks.Cleaned(manifest, pd.DataFrame(columns=leaks.DROPPED))
+    cleaned = leaks.Cleaned(manifest, pd.DataFrame(columns=list(leaks.DROPPED)))
     if card.on_leak == "drop_from_train":
         cleaned = leaks.drop(manifest, duplicates.near)
     table = build_table(cleaned.manifest, summary, duplicates.near)
-    known = int(manifest["patient"].notna().sum())
-    suite_result = run_suite(table, build_suite(card, card_file, limits, patients_known=known))
+    without = int(cleaned.manifest["patient"].isna().sum())
+    patients_known = without < len(cleaned.manifest)
+    suite_result = run_suite(table, build_suite(card, card_file, limits, patients_known=patients_known))
     checks = [_check_entry(outcome, table) for outcome in suite_result.outcomes]
-    if not known:
+    if not patients_known:
         checks.append(_PATIENTS_NOT_CHECKED)
+    elif without:
+        told = f" {without} of {len(cleaned.manifest)} images have no patient and were not checked."
+        checks = [c | {"message": c["message"] + told} if c["name"] == PATIENT_LEAKS else c for c in checks]
+    failed = any(check["severity"] == "critical" and check["passed"] is False for check in checks)
     record = {
         "format": 1,
         "dataset": card.name,
-        "verdict": "rejected" if any(map(_failed, checks)) else "accepted",
+        "verdict": "rejected" if failed else "accepted",
         "checks": checks,
         "counts": _counts(cleaned.manifest, card.class_ids),
         "dropped": cleaned.dropped.to_dict("records"),
-        "dropped_from": {split: int(n) for split, n in sorted(cleaned.dropped["split"].value_counts().items())},
+        "dropped_sentence": _dropped_sentence(cleaned.dropped),
+        "not_looked_for": NOT_LOOKED_FOR,
         "leaks": {"on_leak": card.on_leak, **leaks.counts(manifest, duplicates.near)},
     }
     page = render(suite_result.result, card.title, record)
@@ -128,14 +140,10 @@ def rejection(verdict: Verdict, evidence: Path) -> str:
     first = " ".join(verdict.failures[:_SENTENCES])
     unnamed = len(verdict.failures) - _SENTENCES
     rest = f" {unnamed} more check{'s' if unnamed > 1 else ''} failed." if unnamed > 0 else ""
-    leaks_found = any(c["name"].startswith("leak: ") and _failed(c) for c in verdict.record["checks"])
-    evidence_is = f"The evidence is in {evidence} (docs/index.html is readable)."
-    return f"{verdict.dataset} is rejected. {first}{rest} {_ON_LEAK if leaks_found else ''}{evidence_is}"
-
-
-def _failed(check: dict[str, Any]) -> bool:
-    """Whether a check rejects the data; `passed` is None where it could not be made."""
-    return check["severity"] == "critical" and check["passed"] is False
+    leaking = any(check["name"] in LEAKS and check["passed"] is False for check in verdict.record["checks"])
+    how = f" {_ON_LEAK}" if leaking else ""
+    where = f"The evidence is in {evidence} (docs/index.html is readable)."
+    return f"{verdict.dataset} is rejected. {first}{rest}{how} {where}"
 
 
 def _check_entry(outcome: Outcome, table: pd.DataFrame) -> dict[str, Any]:
@@ -150,6 +158,15 @@ def _check_entry(outcome: Outcome, table: pd.DataFrame) -> dict[str, Any]:
         if outcome.passed
         else _sentence(outcome, table),
     }
+
+
+def _dropped_sentence(dropped: pd.DataFrame) -> str:
+    """How many images were dropped, by reason and from which split."""
+    if dropped.empty:
+        return "No image was dropped."
+    sizes = Counter(zip(dropped["split"], dropped["reason"], dropped["twin_split"], strict=True))
+    parts = [f"{n} from {split} ({reason}, {twin})" for (split, reason, twin), n in sorted(sizes.items())]
+    return f"{len(dropped)} images were dropped: {', '.join(parts)}."
 
 
 def _sentence(outcome: Outcome, table: pd.DataFrame) -> str:

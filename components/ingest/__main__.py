@@ -7,7 +7,7 @@ from clinprompt.data.ingest import ingest
 from clinprompt.data.load import load_card
 from clinprompt.data.locate import locate
 from clinprompt.errors import BadParams
-from clinprompt.params import DataParams
+from clinprompt.params import DataParams, ValidationParams
 from components.runner import Job, run
 
 
@@ -18,7 +18,7 @@ def work(job: Job) -> dict[str, Any]:
     if card.name != job.arguments["dataset"]:
         raise BadParams(f"{path}: name: must be {job.arguments['dataset']!r}, as in params.yaml, found {card.name!r}.")
     root = locate(card, job.outputs["source"], job.params(DataParams).root)
-    facts = ingest(card, root, job.outputs["manifest"], job.outputs["images"])
+    facts = ingest(card, root, job.outputs["manifest"], job.outputs["images"], job.params(ValidationParams))
     return {"dataset": card.name, **asdict(facts)}
 
 

@@ -17,8 +17,8 @@ def work(job: Job) -> dict[str, Any]:
     write(verdict, job.outputs["accepted"], job.outputs["classes"], job.outputs["evidence"])
     for warning in verdict.warnings:
         log.warning("validate: %s", warning)
-    for split, count in verdict.record["dropped_from"].items():
-        log.info("validate: %d images were dropped from %s, for their twin or patient in a later split.", count, split)
+    if verdict.record["dropped"]:
+        log.info("validate: %s", verdict.record["dropped_sentence"])
     if not verdict.is_accepted:
         raise DataRejected(rejection(verdict, job.final["evidence"]), publish=True)
     return {

@@ -288,7 +288,6 @@ def _evidence(run: Run) -> None:
                 "twin_split": "test",
             }
         ],
-        "dropped_from": {"train": 1},
         "leaks": {
             "on_leak": "drop_from_train",
             "exact_groups": 1,

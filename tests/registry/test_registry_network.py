@@ -51,6 +51,7 @@ def options(run: Run, stage: str, method: str) -> list[str]:
         paths["model"] = folder / "tune" / name
     if stage == "evaluate":
         paths |= {"model": folder / "tune" / name, "metrics": folder / "metrics" / f"{name}.json"}
+        paths |= {"summary": folder / "summary" / f"{name}.json"}
         paths |= {key: folder / "evaluate" / name / file for key, file in OUTPUTS.items()}
     asked = [] if stage == "cache" else ["--candidate", method, "--seed", "1"]
     return ["--dataset", DATASET, *asked, *(part for key, path in paths.items() for part in (f"--{key}", str(path)))]
