@@ -5,16 +5,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.contract.params_schema import knowledge_of, method_names
 from clinprompt.errors import BadParams
 from clinprompt.knobs import NEW_METHOD, Knobs, ProtocolKnobs, knob_problems
-from clinprompt.schema import Fraction, Name, Section, UserPath, check, key_errors, read_yaml
+from clinprompt.schema import Fraction, Name, Section, Seed, UserPath, check, key_errors, read_yaml
 
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "kappa", "quadratic_kappa"]
 _NEGATIVE = ("kappa", "quadratic_kappa")  # these reach down to -1
+
+# How many of something; what stands above is a slip of the finger, that would end in a full memory.
+Few = Annotated[int, Field(gt=0, le=1_000)]
+Many = Annotated[int, Field(gt=0, le=100_000)]
+Count = Annotated[int, Field(gt=0, le=1_000_000_000)]
 
 # A mapping, of which a file may leave nothing but the key.
 _Mapping = BeforeValidator(lambda value: {} if value is None else value)
@@ -63,7 +68,7 @@ class CandidatesParams(Section):
 
     methods: list[Name]
     taught: list[Name] = []
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1)
     variants: Annotated[dict[Name, Variant], _Mapping] = {}
 
     @model_validator(mode="after")
@@ -127,9 +132,9 @@ class DataParams(Section):
 class ValidationParams(Section):
     """Bounds that every dataset must keep; a card may add to them."""
 
-    min_side: PositiveInt
-    max_pixels: PositiveInt
-    min_images_per_class: PositiveInt
+    min_side: Many
+    max_pixels: Count
+    min_images_per_class: Count
     near_duplicate_bits: Annotated[int, Field(ge=0, le=16)]
     near_duplicate_correlation: Fraction
 
@@ -146,21 +151,21 @@ class KnowledgeParams(Section):
 
     llm: Name
     path: UserPath | None
-    seed: int
+    seed: Seed
     aspects: list[str] = Field(min_length=1)
-    descriptions_per_aspect: PositiveInt
-    min_accepted_per_class: Annotated[int, Field(ge=0)]
-    max_new_tokens: PositiveInt
+    descriptions_per_aspect: Many
+    min_accepted_per_class: Annotated[int, Field(ge=0, le=100_000)]
+    max_new_tokens: Many
     hidden_states: Literal["answer_end_all_layers", "question_end_all_layers", "answer_last_layer"]
     temperature: Annotated[float, Field(ge=0)]
-    batch_size: PositiveInt
+    batch_size: Many
 
 
 class CacheParams(Section):
     """How the frozen image features are computed."""
 
-    batch_size: PositiveInt
-    workers: Annotated[int, Field(ge=0)]
+    batch_size: Many
+    workers: Annotated[int, Field(ge=0, le=1_000)]
     precision: Literal["float32", "bfloat16"]
 
 
@@ -168,19 +173,19 @@ class TrainingParams(Section):
     """What all methods share."""
 
     device: Literal["auto", "cpu", "cuda"]
-    processes: PositiveInt
+    processes: Few
     precision: Literal["float32", "bfloat16"]
     augmentation: Literal["none", "crop_flip"]
-    shots: PositiveInt | None
-    checkpoint_every: PositiveInt
+    shots: Count | None
+    checkpoint_every: Count
 
 
 class EvaluationParams(Section):
     """Intervals, calibration and slices."""
 
-    bootstrap_resamples: PositiveInt
+    bootstrap_resamples: Many
     confidence: Annotated[float, Field(gt=0, lt=1)]
-    calibration_bins: PositiveInt
+    calibration_bins: Many
     age_bands: list[float]
     slices: list[str]
 
@@ -194,9 +199,9 @@ class EvaluationParams(Section):
 class ExplainParams(Section):
     """How many images the pictures of a tuned model are made from."""
 
-    examples_per_class: PositiveInt
-    images: PositiveInt
-    seed: Annotated[int, Field(ge=0)]
+    examples_per_class: Few
+    images: Count
+    seed: Seed
 
 
 class GateParams(Section):
@@ -235,9 +240,9 @@ class AirflowParams(Section):
     runner: Literal["local", "docker", "kubernetes"]
     python: UserPath
     sweep: str
-    deadline_hours: PositiveInt
+    deadline_hours: Many
     owner: str
-    approval_hours: PositiveInt
+    approval_hours: Many
     namespace: Name
 
 

@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -11,10 +10,27 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from clinprompt.errors import BadParams, InputMissing
+from clinprompt.errors import BadParams
+from clinprompt.files import read_regular
+from clinprompt.yaml_text import MAX_CHARACTERS, parse_yaml, to_yaml
+
+__all__ = [
+    "Fraction",
+    "Name",
+    "Section",
+    "Seed",
+    "UserPath",
+    "check",
+    "key_errors",
+    "no_such_key",
+    "parse_yaml",
+    "read_yaml",
+    "to_yaml",
+]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator of random numbers takes
 UserPath = Annotated[str, AfterValidator(os.path.expanduser)]  # "~" is the user's home
 
 _KEYS = "keys"  # the type of the error that `key_errors` makes
@@ -29,48 +45,16 @@ class Section(BaseModel):
 S = TypeVar("S", bound=BaseModel)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 with the numbers of YAML 1.2, where `2e-3` needs no dot and no sign."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes the strings that `_Loader` would take for numbers."""
-
-
-for _kind in (_Loader, _Dumper):
-    _kind.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-        list("-+.0123456789"),
-    )
-
-
-def parse_yaml(text: str) -> Any:
-    """The value of a YAML text, without executing anything in it.
-
-    Raises:
-        yaml.YAMLError: it is not YAML.
-    """
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 # a safe loader
-
-
-def to_yaml(value: Any, **options: Any) -> str:
-    """What `parse_yaml` reads; `options` are those of `yaml.safe_dump`."""
-    text: str = yaml.dump(value, Dumper=_Dumper, **options)
-    return text
-
-
 def read_yaml(path: Path) -> Any:
     """Read a YAML file without executing anything in it.
 
     Raises:
-        InputMissing: there is no such file.
-        BadParams: it is not YAML.
+        InputMissing: there is no such file, or it can't be read: see `read_regular`.
+        BadParams: it is not YAML, or is larger or deeper than the limits of `clinprompt.yaml_text`.
     """
+    data = read_regular(path, 4 * MAX_CHARACTERS + 1)
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputMissing(f"{path} does not exist.") from None
+        return parse_yaml(data.decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadParams(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 

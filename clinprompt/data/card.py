@@ -7,10 +7,9 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from clinprompt.data.manifest import COLUMNS
 from clinprompt.knobs import Knobs
-from clinprompt.schema import Fraction, Name, Section, UserPath
+from clinprompt.schema import Fraction, Name, Section, Seed, UserPath
 
 Text = Annotated[str, Field(min_length=1)]
-Seed = Annotated[int, Field(ge=0)]
 
 
 class ClassInfo(Section):

@@ -207,3 +207,26 @@ def test_what_is_not_yaml_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputMissing, match="does not exist"):
         load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "validation.min_side", "validation.max_pixels", "validation.min_images_per_class", "knowledge.batch_size",
+        "knowledge.seed", "knowledge.max_new_tokens", "cache.batch_size", "cache.workers", "training.processes",
+        "training.shots", "training.checkpoint_every", "evaluation.bootstrap_resamples", "evaluation.calibration_bins",
+        "explain.examples_per_class", "explain.images", "explain.seed", "airflow.deadline_hours",
+        "methods.coop.batch_size",
+    ],
+)  # fmt: skip
+def test_a_number_of_absurd_size_is_refused_by_its_key(tmp_path: Path, shipped: dict[str, Any], key: str) -> None:
+    section = shipped
+    *path, last = key.split(".")
+    for name in path:
+        section = section.setdefault(name, {})
+    section[last] = 2**53
+    with pytest.raises(BadParams, match=rf"{key}: input should be less than"):
+        load_params(write(tmp_path, shipped))
+    section[last] = 10**30
+    with pytest.raises(BadParams, match="an integer beyond"):
+        load_params(write(tmp_path, shipped))

@@ -19,7 +19,11 @@ RGB = np.random.default_rng(0).integers(0, 256, (13, 17, 3), dtype=np.uint8)
 DEEP = np.random.default_rng(1).integers(0, 65536, (13, 17), dtype=np.uint16)
 # Tags and chunks that make a decoder do something else, to be put anywhere.
 PARTS = (
-    *(struct.pack("<HHII", tag, 4, 1, value) for tag in (256, 257, 258, 259, 262, 277, 278, 317, 322) for value in (0, 1, 7, 16, 2**31)),
+    *(
+        struct.pack("<HHII", tag, 4, 1, value)
+        for tag in (256, 257, 258, 259, 262, 277, 278, 317, 322)
+        for value in (0, 1, 7, 16, 2**31)
+    ),
     *(b"\xff\xda", b"\xff\xd9", b"\xff\xc2", b"!\xf9\4\xff\0\0\0\0", b"IDAT", b"acTL", b"VP8X", b"\0\0\0\0IEND"),
 )
 
@@ -73,7 +77,9 @@ def seeds() -> dict[str, list[bytes]]:
         ],
         "gif": [
             encoded(image.convert("P"), "GIF", comment=b"x"),
-            encoded(image.convert("P"), "GIF", transparency=1, save_all=True, append_images=[image.rotate(9)], disposal=2),
+            encoded(
+                image.convert("P"), "GIF", transparency=1, save_all=True, append_images=[image.rotate(9)], disposal=2
+            ),
         ],
     }  # fmt: skip
 
