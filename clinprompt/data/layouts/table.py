@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 from pydantic import field_validator
 
 from clinprompt.data.card import Card, Metadata
@@ -21,6 +20,7 @@ from clinprompt.data.layouts.base import (
     unknown_columns,
 )
 from clinprompt.errors import DataRejected, InputCorrupt
+from clinprompt.parquet import DAMAGED
 from clinprompt.schema import Section
 
 
@@ -78,7 +78,7 @@ def _read_text(file: Path) -> pd.DataFrame:
         if file.suffix.lower() in (".parquet", ".pq"):
             return pd.read_parquet(file).map(_as_text).astype(str)
         return pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, pa.ArrowException, OSError) as error:
+    except (*DAMAGED, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputCorrupt(f"{file} is not a readable table ({' '.join(str(error).split())}).") from None
 
 
