@@ -5,11 +5,24 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from clinprompt.errors import InputCorrupt, InputMissing
 
 # What Arrow and pandas raise of damaged bytes; the memory that such bytes ask for may be impossible, too.
 DAMAGED = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError)
+
+
+def read_table(path: Path) -> pa.Table:
+    """The table, all of whose values were looked at: Arrow itself notices broken text only where it is used.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        one of `DAMAGED`: it is not such a file.
+    """
+    table = pq.read_table(path)
+    table.validate(full=True)
+    return table
 
 
 def read_frame(path: Path, columns: Collection[str], stage: str) -> pd.DataFrame:
@@ -26,7 +39,7 @@ def read_frame(path: Path, columns: Collection[str], stage: str) -> pd.DataFrame
     try:
         if not path.is_file():
             raise InputMissing(f"{path} does not exist; run the stage {stage}.")
-        frame = pd.read_parquet(path)
+        frame = read_table(path).to_pandas()
     except DAMAGED as error:
         reason = " ".join(str(error).split())
         raise InputCorrupt(f"{path} is not a readable Parquet file ({reason}). Delete it and run again.") from None
