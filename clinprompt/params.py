@@ -133,7 +133,7 @@ class ValidationParams(Section):
     """Bounds that every dataset must keep; a card may add to them."""
 
     min_side: Many
-    max_pixels: Count
+    max_pixels: Annotated[int, Field(gt=0, le=100_000_000)]  # the most that clinprompt.data.codecs decodes
     min_images_per_class: Count
     near_duplicate_bits: Annotated[int, Field(ge=0, le=16)]
     near_duplicate_correlation: Fraction
