@@ -74,17 +74,18 @@ def read_regular(path: Path, most: int = -1) -> bytes:
     """The bytes of a regular file, at most the first `most` of them; a pipe that nobody writes to is not waited for.
 
     Raises:
-        InputMissing: there is no such file, it is a folder, pipe or device, or this user may not read it.
+        InputMissing: there is no such file.
+        InputCorrupt: it is a folder, pipe or device, links lead in a circle, or this user may not read it.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         raise InputMissing(f"{path} does not exist.") from None
     except OSError as error:
-        raise InputMissing(f"{path} can't be read ({os.strerror(error.errno or 0)}).") from None
+        raise InputCorrupt(f"{path} can't be read ({os.strerror(error.errno or 0)}).") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise InputMissing(f"{path} is no regular file, but a folder, a pipe or a device.")
+        raise InputCorrupt(f"{path} is no regular file, but a folder, a pipe or a device.")
     with os.fdopen(descriptor, "rb") as file:
         return file.read(most)
 
@@ -93,8 +94,8 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        InputMissing: there is no such file, or it can't be read: see `read_regular`.
-        InputCorrupt: it is not JSON.
+        InputMissing: there is no such file.
+        InputCorrupt: it is not JSON, or can't be read.
     """
     try:
         return json.loads(read_regular(path).decode("utf-8"))

@@ -11,15 +11,11 @@ from clinprompt.contract.candidates import CandidateId
 from clinprompt.contract.params_schema import knowledge_of, method_names
 from clinprompt.errors import BadParams
 from clinprompt.knobs import NEW_METHOD, Knobs, ProtocolKnobs, knob_problems
-from clinprompt.schema import Fraction, Name, Section, Seed, UserPath, check, key_errors, read_yaml
+from clinprompt.schema import Fraction, Name, Section, UserPath, check, key_errors, read_yaml
 
+Count = Annotated[int, Field(ge=1, le=1_000_000)]  # more is a slip of the hand, which would end in no memory
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "kappa", "quadratic_kappa"]
 _NEGATIVE = ("kappa", "quadratic_kappa")  # these reach down to -1
-
-# How many of something; what stands above is a slip of the finger, that would end in a full memory.
-Few = Annotated[int, Field(gt=0, le=1_000)]
-Many = Annotated[int, Field(gt=0, le=100_000)]
-Count = Annotated[int, Field(gt=0, le=1_000_000_000)]
 
 # A mapping, of which a file may leave nothing but the key.
 _Mapping = BeforeValidator(lambda value: {} if value is None else value)
@@ -68,7 +64,7 @@ class CandidatesParams(Section):
 
     methods: list[Name]
     taught: list[Name] = []
-    seeds: list[Seed] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(min_length=1)
     variants: Annotated[dict[Name, Variant], _Mapping] = {}
 
     @model_validator(mode="after")
@@ -132,8 +128,8 @@ class DataParams(Section):
 class ValidationParams(Section):
     """Bounds that every dataset must keep; a card may add to them."""
 
-    min_side: Many
-    max_pixels: Annotated[int, Field(gt=0, le=100_000_000)]  # the most that clinprompt.data.codecs decodes
+    min_side: Annotated[int, Field(ge=1, le=100_000)]
+    max_pixels: Annotated[int, Field(ge=1, le=1_000_000_000)]
     min_images_per_class: Count
     near_duplicate_bits: Annotated[int, Field(ge=0, le=16)]
     near_duplicate_correlation: Fraction
@@ -151,21 +147,21 @@ class KnowledgeParams(Section):
 
     llm: Name
     path: UserPath | None
-    seed: Seed
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     aspects: list[str] = Field(min_length=1)
-    descriptions_per_aspect: Many
-    min_accepted_per_class: Annotated[int, Field(ge=0, le=100_000)]
-    max_new_tokens: Many
+    descriptions_per_aspect: Count
+    min_accepted_per_class: Annotated[int, Field(ge=0, le=1_000_000)]
+    max_new_tokens: Count
     hidden_states: Literal["answer_end_all_layers", "question_end_all_layers", "answer_last_layer"]
     temperature: Annotated[float, Field(ge=0)]
-    batch_size: Many
+    batch_size: Annotated[int, Field(ge=1, le=65_536)]
 
 
 class CacheParams(Section):
     """How the frozen image features are computed."""
 
-    batch_size: Many
-    workers: Annotated[int, Field(ge=0, le=1_000)]
+    batch_size: Annotated[int, Field(ge=1, le=65_536)]
+    workers: Annotated[int, Field(ge=0, le=1_024)]
     precision: Literal["float32", "bfloat16"]
 
 
@@ -173,7 +169,7 @@ class TrainingParams(Section):
     """What all methods share."""
 
     device: Literal["auto", "cpu", "cuda"]
-    processes: Few
+    processes: Count
     precision: Literal["float32", "bfloat16"]
     augmentation: Literal["none", "crop_flip"]
     shots: Count | None
@@ -183,9 +179,9 @@ class TrainingParams(Section):
 class EvaluationParams(Section):
     """Intervals, calibration and slices."""
 
-    bootstrap_resamples: Many
+    bootstrap_resamples: Annotated[int, Field(ge=1, le=100_000)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
-    calibration_bins: Many
+    calibration_bins: Annotated[int, Field(ge=1, le=1_000)]
     age_bands: list[float]
     slices: list[str]
 
@@ -199,9 +195,9 @@ class EvaluationParams(Section):
 class ExplainParams(Section):
     """How many images the pictures of a tuned model are made from."""
 
-    examples_per_class: Few
+    examples_per_class: Count
     images: Count
-    seed: Seed
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class GateParams(Section):
@@ -240,9 +236,9 @@ class AirflowParams(Section):
     runner: Literal["local", "docker", "kubernetes"]
     python: UserPath
     sweep: str
-    deadline_hours: Many
+    deadline_hours: Count
     owner: str
-    approval_hours: Many
+    approval_hours: Count
     namespace: Name
 
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from clinprompt.errors import BadParams
+from clinprompt.errors import BadParams, InputCorrupt
 from clinprompt.files import read_regular
 from clinprompt.yaml_text import MAX_CHARACTERS, parse_yaml, to_yaml
 
@@ -18,7 +18,6 @@ __all__ = [
     "Fraction",
     "Name",
     "Section",
-    "Seed",
     "UserPath",
     "check",
     "key_errors",
@@ -30,9 +29,9 @@ __all__ = [
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator of random numbers takes
 UserPath = Annotated[str, AfterValidator(os.path.expanduser)]  # "~" is the user's home
 
+_MOST_SHOWN = 200  # characters of a wrong value in a message
 _KEYS = "keys"  # the type of the error that `key_errors` makes
 
 
@@ -49,12 +48,13 @@ def read_yaml(path: Path) -> Any:
     """Read a YAML file without executing anything in it.
 
     Raises:
-        InputMissing: there is no such file, or it can't be read: see `read_regular`.
-        BadParams: it is not YAML, or is larger or deeper than the limits of `clinprompt.yaml_text`.
+        InputMissing: there is no such file.
+        BadParams: it is no file that can be read, not YAML, or larger or deeper than `clinprompt.yaml_text` allows.
     """
-    data = read_regular(path, 4 * MAX_CHARACTERS + 1)
     try:
-        return parse_yaml(data.decode("utf-8"))
+        return parse_yaml(read_regular(path, 4 * MAX_CHARACTERS + 1).decode("utf-8"))
+    except InputCorrupt as error:
+        raise BadParams(str(error)) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadParams(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 
@@ -102,7 +102,10 @@ def _describe(error: Any, model: type[BaseModel], prefix: str) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{key}: {message}" if loc else message
-    return f"{key}: {message[0].lower()}{message[1:]}, found {error['input']!r}"
+    shown = repr(error["input"])
+    if len(shown) > _MOST_SHOWN:
+        shown = f"{shown[:_MOST_SHOWN]}…"
+    return f"{key}: {message[0].lower()}{message[1:]}, found {shown}"
 
 
 def _fields_at(model: type[BaseModel], loc: list[str]) -> list[str]:

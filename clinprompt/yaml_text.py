@@ -14,7 +14,6 @@ from yaml.nodes import CollectionNode, Node, ScalarNode
 MAX_CHARACTERS = 1_000_000
 MAX_DEPTH = 50  # of lists and mappings in one another
 MAX_NODES = 100_000  # where each alias counts as much as what it stands for
-MAX_INTEGER = 2**53  # from here on not every whole number is a number in JSON and Parquet
 
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _LONGEST_NUMBER = 100  # characters
@@ -60,14 +59,11 @@ class _Loader(yaml.SafeLoader):
             if _SURROGATE.search(node.value):
                 self._refuse("half of a surrogate pair, which is no character", node.start_mark)
         try:
-            value = super().construct_object(node, deep)
+            return super().construct_object(node, deep)
         except (ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError) as error:
             shown = f"{node.value:.40}" if isinstance(node, ScalarNode) else "this"
             reason = str(error) if isinstance(error, ValueError) else "it has not the form of its type"
             raise ConstructorError(None, None, f"{shown!r} can't be read ({reason})", node.start_mark) from None
-        if type(value) is int and abs(value) > MAX_INTEGER:
-            self._refuse(f"an integer beyond {MAX_INTEGER}", node.start_mark)
-        return value
 
     @staticmethod
     def _refuse(what: str, mark: yaml.Mark) -> None:

@@ -7,9 +7,10 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from clinprompt.data.manifest import COLUMNS
 from clinprompt.knobs import Knobs
-from clinprompt.schema import Fraction, Name, Section, Seed, UserPath
+from clinprompt.schema import Fraction, Name, Section, UserPath
 
 Text = Annotated[str, Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class ClassInfo(Section):

@@ -8,7 +8,6 @@ import tokenize
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -17,6 +16,24 @@ from clinprompt.data.card import Card
 from clinprompt.data.layouts.base import ImageRecord, Layout, Listing
 from clinprompt.errors import DataRejected, InputCorrupt
 from clinprompt.schema import Section
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_DEFLATE_AT_MOST = 1100  # how many times its size a stream of zip's deflate can hold
+# What zipfile and numpy raise of files that are broken or of a kind that they don't read.
+_UNREADABLE = (
+    ValueError,
+    OSError,
+    EOFError,
+    KeyError,
+    TypeError,
+    SyntaxError,
+    OverflowError,
+    RuntimeError,  # an encrypted file, and NotImplementedError
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class MedmnistOptions(Section):
@@ -44,55 +61,39 @@ def read(root: Path, card: Card, options: MedmnistOptions) -> Listing:
 
 LAYOUT = Layout(MedmnistOptions, read)
 
-_DEFLATE_AT_BEST = 1032  # bytes from one
-# What zipfile and NumPy raise on broken files: of zip versions and compressions that they don't know, of encrypted
-# members, of headers that are no Python literal.
-_BROKEN = (
-    ValueError, OSError, EOFError, AttributeError, KeyError, IndexError, TypeError, OverflowError, SyntaxError,
-    NotImplementedError, RuntimeError, MemoryError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
-
 
 def _load(file: Path, key: str) -> np.ndarray:
-    if not file.is_file():
+    if not file.is_file():  # reading a pipe would wait for its writer
         raise InputCorrupt(f"{file} is not an .npz file, but a folder, a pipe or a device.")
     try:
         with zipfile.ZipFile(file) as archive:
-            names = sorted(name.removesuffix(".npy") for name in archive.namelist())
-            if key not in names:
-                raise DataRejected(f"{file}: there is no array {key!r}; it holds {', '.join(names)}.")
-            return _array(archive, archive.getinfo(f"{key}.npy"))
-    except _BROKEN as error:
-        reason = " ".join(str(error).split())
+            names = archive.namelist()
+            if f"{key}.npy" not in names:
+                present = ", ".join(sorted(name.removesuffix(".npy") for name in names))
+                raise DataRejected(f"{file}: there is no array {key!r}; it holds {present}.")
+            _check_size(archive, f"{key}.npy")
+            with archive.open(f"{key}.npy") as stream:
+                return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputCorrupt(f"{file} is not a readable .npz file of plain arrays ({reason}).") from None
 
 
-def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    """One array; memory is taken for it only when what the zip file holds can fill it."""
+def _check_size(archive: zipfile.ZipFile, name: str) -> None:
+    """Raise ValueError where an array's header tells of other data than there is, before memory is asked for."""
+    info = archive.getinfo(name)
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{info.filename} is compressed in a way that NumPy does not write")
-    if info.file_size > _DEFLATE_AT_BEST * info.compress_size + 1:
-        raise ValueError(f"{info.filename} can't hold {info.file_size} bytes")
-    with archive.open(info) as member:
-        shape, dtype = _header(member)
-        promised = math.prod(shape) * dtype.itemsize
-        if min(shape, default=0) < 0 or member.tell() + promised != info.file_size:
-            raise ValueError(f"the header of {info.filename} promises {dtype} {list(shape)}, which it does not hold")
-    with archive.open(info) as member:
-        return np.lib.format.read_array(member, allow_pickle=False)
-
-
-def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    version = np.lib.format.read_magic(member)
-    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(
-        version
-    )
-    if read_header is None:
-        raise ValueError(f"an array of NumPy's format {version[0]}.{version[1]}")
-    shape, _, dtype = read_header(member)
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects")
-    return shape, dtype
+        raise ValueError(f"{name} is compressed in a way that NumPy does not write")
+    if info.file_size > _DEFLATE_AT_MOST * max(info.compress_size, 1):
+        raise ValueError(f"{name} is said to hold {info.file_size} bytes in {info.compress_size}")
+    with archive.open(name) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version not in _HEADERS:
+            raise ValueError(f"{name} is of the version {version}")
+        shape, _, dtype = _HEADERS[version](stream)
+        there = info.file_size - stream.tell()
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != there:
+        raise ValueError(f"{name} tells of an array {list(shape)} of {dtype}, but holds {there} bytes")
 
 
 def _check(file: Path, split: str, images: np.ndarray, labels: np.ndarray) -> None:
