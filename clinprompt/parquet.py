@@ -13,7 +13,7 @@ from clinprompt.errors import InputCorrupt, InputMissing
 DAMAGED = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError)
 
 
-def read_table(path: Path) -> pa.Table:
+def checked_table(path: Path) -> pa.Table:
     """The table, all of whose values were looked at: Arrow itself notices broken text only where it is used.
 
     Raises:
@@ -39,7 +39,7 @@ def read_frame(path: Path, columns: Collection[str], stage: str) -> pd.DataFrame
     try:
         if not path.is_file():
             raise InputMissing(f"{path} does not exist; run the stage {stage}.")
-        frame = read_table(path).to_pandas()
+        frame = checked_table(path).to_pandas()
     except DAMAGED as error:
         reason = " ".join(str(error).split())
         raise InputCorrupt(f"{path} is not a readable Parquet file ({reason}). Delete it and run again.") from None

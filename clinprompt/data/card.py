@@ -10,7 +10,7 @@ from clinprompt.knobs import Knobs
 from clinprompt.schema import Fraction, Name, Section, UserPath
 
 Text = Annotated[str, Field(min_length=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seed = Annotated[int, Field(ge=0)]
 
 
 class ClassInfo(Section):

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.files import atomic
-from clinprompt.parquet import DAMAGED, read_table
+from clinprompt.parquet import DAMAGED, checked_table
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("path", "id", "file", "label", "split", "patient", "site", "sex", "age", "modality")
@@ -35,7 +35,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
         InputCorrupt: it is not Parquet, or a column is missing, of the wrong type or holds what it must not.
     """
     try:
-        table = read_table(path)
+        table = checked_table(path)
         problem = _schema_problem(table.schema)
         frame = table.to_pandas() if problem is None else pd.DataFrame()
     except FileNotFoundError:

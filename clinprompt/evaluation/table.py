@@ -15,7 +15,7 @@ from clinprompt.data.manifest import patients
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.evaluation.metrics import Floats
 from clinprompt.evaluation.predictions import Predictions
-from clinprompt.parquet import DAMAGED, read_table
+from clinprompt.parquet import DAMAGED, checked_table
 
 SPLITS = ("val", "test")
 FACTS = ["path", "id", "label", "split", "patient", "site", "sex", "age", "age_band"]
@@ -72,7 +72,7 @@ def read_predictions(path: Path, classes: tuple[str, ...]) -> tuple[pd.DataFrame
         InputCorrupt: not such a table, other classes, or probabilities that are none.
     """
     try:
-        table = read_table(path)
+        table = checked_table(path)
         about = About(**json.loads((table.schema.metadata or {})[_ABOUT.encode()]))
     except FileNotFoundError:
         raise InputMissing(f"{path} does not exist; run the evaluate stage (dvc repro).") from None

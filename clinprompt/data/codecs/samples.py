@@ -72,7 +72,7 @@ class Samples:
         if self.predictor == _FLOATING_POINT:
             values = self._floats(pieces)
         else:
-            values = pieces.view(self.dtype.newbyteorder("<" if self.order == "<" else ">")).astype(self.dtype)
+            values = pieces.view(np.dtype(f"{self.order}{self.dtype.kind}{self.dtype.itemsize}")).astype(self.dtype)
             values = values.reshape(*pieces.shape[:2], self.piece_width, self.channels)
             if self.predictor == _HORIZONTAL:
                 whole = values.view(f"u{self.dtype.itemsize}")

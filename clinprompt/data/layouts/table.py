@@ -20,7 +20,7 @@ from clinprompt.data.layouts.base import (
     unknown_columns,
 )
 from clinprompt.errors import DataRejected, InputCorrupt
-from clinprompt.parquet import DAMAGED, read_table
+from clinprompt.parquet import DAMAGED, checked_table
 from clinprompt.schema import Section
 
 
@@ -76,7 +76,7 @@ def _read_text(file: Path) -> pd.DataFrame:
     """The table with every cell as text; empty cells are ""."""
     try:
         if file.suffix.lower() in (".parquet", ".pq"):
-            return read_table(file).to_pandas().map(_as_text).astype(str)
+            return checked_table(file).to_pandas().map(_as_text).astype(str)
         return pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
     except (*DAMAGED, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputCorrupt(f"{file} is not a readable table ({' '.join(str(error).split())}).") from None
