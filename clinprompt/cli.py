@@ -9,6 +9,7 @@ import typer.main
 
 from clinprompt.contract.exit_codes import ExitCode
 from clinprompt.errors import BadParams, ClinpromptError
+from clinprompt.os_errors import explained
 
 
 def application(about: str | None = None) -> typer.Typer:
@@ -30,6 +31,7 @@ def invoke(app: typer.Typer, argv: Sequence[str], program: str) -> Any:
 
     Raises:
         BadParams: wrong usage: an unknown command or option, a missing or impossible value.
+        ClinpromptError: what the command raises; what the operating system refuses has a sentence, too.
     """
     command = typer.main.get_command(app)
     try:
@@ -43,6 +45,11 @@ def invoke(app: typer.Typer, argv: Sequence[str], program: str) -> Any:
         asked = context_of_error.command_path if context_of_error else program
         reason = " ".join(error.format_message().split()).rstrip(".")
         raise BadParams(f"{reason} (see {asked} --help).") from None
+    except ClinpromptError:
+        raise
+    except Exception as error:
+        known = explained(error)
+        raise known or error from error.__cause__
 
 
 def main(app: typer.Typer, argv: Sequence[str] | None, program: str) -> int:

@@ -62,7 +62,13 @@ class BatchTooLarge(ClinpromptError):
 
 
 class Interrupted(ClinpromptError):
-    """Stopped from outside (signal, full disk); running again goes on from the last checkpoint."""
+    """Stopped from outside (signal); running again goes on from the last checkpoint."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
+class OutOfResources(ClinpromptError):
+    """The computer lacks space, memory or the like; running again goes on once there is some."""
 
     exit_code = ExitCode.INTERRUPTED
 

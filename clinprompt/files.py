@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,18 +70,36 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, to_json(value))
 
 
+def read_regular(path: Path, most: int = -1) -> bytes:
+    """The bytes of a regular file, at most the first `most` of them; a pipe that nobody writes to is not waited for.
+
+    Raises:
+        InputMissing: there is no such file.
+        InputCorrupt: it is a folder, pipe or device, links lead in a circle, or this user may not read it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise InputMissing(f"{path} does not exist.") from None
+    except OSError as error:
+        raise InputCorrupt(f"{path} can't be read ({os.strerror(error.errno or 0)}).") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputCorrupt(f"{path} is no regular file, but a folder, a pipe or a device.")
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(most)
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
         InputMissing: there is no such file.
-        InputCorrupt: it is not JSON.
+        InputCorrupt: it is not JSON, or can't be read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputMissing(f"{path} does not exist.") from None
-    except ValueError as error:
+        return json.loads(read_regular(path).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise InputCorrupt(f"{path} is not valid JSON ({error}). Delete it and run again.") from None
 
 

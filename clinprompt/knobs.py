@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 NEW_METHOD = "for a new method, run python -m clinprompt.experiments.schema"
 
+LARGEST = 1_000_000_000  # no count of anything is larger
+
 _TYPES = {
     "array": "list", "boolean": "boolean", "integer": "integer", "null": "null", "number": "number",
     "object": "dictionary", "string": "string",
@@ -59,7 +61,7 @@ def _validator(reference: str) -> "Draft202012Validator":
     from jsonschema.validators import extend
 
     # 4.0 is no whole number and NaN none at all, as in the models.
-    types = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, x: type(x) is int)
+    types = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, x: type(x) is int and x <= LARGEST)
     types = types.redefine("number", lambda _, x: type(x) in (int, float) and math.isfinite(x))
     strict = extend(Draft202012Validator, type_checker=types)
     return strict({"$defs": params_schema()["$defs"], "$ref": reference})
@@ -84,6 +86,8 @@ def _describe(error: "ValidationError") -> Iterator[str]:
 
 
 def _expected(kind: str, bound: Any, error: "ValidationError") -> str:
+    if kind == "type" and bound == "integer" and type(error.instance) is int:
+        return f"input should be less than or equal to {LARGEST}"
     if kind == "type":
         finite = bound != "number" or type(error.instance) is not float
         return f"input should be a {'valid' if finite else 'finite'} {_TYPES[bound]}"

@@ -5,7 +5,6 @@ everything else goes to standard error.
 """
 
 import argparse
-import errno
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ from clinprompt.contract.params_schema import method_names
 from clinprompt.contract.variables import RESULT
 from clinprompt.errors import BadParams, ClinpromptError, DataRejected, InputMissing, Interrupted
 from clinprompt.files import partial_path, publish, remove
+from clinprompt.os_errors import explained
 from clinprompt.params import CandidateSpec, Params, load_params
 from clinprompt.schema import Section
 from components.interface import Interface, load_interface
@@ -114,21 +114,13 @@ def _explain(name: str, error: BaseException) -> tuple[ExitCode, str]:
         return ExitCode.INTERRUPTED, "interrupted; run the same command again to go on."
     if isinstance(error, ClinpromptError):
         return error.exit_code, str(error)
-    if _disk_is_full(error):
-        while_writing = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
-        return ExitCode.INTERRUPTED, f"the disk is full{while_writing}; free some space and run the same command again."
+    if known := explained(error):
+        return known.exit_code, str(known)
     if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch
         advice = "free it, or set CLINPROMPT_MICRO_BATCHES=2 or more, which trains with the same effective batch."
         return ExitCode.GPU_OUT_OF_MEMORY, f"the GPU's memory is too small; {advice}"
     log.error("%s: unexpected error", name, exc_info=error)
     return ExitCode.BUG, f"{type(error).__name__}: {error}"
-
-
-def _disk_is_full(error: BaseException) -> bool:
-    """Whether an error means a full disk: Python's by errno, the libraries' (safetensors, SQLite) by their message."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    return any(phrase in str(error) for phrase in ("No space left on device", "disk is full"))
 
 
 def _attempt(interface: Interface, work: Work, argv: list[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.files import sha256_file
+from clinprompt.yaml_text import parse_yaml
 from registry.package import verify_payload
 
 FILES_TAG = "file_digests"
@@ -64,8 +65,8 @@ def check_mlmodel(path: Path) -> None:
         InputCorrupt: it is no YAML mapping, a key is unknown or missing, or a value would make MLflow run other code.
     """
     try:
-        _MLmodel.model_validate(yaml.safe_load(path.read_bytes()))
-    except (yaml.YAMLError, RecursionError):
+        _MLmodel.model_validate(parse_yaml(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError):
         raise InputCorrupt(f"{path} is not YAML: don't use this model.") from None
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "the file"

@@ -102,11 +102,16 @@ def payload_of(model: Path, descriptions: Path, backbone: BackboneFiles) -> Payl
 
 
 def accepted_descriptions(table: Path) -> list[dict[str, str]]:
-    """The accepted descriptions, sorted by class, aspect and text."""
-    import pandas as pd
+    """The accepted descriptions, sorted by class, aspect and text.
 
-    frame = pd.read_parquet(table)
+    Raises:
+        InputMissing: there is no such file.
+        InputCorrupt: it is not a table of descriptions.
+    """
+    from clinprompt.parquet import read_frame
+
     keys = ["class", "aspect", "text"]
+    frame = read_frame(table, [*keys, "accepted"], "describe")
     rows = frame.loc[frame["accepted"].astype(bool), keys].sort_values(keys)
     return [{str(k): str(v) for k, v in row.items()} for row in rows.to_dict("records")]
 

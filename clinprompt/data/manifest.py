@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.files import atomic
+from clinprompt.parquet import DAMAGED, checked_table
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("path", "id", "file", "label", "split", "patient", "site", "sex", "age", "modality")
@@ -34,13 +35,14 @@ def read_manifest(path: Path) -> pd.DataFrame:
         InputCorrupt: it is not Parquet, or a column is missing, of the wrong type or holds what it must not.
     """
     try:
-        table = pq.read_table(path)
+        table = checked_table(path)
+        problem = _schema_problem(table.schema)
+        frame = table.to_pandas() if problem is None else pd.DataFrame()
     except FileNotFoundError:
         raise InputMissing(f"{path} does not exist; run the stage that makes it (dvc repro).") from None
-    except (pa.ArrowException, OSError) as error:
-        raise InputCorrupt(f"{path} is not a readable Parquet file ({error}). Delete it and run again.") from None
-    problem = _schema_problem(table.schema)
-    frame = table.to_pandas() if problem is None else pd.DataFrame()
+    except DAMAGED as error:
+        reason = " ".join(str(error).split())
+        raise InputCorrupt(f"{path} is not a readable Parquet file ({reason}). Delete it and run again.") from None
     problem = problem or _content_problem(frame)
     if problem:
         raise InputCorrupt(f"{path}: {problem}. Delete it and run again.")

@@ -16,6 +16,7 @@ from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.evaluation.metrics import Floats
 from clinprompt.evaluation.patients import PatientCount
 from clinprompt.evaluation.predictions import Predictions
+from clinprompt.parquet import DAMAGED, checked_table
 
 SPLITS = ("val", "test")
 FACTS = ["path", "id", "label", "split", "patient", "site", "sex", "age", "age_band"]
@@ -72,11 +73,11 @@ def read_predictions(path: Path, classes: tuple[str, ...]) -> tuple[pd.DataFrame
         InputCorrupt: not such a table, other classes, or probabilities that are none.
     """
     try:
-        table = pq.read_table(path)
+        table = checked_table(path)
         about = About(**json.loads((table.schema.metadata or {})[_ABOUT.encode()]))
     except FileNotFoundError:
         raise InputMissing(f"{path} does not exist; run the evaluate stage (dvc repro).") from None
-    except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
+    except DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputCorrupt(f"{path} is not a predictions file ({reason}); delete it and run again.") from None
     expected = _schema([*FACTS, "predicted", *(f"p_{class_id}" for class_id in classes)])

@@ -10,13 +10,13 @@ import pandas as pd
 import safetensors.numpy
 
 from clinprompt.data.card import ClassInfo
-from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.files import sha256_bytes, sha256_file
 from clinprompt.knowledge.checks import CHECKS
 from clinprompt.knowledge.generate import Description, sampling_of
 from clinprompt.knowledge.hidden_states import ClassStates
 from clinprompt.knowledge.llm import Llm
 from clinprompt.params import KnowledgeParams
+from clinprompt.parquet import read_frame
 
 _SCORES = [f"score_{check.name}" for check in CHECKS]
 COLUMNS = [
@@ -67,16 +67,7 @@ def read_descriptions(path: Path) -> pd.DataFrame:
         InputMissing: there is no such file.
         InputCorrupt: it is not a Parquet file with the columns of a table of descriptions.
     """
-    try:
-        frame = pd.read_parquet(path)
-    except FileNotFoundError:
-        raise InputMissing(f"{path} does not exist; run the stage describe.") from None
-    except (OSError, ValueError) as error:
-        raise InputCorrupt(f"{path} is not a readable Parquet file ({error}). Delete it and run again.") from None
-    missing = sorted(set(COLUMNS) - set(frame.columns))
-    if missing:
-        raise InputCorrupt(f"{path} lacks the column {missing[0]!r}. Delete it and run again.")
-    return frame
+    return read_frame(path, COLUMNS, "describe")
 
 
 def write_states(path: Path, states: Sequence[ClassStates]) -> None:

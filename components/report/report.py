@@ -16,6 +16,7 @@ from clinprompt.evaluation.metric_names import OVERALL, PER_CLASS
 from clinprompt.evaluation.metrics_record import Metrics, SliceMetrics
 from clinprompt.evaluation.table import patient_count
 from clinprompt.files import read_json, sha256_file
+from clinprompt.parquet import read_frame
 from components.report.figures import curve_charts, data_uri, thumbnail
 from components.report.origin import model_record, origin
 
@@ -124,7 +125,8 @@ def _plain(value: Any) -> str:
 
 def _knowledge(table: Path, card: Card) -> list[dict[str, Any]]:
     """Per class: how many descriptions were made, the accepted ones, and the rejected ones with their reasons."""
-    frame = pd.read_parquet(table).sort_values(["class", "aspect", "text"], kind="stable")
+    columns = ["class", "aspect", "text", "accepted", "reason"]
+    frame = read_frame(table, columns, "describe").sort_values(columns[:3], kind="stable")
     groups = []
     for info in card.classes:
         rows = frame[frame["class"] == info.id]
@@ -174,7 +176,9 @@ def _examples(sources: Sources, shown: MeasuredCandidate, dataset: Dataset) -> d
     path = sources.evaluations / shown.name / "predictions.parquet"
     if not path.is_file():
         return None
-    rows, card = pd.read_parquet(path), dataset.card
+    card = dataset.card
+    facts = ["id", "path", "split", "label", "predicted", *(f"p_{name}" for name in card.class_ids)]
+    rows = read_frame(path, facts, "evaluate")
     rows = rows[rows["split"] == "test"].copy()
     rows["confidence"] = rows[[f"p_{name}" for name in card.class_ids]].max(axis=1)
     rows = rows.sort_values(["confidence", "path"], ascending=[False, True]).drop_duplicates("id")

@@ -1,5 +1,6 @@
 """Every command's usage: wrong usage ends with the shared exit code and one sentence, `--help` with 0."""
 
+import errno
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from clinprompt import cli
 from clinprompt.contract.exit_codes import ExitCode
 
 ROOT = Path(__file__).parents[2]
@@ -68,3 +70,35 @@ def test_what_is_wrong_is_named(arguments: list[str], says: str) -> None:
     assert done.returncode == ExitCode.BAD_PARAMS, done.stderr
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "x"), 66, "permission denied: x; give this user the right"),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), 75, "the disk is full: x; free some space"),
+        (MemoryError(), 75, "the memory is too small"),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence(
+    capsys: pytest.CaptureFixture[str], error: Exception, code: int, sentence: str
+) -> None:
+    app = cli.application()
+
+    @app.command()
+    def fail() -> None:
+        raise error
+
+    assert cli.main(app, [], "fail") == code
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    app = cli.application()
+
+    @app.command()
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        cli.main(app, [], "fail")

@@ -63,6 +63,8 @@ LAYOUT = Layout(MedmnistOptions, read)
 
 
 def _load(file: Path, key: str) -> np.ndarray:
+    if not file.is_file():  # reading a pipe would wait for its writer
+        raise InputCorrupt(f"{file} is not an .npz file, but a folder, a pipe or a device.")
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
@@ -80,6 +82,8 @@ def _load(file: Path, key: str) -> np.ndarray:
 def _check_size(archive: zipfile.ZipFile, name: str) -> None:
     """Raise ValueError where an array's header tells of other data than there is, before memory is asked for."""
     info = archive.getinfo(name)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} is compressed in a way that NumPy does not write")
     if info.file_size > _DEFLATE_AT_MOST * max(info.compress_size, 1):
         raise ValueError(f"{name} is said to hold {info.file_size} bytes in {info.compress_size}")
     with archive.open(name) as stream:

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import field_validator
 
 from clinprompt.data.card import Card, ColumnName, Metadata
@@ -25,6 +23,7 @@ from clinprompt.data.layouts.base import (
 from clinprompt.data.layouts.words import Splits, listed, split_of, split_words
 from clinprompt.data.names import composed, is_known, whole_number
 from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
+from clinprompt.parquet import DAMAGED, checked_table
 from clinprompt.schema import Section
 
 
@@ -122,10 +121,10 @@ def read_table(file: Path) -> pd.DataFrame:
     try:
         if file.suffix.lower() in (".parquet", ".pq"):
             # Without the metadata that pandas leaves in its files, which may say what the columns don't hold.
-            frame = pq.read_table(file).replace_schema_metadata(None).to_pandas().map(_as_text).astype(str)
+            frame = checked_table(file).replace_schema_metadata(None).to_pandas().map(_as_text).astype(str)
         else:
             frame = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, pa.ArrowException, OSError) as error:
+    except (*DAMAGED, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputCorrupt(f"{file} is not a readable table ({' '.join(str(error).split())}).") from None
     return frame.rename(columns=lambda column: composed(str(column)).strip())
 
