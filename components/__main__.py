@@ -38,10 +38,21 @@ def _dataset(name: str, params: Params, folder: Path) -> str:
         mark = "*" if decision.is_chosen(candidate) else " "
         value = estimate_text((candidate.test or {}).get(metric), "not computed")
         lines.append(f"  {mark} {candidate.candidate:<14} seed {candidate.seed:<3} {metric} {value} on the test split")
-    if receipt.version:
-        lines.append(f"  champion: models:/{receipt.model}@champion, version {receipt.version}")
+    lines.append(f"  champion: {_champion(decision, receipt)}")
     lines.append(f"  report:   {folder / 'report.html'}")
     return "\n".join(lines)
+
+
+def _champion(decision: DecisionRecord, receipt: Receipt) -> str:
+    """Who is the champion now, and why it is not the choice where it isn't."""
+    stays = receipt.version or (int(decision.champion.version) if decision.champion else None)
+    champion = "none yet" if stays is None else f"models:/{receipt.model}@champion, version {stays}"
+    if receipt.quarantined is not None:
+        held = receipt.quarantined
+        return f"{champion}; the choice was rolled back as version {held.version} ({held.reason}) and is kept out"
+    if receipt.action == "rejected" and stays is not None:
+        return f"{champion}, which stays"
+    return f"{champion}, as before" if receipt.action == "unchanged" else champion
 
 
 app = cli.application()

@@ -1,0 +1,52 @@
+"""What `python -m components` says of the champion after a run."""
+
+from collections.abc import Callable
+
+import pytest
+from fabricate import Run, promote
+
+import registry
+from clinprompt.params import load_params
+from components.__main__ import summary
+
+
+def champion_line(run: Run) -> str:
+    """The line about the champion."""
+    text = summary(load_params(run.root / "params.yaml"), run.root / "runs")
+    [line] = [line for line in text.splitlines() if line.startswith("  champion: ")]
+    return line.removeprefix("  champion: ")
+
+
+def test_a_promotion_and_a_rejection_tell_who_is_the_champion(
+    finished: Run, fresh_copy: Callable[[Run], Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = fresh_copy(finished)
+    monkeypatch.chdir(run.root)
+    run.decide("coop-1", "zero_shot-1", floor=1.0)
+    assert promote(run) == 0
+    assert champion_line(run) == "none yet"
+    run.decide("coop-1", "zero_shot-1")
+    assert promote(run) == 0
+    assert champion_line(run) == "models:/tiny@champion, version 1"
+    run.decide("coop-1", "zero_shot-1", champion=registry.champion("tiny"))
+    assert promote(run) == 0
+    assert champion_line(run) == "models:/tiny@champion, version 1, as before"
+    run.tune(2, 0.9)
+    run.decide("coop-2", champion=registry.champion("tiny"), floor=1.0)
+    assert promote(run) == 0
+    assert champion_line(run) == "models:/tiny@champion, version 1, which stays"
+
+
+def test_a_choice_that_was_rolled_back_is_said_to_be_kept_out(
+    promoted: Run, fresh_copy: Callable[[Run], Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = fresh_copy(promoted)
+    monkeypatch.chdir(run.root)
+    run.tune(2, 0.9)
+    run.decide("coop-2", champion=registry.champion("tiny"))
+    assert promote(run) == 0
+    registry.rollback("tiny", "worse at site B")
+    run.decide("coop-2", champion=registry.champion("tiny"))
+    assert promote(run) == 0
+    expected = "version 1; the choice was rolled back as version 2 (worse at site B) and is kept out"
+    assert champion_line(run) == f"models:/tiny@champion, {expected}"
