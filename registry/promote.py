@@ -136,9 +136,10 @@ def _register(client: "MlflowClient", release: PromotionRequest, packed: "Packed
     logged = log_release(client, release, packed)
     tags = packed.facts | {FILES_TAG: logged.files} | links.airflow_tags()
     candidate = find_or_create(client, release.names.candidate_model, logged.uri, logged.run_id, tags, logged.model_id)
+    # The candidate may be another promotion's, logged by a run of its own, with other ids in its files.
+    tags = tags | {FILES_TAG: candidate.tag(FILES_TAG)}
     tags = tags | {"candidate_model": candidate.name, "candidate_version": str(candidate.number)}
     source = f"models:/{candidate.name}/{candidate.number}"
-    # The candidate may be another promotion's, logged by a run of its own.
     run_id = run_of(client, candidate)
     return find_or_create(client, release.names.production_model, source, run_id, tags)
 

@@ -92,7 +92,8 @@ def _log(client: "MlflowClient", release: PromotionRequest, packed: Packed, expe
 
     payload, facts = packed.payload, packed.facts
     model, metrics = release.record, Metrics.read(release.metrics)
-    beside = _write_record(release, metrics, facts, payload.with_name("record"))
+    beside, folder = (payload.with_name(kind) for kind in ("record", "model"))
+    _write_record(release, metrics, facts, beside)
     name = f"{release.dataset} {CandidateId(model.candidate, model.seed)}"
     with mlflow.start_run(experiment_id=experiment, run_name=name, tags=facts | links.airflow_tags()) as run:
         run_id = str(run.info.run_id)
@@ -100,7 +101,6 @@ def _log(client: "MlflowClient", release: PromotionRequest, packed: Packed, expe
         mlflow.log_metrics(_flat_metrics(metrics))
         client.log_inputs(run_id, [_dataset(release, facts)])
         mlflow.log_artifact(str(release.decision_file))
-        folder = payload.with_name("model")
         model_id = _log_model(client, run_id, experiment, payload, beside, folder, model)
         uri, files = f"models:/{model_id}", digests_tag(folder)
         mlflow.set_tags({FILES_TAG: files, "model_uri": uri})
@@ -141,13 +141,12 @@ def _log_model(
     return model_id
 
 
-def _write_record(release: PromotionRequest, metrics: Metrics, facts: dict[str, str], folder: Path) -> Path:
+def _write_record(release: PromotionRequest, metrics: Metrics, facts: dict[str, str], folder: Path) -> None:
     folder.mkdir()
     shutil.copyfile(release.decision_file, folder / "decision.json")
     (folder / "lineage.json").write_text(to_json(facts), encoding="utf-8")
     card = lineage.model_card(load_card(release.card), release.record, metrics, facts)
     (folder / "model_card.md").write_text(card, encoding="utf-8")
-    return folder
 
 
 def _params(model: ModelRecord) -> dict[str, Any]:

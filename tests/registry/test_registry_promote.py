@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -171,6 +172,30 @@ def test_a_rejected_decision_leaves_no_trace_in_the_registry(finished: Run, fres
     assert (receipt["action"], receipt["version"]) == ("rejected", None)
     assert not (run.root / "mlflow.db").exists()
     assert not (run.root / "mlartifacts").exists()
+
+
+def test_the_digests_go_with_the_candidate_that_another_promotion_registered(
+    finished: Run, fresh_copy: Callable[[Run], Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import registry.run as module
+    from registry import versions
+    from registry.model_folder import FILES_TAG
+
+    run, log_release = fresh_copy(finished), module.log_release
+
+    def other_first(client: Any, release: Any, packed: Any) -> Any:
+        other = log_release(client, release, packed)
+        tags = packed.facts | {FILES_TAG: other.files}
+        versions.find_or_create(client, "tiny-candidate", other.uri, other.run_id, tags, other.model_id)
+        client.set_terminated(other.run_id, "KILLED")  # so that this promotion logs a run of its own
+        for kind in ("record", "model"):
+            shutil.rmtree(packed.payload.with_name(kind))
+        return log_release(client, release, packed)
+
+    monkeypatch.setattr(module, "log_release", other_first)
+    assert promote(run) == 0
+    assert {name: len(payloads) for name, (payloads, _) in state().items()} == {"tiny": 1, "tiny-candidate": 1}
+    assert registry.load("tiny") is not None
 
 
 class Crash(BaseException):

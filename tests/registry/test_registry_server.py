@@ -19,6 +19,7 @@ from server import Server
 import registry
 from clinprompt.errors import BadParams, InputMissing, ServiceDown
 from registry import listing, tracking, versions
+from registry.model_folder import FILES_TAG
 
 pytestmark = [pytest.mark.slow, pytest.mark.minutes]
 
@@ -219,9 +220,11 @@ def test_a_candidate_that_another_promotion_registered_is_promoted(
 
     def other_first(client: Any, release: Any, packed: Any) -> Any:
         other = log_release(client, release, packed)
-        versions.find_or_create(client, f"{name}-candidate", other.uri, other.run_id, packed.facts, other.model_id)
+        tags = packed.facts | {FILES_TAG: other.files}
+        versions.find_or_create(client, f"{name}-candidate", other.uri, other.run_id, tags, other.model_id)
         client.set_terminated(other.run_id, "KILLED")  # so that this promotion logs a run of its own
-        shutil.rmtree(packed.payload.with_name("record"))
+        for kind in ("record", "model"):
+            shutil.rmtree(packed.payload.with_name(kind))
         return log_release(client, release, packed)
 
     monkeypatch.setattr(module, "log_release", other_first)
