@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 DEFAULT_URI = "sqlite:///mlflow.db"
 ARTIFACTS = "mlartifacts"  # beside the local store
 _SQLITE = "sqlite:///"
+_SCHEMES = (_SQLITE, "http://", "https://", "postgresql", "mysql", "mssql")  # those of databases may name a driver
 _VARIABLE = "MLFLOW_TRACKING_URI"
 
 # What says that trying later may help: statuses; base classes of requests, urllib3, botocore and Python itself, by name
@@ -69,7 +70,15 @@ def artifact_root() -> Path | None:
 
 
 def connect() -> "MlflowClient":
-    """A client of the tracking server or store. MLflow's import takes a second or two, so it is not at the top."""
+    """A client of the tracking server or store. MLflow's import takes a second or two, so it is not at the top.
+
+    Raises:
+        BadParams: the address is neither a server's nor a database's.
+    """
+    if not tracking_uri().startswith(_SCHEMES):
+        raise BadParams(
+            f"MLFLOW_TRACKING_URI is {shown_uri()!r}: name a server, http://host:port, or a database, as {DEFAULT_URI}."
+        )
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     store = local_store()
@@ -106,7 +115,7 @@ def service_errors() -> Iterator[None]:
     Raises:
         ServiceDown: no answer, an answer that says to try later, or a database that is locked; also of the store that
             holds the artifacts.
-        BadParams: the server wants other credentials, or doesn't accept the host's name.
+        BadParams: the server wants other credentials, or doesn't accept the host's name; a driver is missing.
         InputMissing: the artifact store has no such file.
     """
     from mlflow.exceptions import MlflowException
@@ -114,6 +123,8 @@ def service_errors() -> Iterator[None]:
 
     try:
         yield
+    except ModuleNotFoundError as error:
+        raise BadParams(f"{shown_uri()} needs the Python package {error.name!r}, which is not installed.") from None
     except (MlflowException, OSError, HTTPError, *_object_store_errors()) as error:
         if is_away(error):
             raise _down(error) from None

@@ -71,3 +71,23 @@ def test_an_empty_registry_is_not_an_error(
     assert "Nothing is registered yet" in capsys.readouterr().out
     assert main(["list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"models": []}
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("mysql://me:secret@host/db", "needs the Python package 'MySQLdb'"),
+        ("databricks", "name a server"),
+        ("/some/folder", "name a server"),
+        ("foo://x", "name a server"),
+        ("file:///some/folder", "name a server"),
+    ],
+)
+def test_an_address_that_is_no_registry_s_ends_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uri: str, words: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert main(["list"]) == 64
+    said = capsys.readouterr().err
+    assert words in said
+    assert "secret" not in said
