@@ -22,7 +22,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from clinprompt.data.near_duplicates.fingerprint import collect, is_small, thumbnail
 from clinprompt.data.near_duplicates.pairs import hash_pairs, near_pairs
 
-BITS, CORRELATION, OLD_CORRELATION = 8, 0.96, 0.98
+BITS, CORRELATION = 8, 0.98
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def _before(rows: list[Any]) -> set[tuple[str, str]]:
     flat /= np.linalg.norm(flat, axis=1, keepdims=True)
     found = set()
     for a, b in hash_pairs(prints.hashes, BITS):
-        same = np.einsum("nk,nk->n", flat[a], flat[b]) >= OLD_CORRELATION
+        same = np.einsum("nk,nk->n", flat[a], flat[b]) >= CORRELATION
         found |= {(prints.ids[i], prints.ids[j]) for i, j in zip(a[same], b[same], strict=True)}
     return found
 

@@ -23,7 +23,7 @@ LIMITS = ValidationParams(
     max_pixels=10**6,
     min_images_per_class=5,
     near_duplicate_bits=8,
-    near_duplicate_correlation=0.96,
+    near_duplicate_correlation=0.98,
 )
 COUNT = 40
 
