@@ -1,8 +1,10 @@
 """The SQLite file of a local MLflow store: made under another name, so that a kill leaves none that is half made."""
 
+import fcntl
 import os
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from clinprompt.errors import BadParams
@@ -14,25 +16,39 @@ _CONTENT = ("experiments", "runs", "registered_models", "model_versions", "logge
 def make_ready(store: Path, artifacts: Path) -> None:
     """Make the store when there is none, and anew when an earlier process died before its first row was written.
 
-    Of several processes that make it at once one wins; the others use its file.
+    Of several processes one makes it; the others wait and use its file.
 
     Raises:
         BadParams: the file is no SQLite database.
     """
-    if store.exists():
-        if _holds_something(store):
-            return
-        store.unlink(missing_ok=True)
+    if store.exists() and _holds_something(store):
+        return
     store.parent.mkdir(parents=True, exist_ok=True)
-    artifacts.mkdir(mode=0o700, exist_ok=True)
-    part = store.with_name(f".{store.name}.{os.getpid()}.part")
-    _remove_parts(store)
+    with _lock(store.parent):
+        if store.exists():
+            if _holds_something(store):  # another process has made it since
+                return
+            store.unlink()
+        artifacts.mkdir(mode=0o700, exist_ok=True)
+        part = store.with_name(f".{store.name}.{os.getpid()}.part")
+        _remove_parts(store)
+        try:
+            _create(part, artifacts)
+            with suppress(FileExistsError):
+                os.link(part, store)  # unlike a rename, it never replaces a file that another program has made
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which leaves no file: a look at the store and what follows from it are one step."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        _create(part, artifacts)
-        with suppress(FileExistsError):
-            os.link(part, store)  # unlike a rename, it never replaces another process's file
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
     finally:
-        part.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def _create(part: Path, artifacts: Path) -> None:

@@ -80,6 +80,17 @@ def test_what_is_no_database_is_left_alone() -> None:
 
 
 @pytest.mark.minutes
+def test_several_first_uses_at_once_of_a_half_made_store_share_one(root: Path) -> None:
+    write(*HALF_MADE["in an upgrade"])
+    env = os.environ | {"PYTHONPATH": str(root)}
+    make = "import sys; from registry import tracking; tracking.connect().create_registered_model(sys.argv[1])"
+    names = [f"model-{number}" for number in range(4)]
+    processes = [subprocess.Popen([sys.executable, "-c", make, name], env=env) for name in names]
+    assert [process.wait() for process in processes] == [0] * len(names)
+    assert sorted(model["name"] for model in listing.models()) == names
+
+
+@pytest.mark.minutes
 def test_killed_at_any_moment_the_next_process_finds_a_store_or_makes_one(root: Path) -> None:
     env = os.environ | {"PYTHONPATH": str(root)}
     moments = Random(0)  # noqa: S311 # no secret
