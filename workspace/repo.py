@@ -251,8 +251,8 @@ def _scratch() -> Iterator[Path]:
 def _share_objects(folder: Path, shared: Path) -> None:
     """Let the workspace keep DVC's objects, but not its run cache, in the shared folder.
 
-    DVC puts an object there under its digest and at once. In each new workspace it looks at the bytes of those that can be
-    written to; it takes read-only ones, as it leaves them, for whole.
+    DVC puts an object there under its digest and at once. In each new workspace it looks at the bytes of those that can
+    be written to; it takes read-only ones, as it leaves them, for whole.
     """
     objects, link = shared.absolute() / "files" / "md5", folder / ".dvc" / "cache" / "files" / "md5"
     try:
