@@ -13,10 +13,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.errors import InputCorrupt
 from clinprompt.files import sha256_file
 from clinprompt.yaml_text import parse_yaml
-from registry.package import verify_payload
+from registry.package import check_files, verify_payload
 
 FILES_TAG = "file_digests"
 PAYLOAD, RECORD = "artifacts/payload", "artifacts/record"
@@ -45,14 +45,7 @@ def verify_model(folder: Path, payload_digest: str, recorded: str) -> None:
         InputCorrupt: a file's bytes differ, a file is too many, or MLmodel says more than this pipeline writes.
     """
     verify_payload(folder / PAYLOAD, payload_digest)
-    expected, present = _parsed(recorded), set(_files(folder))
-    for name in sorted(present ^ set(expected)):
-        if name in present:
-            raise InputCorrupt(f"{folder / name} was not registered with the model: don't use this model.")
-        raise InputMissing(f"{folder / name} does not exist; the model was not copied completely.")
-    for name, digest in expected.items():
-        if sha256_file(folder / name) != digest:
-            raise InputCorrupt(f"{folder / name} was changed after registration: don't use this model.")
+    check_files(folder, set(_files(folder)), _parsed(recorded), stranger="was not registered with the model")
     if sha256_file(folder / SCRIPT) != sha256_file(folder / PAYLOAD / SCRIPT):
         raise InputCorrupt(f"{folder / SCRIPT} is not the payload's script: don't use this model.")
     check_mlmodel(folder / MLMODEL)

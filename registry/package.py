@@ -130,15 +130,28 @@ def verify_payload(folder: Path, digest: str) -> dict[str, Any]:
         raise InputCorrupt(f"{path} does not have the digest {digest} that the registry records: don't use this model.")
     files = read_json(path)["files"]
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()} - {MANIFEST}
-    for name in sorted(present ^ set(files)):
-        if name in present:
-            raise InputCorrupt(f"{folder / name} is not in the payload's manifest: don't use this model.")
-        raise InputMissing(f"{folder / name} does not exist; the model was not copied completely.")
-    for name, expected in files.items():
-        if sha256_file(folder / name) != expected:
-            raise InputCorrupt(f"{folder / name} was changed after registration: don't use this model.")
+    check_files(folder, present, files, stranger="is not in the payload's manifest")
     spec: dict[str, Any] = read_json(folder / "model.json")
     return spec
+
+
+def check_files(folder: Path, present: set[str], digests: dict[str, str], *, stranger: str) -> None:
+    """Hold the files that are present, by their paths in a folder, against the SHA-256 of those that must be.
+
+    Args:
+        stranger: what is said of a file that is too many.
+
+    Raises:
+        InputMissing: a file is missing.
+        InputCorrupt: a file's bytes differ, or a file is too many.
+    """
+    for name in sorted(present ^ set(digests)):
+        if name in present:
+            raise InputCorrupt(f"{folder / name} {stranger}: don't use this model.")
+        raise InputMissing(f"{folder / name} does not exist; the model was not copied completely.")
+    for name, expected in digests.items():
+        if sha256_file(folder / name) != expected:
+            raise InputCorrupt(f"{folder / name} was changed after registration: don't use this model.")
 
 
 def _model(record: ModelRecord, backbone: dict[str, Any]) -> dict[str, Any]:
