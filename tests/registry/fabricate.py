@@ -1,6 +1,5 @@
-"""A finished run in miniature: a tiny random backbone, two tuned models, their evaluation and a decision."""
+"""A finished run in miniature: two tuned models of a tiny backbone, their evaluation and a decision."""
 
-import io
 import json
 import os
 import shutil
@@ -14,7 +13,16 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from PIL import Image
+from fabricate_inputs import (
+    CLASSES,
+    DATASET,
+    write_backbone,
+    write_card,
+    write_descriptions,
+    write_evidence,
+    write_images,
+    write_params,
+)
 from safetensors.numpy import save_file
 
 from clinprompt.backbones import load_backbone
@@ -22,7 +30,7 @@ from clinprompt.contract.candidates import CandidateId
 from clinprompt.data.card import Card
 from clinprompt.data.codecs import decode
 from clinprompt.data.load import load_card
-from clinprompt.data.manifest import read_manifest, write_manifest
+from clinprompt.data.manifest import read_manifest
 from clinprompt.evaluation.intervals import Bootstrap
 from clinprompt.evaluation.judge import Judged
 from clinprompt.evaluation.plots import write_plots
@@ -36,7 +44,7 @@ from clinprompt.evaluation.table import (
     split_of,
     write_predictions,
 )
-from clinprompt.files import read_json, sha256_bytes, sha256_file, write_json
+from clinprompt.files import read_json, sha256_file, write_json
 from clinprompt.params import load_params
 from clinprompt.tuned.artifact import load_model, model_digest
 from clinprompt.tuned.record import BackboneRef, ModelRecord
@@ -44,19 +52,8 @@ from components.promote.__main__ import work
 from components.runner import execute
 
 COMPONENTS = Path(__file__).parents[2] / "components"
-DATASET = "tiny"
-CLASSES = ("bright", "dark", "grey")
-LEVELS = {"bright": 210, "dark": 40, "grey": 125}
 CURVES = "epoch,learning_rate,loss,train_accuracy,val_accuracy\n0,0.002,1.0,0.4,0.5\n1,0.001,0.6,0.6,0.6\n"
 BOOTSTRAP = Bootstrap(50, 0.95, 15)
-BACKBONE = {
-    "model_cfg": {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    },
-    "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bilinear"},
-}
 
 
 @dataclass(frozen=True)
@@ -144,12 +141,12 @@ class Run:
 def fabricate(root: Path, params: Path) -> Run:
     """A run with the candidates coop-1 (good) and zero_shot-1 (poor), and an accepted decision."""
     run = Run(root)
-    _backbone(root / "backbone")
-    _params(params, root)
-    _card(root)
-    _images(run)
-    _evidence(run)
-    _descriptions(run.folder / "describe" / "descriptions.parquet")
+    write_backbone(root / "backbone")
+    write_params(params, root)
+    write_card(root)
+    write_images(run.folder)
+    write_evidence(run.folder)
+    write_descriptions(run.folder / "describe" / "descriptions.parquet")
     run.tune(1, 1.0)
     run.tune(1, 0.05, method="zero_shot")
     (run.folder / "report.html").write_text("<!doctype html><title>report</title>")
@@ -186,129 +183,6 @@ def promote_twice_at_once(run: Run) -> list[Path]:
 
 def _options(paths: dict[str, Path]) -> list[str]:
     return ["--dataset", DATASET, *(part for key, path in paths.items() for part in (f"--{key}", str(path)))]
-
-
-def _backbone(folder: Path) -> None:
-    from open_clip import CLIP
-    from safetensors import torch as tensors
-
-    folder.mkdir(parents=True)
-    (folder / "open_clip_config.json").write_text(json.dumps(BACKBONE))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = CLIP(**BACKBONE["model_cfg"])
-    tensors.save_file(
-        {k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors"
-    )
-
-
-def _params(template: Path, root: Path) -> None:
-    values = yaml.safe_load(template.read_text())
-    values["datasets"] = [DATASET]
-    values["candidates"] = {"methods": ["coop", "zero_shot"], "seeds": [1]}
-    values["backbone"] = {"name": "tiny-clip", "path": str(root / "backbone")}
-    (root / "params.yaml").write_text(yaml.safe_dump(values))
-
-
-def _card(root: Path) -> None:
-    card = {
-        "name": DATASET,
-        "title": "Tiny squares",
-        "modality": "MRI",
-        "organ": "brain",
-        "classes": [{"id": c, "name": f"{c} square", "phrase": f"a {c} square"} for c in CLASSES],
-        "licence": "CC0-1.0",
-        "source": "Made for the tests & <nothing> else.",
-        "how_to_get": "Nothing to get.",
-        "reader": {"kind": "folder"},
-    }
-    path = root / "datasets" / f"{DATASET}.yaml"
-    path.parent.mkdir(parents=True)
-    path.write_text(yaml.safe_dump(card))
-
-
-def _images(run: Run) -> None:
-    rng = np.random.default_rng(0)
-    rows = []
-    for split, count in (("train", 6), ("val", 6), ("test", 10)):
-        for label in CLASSES:
-            for k in range(count):
-                data = _png(LEVELS[label] + rng.normal(0, 30, (40, 40)))
-                digest = sha256_bytes(data)
-                file = f"{digest[:2]}/{digest}.png"
-                target = run.folder / "ingest" / "images" / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(data)
-                patient = sha256_bytes(f"{split}{label}{k // 2}".encode())[:16]
-                rows.append(
-                    [
-                        f"{split}/{label}/{k}.png",
-                        digest,
-                        file,
-                        label,
-                        split,
-                        patient,
-                        "AB"[k % 2],
-                        "FM"[k % 2],
-                        30.0 + k,
-                    ]
-                )
-    columns = ["path", "id", "file", "label", "split", "patient", "site", "sex", "age"]
-    frame = pd.DataFrame(rows, columns=columns).assign(modality="MRI").sort_values("path", ignore_index=True)
-    write_manifest(frame, run.folder / "validate" / "manifest.parquet")
-
-
-def _png(values: np.ndarray) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).save(out, "PNG")
-    return out.getvalue()
-
-
-def _evidence(run: Run) -> None:
-    counts = {split: dict.fromkeys(CLASSES, n) for split, n in (("train", 6), ("val", 6), ("test", 10))}
-    verdict = {
-        "verdict": "accepted",
-        "checks": [
-            {"name": "row count", "severity": "critical", "passed": True, "observed": 66, "message": "66 rows"},
-            {
-                "name": "class balance",
-                "severity": "warning",
-                "passed": False,
-                "observed": 0.9,
-                "message": "<b>uneven</b>",
-            },
-        ],
-        "counts": counts,
-        "dropped": [
-            {
-                "path": "train/dark/9.png",
-                "split": "train",
-                "reason": "exact duplicate",
-                "twin_path": "test/dark/1.png",
-                "twin_split": "test",
-            }
-        ],
-        "leaks": {
-            "on_leak": "drop_from_train",
-            "exact_groups": 1,
-            "near_pairs_across_splits": {"all": 0, "test and train": 0},
-        },
-    }
-    folder = run.folder / "validate" / "evidence"
-    folder.mkdir(parents=True)
-    write_json(folder / "verdict.json", verdict)
-
-
-def _descriptions(path: Path) -> None:
-    rows = [
-        {"class": c, "aspect": "shape", "text": f"A {c} square with four sides.", "accepted": True, "reason": ""}
-        for c in CLASSES
-    ]
-    rows.append(
-        {"class": "dark", "aspect": "shape", "text": "<script>alert(1)</script>", "accepted": False, "reason": "markup"}
-    )
-    path.parent.mkdir(parents=True)
-    pd.DataFrame(rows).to_parquet(path)
 
 
 def _features(run: Run, rows: pd.DataFrame) -> np.ndarray:
