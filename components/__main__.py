@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clinprompt import cli
-from clinprompt.errors import ClinpromptError
+from clinprompt.errors import InputMissing
 from clinprompt.evaluation.decision import DecisionRecord
 from clinprompt.evaluation.estimate import estimate_text
 from clinprompt.params import Params, load_params
 from registry.receipt import Receipt
 from registry.tracking import shown_uri
 
+RECEIPT = Path("promote", "receipt.json")  # in a dataset's run, the last that the summary reads
 NEXT = """
 Look at the models     mlflow ui --backend-store-uri {uri}, then http://127.0.0.1:5000/#/models
 Use the champion       import pathlib, registry
@@ -23,15 +24,21 @@ Run on your images     python -m clinprompt.data.new my-images /path/to/folder  
 
 
 def summary(params: Params, runs: Path) -> str:
-    """The runs of all datasets, a few lines each, and the commands that come next."""
-    parts = [_dataset(name, params, runs / name) for name in params.datasets]
-    model = params.registry.production_model.format(dataset=params.datasets[0])
+    """The runs of all datasets that have come to a decision, a few lines each, and the commands that come next."""
+    ended = [name for name in params.datasets if name not in unfinished(params, runs)]
+    parts = [_dataset(name, params, runs / name) for name in ended]
+    model = params.registry.production_model.format(dataset=ended[0])
     return "\n\n".join([*parts, NEXT.format(uri=shown_uri(), model=model).strip("\n")])
+
+
+def unfinished(params: Params, runs: Path) -> list[str]:
+    """The datasets whose last run has not ended."""
+    return [name for name in params.datasets if not (runs / name / RECEIPT).is_file()]
 
 
 def _dataset(name: str, params: Params, folder: Path) -> str:
     decision = DecisionRecord.read(folder / "gate" / "decision.json")
-    receipt = Receipt.read(folder / "promote" / "receipt.json")
+    receipt = Receipt.read(folder / RECEIPT)
     lines = [f"{name}: {decision.verdict.upper()}", *(f"  {reason}" for reason in decision.reasons)]
     metric = params.gate.select_by
     for candidate in decision.candidates:
@@ -63,13 +70,14 @@ def show() -> None:
     """Print the summary.
 
     Raises:
-        InputMissing: there is no finished run.
+        InputMissing: the run of a dataset has not ended; what the others gave is printed.
     """
-    try:
-        text = summary(load_params(Path("params.yaml")), Path("runs"))
-    except ClinpromptError as error:
-        raise type(error)(f"{error} Run `dvc repro` first.") from None
-    sys.stdout.write(text + "\n")
+    params, runs = load_params(Path("params.yaml")), Path("runs")
+    missing = unfinished(params, runs)
+    if missing != params.datasets:
+        sys.stdout.write(summary(params, runs) + "\n")
+    if missing:
+        raise InputMissing(f"No decision yet on {', '.join(missing)}. Run `dvc repro`; its first error tells why.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from clinprompt.data.formats import SUFFIXES, image_suffix, suffix_of
 from clinprompt.data.layouts import ImageRecord, layout_of
 from clinprompt.data.layouts.base import counted
 from clinprompt.data.manifest import COLUMNS, SPLITS, write_manifest
-from clinprompt.data.names import composed, is_known
+from clinprompt.data.names import composed, is_known, sex_code
 from clinprompt.data.near_duplicates.fingerprint import fingerprints
 from clinprompt.data.near_duplicates.pairs import near_pairs
 from clinprompt.data.splits import assign_splits, check_splits, uncovered
@@ -161,7 +161,7 @@ def _row(record: ImageRecord, card: Card) -> dict[str, Any]:
         "split": record.split,
         "patient": hashed_patient(card.name, patient) if patient else None,
         "site": facts.get("site"),
-        "sex": facts.get("sex"),
+        "sex": sex_code(facts["sex"]) if "sex" in facts else None,
         "age": _age(facts.get("age"), record.where),
         "modality": card.modality,
         **{column: facts.get(column) for column in card.metadata.extra},

@@ -9,6 +9,8 @@ from typing import Literal
 # What tables write where nothing is known; compared without regard to case.
 _UNKNOWN = {"", "na", "n/a", "#n/a", "n.a.", "nan", "<na>", "nat", "none", "null", "unknown", "-", "--", "?"}
 _FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+# DICOM's codes (PS3.3, C.7.1.1) for what tables write.
+_SEXES = {"m": "M", "male": "M", "man": "M", "f": "F", "female": "F", "woman": "F", "o": "O", "other": "O"}
 _WHOLE = re.compile(r"^([-+]?\d+)\.0+$")
 
 
@@ -25,6 +27,11 @@ def composed(text: str) -> str:
 def is_known(value: str) -> bool:
     """Whether a cell or a folder's name says anything: not empty, NA, NaN, None, N/A, unknown, - and their like."""
     return value.strip().casefold() not in _UNKNOWN
+
+
+def sex_code(value: str) -> str:
+    """The DICOM code of a sex, F, M or O, where that is what a cell says in words; other text as it is."""
+    return _SEXES.get(value.strip().casefold(), value)
 
 
 def whole_number(value: str) -> str:

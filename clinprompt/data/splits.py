@@ -4,8 +4,9 @@ A group is a patient, together with everything that shares an image's bytes or p
 patient is a group with its copies and near-duplicates. Each group has a fixed place in [0, 1), the hash of the seed and
 its name, and goes to test, val or train by where that place lies. So a group keeps its split when others come or go.
 Chance would leave small classes with unlucky shares, hence a class's share may miss its fraction by a tenth (or half an
-image) at most; only groups at that boundary can ever move. A class with as many groups as splits has an image in each
-of them: where its share would leave one empty, a group moves there from a split that holds several of the class.
+image) at most; only groups at that boundary can ever move. A group that alone is twice a split's share or more is
+passed over there, as look-alikes by the hundred are. A class with as many groups as splits has an image in each of
+them: where its share would leave one empty, a group moves there from a split that holds several of the class.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from clinprompt.data.manifest import SPLITS
 from clinprompt.errors import DataRejected
 
 SLACK = 0.1
+_TOO_LARGE = 2.0  # times a split's share of a class: without such a group the split is nearer to it
 
 
 def assign_splits(
@@ -130,15 +132,17 @@ class _Group:
 
 
 def _share_out(order: list[_Group], fractions: dict[str, float]) -> dict[str, str]:
-    """Cut the groups, sorted by place, into consecutive runs."""
+    """Cut the groups, sorted by place, into consecutive runs; those too large for a split are passed over."""
     split_of = {group.name: "train" for group in order}
     total = sum(group.images for group in order)
-    start, edge = 0, 0.0
+    left, edge = order, 0.0
     for split, fraction in fractions.items():
         edge += fraction
-        end = start + _run_length(order[start:], edge, fraction * total)
-        split_of |= {group.name: split for group in order[start:end]}
-        start = end
+        target = fraction * total
+        fitting = [group for group in left if group.images < _TOO_LARGE * target]
+        run = {group.name for group in fitting[: _run_length(fitting, edge, target)]}
+        split_of |= dict.fromkeys(run, split)
+        left = [group for group in left if group.name not in run]
     return split_of
 
 

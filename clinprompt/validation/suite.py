@@ -15,6 +15,7 @@ from clinprompt.validation.summary import Summary
 DAMAGE = ("zero bytes", "undecodable", "truncated", "empty")
 DERIVED = ("side", "pixels", "twin", "other_label_twin", "patient_elsewhere")
 IMAGE_LEAKS, PATIENT_LEAKS = LEAKS = ("leak: images", "leak: patients")  # checks
+COUNT = "count "  # begins the names of the checks on the images of a class in a split
 SEXES = ("F", "M", "O")
 MAX_AGE = 120
 _MEASURED = ("width", "height", "mode", "mean", "std", "min", "max", "phash", "problem", "reason")
@@ -124,7 +125,7 @@ def _count_expectations(card: Card, limits: ValidationParams) -> list[TableExpec
             about = f"the class {label} has at least {minimum} images in {split}"
             where = {"split": split, "label": label}
             expectations.append(
-                TableExpectation(f"count {split}/{label}", kind, about, kwargs={"min_value": minimum}, where=where)
+                TableExpectation(f"{COUNT}{split}/{label}", kind, about, kwargs={"min_value": minimum}, where=where)
             )
     return expectations
 

@@ -17,7 +17,7 @@ from clinprompt.validation import leaks
 from clinprompt.validation.data_docs import render
 from clinprompt.validation.duplicates import find_duplicates
 from clinprompt.validation.gx import Outcome, run_suite
-from clinprompt.validation.suite import LEAKS, PATIENT_LEAKS, build_suite, build_table
+from clinprompt.validation.suite import COUNT, LEAKS, PATIENT_LEAKS, build_suite, build_table
 from clinprompt.validation.summary import summarise
 
 NOT_LOOKED_FOR = (
@@ -27,6 +27,10 @@ NOT_LOOKED_FOR = (
 _ON_LEAK = (
     "The card's on_leak decides what happens with leaks: fail (now) stops here; drop_from_train leaves the image in the"
     " lesser split out (train before val, val before test) and lists it."
+)
+_TOO_FEW = (
+    "A class of too few images gets more, is merged with another or left out of the card; validation."
+    "min_images_per_class in params.yaml says how few will do."
 )
 _FILES_NAMED = 5  # files in a sentence
 _SENTENCES = 3  # in the message of a rejection
@@ -140,8 +144,9 @@ def rejection(verdict: Verdict, evidence: Path) -> str:
     first = " ".join(verdict.failures[:_SENTENCES])
     unnamed = len(verdict.failures) - _SENTENCES
     rest = f" {unnamed} more check{'s' if unnamed > 1 else ''} failed." if unnamed > 0 else ""
-    leaking = any(check["name"] in LEAKS and check["passed"] is False for check in verdict.record["checks"])
-    how = f" {_ON_LEAK}" if leaking else ""
+    failed = {check["name"] for check in verdict.record["checks"] if check["passed"] is False}
+    how = f" {_TOO_FEW}" if any(name.startswith(COUNT) for name in failed) else ""
+    how += f" {_ON_LEAK}" if failed & set(LEAKS) else ""
     where = f"The evidence is in {evidence} (docs/index.html is readable)."
     return f"{verdict.dataset} is rejected. {first}{rest}{how} {where}"
 

@@ -57,8 +57,9 @@ def work(job: Job) -> dict[str, Any]:
         slices=[*params.slices, *(column for column in card.slices if column not in params.slices)],
         bootstrap=boot,
     )
-    for column, why in metrics.not_sliced.items():
-        log.info("%s: no slices by %s: %s.", card.name, column, why)
+    if metrics.not_sliced:
+        why = "; ".join(f"{column}: {reason}" for column, reason in metrics.not_sliced.items())
+        log.info("%s: no slices by %s.", card.name, why)
     write_predictions(frame, about, job.outputs["predictions"])
     metrics.write(job.outputs["metrics"])
     headline = {name: metrics.test[name].value for name in HEADLINE}

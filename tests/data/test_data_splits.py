@@ -88,6 +88,18 @@ def test_a_new_image_of_a_known_patient_joins_the_others() -> None:
     assert split.groupby(after["patient"]).nunique().max() == 1
 
 
+def test_a_group_of_most_of_a_class_is_in_train_and_the_rest_fills_the_other_splits() -> None:
+    frame = images(400)
+    for seed in range(5):
+        alike = frame["id"][frame["label"] == CLASSES[0]].iloc[: len(frame) // 6]
+        near = pd.DataFrame({"id_a": alike.iloc[:-1].to_numpy(), "id_b": alike.iloc[1:].to_numpy()})
+        split = assign_splits(frame, STRATIFIED.model_copy(update={"seed": seed}), CLASSES, near)
+        assert split[alike.index].unique().tolist() == ["train"]
+        sizes = split[frame["label"] == CLASSES[0]].value_counts()
+        assert sizes["val"] > 0.1 * sizes.sum()
+        assert sizes["test"] > 0.1 * sizes.sum()
+
+
 def test_val_from_train_leaves_test_alone() -> None:
     frame = images(900)
     frame["split"] = np.where(np.arange(900) % 5 == 0, "test", "train")

@@ -49,18 +49,21 @@ def test_folders_of_patients_in_the_class_folders(desk: Desk, capsys: pytest.Cap
 def test_a_table_of_ids_beside_two_folders_of_images(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     rows = []
     for i in range(36):
-        desk.draw(f"images_part_{i % 2 + 1}/ISIC_{i:04d}.jpg")
-        rows.append(f"HAM_{i // 2},ISIC_{i:04d},{('nv', 'mel', 'bkl')[i // 2 % 3]},histo,,male,back")
+        desk.draw(f"HAM10000_images_part_{i % 2 + 1}/ISIC_{i:04d}.jpg")
+        sex = ("male", "Female", "unknown")[i // 2 % 3]
+        rows.append(f"HAM_{i // 2},ISIC_{i:04d},{('nv', 'mel', 'bkl')[i // 2 % 3]},histo,,{sex},back")
     header = "lesion_id,image_id,dx,dx_type,age,sex,localization"
     (desk.images / "HAM_metadata.csv").write_text("\n".join([header, *rows]))
-    assert desk.new("--table", "HAM_metadata.csv") == 0
+    assert desk.new() == 0
     told = capsys.readouterr().out
     assert "image_id names them, dx is the class" in told
     assert "The patient is taken from the column lesion_id" in told
+    assert "lesion_id may be less than a person" in told
     card = load_card(Path("datasets/mine.yaml"))
-    assert card.reader.options["prefix"] == ["images_part_1/", "images_part_2/"]
+    assert card.reader.options["prefix"] == ["HAM10000_images_part_1/", "HAM10000_images_part_2/"]
     frame = desk.accepted()
     assert frame["patient"].nunique() == 18
+    assert frame["sex"].value_counts().to_dict() == {"M": 12, "F": 12}
     assert frame["label"].value_counts().to_dict() == {"nv": 12, "mel": 12, "bkl": 12}
 
 
@@ -86,6 +89,17 @@ def test_the_line_of_leaks_is_in_the_card_with_its_meaning(desk: Desk) -> None:
     text = Path("datasets/mine.yaml").read_text()
     assert "# drop_from_train: the image in the lesser split is left out" in text
     assert "\non_leak: fail\n" in text
+
+
+def test_what_is_in_two_of_the_publisher_s_splits_stops_no_first_run(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk.draw(*(f"{split}/{label}/{i}.png" for split in ("train", "test") for label in "ab" for i in range(8)))
+    (desk.images / "train/a/copy.png").write_bytes((desk.images / "test/a/3.png").read_bytes())
+    assert desk.new() == 0
+    assert "left out of the lesser one (train before val before test) and\nlisted" in capsys.readouterr().out
+    assert "\non_leak: drop_from_train\n" in Path("datasets/mine.yaml").read_text()
+    assert len(desk.accepted()) == 32
 
 
 def test_splits_by_meaning_above_and_below_the_classes(desk: Desk) -> None:

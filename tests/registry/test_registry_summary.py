@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import pytest
+import yaml
 from fabricate import Run, promote
 
 import registry
 from clinprompt.params import load_params
-from components.__main__ import summary
+from components.__main__ import main, summary
 
 
 def champion_line(run: Run) -> str:
@@ -50,3 +51,23 @@ def test_a_choice_that_was_rolled_back_is_said_to_be_kept_out(
     assert promote(run) == 0
     expected = "version 1; the choice was rolled back as version 2 (worse at site B) and is kept out"
     assert champion_line(run) == f"models:/tiny@champion, {expected}"
+
+
+def test_a_dataset_without_a_decision_hides_no_other_s(
+    finished: Run,
+    fresh_copy: Callable[[Run], Run],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = fresh_copy(finished)
+    monkeypatch.chdir(run.root)
+    run.decide("coop-1", "zero_shot-1")
+    assert promote(run) == 0
+    params = yaml.safe_load((run.root / "params.yaml").read_text())
+    (run.root / "params.yaml").write_text(yaml.safe_dump(params | {"datasets": ["other", "tiny"]}))
+    capsys.readouterr()
+    assert main([]) == 66
+    told = capsys.readouterr()
+    assert "tiny: ACCEPTED" in told.out
+    assert 'registry.load("tiny")' in told.out
+    assert "No decision yet on other. Run `dvc repro`" in told.err

@@ -15,7 +15,9 @@ Splits = dict[str, str | list[str]]  # a card's `splits`: for each split the fol
 _SEPARATORS = re.compile(r"[\s_.-]+")
 _FILLERS = ("dataset", "set", "data", "images", "image", "imgs", "img", "split", "folder")
 _SPLIT_OF_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
-_FOLD = re.compile(r"(?:k?folds?|cv|part|split)[\s_.-]*\d+|\d+[\s_.-]*folds?", re.IGNORECASE)
+_FOLD = re.compile(
+    r"(?:.*[\s_.-])?(?:k?folds?|cv|part|split|batch|chunk|archive|zip)[\s_.-]*\d+|\d+[\s_.-]*folds?", re.IGNORECASE
+)
 _PICTURES = {"image", "images", "img", "imgs", "picture", "pictures", "jpg", "jpeg", "png", "tif", "tiff", "original"}
 _MASK = (
     "masks|mask|segmentations|segmentation|segmented|seg|groundtruth|ground[ _-]truth|gt|labels|label|annotations|"
@@ -63,7 +65,7 @@ def are_splits(names: Iterable[str], splits: Splits | None = None) -> bool:
 
 
 def are_folds(names: Iterable[str]) -> bool:
-    """Whether folders of these names are the folds of a cross-validation, as fold1 … fold5."""
+    """Whether folders of these names are folds or the parts of a download, as fold1 … fold5 or images_part_1 and 2."""
     names = list(names)
     return len(names) > 1 and all(_FOLD.fullmatch(name) for name in names)
 

@@ -83,6 +83,8 @@ def look(root: Path, table: str, answers: Answers) -> Finding:
         said.append(f"The split is taken from the column {split}.")
     metadata = _facts(table, frame, answers)
     said += [f"The {fact} is taken from the column {column}." for fact, column in metadata.items()]
+    if _plain(metadata.get("patient", "")) in _CASES:
+        said.append(f"{metadata['patient']} may be less than a person; two of one person count as two patients.")
     if "patient" not in metadata:
         said.append("No patient is known: images of one patient may lie in several splits, and nothing can check it.")
     said.append(f"{paths.found} of the {len(tree.images)} images below {root} stand in the table.")
@@ -130,8 +132,13 @@ def _around(cell: str, path: str) -> tuple[str, str]:
 
 def _named(frame: pd.DataFrame, names: Sequence[str]) -> str | None:
     """The column with the first of these names that a table has."""
-    columns = {"".join(c for c in str(column).casefold() if c.isalnum()): str(column) for column in frame.columns}
+    columns = {_plain(column): str(column) for column in frame.columns}
     return next((columns[name] for name in names if name in columns), None)
+
+
+def _plain(column: object) -> str:
+    """A column's name without separators and case."""
+    return "".join(c for c in str(column).casefold() if c.isalnum())
 
 
 def _label(table: str, frame: pd.DataFrame, answers: Answers) -> str:
