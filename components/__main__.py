@@ -27,7 +27,8 @@ def summary(params: Params, runs: Path) -> str:
     """The runs of all datasets that have come to a decision, a few lines each, and the commands that come next."""
     ended = [name for name in params.datasets if name not in unfinished(params, runs)]
     parts = [_dataset(name, params, runs / name) for name in ended]
-    model = params.registry.production_model.format(dataset=ended[0])
+    dataset = next((name for name in ended if Receipt.read(runs / name / RECEIPT).version is not None), ended[0])
+    model = params.registry.production_model.format(dataset=dataset)
     return "\n\n".join([*parts, NEXT.format(uri=shown_uri(), model=model).strip("\n")])
 
 
@@ -46,7 +47,8 @@ def _dataset(name: str, params: Params, folder: Path) -> str:
         value = estimate_text((candidate.test or {}).get(metric), "not computed")
         lines.append(f"  {mark} {candidate.candidate:<14} seed {candidate.seed:<3} {metric} {value} on the test split")
     lines.append(f"  champion: {_champion(decision, receipt)}")
-    lines.append(f"  report:   {folder / 'report.html'}")
+    report = folder / "report.html"
+    lines.append(f"  report:   {report if report.is_file() else 'not written yet'}")
     return "\n".join(lines)
 
 

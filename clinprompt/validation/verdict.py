@@ -106,7 +106,8 @@ def validate(
     without = int(cleaned.manifest["patient"].isna().sum())
     patients_known = without < len(cleaned.manifest)
     suite_result = run_suite(table, build_suite(card, card_file, limits, patients_known=patients_known))
-    checks = [_check_entry(outcome, table) for outcome in suite_result.outcomes]
+    unknown = {str(column) for column in manifest.columns if manifest[column].isna().all()}
+    checks = [_check_entry(outcome, table, unknown) for outcome in suite_result.outcomes]
     if not patients_known:
         checks.append(_PATIENTS_NOT_CHECKED)
     elif without:
@@ -151,18 +152,16 @@ def rejection(verdict: Verdict, evidence: Path) -> str:
     return f"{verdict.dataset} is rejected. {first}{rest}{how} {where}"
 
 
-def _check_entry(outcome: Outcome, table: pd.DataFrame) -> dict[str, Any]:
-    """An outcome as verdict.json has it."""
+def _check_entry(outcome: Outcome, table: pd.DataFrame, unknown: set[str]) -> dict[str, Any]:
+    """An outcome as verdict.json has it; what holds only since its column, one of `unknown`, is empty is unchecked."""
     expectation = outcome.expectation
-    return {
-        "name": expectation.name,
-        "severity": expectation.severity,
-        "passed": outcome.passed,
-        "observed": outcome.observed,
-        "message": f"{expectation.about[0].upper()}{expectation.about[1:]}."
-        if outcome.passed
-        else _sentence(outcome, table),
-    }
+    column = expectation.kwargs.get("column")
+    entry = {"name": expectation.name, "severity": expectation.severity}
+    if outcome.passed and column in unknown:
+        return entry | {"passed": None, "observed": None, "message": f"Not checked: {column} is known of no image."}
+    about = f"{expectation.about[0].upper()}{expectation.about[1:]}."
+    message = about if outcome.passed else _sentence(outcome, table)
+    return entry | {"passed": outcome.passed, "observed": outcome.observed, "message": message}
 
 
 def _dropped_sentence(dropped: pd.DataFrame) -> str:

@@ -45,14 +45,14 @@ def _code() -> str:
 
 
 def _registered(decision: DecisionRecord) -> str:
-    """The version in the registry, as far as it is known when the report is written, before any promotion."""
+    """The version in the registry, as far as the decision tells: a promotion may come before the report or after."""
     champion = decision.champion
     address = f"version {champion.version}, models:/{champion.name}/{champion.version}" if champion else ""
     if decision.chosen is None:
         return f"no new version; the champion stays {address}" if champion else "no version"
     if champion and champion.model_digest == decision.chosen.model_digest:
         return address
-    return "by the stage promote, after this report; the version's tag decision_digest is the decision's SHA-256 below"
+    return "by the stage promote, as the version whose tag decision_digest is the decision's SHA-256 below"
 
 
 def _backbone(name: str) -> dict[str, str]:

@@ -61,7 +61,7 @@ def build(sources: Sources) -> str:
     names = {info.id: info.name for info in card.classes}
     model = model_record(sources.models, shown)
     reads = model is not None and "descriptions" in (model.knowledge or {})
-    facts = origin(_digests(sources), decision, shown, model)
+    facts = origin(_digests(sources, reads), decision, shown, model)
     context = {
         "card": card,
         "decision": decision,
@@ -90,9 +90,11 @@ def build(sources: Sources) -> str:
     return environment.get_template("template.html.j2").render(context)
 
 
-def _digests(sources: Sources) -> dict[str, str]:
-    files = {"card": sources.card, "manifest": sources.manifest, "descriptions": sources.descriptions}
-    return {name: sha256_file(path) for name, path in (files | {"decision": sources.decision}).items()}
+def _digests(sources: Sources, reads: bool) -> dict[str, str]:
+    files = {"card": sources.card, "manifest": sources.manifest, "decision": sources.decision}
+    if reads:
+        files["descriptions"] = sources.descriptions
+    return {name: sha256_file(path) for name, path in files.items()}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -111,9 +113,11 @@ def _headline(shown: MeasuredCandidate | None) -> list[dict[str, Any]]:
 def _data(verdict: dict[str, Any], card: Card) -> dict[str, Any]:
     counts = verdict["counts"]
     totals = {split: sum(row.values()) for split, row in counts.items()}
-    leaks = {key.replace("_", " "): _plain(value) for key, value in (verdict.get("leaks") or {}).items()}
+    found = verdict.get("leaks") or {}
+    leaks = {key.replace("_", " "): "not checked" if value is None else _plain(value) for key, value in found.items()}
     checks = sorted(verdict["checks"], key=lambda check: (bool(check["passed"]), check["severity"]))
-    return {**verdict, "totals": totals, "classes": card.class_ids, "leaks": leaks, "checks": checks}
+    data = {"not_looked_for": "", **verdict}
+    return {**data, "totals": totals, "classes": card.class_ids, "leaks": leaks, "checks": checks}
 
 
 def _plain(value: Any) -> str:

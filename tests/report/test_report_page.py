@@ -165,8 +165,8 @@ def test_a_slice_that_was_left_out_is_named(run: Run) -> None:
 
 def test_it_names_code_backbone_and_version(run: Run) -> None:
     text = Page(report(run)).text
-    assert "Built on tiny-clip, a backbone of your own." in text
-    assert "Registered: by the stage promote, after this report" in text
+    assert "Built on tiny-clip: a backbone of your own." in text
+    assert "Registered: by the stage promote, as the version whose tag decision_digest" in text
     assert re.search(r"Code: (commit [0-9a-f]{40}(-dirty)? of \d{4}-\d\d-\d\d|not from a git checkout)", text)
     decision = read_json(run.decision)
     decision["champion"] = {"name": "tiny", "version": "7", "model_digest": decision["chosen"]["model_digest"]}

@@ -23,7 +23,8 @@ def test_a_healthy_dataset_is_accepted(dataset: Dataset) -> None:
     assert dataset.validate() == 0
     verdict = dataset.verdict()
     assert verdict["verdict"] == "accepted"
-    assert all(check["passed"] for check in verdict["checks"] if check["name"] != "leak: patients")
+    assert {check["name"] for check in verdict["checks"] if not check["passed"]} == {"leak: patients", "age", "sex"}
+    assert not any(check["passed"] is False for check in verdict["checks"])
     assert verdict["counts"]["test"] == {"glioma": 5, "none": 5}
     assert json.loads((dataset.folder / "validate/classes.json").read_text()) == {
         "classes": ["glioma", "none"],
@@ -177,6 +178,21 @@ def test_without_patients_their_check_is_not_passed_but_not_made(dataset: Datase
     assert check["passed"] is None
     assert str(check["message"]).startswith("Not checked: the card names no patients")
     assert "<td>not checked</td>" in (dataset.folder / "validate/evidence/docs/index.html").read_text()
+
+
+def test_a_check_on_a_column_that_is_empty_is_not_passed_but_not_made(dataset: Dataset) -> None:
+    kwargs = {"column": "view", "value_set": ["PA", "AP"]}
+    dataset.card["expectations"] = [{"type": "ExpectColumnValuesToBeInSet", "severity": "critical", "kwargs": kwargs}]
+    for row in dataset.rows.values():
+        row["view"] = None
+    dataset.rows["test/none/1.png"]["sex"] = "F"
+    assert dataset.validate() == 0
+    made = {check["name"]: check for check in dataset.verdict()["checks"]}
+    assert made["age"]["passed"] is None
+    assert made["age"]["message"] == "Not checked: age is known of no image."
+    assert made["card 0: ExpectColumnValuesToBeInSet"]["message"] == "Not checked: view is known of no image."
+    assert made["sex"]["passed"] is True
+    assert made["leak: images"]["passed"] is True
 
 
 def test_images_without_a_patient_are_counted_beside_the_others(dataset: Dataset) -> None:
