@@ -14,15 +14,21 @@ SPLITS = ("train", "val", "test")
 COLUMNS = ("path", "id", "file", "label", "split", "patient", "site", "sex", "age", "modality")
 _NEVER_NULL = ("path", "id", "file", "label", "split", "modality")
 _ID = r"[0-9a-f]{64}"
+_KEY = "patient_key_fingerprint"  # in the file's metadata
 
 
-def write_manifest(frame: pd.DataFrame, path: Path) -> None:
-    """Write rows sorted by path, the fixed columns first; equal rows give equal bytes. All columns but age are text."""
+def write_manifest(frame: pd.DataFrame, path: Path, *, key_fingerprint: str | None = None) -> None:
+    """Write rows sorted by path, the fixed columns first; equal rows give equal bytes. All columns but age are text.
+
+    Args:
+        key_fingerprint: of the key that the patients' ids are made with; goes into the file's metadata.
+    """
     columns = [*COLUMNS, *(c for c in frame.columns if c not in COLUMNS)]
     schema = pa.schema([(c, pa.float64() if c == "age" else pa.string()) for c in columns])
     rows = frame[columns].sort_values("path", kind="stable")
-    # pandas' own metadata names library versions, which would change the bytes.
-    table = pa.Table.from_pandas(rows, schema=schema, preserve_index=False).replace_schema_metadata(None)
+    # Without pandas' own metadata, which names library versions: they would change the bytes.
+    about = {_KEY: key_fingerprint} if key_fingerprint else None
+    table = pa.Table.from_pandas(rows, schema=schema, preserve_index=False).replace_schema_metadata(about)
     with atomic(path) as partial:
         pq.write_table(table, partial)
 
@@ -47,6 +53,16 @@ def read_manifest(path: Path) -> pd.DataFrame:
     if problem:
         raise InputCorrupt(f"{path}: {problem}. Delete it and run again.")
     return frame
+
+
+def key_fingerprint_of(path: Path) -> str | None:
+    """The fingerprint of the key that a manifest's patient ids are made with; None where there is no such file or key."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, *DAMAGED):
+        return None
+    fingerprint = metadata.get(_KEY.encode())
+    return None if fingerprint is None else fingerprint.decode("ascii", "replace")
 
 
 def patients(frame: pd.DataFrame) -> pd.Series:
