@@ -14,6 +14,7 @@ SPLITS = ("train", "val", "test")
 COLUMNS = ("path", "id", "file", "label", "split", "patient", "site", "sex", "age", "modality")
 _NEVER_NULL = ("path", "id", "file", "label", "split", "modality")
 _ID = r"[0-9a-f]{64}"
+_SHOWN = 12  # digits of an id
 _KEY = "patient_key_fingerprint"  # in the file's metadata
 
 
@@ -65,6 +66,11 @@ def key_fingerprint_of(path: Path) -> str | None:
     return None if fingerprint is None else fingerprint.decode("ascii", "replace")
 
 
+def shown_id(image: str) -> str:
+    """The first digits of an image's id, by which people are told of it: a file's name may tell who the patient is."""
+    return image[:_SHOWN]
+
+
 def patients(frame: pd.DataFrame) -> pd.Series:
     """The unit of clustering of each row: the patient, or the image's id where the patient is unknown."""
     return frame["patient"].where(frame["patient"].notna(), frame["id"])
@@ -89,7 +95,7 @@ def _content_problem(frame: pd.DataFrame) -> str | None:
         if frame[column].isna().any():
             return f"column {column!r} has an empty cell in row {int(frame[column].isna().argmax())}"
     if not frame["path"].is_unique:
-        return f"the path {frame['path'][frame['path'].duplicated()].iloc[0]!r} stands in two rows"
+        return f"the path in row {int(frame['path'].duplicated().argmax())} stands in another row, too"
     if not frame["path"].is_monotonic_increasing:
         return "the rows are not sorted by path"
     unknown = sorted(set(frame["split"]) - set(SPLITS))
