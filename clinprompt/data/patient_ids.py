@@ -1,8 +1,8 @@
 """Pseudonyms of patients: HMAC-SHA256 with a key that lies outside the repository.
 
-Record numbers can be enumerated: who has a list of possible ones finds them out from a hash without a key. The key comes
-from the variable CLINPROMPT_PATIENT_KEY, or from the file that CLINPROMPT_PATIENT_KEY_FILE names, or from the user's own
-file, which is made on first use. It is text of at least 32 characters, and stands in no log, manifest or message.
+Record numbers can be enumerated: who has a list of possible ones finds them out from a hash without a key. The key
+comes from the variable CLINPROMPT_PATIENT_KEY, or from the file that CLINPROMPT_PATIENT_KEY_FILE names, or from the
+user's own file, which is made on first use. It is text of at least 32 characters, and is never logged or written.
 """
 
 import hashlib

@@ -42,7 +42,7 @@ def _counts_only(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _escaped(value: Any) -> Any:
-    """A value with its strings HTML-escaped: Great Expectations does not escape cells, and they hold what tables say."""
+    """A value with its strings HTML-escaped: Great Expectations does not escape cells, which hold a table's texts."""
     if isinstance(value, str):
         return html.escape(value, quote=False)
     if isinstance(value, dict):

@@ -144,6 +144,8 @@ def rejection(verdict: Verdict, evidence: Path) -> str:
     first = " ".join(verdict.failures[:_SENTENCES])
     unnamed = len(verdict.failures) - _SENTENCES
     rest = f" {unnamed} more check{'s' if unnamed > 1 else ''} failed." if unnamed > 0 else ""
+    if verdict.record["dropped"]:
+        rest += f" {verdict.record['dropped_sentence']}"
     leaking = any(check["name"] in LEAKS and check["passed"] is False for check in verdict.record["checks"])
     how = f" {_ON_LEAK}" if leaking else ""
     if _NAMES_IMAGE.search(first):
@@ -172,7 +174,8 @@ def _dropped_sentence(dropped: pd.DataFrame) -> str:
         return "No image was dropped."
     sizes = Counter(zip(dropped["split"], dropped["reason"], dropped["twin_split"], strict=True))
     parts = [f"{n} from {split} ({reason}, {twin})" for (split, reason, twin), n in sorted(sizes.items())]
-    return f"{len(dropped)} images were dropped: {', '.join(parts)}."
+    count = "1 image was" if len(dropped) == 1 else f"{len(dropped)} images were"
+    return f"{count} dropped: {', '.join(parts)}."
 
 
 def _sentence(outcome: Outcome, table: pd.DataFrame) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from ingest_workspace import CARD, Workspace, refused
 
-from clinprompt.data.patient_ids import patient_key
 from clinprompt.data.layouts.words import are_folds, mask_marks, split_of
 from clinprompt.data.load import load_card
+from clinprompt.data.patient_ids import patient_key
 from clinprompt.errors import BadParams
 
 LABELS = ("glioma", "none")

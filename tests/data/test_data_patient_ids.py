@@ -186,9 +186,7 @@ def test_without_patients_no_key_is_needed(place: Workspace, config: Path) -> No
     assert key_fingerprint_of(place.folder / "out" / "manifest.parquet") is None
 
 
-def test_public_ids_are_the_same_everywhere(
-    patients: Workspace, monkeypatch: pytest.MonkeyPatch, config: Path
-) -> None:
+def test_public_ids_are_the_same_everywhere(patients: Workspace, monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
     secret = ingested(patients, monkeypatch, KEY)
     monkeypatch.delenv("CLINPROMPT_PATIENT_KEY")
     patients.card(

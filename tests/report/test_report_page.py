@@ -3,6 +3,7 @@
 import base64
 import re
 import shutil
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -27,6 +28,12 @@ def report(run: Run) -> str:
     """Make the report through its component; its HTML."""
     assert execute("report", work, run.report_options(), COMPONENTS) == 0
     return (run.folder / "report.html").read_text(encoding="utf-8")
+
+
+def registry_report(run: Run) -> str:
+    """The copy that goes with the registered model."""
+    report(run)
+    return (run.folder / "report" / "registry" / "report.html").read_text(encoding="utf-8")
 
 
 def taught(run: Run) -> None:
@@ -124,10 +131,61 @@ def test_data_and_descriptions_appear_as_text_and_never_as_markup(run: Run) -> N
     assert "<b>uneven</b>" in text
     assert "<script>alert(1)</script>" in text
     assert "<script" not in html
-    assert "train/dark/9.png" in text
     assert "dark square: 1 of 2 accepted" in text
     assert "Near pairs across splits" in text
     assert "all: 0, test and train: 0" in text
+
+
+def pictures(html: str) -> list[str]:
+    """The texts that stand for the pixel images of a page."""
+    return re.findall(r'<img alt="([^"]*)" src="data:image/png', html)
+
+
+def test_a_dropped_image_is_shown_beside_its_twin(run: Run) -> None:
+    verdict = run.folder / "validate" / "evidence" / "verdict.json"
+    record = read_json(verdict)
+    [one] = record["dropped"]
+    name = f"image {one['id'][:12]}"
+    html = report(run)
+    text = " ".join(Page(html).text.split())
+    assert "1 image dropped 1 image was dropped: 1 from train (exact duplicate, test)." in text
+    assert f"exact duplicate, similarity 1.0000 dropped: {name} in train, dark square" in text
+    assert f"kept: {name} in test, dark square" in text
+    assert html.count(f'<img alt="{name}"') == 2
+    write_json(verdict, record | {"dropped": [one | {"similarity": None}] * 23})
+    html = report(run)
+    assert html.count(f'<img alt="{name}"') == 2 * 20
+    assert "The first 20 of 23; all are in the evidence's verdict.json." in Page(html).text
+    assert "similarity" not in Page(html).text
+
+
+def test_the_registry_s_copy_shows_no_patient_s_image(run: Run) -> None:
+    copy, whole = registry_report(run), report(run)
+    titles = ["Confusion matrix", "ROC curves", "Reliability", "Image features"]
+    assert pictures(copy) == titles
+    assert len(pictures(whole)) > len(titles) + 2
+    text = Page(copy).text
+    assert "Pictures of patients are left out of this copy" in text
+    assert "runs/tiny/report.html" in text
+    assert "left out of this copy" not in Page(whole).text
+    for told in ("Wrong: ", "Right: ", "exact duplicate", "ACCEPTED"):
+        assert told in text
+
+
+def test_the_graph_gives_the_registry_the_copy(root: Path) -> None:
+    stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    copy = "runs/${item.dataset}/report/registry/report.html"
+    assert f"--registry-report {copy}" in stages["report"]["cmd"]
+    assert f"--report {copy} " in stages["attach"]["cmd"]
+    others = [name for name, stage in stages.items() if "runs/${item.dataset}/report.html" in str(stage)]
+    assert others == ["report"]
+
+
+@pytest.mark.parametrize("make", [report, registry_report])
+def test_no_file_name_is_shown(run: Run, make: Callable[[Run], str]) -> None:
+    paths = read_manifest(run.folder / "validate" / "manifest.parquet")["path"]
+    html = make(run)
+    assert not [path for path in paths if path in html]
 
 
 def test_without_patient_ids_the_top_says_that_nothing_was_checked(run: Run) -> None:

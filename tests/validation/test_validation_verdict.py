@@ -39,9 +39,7 @@ def test_the_evidence_holds_the_agreed_tables(dataset: Dataset) -> None:
         *("id", "width", "height", "mode", "mean", "std", "min", "max", "phash", "problem", "reason")
     ]
     assert images["id"].tolist() == sorted(set(dataset.frame()["id"]))
-    assert list(pairs.columns) == [
-        *("id_a", "id_b", "split_a", "split_b", "kind", "bits", "correlation", "same_label")
-    ]
+    assert list(pairs.columns) == [*("id_a", "id_b", "split_a", "split_b", "kind", "bits", "correlation", "same_label")]
 
 
 @pytest.mark.parametrize("problem", [*BAD, "truncated"])
@@ -142,7 +140,7 @@ def test_a_leak_is_dropped_and_recorded_when_the_card_says_so(dataset: Dataset) 
     assert verdict["leaks"]["near_pairs_across_splits"]["train and test"] == 1
 
 
-def test_classes_are_counted_again_after_dropping(dataset: Dataset) -> None:
+def test_classes_are_counted_again_after_dropping(dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(4):
         dataset.put(f"train/glioma/{number}.png", encode(picture(600 + number)))
         dataset.put(f"test/glioma/copy{number}.png", encode(picture(600 + number)), "test")
@@ -151,6 +149,7 @@ def test_classes_are_counted_again_after_dropping(dataset: Dataset) -> None:
     assert dataset.failed() == {
         "count train/glioma": "Expected that the class glioma has at least 5 images in train; found 3."
     }
+    assert "4 images were dropped: 4 from train (exact duplicate, test)." in last_message(capsys)
 
 
 @pytest.mark.parametrize("on_leak", ["fail", "drop_from_train"])
