@@ -57,7 +57,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
 
 
 def key_fingerprint_of(path: Path) -> str | None:
-    """The fingerprint of the key that a manifest's patient ids are made with; None where there is no manifest or key."""
+    """The fingerprint of the key that a manifest's patient ids are made with; None where there is none."""
     try:
         metadata = pq.read_schema(path).metadata or {}
     except (OSError, *DAMAGED):

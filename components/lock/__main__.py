@@ -1,6 +1,7 @@
 """lock: write down what the stages depend on beside files, by digest."""
 
 import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from clinprompt.data.manifest import key_fingerprint_of
 from clinprompt.data.patient_ids import find_patient_key
 from clinprompt.errors import ClinpromptError
 from components.lock.settings import write_settings_lock
+from components.rights import restrict
 from components.runner import Job, run
 from components.sources import write_sources_lock
 
@@ -16,9 +18,13 @@ log = logging.getLogger(__name__)
 
 
 def work(job: Job) -> dict[str, Any]:
-    """Write both files; those that are up to date stay."""
+    """Write both files; those that are up to date stay. As it runs first, it looks after the folders' rights, too."""
     renewed = write_sources_lock(Path(), job.outputs["sources"])
     write_settings_lock(job.all_params, Path(), job.outputs["settings"])
+    if renewed:
+        shutil.copymode(__file__, job.outputs["sources"])  # it is part of the code, and as readable as that
+    for folder in (job.outputs["settings"].parent, Path(".dvc/cache")):
+        restrict(folder)
     _tell_of_other_keys(job.all_params.datasets, job.outputs["settings"].parent)
     return {"renewed": renewed}
 
@@ -36,8 +42,8 @@ def _tell_of_other_keys(datasets: Sequence[str], runs: Path) -> None:
             return
         if key is not None and key.fingerprint != made_with:
             log.warning(
-                "lock: %s: its patients' ids were made with the key %s…, but today's key is %s…: when ingest runs again, "
-                "each patient gets another id, and intervals may move a little (splits do not).",
+                "lock: %s: its patients' ids were made with the key %s…, but today's key is %s…: when ingest runs "
+                "again, each patient gets another id, and intervals may move a little (splits do not).",
                 dataset,
                 made_with[:8],
                 key.fingerprint[:8],
