@@ -81,9 +81,7 @@ def test_a_senseless_umask_is_refused(
     assert f"CLINPROMPT_UMASK must be an octal number from 000 to 077, as 027, found {text!r}" in message
 
 
-def test_each_repro_closes_the_folders_that_dvc_has_left_open(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_repro_closes_the_folders_that_dvc_has_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CLINPROMPT_UMASK", raising=False)
     for name in ("params.yaml", "components", "clinprompt", "datasets", "registry", "requirements", "infra"):
         (tmp_path / name).symlink_to(ROOT / name)
