@@ -37,7 +37,7 @@ def render(result: Any, title: str, record: dict[str, Any]) -> str:
 
 def _counts_only(result: dict[str, Any]) -> dict[str, Any]:
     """A result with its numbers, and nothing in place of the values that were found, which are names of files."""
-    empty = {list: [], dict: {}, str: "not shown"}
+    empty: dict[type, Any] = {list: [], dict: {}, str: "not shown"}
     return {key: empty.get(type(value), value) for key, value in result.items()}
 
 

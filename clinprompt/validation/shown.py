@@ -41,15 +41,15 @@ def dropped_images(dropped: pd.DataFrame, manifest: pd.DataFrame, near: pd.DataF
         Of both the id, the file below ingest's images, the label and the split; the reason; and the similarity: 1 for
         the same bytes, the correlation of a near-duplicate, None for another image of the same patient.
     """
-    facts = manifest.set_index("path")[["id", "file", "label"]]
+    facts: dict[Any, dict[Any, Any]] = manifest.set_index("path")[["id", "file", "label"]].to_dict("index")
     pairs = zip(near["id_a"], near["id_b"], near["correlation"], strict=True)
     similarity = {frozenset((a, b)): round(float(value), 4) for a, b, value in pairs}
-    told = []
-    for row in dropped.itertuples(index=False):
-        image, twin = facts.loc[row.path], facts.loc[row.twin_path]
+    told: list[dict[str, Any]] = []
+    for row in dropped.to_dict("records"):
+        image, twin = facts[row["path"]], facts[row["twin_path"]]
         known = {"exact duplicate": 1.0, "near duplicate": similarity.get(frozenset((image["id"], twin["id"])))}
-        about = {**image, "split": row.split, "reason": row.reason, "similarity": known.get(str(row.reason))}
-        told.append({**about, **{f"twin_{key}": value for key, value in twin.items()}, "twin_split": row.twin_split})
+        about = {**image, "split": row["split"], "reason": row["reason"], "similarity": known.get(row["reason"])}
+        told.append({**about, **{f"twin_{key}": twin[key] for key in twin}, "twin_split": row["twin_split"]})
     keys = ("split", "twin_split", "reason", "id", "twin_id")
     return sorted(told, key=lambda row: [str(row[key]) for key in keys])
 

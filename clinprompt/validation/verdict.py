@@ -124,8 +124,8 @@ def validate(
         "leaks": {"on_leak": card.on_leak, **leaks.counts(manifest, duplicates.near)},
     }
     page = render(suite_result.result, card.title, record)
-    images, pairs = images_by_id(summary.images), pairs_by_id(duplicates.pairs)
-    return Verdict(card.name, card.class_ids, cleaned.manifest, record, images, pairs, page)
+    tables = images_by_id(summary.images), pairs_by_id(duplicates.pairs)
+    return Verdict(card.name, card.class_ids, cleaned.manifest, record, *tables, page)
 
 
 def write(verdict: Verdict, accepted: Path, classes: Path, evidence: Path) -> None:
