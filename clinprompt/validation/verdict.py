@@ -113,7 +113,7 @@ def validate(
         checks = [c | {"message": c["message"] + told} if c["name"] == PATIENT_LEAKS else c for c in checks]
     failed = any(check["severity"] == "critical" and check["passed"] is False for check in checks)
     record = {
-        "format": 1,
+        "format": 2,
         "dataset": card.name,
         "verdict": "rejected" if failed else "accepted",
         "checks": checks,
