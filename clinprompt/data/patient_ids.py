@@ -5,6 +5,7 @@ comes from the variable CLINPROMPT_PATIENT_KEY, or from the file that CLINPROMPT
 user's own file, which is made on first use. It is text of at least 32 characters, and is never logged or written.
 """
 
+import errno
 import hashlib
 import hmac
 import logging
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 SHORTEST = 32  # characters of a key
 _MOST = 1 << 16  # bytes of a key's file that are read
+# A file can't be made there: no rights, read-only, no home, or a file system without links.
+_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EOPNOTSUPP)
 _DIGITS = 16  # of a pseudonym, and of a key's fingerprint
 _HOW = (
     "make one with `python -c 'import secrets; print(secrets.token_hex(32))'`, and keep a copy where passwords are kept"
@@ -56,7 +59,7 @@ def patient_key() -> PatientKey:
 
     Raises:
         BadParams: it is too short or no text, or a scheduler's task has none: one made there would be lost with it.
-        InputMissing: the file that was named does not exist.
+        InputMissing: the file that was named does not exist, or the user's own can't be made.
         InputCorrupt: the file can't be read.
     """
     key = find_patient_key()
@@ -68,7 +71,16 @@ def patient_key() -> PatientKey:
             f"This dataset has patients, and there is no key for their ids: set {PATIENT_KEY} for the tasks, the same "
             f"one on every worker, or {PATIENT_KEY_FILE} to a file that they can read; {_HOW}."
         )
-    if _make(file):
+    try:
+        is_new = _make(file)
+    except OSError as error:
+        if error.errno in _NO_PLACE:
+            raise InputMissing(
+                f"The key for patients' ids can't be kept in {file} ({error.strerror}); set {PATIENT_KEY}, or "
+                f"{PATIENT_KEY_FILE} to a file that is there; {_HOW}."
+            ) from None
+        raise
+    if is_new:
         log.warning(
             "A key for patients' ids was made: %s. Keep a copy where passwords are kept: with another key patients get "
             "other ids.",
@@ -89,12 +101,19 @@ def find_patient_key() -> PatientKey | None:
 
 
 def key_file() -> Path:
-    """Where the key's file lies, or will lie."""
+    """Where the key's file lies, or will lie.
+
+    Raises:
+        InputMissing: it is the user's own, and this user has no home.
+    """
     named = os.environ.get(PATIENT_KEY_FILE)
-    if named:
-        return Path(named).expanduser()
     config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(config).expanduser() / "clinprompt" / "patient.key"
+    try:
+        return Path(named or f"{config}/clinprompt/patient.key").expanduser()
+    except RuntimeError:
+        raise InputMissing(
+            f"This user has no home for the key of patients' ids; set {PATIENT_KEY}, or {PATIENT_KEY_FILE} to a file."
+        ) from None
 
 
 def _read(file: Path) -> str:

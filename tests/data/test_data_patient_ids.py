@@ -179,6 +179,22 @@ def test_a_scheduled_task_makes_no_key(
     assert patients.ingest() == 0
 
 
+def test_where_no_key_can_be_kept_the_variables_are_named(
+    patients: Workspace, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text("a file where the folder should be")
+    assert patients.ingest() == 66
+    message = json.loads(capsys.readouterr().out)["message"]
+    assert "can't be kept in" in message
+    assert "set CLINPROMPT_PATIENT_KEY" in message
+
+
+def test_a_user_without_a_home_is_told_of_the_variables(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", "~nobody-of-this-name/.config")
+    with pytest.raises(InputMissing, match="no home.*CLINPROMPT_PATIENT_KEY_FILE"):
+        patient_key()
+
+
 def test_without_patients_no_key_is_needed(place: Workspace, config: Path) -> None:
     place.published()
     assert place.ingest() == 0
