@@ -23,7 +23,10 @@ def work(job: Job) -> dict[str, Any]:
     write_settings_lock(job.all_params, Path(), job.outputs["settings"])
     if renewed:
         shutil.copymode(__file__, job.outputs["sources"])  # it is part of the code, and as readable as that
-    for folder in (job.outputs["settings"].parent, Path(".dvc/cache")):
+    cache = Path(".dvc/cache")
+    if cache.parent.is_dir():
+        cache.mkdir(exist_ok=True)  # before DVC makes it
+    for folder in (job.outputs["settings"].parent, cache):
         restrict(folder)
     _tell_of_other_keys(job.all_params.datasets, job.outputs["settings"].parent)
     return {"renewed": renewed}

@@ -99,3 +99,6 @@ def test_each_repro_closes_the_folders_that_dvc_has_left_open(tmp_path: Path, mo
     assert mode(Path("runs")) == mode(Path(".dvc/cache")) == "700"
     assert mode(Path("sources.lock")) == mode(ROOT / "components/lock/__main__.py")  # it belongs to the code
     assert mode(Path(".dvc/tmp")) == "755"
+    Path(".dvc/cache").rmdir()
+    assert execute("lock", lock, outputs, ROOT / "components") == 0
+    assert mode(Path(".dvc/cache")) == "700"  # before DVC itself makes it
