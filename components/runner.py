@@ -1,7 +1,7 @@
 """What every component's command does around its work: arguments, params, atomic outputs, exit code, result line.
 
 A component is `run(__file__, work)` with `work(job) -> result`. Standard output holds one line of JSON, the result;
-everything else goes to standard error.
+everything else goes to standard error. What it writes others can't read (`components.rights`).
 """
 
 import argparse
@@ -26,6 +26,7 @@ from clinprompt.os_errors import explained
 from clinprompt.params import CandidateSpec, Params, load_params
 from clinprompt.schema import Section
 from components.interface import Interface, load_interface
+from components.rights import own_umask
 from components.sources import check_sources
 
 log = logging.getLogger("clinprompt")
@@ -101,7 +102,8 @@ def execute(name: str, work: Work, argv: list[str], folder: Path) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     started = time.monotonic()
     try:
-        result = _attempt(load_interface(name, folder), work, argv)
+        with own_umask():
+            result = _attempt(load_interface(name, folder), work, argv)
     except (Exception, KeyboardInterrupt) as error:
         return _fail(name, *_explain(name, error))
     line = {"component": name, "seconds": round(time.monotonic() - started, 1), "status": "ok", **result}

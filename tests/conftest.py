@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[1]
 # Threads of BLAS beside pytest's own processes only slow each other down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["MPLBACKEND"] = "Agg"
+# Tests make no key in the home of who runs them.
+os.environ["CLINPROMPT_PATIENT_KEY"] = "the key of the patients in tests, and of no others"
 
 # The files that take longest, and about how many seconds each on busy cores: two processes that start with them end
 # at about the same time.

@@ -256,6 +256,8 @@ def _share_objects(folder: Path, shared: Path) -> None:
     """
     objects, link = shared.absolute() / "files" / "md5", folder / ".dvc" / "cache" / "files" / "md5"
     try:
+        if not shared.exists():
+            shared.mkdir(mode=0o700, parents=True, exist_ok=True)
         objects.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadParams(f"{CACHE}: {shared} can't be made ({error.strerror}); name a folder to write to.") from None

@@ -112,6 +112,8 @@ class Card(Section):
     `path` is where the files lie below the data root (an absolute path, or one from ~, is taken as it is); by default
     the name.
     `intensity` says how images of more than 8 bits become 8-bit ones: see `clinprompt.data.codecs.decode`.
+    `patient_ids` says whether the patients' ids are secret, and get names that only the key's owner can make; ids that
+    are public anyway are hashed without a key, the same on every machine.
     `slices` names columns, of the metadata's or `extra` ones, to slice by beside those of params.yaml.
     `methods` are knobs that this dataset sets instead of params.yaml, `base_to_novel` further ones in that protocol.
     """
@@ -131,6 +133,7 @@ class Card(Section):
     slices: list[Text] = []
     intensity: Literal["auto", "full"] | Annotated[list[float], Field(min_length=2, max_length=2)] = "auto"
     on_leak: Literal["fail", "drop_from_train"] = "fail"
+    patient_ids: Literal["secret", "public"] = "secret"
     expectations: list[Expectation] = []
     methods: Knobs = {}
     base_to_novel: Overrides = Overrides()

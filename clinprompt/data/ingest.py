@@ -21,6 +21,7 @@ from clinprompt.data.manifest import COLUMNS, SPLITS, write_manifest
 from clinprompt.data.names import composed, is_known, sex_code
 from clinprompt.data.near_duplicates.fingerprint import fingerprints
 from clinprompt.data.near_duplicates.pairs import near_pairs
+from clinprompt.data.patient_ids import PatientKey, patient_key, public_id
 from clinprompt.data.splits import assign_splits, check_splits, uncovered
 from clinprompt.errors import DataRejected, InputCorrupt
 from clinprompt.params import ValidationParams
@@ -42,6 +43,7 @@ class Ingested:
         distinct: files of different bytes.
         classes, splits: rows of each.
         patients: how many are known; 0 where the dataset tells none.
+        key_fingerprint: the fingerprint of the key that their ids are made with; None where no key was needed.
         skipped: files that are no images, by suffix.
         excluded: images that the card leaves out.
         warnings: sentences on images of unknown patients where others are known or a column should tell, and on each
@@ -53,6 +55,7 @@ class Ingested:
     classes: dict[str, int]
     splits: dict[str, int]
     patients: int
+    key_fingerprint: str | None
     skipped: dict[str, int]
     excluded: int
     warnings: list[str]
@@ -62,7 +65,8 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path, limits: Validat
     """Read a dataset below `root`, copy its images to `images` and write its `manifest`.
 
     Corrupt and empty image files are taken in: validation names them. A split that the card's rule makes parts no
-    near-duplicates; what counts as one is told by `limits` (None: only equal bytes do).
+    near-duplicates; what counts as one is told by `limits` (None: only equal bytes do). It does not depend on the key
+    that the patients' ids are made with.
 
     Raises:
         DataRejected, BadParams, InputMissing, InputCorrupt: what is wrong, with the file and row.
@@ -81,12 +85,17 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path, limits: Validat
     frame["id"] = copy_images(listing.records, images)
     frame["file"] = _rename_by_id(frame, listing.records, images)
     near = _near(frame, images, card, limits)
+    key = patient_key() if card.patient_ids == "secret" and frame["patient"].notna().any() else None
+    pseudonyms = _pseudonyms(frame["patient"], card, key)
+    frame["patient"] = _pseudonyms(frame["patient"], card, None)  # splits are the same whatever the key
     frame["split"] = assign_splits(frame, card.split, card.class_ids, near)
     check_splits(frame)
     warnings = [*_unknown_patients(frame, card), *uncovered(frame, card.split, card.class_ids, near)]
+    frame["patient"] = pseudonyms
     for warning in warnings:
         log.warning("%s: %s", card.name, warning)
-    write_manifest(frame[[*COLUMNS, *card.metadata.extra]], manifest)
+    fingerprint = key.fingerprint if key else None
+    write_manifest(frame[[*COLUMNS, *card.metadata.extra]], manifest, key_fingerprint=fingerprint)
     labels, splits = Counter(frame["label"]), Counter(frame["split"])
     return Ingested(
         images=len(frame),
@@ -94,6 +103,7 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path, limits: Validat
         classes={c: labels[c] for c in card.class_ids},
         splits={s: splits[s] for s in SPLITS},
         patients=int(frame["patient"].nunique()),
+        key_fingerprint=fingerprint,
         skipped=dict(sorted(listing.skipped.items())),
         excluded=listing.excluded,
         warnings=warnings,
@@ -125,9 +135,11 @@ def copy_images(records: list[ImageRecord], folder: Path) -> list[str]:
             pool.shutdown(cancel_futures=True)  # after an error the rest is not worth waiting for
 
 
-def hashed_patient(dataset: str, patient: str) -> str:
-    """The name under which a patient appears in the manifest: 16 hex digits, different in each dataset."""
-    return hashlib.sha256(f"{dataset}:{patient}".encode()).hexdigest()[:16]
+def _pseudonyms(patients: pd.Series, card: Card, key: PatientKey | None) -> pd.Series:
+    """Each row's patient under another name, made with the key or, without one, as everybody can."""
+    name = key.pseudonym if key else public_id
+    names = [name(card.name, patient) if isinstance(patient, str) else None for patient in patients]
+    return pd.Series(names, index=patients.index, dtype=object)
 
 
 def _rows(records: list[ImageRecord], card: Card) -> pd.DataFrame:
@@ -154,12 +166,11 @@ def _row(record: ImageRecord, card: Card) -> dict[str, Any]:
             f"(its classes: {', '.join(card.class_ids)}); write it under `aliases` of the class that it means."
         )
     facts = {name: composed(value) for name, value in record.facts.items() if is_known(value)}
-    patient = facts.get("patient")
     return {
         "path": record.path,
         "label": label,
         "split": record.split,
-        "patient": hashed_patient(card.name, patient) if patient else None,
+        "patient": facts.get("patient"),
         "site": facts.get("site"),
         "sex": sex_code(facts["sex"]) if "sex" in facts else None,
         "age": _age(facts.get("age"), record.where),

@@ -14,15 +14,22 @@ SPLITS = ("train", "val", "test")
 COLUMNS = ("path", "id", "file", "label", "split", "patient", "site", "sex", "age", "modality")
 _NEVER_NULL = ("path", "id", "file", "label", "split", "modality")
 _ID = r"[0-9a-f]{64}"
+_SHOWN = 12  # digits of an id
+_KEY = "patient_key_fingerprint"  # in the file's metadata
 
 
-def write_manifest(frame: pd.DataFrame, path: Path) -> None:
-    """Write rows sorted by path, the fixed columns first; equal rows give equal bytes. All columns but age are text."""
+def write_manifest(frame: pd.DataFrame, path: Path, *, key_fingerprint: str | None = None) -> None:
+    """Write rows sorted by path, the fixed columns first; equal rows give equal bytes. All columns but age are text.
+
+    Args:
+        key_fingerprint: of the key that the patients' ids are made with; goes into the file's metadata.
+    """
     columns = [*COLUMNS, *(c for c in frame.columns if c not in COLUMNS)]
     schema = pa.schema([(c, pa.float64() if c == "age" else pa.string()) for c in columns])
     rows = frame[columns].sort_values("path", kind="stable")
-    # pandas' own metadata names library versions, which would change the bytes.
-    table = pa.Table.from_pandas(rows, schema=schema, preserve_index=False).replace_schema_metadata(None)
+    # Without pandas' own metadata, which names library versions: they would change the bytes.
+    about = {_KEY: key_fingerprint} if key_fingerprint else None
+    table = pa.Table.from_pandas(rows, schema=schema, preserve_index=False).replace_schema_metadata(about)
     with atomic(path) as partial:
         pq.write_table(table, partial)
 
@@ -49,6 +56,21 @@ def read_manifest(path: Path) -> pd.DataFrame:
     return frame
 
 
+def key_fingerprint_of(path: Path) -> str | None:
+    """The fingerprint of the key that a manifest's patient ids are made with; None where there is none."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, *DAMAGED):
+        return None
+    fingerprint = metadata.get(_KEY.encode())
+    return None if fingerprint is None else fingerprint.decode("ascii", "replace")
+
+
+def shown_id(image: str) -> str:
+    """The first digits of an image's id, by which people are told of it: a file's name may tell who the patient is."""
+    return image[:_SHOWN]
+
+
 def patients(frame: pd.DataFrame) -> pd.Series:
     """The unit of clustering of each row: the patient, or the image's id where the patient is unknown."""
     return frame["patient"].where(frame["patient"].notna(), frame["id"])
@@ -73,7 +95,7 @@ def _content_problem(frame: pd.DataFrame) -> str | None:
         if frame[column].isna().any():
             return f"column {column!r} has an empty cell in row {int(frame[column].isna().argmax())}"
     if not frame["path"].is_unique:
-        return f"the path {frame['path'][frame['path'].duplicated()].iloc[0]!r} stands in two rows"
+        return f"the path in row {int(frame['path'].duplicated().argmax())} stands in another row, too"
     if not frame["path"].is_monotonic_increasing:
         return "the rows are not sorted by path"
     unknown = sorted(set(frame["split"]) - set(SPLITS))

@@ -74,6 +74,7 @@ def new_card(name: str, root: Path, title: str, modality: str, organ: str, findi
     Raises:
         InputMissing, DataRejected: the images are not as the finding says.
     """
+    split = _split(finding.splits)
     values = {
         "name": name,
         "title": title,
@@ -85,12 +86,12 @@ def new_card(name: str, root: Path, title: str, modality: str, organ: str, findi
         "how_to_get": f"It was in {root.resolve()} when its card was written.",
         "path": str(root.resolve()),
         "reader": finding.reader,
-        "split": _split(finding.splits),
+        "split": split,
     }
     if finding.metadata:
         values["metadata"] = finding.metadata
     # A publisher's splits often share images, and the test split stays whole; in a split of ours a leak is a fault.
-    values["on_leak"] = "drop_from_train" if values["split"]["rule"] == "given" else "fail"
+    values["on_leak"] = "drop_from_train" if split["rule"] == "given" else "fail"
     card = check(Card, values, f"the card of {root}")
     layout = layout_of(card.reader.kind, f"the card of {root}")
     listing = layout.read(root, card, check(layout.options, card.reader.options, "the command line", "reader"))

@@ -101,7 +101,7 @@ def _check_probabilities(frame: pd.DataFrame, classes: tuple[str, ...], path: Pa
     good = np.isfinite(values).all(axis=1)
     good[good] = (values[good] >= 0).all(axis=1) & (np.abs(values[good].sum(axis=1) - 1) <= _TOLERANCE)
     if not good.all():
-        raise InputCorrupt(f"{path}: the row of {frame['path'][int(np.argmin(good))]} holds no probabilities.")
+        raise InputCorrupt(f"{path}: the row of the image {frame['id'][int(np.argmin(good))]} holds no probabilities.")
     unknown = sorted(set(frame["label"]) - set(classes))
     if unknown:
         raise InputCorrupt(f"{path}: the label {unknown[0]!r} is no class of the card.")

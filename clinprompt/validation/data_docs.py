@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from clinprompt.validation.shown import speaks_of_files
+
 _TEMPLATES = Path(__file__).parent / "templates"
 _SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL)  # charts, drawn by a library from elsewhere
 _BLANK = re.compile(r"\n\s*\n+")
@@ -21,7 +23,8 @@ def render(result: Any, title: str, record: dict[str, Any]) -> str:
 
     result.meta = {}  # load time, data fingerprint and the like would make the page differ from run to run
     for validation in result.results:
-        validation.result = _escaped(validation.result)
+        hidden = speaks_of_files(validation.expectation_config.kwargs)
+        validation.result = _escaped(_counts_only(validation.result) if hidden else validation.result)
     document = ValidationResultsPageRenderer().render(result)
     # The first section is an overview by Great Expectations' success flag, which knows no severities.
     document.sections = document.sections[1:]
@@ -32,8 +35,14 @@ def render(result: Any, title: str, record: dict[str, Any]) -> str:
     return _BLANK.sub("\n", _SCRIPT.sub("", page))
 
 
+def _counts_only(result: dict[str, Any]) -> dict[str, Any]:
+    """A result with its numbers, and nothing in place of the values that were found, which are names of files."""
+    empty: dict[type, Any] = {list: [], dict: {}, str: "not shown"}
+    return {key: empty.get(type(value), value) for key, value in result.items()}
+
+
 def _escaped(value: Any) -> Any:
-    """A value with its strings HTML-escaped: Great Expectations does not escape cells, and they hold file names."""
+    """A value with its strings HTML-escaped: Great Expectations does not escape cells, which hold a table's texts."""
     if isinstance(value, str):
         return html.escape(value, quote=False)
     if isinstance(value, dict):

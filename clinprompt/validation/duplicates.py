@@ -7,7 +7,7 @@ import pandas as pd
 from clinprompt.data.near_duplicates.pairs import near_pairs
 from clinprompt.validation.summary import Summary
 
-_PAIR_COLUMNS = ["path_a", "path_b", "split_a", "split_b", "kind", "bits", "correlation", "same_label"]
+_PAIR_COLUMNS = ["path_a", "path_b", "id_a", "id_b", "split_a", "split_b", "kind", "bits", "correlation", "same_label"]
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Duplicates:
 
     Attributes:
         near: one row per pair of different files that look the same: id_a, id_b (id_a < id_b), bits, correlation.
-        pairs: near-duplicates and byte-identical files as pairs of paths, for people to read (`pairs.parquet`). To keep
-            it short, a file is paired with the first file of each split among its twins, not with every one of them.
+        pairs: near-duplicates and byte-identical files as pairs of paths, with their ids. To keep it
+            short, a file is paired with the first file of each split among its twins, not with every one of them.
     """
 
     near: pd.DataFrame
@@ -36,6 +36,7 @@ def path_pairs(manifest: pd.DataFrame, near: pd.DataFrame) -> pd.DataFrame:
     firsts = rows.drop_duplicates(["id", "split"])
     exact = rows.merge(firsts, on="id", suffixes=("_a", "_b"))
     exact = exact[exact["path_a"] != exact["path_b"]].assign(kind="exact", bits=0, correlation=1.0)
+    exact = exact.assign(id_a=exact["id"], id_b=exact["id"])
     similar = (
         near.merge(firsts.add_suffix("_a"), on="id_a").merge(firsts.add_suffix("_b"), on="id_b").assign(kind="near")
     )
@@ -48,7 +49,7 @@ def _ordered(pairs: pd.DataFrame) -> pd.DataFrame:
     """The pairs with a and b exchanged where path_a comes after path_b."""
     swap = pairs["path_a"] > pairs["path_b"]
     ordered = pairs.copy()
-    for column in ("path", "split", "label"):
+    for column in ("path", "id", "split", "label"):
         a, b = pairs[f"{column}_a"], pairs[f"{column}_b"]
         ordered[f"{column}_a"], ordered[f"{column}_b"] = a.where(~swap, b), b.where(~swap, a)
     return ordered

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from clinprompt.errors import BadParams
+from clinprompt.validation.shown import speaks_of_files
 from clinprompt.validation.suite import TableExpectation
 
 _META = "check"  # the key of an expectation's name in its meta data
@@ -121,7 +122,10 @@ def _outcome(expectation: TableExpectation, result: Any) -> Outcome:
         return Outcome(
             expectation, bool(result.success), details["unexpected_count"], details["element_count"], offenders
         )
-    return Outcome(expectation, bool(result.success), details.get("observed_value"), None, offenders)
+    observed = details.get("observed_value")
+    if speaks_of_files(expectation.kwargs) and not isinstance(observed, int | float):
+        observed = "file names, which are not shown"
+    return Outcome(expectation, bool(result.success), observed, None, offenders)
 
 
 def _raise_if_crashed(expectation: TableExpectation, result: Any) -> None:

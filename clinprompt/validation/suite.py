@@ -10,6 +10,7 @@ from clinprompt.data.manifest import COLUMNS, SPLITS
 from clinprompt.errors import BadParams
 from clinprompt.params import ValidationParams
 from clinprompt.validation import leaks
+from clinprompt.validation.shown import names_of
 from clinprompt.validation.summary import Summary
 
 DAMAGE = ("zero bytes", "undecodable", "truncated", "empty")
@@ -45,7 +46,7 @@ class TableExpectation:
 
 
 def build_table(manifest: pd.DataFrame, summary: Summary, near: pd.DataFrame) -> pd.DataFrame:
-    """The manifest joined with the summary and, per row, with its twins and its patient in other splits.
+    """The manifest joined with the summary and, per row, with its twins and its patient in other splits, by their ids.
 
     Raises:
         BadParams: an extra column of the card has the name of a computed one.
@@ -59,13 +60,13 @@ def build_table(manifest: pd.DataFrame, summary: Summary, near: pd.DataFrame) ->
     intact = ~table["problem"].isin(DAMAGE)
     table["side"] = table[["width", "height"]].min(axis=1).where(intact)
     table["pixels"] = (table["width"] * table["height"]).where(intact)
+    names = names_of(manifest)
     twins = leaks.twins_across_splits(manifest, near).drop_duplicates("path")
-    table["twin"] = _notes(table, twins["path"], twins["reason"] + " of " + twins["twin_path"])
+    table["twin"] = _notes(table, twins["path"], twins["reason"] + " of " + twins["twin_path"].map(names))
     label_conflicts = leaks.other_label_twins(manifest, near)
-    table["other_label_twin"] = _notes(table, label_conflicts["path"], label_conflicts["twin_path"])
+    table["other_label_twin"] = _notes(table, label_conflicts["path"], label_conflicts["twin_path"].map(names))
     patients = leaks.patients_across_splits(manifest).drop_duplicates("path")
-    note = "also in " + patients["twin_split"] + ": " + patients["twin_path"]
-    table["patient_elsewhere"] = _notes(table, patients["path"], note)
+    table["patient_elsewhere"] = _notes(table, patients["path"], "as " + patients["twin_path"].map(names))
     return table
 
 

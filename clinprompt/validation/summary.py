@@ -48,8 +48,7 @@ def summarise(
     distinct = manifest.drop_duplicates("id").sort_values("id")[["id", "file"]]
     missing = [file for file in distinct["file"] if not (images / file).is_file()]
     if missing:
-        path = manifest.loc[manifest["file"] == missing[0], "path"].iloc[0]
-        raise InputMissing(f"{images / missing[0]} ({path}) does not exist; run the ingest stage again (dvc repro).")
+        raise InputMissing(f"{images / missing[0]} does not exist; run the ingest stage again (dvc repro).")
     summarise_file = partial(
         _summarise_file, intensity=intensity, min_side=limits.min_side, max_pixels=limits.max_pixels
     )

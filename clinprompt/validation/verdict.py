@@ -1,5 +1,6 @@
 """Validate a manifest and its images, and write the verdict, accepted or rejected, with the evidence."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from clinprompt.validation import leaks
 from clinprompt.validation.data_docs import render
 from clinprompt.validation.duplicates import find_duplicates
 from clinprompt.validation.gx import Outcome, run_suite
+from clinprompt.validation.shown import FILE_NAMES, dropped_images, images_by_id, names_of, pairs_by_id
 from clinprompt.validation.suite import COUNT, LEAKS, PATIENT_LEAKS, build_suite, build_table
 from clinprompt.validation.summary import summarise
 
@@ -32,7 +34,8 @@ _TOO_FEW = (
     "A class of too few images gets more, is merged with another or left out of the card; validation."
     "min_images_per_class in params.yaml says how few will do."
 )
-_FILES_NAMED = 5  # files in a sentence
+_NAMED = 5  # images in a sentence
+_NAMES_IMAGE = re.compile(r"image [0-9a-f]{12} in ")
 _SENTENCES = 3  # in the message of a rejection
 
 
@@ -52,7 +55,7 @@ class Verdict:
     Attributes:
         accepted: the manifest's rows that remain after leaks have been dropped.
         record: verdict.json: verdict, checks, counts, dropped, leaks.
-        images, pairs: images.parquet and pairs.parquet.
+        images, pairs: images.parquet and pairs.parquet, by ids: the manifest alone has the paths.
         docs: the Data Docs page.
     """
 
@@ -115,18 +118,19 @@ def validate(
         checks = [c | {"message": c["message"] + told} if c["name"] == PATIENT_LEAKS else c for c in checks]
     failed = any(check["severity"] == "critical" and check["passed"] is False for check in checks)
     record = {
-        "format": 1,
+        "format": 2,
         "dataset": card.name,
         "verdict": "rejected" if failed else "accepted",
         "checks": checks,
         "counts": _counts(cleaned.manifest, card.class_ids),
-        "dropped": cleaned.dropped.to_dict("records"),
+        "dropped": dropped_images(cleaned.dropped, manifest, duplicates.near),
         "dropped_sentence": _dropped_sentence(cleaned.dropped),
         "not_looked_for": NOT_LOOKED_FOR,
         "leaks": {"on_leak": card.on_leak, **leaks.counts(manifest, duplicates.near)},
     }
     page = render(suite_result.result, card.title, record)
-    return Verdict(card.name, card.class_ids, cleaned.manifest, record, summary.images, duplicates.pairs, page)
+    tables = images_by_id(summary.images), pairs_by_id(duplicates.pairs)
+    return Verdict(card.name, card.class_ids, cleaned.manifest, record, *tables, page)
 
 
 def write(verdict: Verdict, accepted: Path, classes: Path, evidence: Path) -> None:
@@ -145,9 +149,13 @@ def rejection(verdict: Verdict, evidence: Path) -> str:
     first = " ".join(verdict.failures[:_SENTENCES])
     unnamed = len(verdict.failures) - _SENTENCES
     rest = f" {unnamed} more check{'s' if unnamed > 1 else ''} failed." if unnamed > 0 else ""
+    if verdict.record["dropped"]:
+        rest += f" {verdict.record['dropped_sentence']}"
     failed = {check["name"] for check in verdict.record["checks"] if check["passed"] is False}
     how = f" {_TOO_FEW}" if any(name.startswith(COUNT) for name in failed) else ""
     how += f" {_ON_LEAK}" if failed & set(LEAKS) else ""
+    if _NAMES_IMAGE.search(first):
+        how += f" `python -m clinprompt.data.lookup {verdict.dataset} DIGITS` tells an image's file."
     where = f"The evidence is in {evidence} (docs/index.html is readable)."
     return f"{verdict.dataset} is rejected. {first}{rest}{how} {where}"
 
@@ -170,18 +178,23 @@ def _dropped_sentence(dropped: pd.DataFrame) -> str:
         return "No image was dropped."
     sizes = Counter(zip(dropped["split"], dropped["reason"], dropped["twin_split"], strict=True))
     parts = [f"{n} from {split} ({reason}, {twin})" for (split, reason, twin), n in sorted(sizes.items())]
-    return f"{len(dropped)} images were dropped: {', '.join(parts)}."
+    count = "1 image was" if len(dropped) == 1 else f"{len(dropped)} images were"
+    return f"{count} dropped: {', '.join(parts)}."
 
 
 def _sentence(outcome: Outcome, table: pd.DataFrame) -> str:
     expected = f"Expected that {outcome.expectation.about}"
     if outcome.rows is None:
         return f"{expected}; found {outcome.observed}."
-    files = outcome.offenders
     column = outcome.expectation.shows or outcome.expectation.kwargs.get("column")
-    reasons = table.set_index("path")[column].to_dict() if column in table.columns else {}
-    named = [f"{path} ({reasons[path]})" if pd.notna(reasons.get(path)) else str(path) for path in files[:_FILES_NAMED]]
-    more = f" and {len(files) - _FILES_NAMED} more" if len(files) > _FILES_NAMED else ""
+    by_path = table.set_index("path")
+    reasons = by_path[column].to_dict() if column in by_path and column not in FILE_NAMES else {}
+    names, paths = names_of(table), outcome.offenders
+    named = [
+        f"{names[path]} ({reasons[path]})" if pd.notna(reasons.get(path)) else str(names[path])
+        for path in paths[:_NAMED]
+    ]
+    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
     listed = f": {', '.join(named)}{more}" if named else ""
     return f"{expected}; not so for {outcome.observed} of {outcome.rows} images{listed}."
 

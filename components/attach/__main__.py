@@ -1,4 +1,4 @@
-"""attach: put the run's report beside the model that the run promoted."""
+"""attach: put the run's report, without its pictures of patients, beside the model that the run promoted."""
 
 import logging
 from typing import Any

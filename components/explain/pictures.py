@@ -51,7 +51,7 @@ def draw(job: Job, dataset: Dataset, name: str, model: TunedModel) -> dict[str, 
     scene, gallery = _Scene(job, dataset, name, model), _Gallery(job.outputs["pictures"])
     both, words = (scene.before, scene.after), captions.attention(scene.template)
     try:
-        gallery.add("attention.png", words, _attention(scene, both))
+        gallery.add("attention.png", words, _attention(scene, both), images=True)
     except BadParams as error:  # the image tower is of a kind that can't be opened
         gallery.leave_out(words.title, str(error))
     _space(scene, gallery)
@@ -65,15 +65,17 @@ def draw(job: Job, dataset: Dataset, name: str, model: TunedModel) -> dict[str, 
 @dataclass
 class _Gallery:
     folder: Path
-    index: dict[str, list[dict[str, str]]] = field(default_factory=lambda: {"items": [], "left_out": []})
+    index: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"items": [], "left_out": []})
 
-    def add(self, file: str, words: captions.Caption, what: Figure | pd.DataFrame) -> None:
+    def add(self, file: str, words: captions.Caption, what: Figure | pd.DataFrame, *, images: bool = False) -> None:
+        """Keep a figure or table; `images`: it shows images of the dataset, which the registry's report leaves out."""
         if isinstance(what, pd.DataFrame):
             what.to_csv(self.folder / file, index=False, lineterminator="\n")
         else:
             save(what, self.folder / file)
         kind = "table" if isinstance(what, pd.DataFrame) else "figure"
-        self.index["items"].append({"kind": kind, "file": file, "title": words.title, "caption": words.text})
+        told = {"kind": kind, "file": file, "title": words.title, "caption": words.text, "images": images}
+        self.index["items"].append(told)
 
     def leave_out(self, title: str, why: str) -> None:
         self.index["left_out"].append({"title": title, "why": why})

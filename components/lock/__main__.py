@@ -1,18 +1,56 @@
 """lock: write down what the stages depend on beside files, by digest."""
 
+import logging
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from clinprompt.data.manifest import key_fingerprint_of
+from clinprompt.data.patient_ids import find_patient_key
+from clinprompt.errors import ClinpromptError
 from components.lock.settings import write_settings_lock
+from components.rights import restrict
 from components.runner import Job, run
 from components.sources import write_sources_lock
 
+log = logging.getLogger(__name__)
+
 
 def work(job: Job) -> dict[str, Any]:
-    """Write both files; those that are up to date stay."""
+    """Write both files; those that are up to date stay. As it runs first, it looks after the folders' rights, too."""
     renewed = write_sources_lock(Path(), job.outputs["sources"])
     write_settings_lock(job.all_params, Path(), job.outputs["settings"])
+    if renewed:
+        shutil.copymode(__file__, job.outputs["sources"])  # it is part of the code, and as readable as that
+    cache = Path(".dvc/cache")
+    if cache.parent.is_dir():
+        cache.mkdir(exist_ok=True)  # before DVC makes it
+    for folder in (job.outputs["settings"].parent, cache):
+        restrict(folder)
+    _tell_of_other_keys(job.all_params.datasets, job.outputs["settings"].parent)
     return {"renewed": renewed}
+
+
+def _tell_of_other_keys(datasets: Sequence[str], runs: Path) -> None:
+    """Say where the manifest that is there was made with another key than today's. No stage depends on the key: results
+    that are there stay, on machines without it, too."""
+    for dataset in datasets:
+        made_with = key_fingerprint_of(runs / dataset / "ingest" / "manifest.parquet")
+        if made_with is None:
+            continue
+        try:
+            key = find_patient_key()
+        except ClinpromptError:  # ingest says what is wrong with it, when it needs it
+            return
+        if key is not None and key.fingerprint != made_with:
+            log.warning(
+                "lock: %s: its patients' ids were made with the key %s…, but today's key is %s…: when ingest runs "
+                "again, each patient gets another id, and intervals may move a little (splits do not).",
+                dataset,
+                made_with[:8],
+                key.fingerprint[:8],
+            )
 
 
 if __name__ == "__main__":

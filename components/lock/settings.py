@@ -17,7 +17,8 @@ _HEAD = "# What of the cards and of params.yaml decides results. `dvc repro` ren
 _PROSE = {"title", "licence", "source", "how_to_get"}  # what a card says to people only
 # What only some stages read of a card, as dvc.yaml says; the part "card" is all the rest, but for the prose.
 _PARTS: dict[str, Any] = {
-    "files": {"path": True, "reader": True, "split": True, "metadata": True, "classes": {"__all__": {"aliases"}}},
+    "files": dict.fromkeys(("path", "reader", "split", "metadata", "patient_ids"), True)
+    | {"classes": {"__all__": {"aliases"}}},
     "checks": {"on_leak": True, "expectations": True},
     "phrases": {"classes": {"__all__": {"phrase"}}},
     "knobs": {"methods": True, "base_to_novel": True},

@@ -1,4 +1,7 @@
-"""Gather what the stages wrote, and fill the report's template. Equal inputs give equal bytes."""
+"""Gather what the stages wrote, and fill the report's template, with and without pictures of patients.
+
+Equal inputs give equal bytes.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +11,7 @@ import jinja2
 import pandas as pd
 
 from clinprompt.data.card import Card
-from clinprompt.data.dataset import Dataset, Item, read_image
+from clinprompt.data.dataset import Dataset
 from clinprompt.errors import InputMissing
 from clinprompt.evaluation.decision import DecisionRecord, MeasuredCandidate
 from clinprompt.evaluation.estimate import range_text
@@ -17,7 +20,8 @@ from clinprompt.evaluation.metrics_record import Metrics, SliceMetrics
 from clinprompt.evaluation.table import patient_count
 from clinprompt.files import read_json, sha256_file
 from clinprompt.parquet import read_frame
-from components.report.figures import curve_charts, data_uri, thumbnail
+from components.report.figures import curve_charts, data_uri
+from components.report.images import dropped_pairs, examples
 from components.report.origin import model_record, origin
 
 FIRST = "balanced_accuracy"  # of the metrics shown
@@ -27,9 +31,7 @@ PLOTS = {
     "reliability": "Reliability",
     "projection": "Image features",
 }
-MOST_WRONG = 8
-SHOWN_ID = 12  # digits of an image's id: file names, which may hold a patient's, are not shown
-MOST_LISTED = 20  # dropped images and rejected descriptions that are listed one by one
+MOST_LISTED = 20  # dropped images and rejected descriptions that are shown one by one
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,16 @@ class Sources:
     pictures: Path | None = None
 
 
-def build(sources: Sources) -> str:
-    """The report as HTML.
+@dataclass(frozen=True)
+class Pages:
+    """The report as HTML: with pictures of patients, for who may see them, and without, for the registry."""
+
+    full: str
+    for_registry: str
+
+
+def build(sources: Sources) -> Pages:
+    """Make the report.
 
     Raises:
         InputMissing: the decision, the verdict on the data, the card or the manifest is missing.
@@ -62,6 +72,7 @@ def build(sources: Sources) -> str:
     model = model_record(sources.models, shown)
     reads = model is not None and "descriptions" in (model.knowledge or {})
     facts = origin(_digests(sources, reads), decision, shown, model)
+    verdict = read_json(sources.evidence / "verdict.json")
     context = {
         "card": card,
         "decision": decision,
@@ -70,11 +81,12 @@ def build(sources: Sources) -> str:
         "metrics": {key: OVERALL[key] for key in (FIRST, *(key for key in OVERALL if key != FIRST))},
         "class_metrics": PER_CLASS,
         "headline": _headline(shown),
-        "data": _data(read_json(sources.evidence / "verdict.json"), card),
+        "data": _data(verdict, card),
+        "pairs": dropped_pairs(verdict["dropped"][:MOST_LISTED], sources.images, card),
         "patients": patient_count(dataset.rows),
         "knowledge": _knowledge(sources.descriptions, card) if reads else None,
         "candidate": _candidate(sources, shown) if shown else None,
-        "examples": _examples(sources, shown, dataset) if shown else None,
+        "examples": examples(sources.evaluations / shown.name, dataset) if shown else None,
         "looks": _looks(sources, card) if shown else None,
         "origin": facts,
         "most_listed": MOST_LISTED,
@@ -87,7 +99,8 @@ def build(sources: Sources) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "interval": range_text}
-    return environment.get_template("template.html.j2").render(context)
+    template = environment.get_template("template.html.j2")
+    return Pages(*(template.render(context | {"with_images": with_images}) for with_images in (True, False)))
 
 
 def _digests(sources: Sources, reads: bool) -> dict[str, str]:
@@ -175,45 +188,6 @@ def _slices(slices: dict[str, SliceMetrics]) -> list[dict[str, Any]]:
     return rows
 
 
-def _examples(sources: Sources, shown: MeasuredCandidate, dataset: Dataset) -> dict[str, list[dict[str, Any]]] | None:
-    """Test images: the most confident mistakes, and per class the surest and the least sure right answer."""
-    path = sources.evaluations / shown.name / "predictions.parquet"
-    if not path.is_file():
-        return None
-    card = dataset.card
-    facts = ["id", "path", "split", "label", "predicted", *(f"p_{name}" for name in card.class_ids)]
-    rows = read_frame(path, facts, "evaluate")
-    rows = rows[rows["split"] == "test"].copy()
-    rows["confidence"] = rows[[f"p_{name}" for name in card.class_ids]].max(axis=1)
-    rows = rows.sort_values(["confidence", "path"], ascending=[False, True]).drop_duplicates("id")
-    wrong = rows[rows["predicted"] != rows["label"]]
-    right = rows[rows["predicted"] == rows["label"]]
-    picked = [right[right["label"] == name].iloc[[0, -1]] for name in card.class_ids if (right["label"] == name).any()]
-    chosen = pd.concat(picked).drop_duplicates("id") if picked else right
-    files = dict(dataset.items(dataset.rows))
-    return {
-        "wrong": [_example(row, (row["id"], files[row["id"]]), card) for row in _records(wrong.head(MOST_WRONG))],
-        "right": [_example(row, (row["id"], files[row["id"]]), card) for row in _records(chosen)],
-        "totals": [{"wrong": len(wrong), "right": len(right)}],
-    }
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
-
-
-def _example(row: dict[str, Any], item: Item, card: Card) -> dict[str, Any]:
-    names = {info.id: info.name for info in card.classes}
-    return {
-        "source": data_uri(thumbnail(read_image(item), card.intensity), "image/png"),
-        "id": row["id"][:SHOWN_ID],
-        "label": names[row["label"]],
-        "predicted": names[row["predicted"]],
-        "confidence": row["confidence"],
-        "of_label": row[f"p_{row['label']}"],
-    }
-
-
 def _looks(sources: Sources, card: Card) -> dict[str, Any] | None:
     """What the stage explain drew: figures, and tables with their cells as text. None without its folder."""
     if sources.pictures is None:
@@ -229,5 +203,5 @@ def _looks(sources: Sources, card: Card) -> dict[str, Any] | None:
             frame = pd.read_csv(file, keep_default_na=False, dtype=str).replace({"class": names})
             items.append({**item, "columns": [str(name) for name in frame], "rows": frame.to_numpy().tolist()})
         else:
-            items.append({**item, "source": data_uri(file.read_bytes(), "image/png")})
+            items.append({"images": True, **item, "source": data_uri(file.read_bytes(), "image/png")})
     return {"items": items, "left_out": index["left_out"]}

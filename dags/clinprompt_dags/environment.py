@@ -7,7 +7,7 @@ from typing import Any
 from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from clinprompt.contract.variables import PREFIX, STORE
+from clinprompt.contract.variables import PATIENT_KEY, PREFIX, STORE
 
 STORE_CONNECTION = "clinprompt_store"
 MLFLOW_CONNECTION = "clinprompt_mlflow"
@@ -21,6 +21,7 @@ _NAMES = frozenset(
 _PREFIXES = ("AWS_", PREFIX, "CUDA_", "DVC_", "HF_", "MKL_", "MLFLOW_", "NVIDIA_", "OMP_", "TORCH_")
 # What travels into a container: the services, not the worker's own folders.
 _SERVICES = ("AWS_", "MLFLOW_")
+_NAMED = (STORE, PATIENT_KEY)
 _SECRET = ("KEY", "PASSWORD", "TOKEN", "SECRET")
 
 
@@ -30,11 +31,11 @@ def local_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def services() -> tuple[dict[str, str], dict[str, str]]:
-    """The variables that name the store and the registry, and those that hold their secrets.
+    """The variables that name the store and the registry, and those that hold secrets: theirs, and the patients' key.
 
     Airflow's connections `clinprompt_store` and `clinprompt_mlflow` win over the worker's environment.
     """
-    settings = {k: v for k, v in os.environ.items() if k.startswith(_SERVICES) or k == STORE}
+    settings = {k: v for k, v in os.environ.items() if k.startswith(_SERVICES) or k in _NAMED}
     settings |= _store(find_connection(STORE_CONNECTION)) | _mlflow(find_connection(MLFLOW_CONNECTION))
     private = {k: v for k, v in settings.items() if is_secret(k, v)}
     return {k: v for k, v in settings.items() if k not in private}, private

@@ -227,3 +227,14 @@ def test_a_stopped_task_stops_its_container(project: Path) -> None:
     task.container = {"Id": "new"}
     task.on_kill()
     assert engine.done == ["stop new", "remove new"]
+
+
+def test_the_key_of_the_patients_ids_goes_into_containers_as_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    from clinprompt_dags.environment import services
+
+    monkeypatch.setenv("CLINPROMPT_PATIENT_KEY", "hush" * 10)
+    monkeypatch.setenv("CLINPROMPT_PATIENT_KEY_FILE", "/of/the/worker")
+    plain, private = services()
+    assert private["CLINPROMPT_PATIENT_KEY"] == "hush" * 10
+    assert "hush" not in json.dumps(plain)
+    assert "/of/the/worker" not in json.dumps([plain, private])

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from ingest_workspace import CARD, Workspace, refused
 
-from clinprompt.data.ingest import hashed_patient
 from clinprompt.data.layouts.words import are_folds, mask_marks, split_of
 from clinprompt.data.load import load_card
+from clinprompt.data.patient_ids import patient_key
 from clinprompt.errors import BadParams
 
 LABELS = ("glioma", "none")
@@ -36,7 +36,7 @@ def test_folders_in_the_class_folders_are_patients_where_the_card_says_so(
     assert place.ingest() == 0
     frame = place.manifest()
     assert frame["patient"].nunique() == 10
-    assert set(frame["patient"][frame["path"].str.startswith("glioma/g3/")]) == {hashed_patient("toy", "g3")}
+    assert set(frame["patient"][frame["path"].str.startswith("glioma/g3/")]) == {patient_key().pseudonym("toy", "g3")}
     assert frame.groupby("patient")["split"].nunique().max() == 1
 
 

@@ -13,8 +13,9 @@ import pytest
 from ingest_workspace import ROOT, Workspace, refused
 from PIL import Image
 
-from clinprompt.data.ingest import hashed_patient, ingest
+from clinprompt.data.ingest import ingest
 from clinprompt.data.load import load_card
+from clinprompt.data.patient_ids import patient_key
 from clinprompt.files import sha256_file, sha256_folder
 
 
@@ -144,7 +145,7 @@ def test_a_table_brings_labels_splits_and_metadata(place: Workspace, form: str) 
     out = place.manifest().set_index("path")
     assert out.loc["img/1.png", "label"] == "glioma"
     assert out.loc["img/3.png", "split"] == "test"
-    assert out.loc["img/2.png", "patient"] == hashed_patient("toy", "P1") == out.loc["img/3.png", "patient"]
+    assert out.loc["img/2.png", "patient"] == patient_key().pseudonym("toy", "P1") == out.loc["img/3.png", "patient"]
     assert len(out.loc["img/2.png", "patient"]) == 16
     assert out.loc["img/2.png", "age"] == 40.5
     assert np.isnan(out.loc["img/1.png", "age"])

@@ -59,7 +59,7 @@ def test_a_file_that_is_missing_or_no_parquet(tmp_path: Path) -> None:
         (rows().assign(age=["a", "b", "c", "d"]), "column 'age' must hold numbers"),
         (rows().assign(site=[1, 2, 3, 4]), "column 'site' must hold text"),
         (rows().assign(label=["x", None, "x", "x"]), "column 'label' has an empty cell in row 1"),
-        (rows().assign(path=["a", "a", "b", "c"]), "'a' stands in two rows"),
+        (rows().assign(path=["a", "a", "b", "c"]), "the path in row 1 stands in another row"),
         (rows().assign(path=["b", "a", "c", "d"]), "not sorted"),
         (rows().assign(split=["train", "dev", "val", "test"]), "'dev' is none of train, val, test"),
         (rows().assign(id=["1", *rows()["id"][1:]]), "id in row 0"),

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from ingest_workspace import CARD, Workspace, refused
 
-from clinprompt.data.ingest import hashed_patient
+from clinprompt.data.patient_ids import patient_key
 
 ROWS = 24
 
@@ -50,7 +50,7 @@ def test_patients_as_floats_are_numbers_and_missing_ones_are_none(place: Workspa
     table(place, form, patient=[float(i // 4) if i % 2 else float("nan") for i in range(ROWS)])
     assert place.ingest() == 0
     out = place.manifest().set_index("path")["patient"]
-    assert out["img/1.png"] == hashed_patient("toy", "0") == out["img/3.png"]
+    assert out["img/1.png"] == patient_key().pseudonym("toy", "0") == out["img/3.png"]
     assert out.isna().sum() == 12
 
 

@@ -142,6 +142,13 @@ def test_the_worker_has_no_key_to_the_databases(services: dict[str, Any], env_fi
     assert values["STORE_SECRET_KEY"] in text
 
 
+def test_the_worker_alone_has_the_key_of_the_patients_ids(services: dict[str, Any], env_file: Path) -> None:
+    key = tool.read(env_file)["PATIENT_KEY"]
+    assert len(key) >= 32
+    assert services["airflow-worker"]["environment"]["CLINPROMPT_PATIENT_KEY"] == key
+    assert [name for name, service in services.items() if key in str(service)] == ["airflow-worker"]
+
+
 def test_networks_let_each_service_reach_only_what_it_needs(services: dict[str, Any]) -> None:
     networks = yaml.safe_load(COMPOSE.read_text())["networks"]
     assert all(networks[name]["internal"] for name in ("database", "queue", "services"))

@@ -74,6 +74,14 @@ def test_the_secrets_example_fits_the_schema_and_holds_no_value() -> None:
             assert "PLACEHOLDER" in value or re.search("USERNAME", key), key
 
 
+def test_the_pods_secret_holds_the_key_of_the_patients_ids() -> None:
+    secrets = {
+        secret["metadata"]["name"]: secret["stringData"]
+        for secret in yaml.safe_load_all((K8S / "secrets.example.yaml").read_text())
+    }
+    assert [name for name, values in secrets.items() if "CLINPROMPT_PATIENT_KEY" in values] == ["clinprompt"]
+
+
 def test_secrets_are_never_part_of_what_is_applied(manifests: list[Manifest]) -> None:
     assert "Secret" not in {manifest["kind"] for manifest in manifests}
 

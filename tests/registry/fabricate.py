@@ -115,6 +115,7 @@ class Run:
             "metrics": folder / "metrics",
             "decision": self.decision,
             "report": folder / "report.html",
+            "registry-report": folder / "report" / "registry" / "report.html",
             "params": self.root / "params.yaml",
         }
         return _options(paths)

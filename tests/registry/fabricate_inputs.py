@@ -10,7 +10,7 @@ import torch
 import yaml
 from PIL import Image
 
-from clinprompt.data.manifest import write_manifest
+from clinprompt.data.manifest import read_manifest, write_manifest
 from clinprompt.files import sha256_bytes, write_json
 
 DATASET = "tiny"
@@ -103,6 +103,9 @@ def _png(values: np.ndarray) -> bytes:
 
 
 def write_evidence(folder: Path) -> None:
+    """The evidence of a run whose test image 1 of the class "dark" had a copy in train."""
+    rows = read_manifest(folder / "validate" / "manifest.parquet").set_index("path")
+    twin = rows.loc["test/dark/1.png", ["id", "file", "label", "split"]].to_dict()
     counts = {split: dict.fromkeys(CLASSES, n) for split, n in (("train", 6), ("val", 6), ("test", 10))}
     verdict = {
         "verdict": "accepted",
@@ -119,13 +122,14 @@ def write_evidence(folder: Path) -> None:
         "counts": counts,
         "dropped": [
             {
-                "path": "train/dark/9.png",
+                **twin,
                 "split": "train",
                 "reason": "exact duplicate",
-                "twin_path": "test/dark/1.png",
-                "twin_split": "test",
+                "similarity": 1.0,
+                **{f"twin_{key}": value for key, value in twin.items()},
             }
         ],
+        "dropped_sentence": "1 image was dropped: 1 from train (exact duplicate, test).",
         "leaks": {
             "on_leak": "drop_from_train",
             "exact_groups": 1,

@@ -3,7 +3,6 @@
 import base64
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,58 +11,14 @@ import pandas as pd
 import pytest
 import yaml
 from fabricate import COMPONENTS, Run
+from pages import Page, forget_patients, report, taught
 
-from clinprompt.data.manifest import read_manifest, write_manifest
 from clinprompt.files import read_json, write_json
 from components.report.__main__ import work
 from components.report.figures import Chart, curve_charts
 from components.runner import execute
 
-VOID = {"meta", "img", "br", "link", "hr"}
 SVG = "{http://www.w3.org/2000/svg}"
-
-
-def report(run: Run) -> str:
-    """Make the report through its component; its HTML."""
-    assert execute("report", work, run.report_options(), COMPONENTS) == 0
-    return (run.folder / "report.html").read_text(encoding="utf-8")
-
-
-def taught(run: Run) -> None:
-    """Let the chosen model be one that reads descriptions."""
-    file = run.folder / "tune" / "coop-1" / "model.yaml"
-    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"knowledge": {"descriptions": "a" * 64}}))
-
-
-def forget_patients(run: Run, keep: int = 0) -> None:
-    """Let the manifest name the patients of `keep` images only."""
-    path = run.folder / "validate" / "manifest.parquet"
-    rows = read_manifest(path)
-    write_manifest(rows.assign(patient=rows["patient"].where(rows.index < keep, None)), path)
-
-
-class Page(HTMLParser):
-    """Collects texts, addresses and unclosed elements."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.text, self.addresses, self.open, self.ids, self.tags = "", [], [], set(), []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.ids |= {value for key, value in attrs if key == "id"}
-        self.addresses += [value or "" for key, value in attrs if key in ("src", "href", "data", "action", "srcset")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.text += data
 
 
 def test_it_is_one_file_that_asks_for_nothing(run: Run) -> None:
@@ -101,22 +56,6 @@ def test_it_shows_the_decision_with_every_bound_and_interval(run: Run) -> None:
         assert f"{estimate['value']:.3f}{estimate['low']:.3f} to {estimate['high']:.3f}" in text
 
 
-def test_it_shows_mistakes_and_right_answers_of_the_chosen_candidate(run: Run) -> None:
-    html = report(run)
-    table = pd.read_parquet(run.folder / "evaluate" / "coop-1" / "predictions.parquet")
-    test = table[table["split"] == "test"]
-    wrong = test[test["label"] != test["predicted"]]
-    text = Page(html).text
-    assert f"Wrong: {len(wrong)} of {len(test)} test images" in text
-    assert f"Right: {len(test) - len(wrong)} of {len(test)} test images" in text
-    surest = wrong.assign(p=wrong[[c for c in wrong if c.startswith("p_")]].max(axis=1)).sort_values("p").iloc[-1]
-    assert f"image {surest['id'][:12]}" in text
-    assert not any("/" in name for name in re.findall(r'class="path">([^<]*)<', html))  # no file's name
-    pictures = html.count("data:image/png")
-    assert pictures >= 4 + 1  # the four plots and the examples
-    assert len(html) < 3_000_000
-
-
 def test_data_and_descriptions_appear_as_text_and_never_as_markup(run: Run) -> None:
     taught(run)
     html = report(run)
@@ -124,7 +63,6 @@ def test_data_and_descriptions_appear_as_text_and_never_as_markup(run: Run) -> N
     assert "<b>uneven</b>" in text
     assert "<script>alert(1)</script>" in text
     assert "<script" not in html
-    assert "train/dark/9.png" in text
     assert "dark square: 1 of 2 accepted" in text
     assert "Near pairs across splits" in text
     assert "all: 0, test and train: 0" in text

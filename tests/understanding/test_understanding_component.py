@@ -160,6 +160,12 @@ def test_the_report_shows_the_pictures_with_their_captions(run: Run) -> None:
     for item in index["items"]:
         assert item["title"].replace("'", "&#39;") in html
     assert len(html) < 3_000_000
+    copy = (run.folder / "report" / "registry" / "report.html").read_text(encoding="utf-8")
+    for item in index["items"]:
+        shown = f'<img alt="{item["title"]}"'.replace("'", "&#39;")
+        assert shown in html
+        assert (shown in copy) == (item["file"] != "attention.png")
+    assert "Left out of this copy: it shows patients' images." in copy
 
 
 def test_without_a_measured_candidate_there_is_an_empty_index(run: Run) -> None:

@@ -24,6 +24,6 @@ def test_the_demo_s_dataset_is_accepted_and_its_patients_are_not_taken_for_each_
     verdict = validate(card, "brain-phantom.yaml", rows, tmp_path / "images", params.validation, workers=0)
     assert verdict.is_accepted, verdict.failures
     assert verdict.record["dropped"] == []
-    patient = dict(zip(rows["path"], rows["patient"], strict=True))
-    near = verdict.pairs[["path_a", "path_b"]].itertuples(index=False, name=None)
+    patient = dict(zip(rows["id"], rows["patient"], strict=True))
+    near = verdict.pairs[["id_a", "id_b"]].itertuples(index=False, name=None)
     assert all(patient[a] == patient[b] for a, b in near)

@@ -37,12 +37,10 @@ def test_the_evidence_holds_the_agreed_tables(dataset: Dataset) -> None:
     dataset.validate()
     images, pairs = (pd.read_parquet(dataset.folder / f"validate/evidence/{n}.parquet") for n in ("images", "pairs"))
     assert list(images.columns) == [
-        *("path", "id", "width", "height", "mode", "mean", "std", "min", "max", "phash", "problem", "reason")
+        *("id", "width", "height", "mode", "mean", "std", "min", "max", "phash", "problem", "reason")
     ]
-    assert images["path"].tolist() == dataset.frame()["path"].tolist()
-    assert list(pairs.columns) == [
-        *("path_a", "path_b", "split_a", "split_b", "kind", "bits", "correlation", "same_label")
-    ]
+    assert images["id"].tolist() == sorted(set(dataset.frame()["id"]))
+    assert list(pairs.columns) == [*("id_a", "id_b", "split_a", "split_b", "kind", "bits", "correlation", "same_label")]
 
 
 @pytest.mark.parametrize("problem", [*BAD, "truncated"])
@@ -54,10 +52,12 @@ def test_a_bad_image_rejects_the_data_and_is_named(
     if problem == "decompression bomb":
         dataset.params["max_pixels"] = 1_000_000
     assert dataset.validate() == 65
-    assert "train/glioma/odd one.png" in last_message(capsys)
+    message = last_message(capsys)
+    assert dataset.name("train/glioma/odd one.png") in message
+    assert "python -m clinprompt.data.lookup demo DIGITS" in message
     assert len(dataset.failed()) == 1
-    images = pd.read_parquet(dataset.folder / "validate/evidence/images.parquet").set_index("path")
-    assert images.loc["train/glioma/odd one.png", "problem"] == problem
+    images = pd.read_parquet(dataset.folder / "validate/evidence/images.parquet").set_index("id")
+    assert images.loc[dataset.rows["train/glioma/odd one.png"]["id"], "problem"] == problem
     assert (dataset.folder / "validate/manifest.parquet").is_file()
     assert (dataset.folder / "validate/evidence/docs/index.html").is_file()
 
@@ -67,9 +67,10 @@ def test_five_files_are_named_and_the_others_are_counted(dataset: Dataset, capsy
         dataset.put(f"train/none/bad{number}.png", b"not an image %d" % number, label="none")
     assert dataset.validate() == 65
     message = last_message(capsys)
-    assert "not so for 8 of 42 images: train/none/bad0.png (not a PNG" in message
-    assert "train/none/bad4.png" in message
-    assert "bad5" not in message
+    names = [dataset.name(f"train/none/bad{number}.png") for number in range(8)]
+    assert f"not so for 8 of 42 images: {names[0]} (not a PNG" in message
+    assert names[4] in message
+    assert names[5] not in message
     assert "and 3 more" in message
     assert str(dataset.folder / "validate/evidence") in message
 
@@ -85,7 +86,7 @@ def test_a_class_with_too_few_images_in_a_split_is_named(dataset: Dataset) -> No
 def test_a_label_outside_the_card_is_named(dataset: Dataset) -> None:
     dataset.put("train/cyst/1.png", encode(picture(77)), label="cyst")
     assert dataset.validate() == 65
-    assert "train/cyst/1.png (cyst)" in dataset.failed()["labels"]
+    assert f"{dataset.name('train/cyst/1.png')} (cyst)" in dataset.failed()["labels"]
 
 
 def test_an_empty_manifest_is_rejected(dataset: Dataset) -> None:
@@ -105,8 +106,9 @@ def test_a_leak_rejects_the_data_when_the_card_says_fail(dataset: Dataset, capsy
     leak(dataset)
     assert dataset.validate() == 65
     message = last_message(capsys)
-    assert "train/glioma/copy.jpg (near duplicate of test/glioma/new.png)" in message
-    assert "train/none/same.png (exact duplicate of val/none/same.png)" in message
+    name = dataset.name
+    assert f"{name('train/glioma/copy.jpg')} (near duplicate of {name('test/glioma/new.png')})" in message
+    assert f"{name('train/none/same.png')} (exact duplicate of {name('val/none/same.png')})" in message
     assert "on_leak" in message
     assert "drop_from_train" in message
     assert dataset.verdict()["dropped"] == []
@@ -118,22 +120,18 @@ def test_a_leak_is_dropped_and_recorded_when_the_card_says_so(dataset: Dataset) 
     dataset.card["on_leak"] = "drop_from_train"
     assert dataset.validate() == 0
     verdict = dataset.verdict()
-    assert verdict["dropped"] == [
-        {
-            "path": "train/glioma/copy.jpg",
-            "split": "train",
-            "reason": "near duplicate",
-            "twin_path": "test/glioma/new.png",
-            "twin_split": "test",
-        },
-        {
-            "path": "train/none/same.png",
-            "split": "train",
-            "reason": "exact duplicate",
-            "twin_path": "val/none/same.png",
-            "twin_split": "val",
-        },
-    ]
+    near, exact = verdict["dropped"]
+    assert near.pop("similarity") > 0.98
+    assert exact.pop("similarity") == 1.0
+    for told, path, twin, reason in (
+        (near, "train/glioma/copy.jpg", "test/glioma/new.png", "near duplicate"),
+        (exact, "train/none/same.png", "val/none/same.png", "exact duplicate"),
+    ):
+        image, other = dataset.rows[path], dataset.rows[twin]
+        facts = {key: image[key] for key in ("id", "file", "label", "split")}
+        assert told == facts | {"reason": reason} | {
+            f"twin_{key}": other[key] for key in ("id", "file", "label", "split")
+        }
     accepted = read_manifest(dataset.folder / "validate/manifest.parquet")
     assert set(dataset.rows) - set(accepted["path"]) == {"train/glioma/copy.jpg", "train/none/same.png"}
     assert verdict["dropped_sentence"] == (
@@ -143,7 +141,7 @@ def test_a_leak_is_dropped_and_recorded_when_the_card_says_so(dataset: Dataset) 
     assert verdict["leaks"]["near_pairs_across_splits"]["train and test"] == 1
 
 
-def test_classes_are_counted_again_after_dropping(dataset: Dataset) -> None:
+def test_classes_are_counted_again_after_dropping(dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(4):
         dataset.put(f"train/glioma/{number}.png", encode(picture(600 + number)))
         dataset.put(f"test/glioma/copy{number}.png", encode(picture(600 + number)), "test")
@@ -152,6 +150,7 @@ def test_classes_are_counted_again_after_dropping(dataset: Dataset) -> None:
     assert dataset.failed() == {
         "count train/glioma": "Expected that the class glioma has at least 5 images in train; found 3."
     }
+    assert "4 images were dropped: 4 from train (exact duplicate, test)." in last_message(capsys)
 
 
 @pytest.mark.parametrize("on_leak", ["fail", "drop_from_train"])
@@ -161,10 +160,13 @@ def test_a_patient_in_two_splits_is_a_leak(dataset: Dataset, on_leak: str) -> No
     dataset.card["on_leak"] = on_leak
     assert dataset.validate() == (65 if on_leak == "fail" else 0)
     if on_leak == "fail":
-        assert "train/glioma/0.png (also in test: test/none/2.png)" in dataset.failed()["leak: patients"]
+        name = dataset.name
+        told = f"{name('train/glioma/0.png')} (as {name('test/none/2.png')})"
+        assert told in dataset.failed()["leak: patients"]
     else:
-        dropped = {row["path"]: row["reason"] for row in dataset.verdict()["dropped"]}
-        assert dropped == dict.fromkeys(["train/glioma/0.png", "train/none/1.png"], "patient in two splits")
+        ids = [dataset.rows[path]["id"] for path in ("train/glioma/0.png", "train/none/1.png")]
+        dropped = {row["id"]: (row["reason"], row["similarity"]) for row in dataset.verdict()["dropped"]}
+        assert dropped == dict.fromkeys(ids, ("patient in two splits", None))
 
 
 def patients_check(dataset: Dataset) -> dict[str, object]:
@@ -214,8 +216,9 @@ def test_what_is_odd_but_usable_is_a_warning(dataset: Dataset) -> None:
     assert dataset.validate() == 0
     warned = dataset.failed("warning")
     assert set(warned) == {"labels agree", "repeated files", "age", "sex", "brightness"}
-    assert "train/glioma/0.png (train/none/again.png)" in warned["labels agree"]
-    assert "test/none/1.png (200" in warned["age"]
+    name = dataset.name
+    assert f"{name('train/glioma/0.png')} ({name('train/none/again.png')})" in warned["labels agree"]
+    assert f"{name('test/none/1.png')} (200" in warned["age"]
 
 
 def expect(dataset: Dataset, kind: str, severity: str = "critical", **kwargs: object) -> None:
@@ -227,7 +230,7 @@ def test_the_severity_of_the_cards_own_expectation_decides(dataset: Dataset, sev
     expect(dataset, "ExpectColumnValuesToBeInSet", severity, column="modality", value_set=["CT"])
     assert dataset.validate() == code
     (message,) = dataset.failed(severity).values()
-    assert "not so for 34 of 34 images: test/glioma/0.png (MRI)" in message
+    assert f"not so for 34 of 34 images: {dataset.name('test/glioma/0.png')} (MRI)" in message
 
 
 def test_an_expectation_on_the_whole_column_tells_what_it_found(dataset: Dataset) -> None:
@@ -264,9 +267,12 @@ def test_a_senseless_expectation_is_the_cards_fault_not_the_datas(
 
 
 def test_a_missing_copy_of_an_image_is_missing_input(dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
-    (dataset.folder / "images" / dataset.rows["val/none/0.png"]["file"]).unlink()
+    file = dataset.rows["val/none/0.png"]["file"]
+    (dataset.folder / "images" / file).unlink()
     assert dataset.validate() == 66
-    assert "val/none/0.png" in last_message(capsys)
+    message = last_message(capsys)
+    assert f"images/{file} does not exist" in message
+    assert "val/none/0.png" not in message
 
 
 def test_an_extra_column_must_not_hide_a_computed_one(dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:

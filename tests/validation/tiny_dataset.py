@@ -51,6 +51,11 @@ class Dataset:
         row = {"path": path, "id": digest, "file": file, "label": label, "split": split, "modality": "MRI"}
         self.rows[path] = row | more
 
+    def name(self, path: str) -> str:
+        """What people are told of an image instead of its path."""
+        row = self.rows[path]
+        return f"image {row['id'][:12]} in {row['split']}"
+
     def frame(self) -> pd.DataFrame:
         """The manifest."""
         extra = sorted({key for row in self.rows.values() for key in row} - set(COLUMNS))

@@ -95,6 +95,7 @@ def test_what_a_machine_has_fetched_is_not_fetched_again(
     project.run(other, "validate", first)  # fills the cache
     digest = str(first.outs["runs/drawn/ingest/manifest.parquet"][0])
     kept = tmp_path / "cache" / "files" / "md5" / digest[:2] / digest[2:]
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
     held = objects(project)[digest]
     away = held.rename(tmp_path / "away")
     third = project.plan(overrides={"validation": {"near_duplicate_bits": 5}})

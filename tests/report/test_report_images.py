@@ -1,0 +1,82 @@
+"""The images of patients in the report, and the copy of it that has none."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from fabricate import Run
+from pages import Page, registry_report, report
+
+from clinprompt.data.manifest import read_manifest
+from clinprompt.files import read_json, write_json
+
+
+def test_it_shows_mistakes_and_right_answers_of_the_chosen_candidate(run: Run) -> None:
+    html = report(run)
+    table = pd.read_parquet(run.folder / "evaluate" / "coop-1" / "predictions.parquet")
+    test = table[table["split"] == "test"]
+    wrong = test[test["label"] != test["predicted"]]
+    text = Page(html).text
+    assert f"Wrong: {len(wrong)} of {len(test)} test images" in text
+    assert f"Right: {len(test) - len(wrong)} of {len(test)} test images" in text
+    surest = wrong.assign(p=wrong[[c for c in wrong if c.startswith("p_")]].max(axis=1)).sort_values("p").iloc[-1]
+    assert f"image {surest['id'][:12]}" in text
+    assert not any("/" in name for name in re.findall(r'class="path">([^<]*)<', html))  # no file's name
+    pictures = html.count("data:image/png")
+    assert pictures >= 4 + 1  # the four plots and the examples
+    assert len(html) < 3_000_000
+
+
+def pictures(html: str) -> list[str]:
+    """The texts that stand for the pixel images of a page."""
+    return re.findall(r'<img alt="([^"]*)" src="data:image/png', html)
+
+
+def test_a_dropped_image_is_shown_beside_its_twin(run: Run) -> None:
+    verdict = run.folder / "validate" / "evidence" / "verdict.json"
+    record = read_json(verdict)
+    [one] = record["dropped"]
+    name = f"image {one['id'][:12]}"
+    html = report(run)
+    text = " ".join(Page(html).text.split())
+    assert "1 image dropped 1 image was dropped: 1 from train (exact duplicate, test)." in text
+    assert f"exact duplicate, similarity 1.0000 dropped: {name} in train, dark square" in text
+    assert f"kept: {name} in test, dark square" in text
+    assert html.count(f'<img alt="{name}"') == 2
+    write_json(verdict, record | {"dropped": [one | {"similarity": None}] * 23})
+    html = report(run)
+    assert html.count(f'<img alt="{name}"') == 2 * 20
+    assert "The first 20 of 23; all are in the evidence's verdict.json." in Page(html).text
+    assert "similarity" not in Page(html).text
+
+
+def test_the_registry_s_copy_shows_no_patient_s_image(run: Run) -> None:
+    copy, whole = registry_report(run), report(run)
+    titles = ["Confusion matrix", "ROC curves", "Reliability", "Image features"]
+    assert pictures(copy) == titles
+    assert len(pictures(whole)) > len(titles) + 2
+    text = Page(copy).text
+    assert "Pictures of patients are left out of this copy" in text
+    assert "runs/tiny/report.html" in text
+    assert "left out of this copy" not in Page(whole).text
+    for told in ("Wrong: ", "Right: ", "exact duplicate", "ACCEPTED"):
+        assert told in text
+
+
+def test_the_graph_gives_the_registry_the_copy(root: Path) -> None:
+    stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    copy = "runs/${item.dataset}/report/registry/report.html"
+    assert f"--registry-report {copy}" in stages["report"]["cmd"]
+    assert f"--report {copy} " in stages["attach"]["cmd"]
+    others = [name for name, stage in stages.items() if "runs/${item.dataset}/report.html" in str(stage)]
+    assert others == ["report"]
+
+
+@pytest.mark.parametrize("make", [report, registry_report])
+def test_no_file_name_is_shown(run: Run, make: Callable[[Run], str]) -> None:
+    paths = read_manifest(run.folder / "validate" / "manifest.parquet")["path"]
+    html = make(run)
+    assert not [path for path in paths if path in html]
