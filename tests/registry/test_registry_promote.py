@@ -101,6 +101,17 @@ def test_promoting_again_changes_no_byte_and_loads_neither_torch_nor_mlflow(run:
     assert state() == before
 
 
+def test_promoting_again_is_told_as_unchanged(
+    run: Run, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    receipt = run.receipt.read_bytes()
+    with caplog.at_level("INFO"):
+        assert promote(run) == 0
+    assert result(capsys)["action"] == "unchanged"
+    assert "promote: tiny: unchanged: version 1 is the champion." in caplog.messages
+    assert run.receipt.read_bytes() == receipt
+
+
 def test_a_lost_alias_is_set_again_without_a_second_version(run: Run) -> None:
     before = state()
     connect().delete_registered_model_alias("tiny", "champion")
