@@ -9,50 +9,16 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, model_validator
-
-from clinprompt.errors import BadParams, InputCorrupt, InputMissing, ServiceDown
+from clinprompt.errors import InputCorrupt, InputMissing, ServiceDown
 from clinprompt.files import sha256_file, sha256_folder
 from clinprompt.hub import snapshot
-from clinprompt.schema import Section, check, read_yaml
+from clinprompt.knowledge.table import HubRepo, PackageFile, entry_of
 
 log = logging.getLogger(__name__)
 
-TABLE = Path(__file__).with_name("table.yaml")
 _HUB_FILES = ["*.json", "*.safetensors", "tokenizer*", "*.model", "*.jinja"]
-
-
-class PackageFile(Section):
-    """A file that an installed Python package carries."""
-
-    distribution: str
-    file: str
-    revision: str
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class HubRepo(Section):
-    """A Hugging Face repository at a full commit id."""
-
-    repo: str
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
-
-
-class LlmEntry(Section):
-    """An entry of table.yaml: exactly one of `package` and `hub`."""
-
-    about: str
-    licence: str
-    package: PackageFile | None = None
-    hub: HubRepo | None = None
-
-    @model_validator(mode="after")
-    def _one_place(self) -> "LlmEntry":
-        if (self.package is None) == (self.hub is None):
-            raise ValueError("needs exactly one of package and hub")
-        return self
 
 
 @dataclass(frozen=True)
@@ -87,12 +53,6 @@ class Llm:
     def device(self) -> Any:
         """Where the model lies."""
         return self.model.device
-
-
-def llm_table() -> dict[str, LlmEntry]:
-    """The models that can be named, by name."""
-    table = read_yaml(TABLE)
-    return {name: check(LlmEntry, entry, str(TABLE), name) for name, entry in table.items()}
 
 
 def load_llm(name: str, path: str | None = None, device: str = "cpu") -> Llm:
@@ -131,13 +91,7 @@ def load_llm(name: str, path: str | None = None, device: str = "cpu") -> Llm:
 
 
 def _table_source(name: str) -> _Source:
-    table = llm_table()
-    if name not in table:
-        raise BadParams(
-            f"params.yaml: knowledge.llm: no entry {name!r} in clinprompt/knowledge/table.yaml; it has "
-            f"{', '.join(sorted(table))}. For another model set knowledge.path to its folder."
-        )
-    entry = table[name]
+    entry = entry_of(name)
     if entry.package is not None:
         file = _package_file(entry.package)
         revision = f"{entry.package.distribution} {entry.package.revision}"

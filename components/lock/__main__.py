@@ -3,15 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-from components.lock.settings import write_settings_lock
+from components.lock.fit import check_candidates
+from components.lock.settings import cards, write_settings_lock
 from components.runner import Job, run
 from components.sources import write_sources_lock
 
 
 def work(job: Job) -> dict[str, Any]:
-    """Write both files; those that are up to date stay."""
+    """Hold the candidates against their limits, and write both files; those that are up to date stay."""
+    params = job.all_params
+    check_candidates(params, cards(params, Path()))
     renewed = write_sources_lock(Path(), job.outputs["sources"])
-    write_settings_lock(job.all_params, Path(), job.outputs["settings"])
+    write_settings_lock(params, Path(), job.outputs["settings"])
     return {"renewed": renewed}
 
 

@@ -10,8 +10,8 @@ from tiny_llm import make_llm
 
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.files import sha256_folder
-from clinprompt.knowledge import llm as llm_module
-from clinprompt.knowledge.llm import Llm, llm_table, load_llm
+from clinprompt.knowledge.llm import Llm, load_llm
+from clinprompt.knowledge.table import llm_table
 
 
 @pytest.fixture
@@ -23,14 +23,14 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (site / "some_model-1.0.dist-info").mkdir()
     (site / "some_model-1.0.dist-info" / "METADATA").write_text("Name: some-model\nVersion: 1.0\n")
     monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setattr(llm_module, "TABLE", tmp_path / "table.yaml")
+    monkeypatch.setattr("clinprompt.knowledge.table.TABLE", tmp_path / "table.yaml")
     write_table(tmp_path / "table.yaml")
     return tmp_path / "table.yaml"
 
 
 def write_table(path: Path, **changes: str) -> None:
     package = {"distribution": "some-model", "file": "some_model/model.gguf", "revision": "1.0", "sha256": "0" * 64}
-    entry = {"about": "a test", "licence": "none", "package": package | changes}
+    entry = {"about": "a test", "licence": "none", "layers": 2, "package": package | changes}
     path.write_text(yaml.safe_dump({"some": entry}))
 
 
