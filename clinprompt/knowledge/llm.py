@@ -15,6 +15,7 @@ from clinprompt.errors import InputCorrupt, InputMissing, ServiceDown
 from clinprompt.files import sha256_file, sha256_folder
 from clinprompt.hub import snapshot
 from clinprompt.knowledge.table import HubRepo, PackageFile, entry_of
+from clinprompt.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,8 @@ def load_llm(name: str, path: str | None = None, device: str = "cpu") -> Llm:
         raise InputCorrupt(f"{location} has the SHA-256 {digest}, expected {source.sha256}; install it again.")
     log.info("Loading the language model %s from %s.", name, location)
     try:
-        model, tokenizer = _load_gguf(source.gguf) if source.gguf else _load_folder(source.folder)
+        with _quiet():
+            model, tokenizer = _load_gguf(source.gguf) if source.gguf else _load_folder(source.folder)
     except (OSError, ValueError, KeyError, IndexError, RuntimeError, struct.error) as error:
         raise InputCorrupt(f"{location} does not hold a language model that transformers can load: {error}") from error
     return Llm(
@@ -168,6 +170,25 @@ def _load_gguf(file: Path) -> tuple[Any, Any]:
         raise ValueError(f"missing tensors {sorted(set(missing) - tied)}, unknown tensors {sorted(unexpected)}")
     model.tie_weights()
     return model, tokenizer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' bars and notes off standard error, where a bar of ours stands; what is wrong is raised."""
+    from transformers import modeling_gguf_pytorch_utils as gguf_utils
+    from transformers.utils import logging as notes
+
+    level, bars, bar = notes.get_verbosity(), notes.is_progress_bar_enabled(), gguf_utils.tqdm
+    notes.set_verbosity_error()
+    notes.disable_progress_bar()
+    gguf_utils.tqdm = lambda tensors, **_: progress(tensors, "Loading the language model", unit="tensor")
+    try:
+        yield
+    finally:
+        notes.set_verbosity(level)
+        gguf_utils.tqdm = bar
+        if bars:
+            notes.enable_progress_bar()
 
 
 @contextmanager
