@@ -13,7 +13,7 @@ from clinprompt.errors import BadParams
 from clinprompt.files import sha256_file, write_text
 from clinprompt.params import Params
 from clinprompt.schema import check, read_yaml, to_yaml
-from components.lock.fit import check_candidates
+from components.lock.fit import check_fit
 from components.lock.settings import cards, settings_lock
 from components.sources import sources_lock
 
@@ -68,7 +68,7 @@ def lock_texts(root: Path, params: Params) -> dict[str, str]:
     Raises:
         BadParams: a candidate does not fit the backbone or the language model.
     """
-    check_candidates(params, cards(params, root))
+    check_fit(params, cards(params, root))
     return {SOURCES_LOCK: sources_lock(root), SETTINGS_LOCK: settings_lock(params, root)}
 
 

@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from components.lock.fit import check_candidates
+from components.lock.fit import check_fit
 from components.lock.settings import cards, write_settings_lock
 from components.runner import Job, run
 from components.sources import write_sources_lock
 
 
 def work(job: Job) -> dict[str, Any]:
-    """Hold the candidates against their limits, and write both files; those that are up to date stay."""
+    """Hold candidates and experiments against their limits, and write both files; those that are up to date stay."""
     params = job.all_params
-    check_candidates(params, cards(params, Path()))
+    check_fit(params, cards(params, Path()))
     renewed = write_sources_lock(Path(), job.outputs["sources"])
     write_settings_lock(params, Path(), job.outputs["settings"])
     return {"renewed": renewed}

@@ -57,7 +57,7 @@ def test_all_limits_are_told_in_one_sentence(project: Project, capsys: pytest.Ca
     project.card["methods"] = {"dvpt": {"image_size": 66}, "maple": {"depth": 4}}
     assert project.lock() == 64
     assert message(capsys) == (
-        "params.yaml: candidates that can't be trained with the backbone demo-clip: "
+        "params.yaml: what can't be trained with the backbone demo-clip: "
         "maple: depth: must be at most 3, the blocks of the backbone's text tower, found 4; "
         "vpt-9: depth: must be at most 5, the blocks of the backbone's image tower, found 9; "
         "dvpt: image_size: must be a multiple of 8, the side of the backbone's patches, found 66; "
@@ -65,7 +65,7 @@ def test_all_limits_are_told_in_one_sentence(project: Project, capsys: pytest.Ca
         "cilmp: n_ctx: must be at most 14 (48, the tokens that the backbone's text tower reads, less 30 rows of the "
         "language model and 4 tokens for the rest of the shortest prompt), found 20; "
         "biomed_dpt: n_visual: must be at most 63 (64, the patches of an image, less one that stays), found 64. "
-        "Change these knobs, or take the candidates out."
+        "Change these knobs, or take out what has them."
     )
     assert not Path("settings.lock").exists()
 
@@ -83,6 +83,16 @@ def test_what_fits_passes(project: Project, candidates: dict[str, Any], knobs: d
     project.params["candidates"] |= candidates
     project.params["methods"] = knobs
     assert project.lock() == 0
+
+
+def test_experiments_are_asked_too_with_their_own_knobs(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    project.params["protocols"] |= {"methods": ["vpt"], "names": ["few_shot", "base_to_novel"]}
+    project.params["protocols"]["few_shot"]["methods"] = {"vpt": {"depth": 6}}
+    project.card["base_to_novel"] = {"methods": {"vpt": {"depth": 7}}}
+    assert project.lock() == 64
+    said = message(capsys)
+    assert "vpt in few_shot: depth: must be at most 5, the blocks of the backbone's image tower, found 6; " in said
+    assert "vpt in base_to_novel: depth: must be at most 5, the blocks of the backbone's image tower, found 7" in said
 
 
 @pytest.mark.parametrize(
