@@ -90,3 +90,8 @@ def test_the_stage_depends_on_the_files_that_it_reads(name: str) -> None:
 def test_ingest_runs_again_for_what_it_reads_of_the_validations_knobs_alone() -> None:
     listed = {key for key in STAGES["ingest"]["params"] if isinstance(key, str)}
     assert listed == {"data", "validation.near_duplicate_bits", "validation.near_duplicate_correlation"}
+
+
+def test_cache_which_tells_classes_apart_comes_before_the_language_model() -> None:
+    order = list(STAGES)
+    assert order.index("cache") < order.index("describe") < order.index("tune")
