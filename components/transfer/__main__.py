@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from clinprompt.data.dataset import Dataset
+from clinprompt.errors import NotTrained
 from clinprompt.files import write_json
 from clinprompt.methods import method
 from clinprompt.params import BackboneParams, CandidatesParams, TrainingParams
@@ -60,7 +61,10 @@ def _built(job: Job, folder: str, tuned: "TunedModel", session: "TuningSession")
     config: Any = original.config
     if not cls.transfers(config):
         return None, LEFT_OUT
-    return moved(session.build(cls, config, tuned.record.seed), original.trainable_parameters()), ""
+    try:
+        return moved(session.build(cls, config, tuned.record.seed), original.trainable_parameters()), ""
+    except NotTrained as error:  # the target's names are too long for its prompts, say
+        return None, str(error)
 
 
 if __name__ == "__main__":

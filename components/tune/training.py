@@ -8,7 +8,7 @@ import pandas as pd
 
 from clinprompt.data.dataset import Dataset
 from clinprompt.data.support import support_digest, support_set
-from clinprompt.errors import BadParams, DataRejected, NotTrained
+from clinprompt.errors import DataRejected
 from clinprompt.files import sha256_bytes, to_json, write_json
 from clinprompt.methods import method
 from clinprompt.params import BackboneParams, TrainingParams
@@ -48,10 +48,7 @@ def tune(job: Job) -> dict[str, Any]:
     with joined(choose_device(training.device)) as ranks:
         final = job.final["model"]
         session = TuningSession.open(dataset, job.inputs, job.params(BackboneParams), training, final.parent)
-        try:
-            model = session.build(method(candidate.method), config, seed)
-        except (BadParams, DataRejected) as error:  # its knobs don't fit, or what it learns from is not there
-            raise NotTrained(str(error)) from None
+        model = session.build(method(candidate.method), config, seed)
         train, val = session.examples(model, support, training.augmentation), session.examples(model, validation)
         run = session.run(config, seed, ranks=ranks)
         record = _record(job, session, model, run) | {"support": support_digest(support)}
