@@ -18,6 +18,12 @@ class BadParams(ClinpromptError):
     exit_code = ExitCode.BAD_PARAMS
 
 
+class NotTrained(ClinpromptError):
+    """A candidate can't be trained, for a reason of its own that is the same each time; others may be."""
+
+    exit_code = ExitCode.BAD_PARAMS
+
+
 class DataRejected(ClinpromptError):
     """The data was read and is not fit for training.
 

@@ -59,13 +59,15 @@ class CandidatesParams(Section):
     """What competes: every name with every seed. A name is a method, or one of `variants`.
 
     `taught` lists the candidates that read what the stage `describe` makes, `methods` the others: so the graph knows,
-    before anything runs, who has to wait for a language model.
+    before anything runs, who has to wait for a language model. With `all_required`, one that can't be trained stops the
+    run; else the others are judged without it.
     """
 
     methods: list[Name]
     taught: list[Name] = []
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(min_length=1)
     variants: Annotated[dict[Name, Variant], _Mapping] = {}
+    all_required: bool = False
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "CandidatesParams":

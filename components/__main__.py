@@ -44,6 +44,9 @@ def _dataset(name: str, params: Params, folder: Path) -> str:
     metric = params.gate.select_by
     for candidate in decision.candidates:
         mark = "*" if decision.is_chosen(candidate) else " "
+        if candidate.not_trained is not None:
+            lines.append(f"    {candidate.candidate:<14} seed {candidate.seed:<3} not trained")
+            continue
         value = estimate_text((candidate.test or {}).get(metric), "not computed")
         lines.append(f"  {mark} {candidate.candidate:<14} seed {candidate.seed:<3} {metric} {value} on the test split")
     lines.append(f"  champion: {_champion(decision, receipt)}")

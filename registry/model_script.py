@@ -116,7 +116,7 @@ class _Method:
 
     def __init__(self, folder: Path, spec: dict[str, Any], package: str) -> None:
         backbones, self._restore = (
-            importlib.import_module(f"{package}.{name}") for name in ("backbones", "tuned.restore")
+            importlib.import_module(f"{package}.{name}") for name in ("backbones.load", "tuned.restore")
         )
         backbone_folder = _backbone_folder(folder, spec["backbone"])
         self._backbone = backbones.load_backbone(spec["backbone"]["name"], backbone_folder, _device())

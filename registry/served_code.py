@@ -21,7 +21,7 @@ SCRIPT = Path(__file__).with_name("model_script.py")
 # What model_script.py calls.
 _IMAGES = ("clinprompt.data.codecs:decode", "clinprompt.data.preprocessing:Preprocessing")
 _TOWERS = (
-    "clinprompt.backbones:load_backbone",
+    "clinprompt.backbones.load:load_backbone",
     "clinprompt.tuned.restore:logits_of_pixels",
     "clinprompt.tuned.restore:restore",
 )

@@ -13,7 +13,8 @@ from clinprompt.errors import BadParams
 from clinprompt.files import sha256_file, write_text
 from clinprompt.params import Params
 from clinprompt.schema import check, read_yaml, to_yaml
-from components.lock.settings import settings_lock
+from components.lock.fit import check_fit
+from components.lock.settings import cards, settings_lock
 from components.sources import sources_lock
 
 # What a stage may read: the rest of a checkout is for people.
@@ -62,7 +63,12 @@ def run_params(root: Path, dataset: str, overrides: dict[str, Any]) -> tuple[str
 
 
 def lock_texts(root: Path, params: Params) -> dict[str, str]:
-    """What the stage `lock` would write for the project at `root`, by path."""
+    """What the stage `lock` would write for the project at `root`, by path.
+
+    Raises:
+        BadParams: a candidate does not fit the backbone or the language model.
+    """
+    check_fit(params, cards(params, root))
     return {SOURCES_LOCK: sources_lock(root), SETTINGS_LOCK: settings_lock(params, root)}
 
 

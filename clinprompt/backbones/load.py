@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clinprompt.backbones.hub import CONFIG, TOKENIZER_FILES, download
-from clinprompt.backbones.table import TABLE, BackboneEntry, read_table
+from clinprompt.backbones.table import TABLE, BackboneEntry, entry_of
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
@@ -101,13 +101,7 @@ def load_backbone(
         InputCorrupt: the weights have the wrong digest or do not fit the config.
         ServiceDown: the hub can't be reached.
     """
-    entries = read_table(table)
-    entry = entries.get(name)
-    if entry is None and path is None:
-        raise BadParams(
-            f"backbone.name: {name!r} is not in {table} (which has {', '.join(entries)}); "
-            "for an open_clip folder of your own, set backbone.path."
-        )
+    entry = entry_of(name, path, table)
     return _load_folder(name, _folder(name, entry, path, table), entry, torch.device(device))
 
 

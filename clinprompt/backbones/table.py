@@ -5,15 +5,31 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from clinprompt.errors import BadParams
 from clinprompt.schema import Name, Section, check, read_yaml
 
 TABLE = Path(__file__).with_name("table.yaml")
+
+
+class DeclaredSizes(Section):
+    """The sizes of a backbone's towers that limit methods' knobs, by the names of `clinprompt.limits`; None: not known.
+
+    `tokens` is how many the tokeniser gives, `positions` how many the text tower has.
+    """
+
+    tokens: int | None = None
+    positions: int | None = None
+    text_blocks: int | None = None
+    image_blocks: int | None = None
+    patches: int | None = None
+    patch: int | None = None
 
 
 class BackboneEntry(Section):
     """One backbone: an open_clip folder in this package (`folder`) or on the Hugging Face hub (`hub`, `revision`).
 
     `limits` says, in sentences for the report, what it was not trained on and what follows.
+    `sizes` tells those of its towers, for a backbone whose folder is not there before it is downloaded.
     `text_config` stands in for the Hugging Face `config.json` of the text tower where the folder holds none.
     """
 
@@ -27,6 +43,7 @@ class BackboneEntry(Section):
     weights: str
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     text_config: dict[str, Any] | None = None
+    sizes: DeclaredSizes | None = None
 
     @model_validator(mode="after")
     def _pinned_source(self) -> "BackboneEntry":
@@ -50,3 +67,18 @@ def read_table(path: Path = TABLE) -> dict[str, BackboneEntry]:
         BadParams: an unknown or missing key, a value of the wrong form; the entry and the key are named.
     """
     return check(Table, {"backbones": read_yaml(path)}, str(path)).backbones
+
+
+def entry_of(name: str, path: str | Path | None, table: Path = TABLE) -> BackboneEntry | None:
+    """A backbone's entry; None for a name of one's own, which needs the folder at `path`.
+
+    Raises:
+        BadParams: a name that is not in the table, and no path.
+    """
+    entries = read_table(table)
+    if name not in entries and path is None:
+        raise BadParams(
+            f"backbone.name: {name!r} is not in {table} (which has {', '.join(entries)}); "
+            "for an open_clip folder of your own, set backbone.path."
+        )
+    return entries.get(name)

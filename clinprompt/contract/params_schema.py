@@ -14,7 +14,8 @@ FILE = Path(__file__).with_name("params.schema.json")
 
 @cache
 def params_schema() -> dict[str, Any]:
-    """The whole schema; `properties` holds the two sections, `knowledge` what each method reads."""
+    """The whole schema; `properties` holds the two sections, `knowledge` what each method reads, `limits` what its
+    knobs must keep to."""
     schema: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
     return schema
 
@@ -28,3 +29,16 @@ def knowledge_of(method: str) -> list[str]:
     """Which files of the stage `describe` a method reads: "descriptions", "hidden_states", both or none."""
     names: list[str] = params_schema()["knowledge"][method]
     return names
+
+
+def limits_of(method: str) -> list[dict[str, Any]]:
+    """What a method's knobs must keep to, as `clinprompt.limits.Limit` has it."""
+    limits: list[dict[str, Any]] = params_schema()["limits"][method]
+    return limits
+
+
+def knob_defaults(method: str) -> dict[str, Any]:
+    """The knobs of a method with their default values."""
+    defs = params_schema()["$defs"]
+    config = defs[defs["methods"]["properties"][method]["$ref"].rpartition("/")[2]]
+    return {name: knob["default"] for name, knob in config["properties"].items() if "default" in knob}

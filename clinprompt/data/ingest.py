@@ -24,7 +24,6 @@ from clinprompt.data.near_duplicates.pairs import near_pairs
 from clinprompt.data.patient_ids import PatientKey, patient_key, public_id
 from clinprompt.data.splits import assign_splits, check_splits, uncovered
 from clinprompt.errors import DataRejected, InputCorrupt
-from clinprompt.params import ValidationParams
 from clinprompt.progress import progress
 from clinprompt.schema import check
 
@@ -32,6 +31,15 @@ log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 _THREADS = 8
+
+
+@dataclass(frozen=True)
+class NearLimits:
+    """What counts as a near-duplicate: `bits` of a 64-bit perceptual hash that may differ, and the least correlation
+    of the two images' details."""
+
+    bits: int
+    correlation: float
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class Ingested:
     warnings: list[str]
 
 
-def ingest(card: Card, root: Path, manifest: Path, images: Path, limits: ValidationParams | None = None) -> Ingested:
+def ingest(card: Card, root: Path, manifest: Path, images: Path, limits: NearLimits | None = None) -> Ingested:
     """Read a dataset below `root`, copy its images to `images` and write its `manifest`.
 
     Corrupt and empty image files are taken in: validation names them. A split that the card's rule makes parts no
@@ -110,13 +118,13 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path, limits: Validat
     )
 
 
-def _near(frame: pd.DataFrame, images: Path, card: Card, limits: ValidationParams | None) -> pd.DataFrame | None:
+def _near(frame: pd.DataFrame, images: Path, card: Card, limits: NearLimits | None) -> pd.DataFrame | None:
     """The pairs of near-duplicates, where the card's rule makes a split."""
     if limits is None or (card.split.rule == "given" and card.split.val_from_train is None):
         return None
     files = {image: images / file for image, file in zip(frame["id"], frame["file"], strict=True)}
     prints = fingerprints(files, card.intensity)
-    return near_pairs(prints, limits.near_duplicate_bits, limits.near_duplicate_correlation)
+    return near_pairs(prints, limits.bits, limits.correlation)
 
 
 def copy_images(records: list[ImageRecord], folder: Path) -> list[str]:

@@ -24,16 +24,28 @@ def support_set(frame: pd.DataFrame, classes: Sequence[str], shots: int | None, 
     train = frame[frame["split"] == "train"].sort_values("path", kind="stable")
     if shots is None:
         return train.reset_index(drop=True)
+    check_shots(frame, classes, shots)
     chosen = []
     for label in classes:
         images = train[train["label"] == label].drop_duplicates("id")
-        if len(images) < shots:
-            raise DataRejected(
-                f"The class {label!r} has {len(images)} different training images, "
-                f"but training.shots asks for {shots}; lower it or add images."
-            )
         chosen.append(in_drawing_order(images, seed)[:shots])
     return pd.concat(chosen).sort_values("path", kind="stable").reset_index(drop=True)
+
+
+def check_shots(frame: pd.DataFrame, classes: Sequence[str], shots: int | None) -> None:
+    """Whether each class of the manifest has as many different training images as `shots` asks for.
+
+    Raises:
+        DataRejected: some have fewer; all of them are named.
+    """
+    train = frame[frame["split"] == "train"].drop_duplicates(["label", "id"])
+    counts = {label: int((train["label"] == label).sum()) for label in classes}
+    few = [f"{label!r} has {count}" for label, count in counts.items() if count < (shots or 0)]
+    if few:
+        raise DataRejected(
+            f"training.shots asks for {shots} different training images of each class, but the class "
+            f"{', the class '.join(few)}; lower it or add images."
+        )
 
 
 def in_drawing_order(images: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -15,17 +15,21 @@ _SAME = ["path", "id", "label", "split"]
 
 @dataclass(frozen=True)
 class Listed:
-    """A candidate that `params.yaml` lists, with the digest of its tuned model's folder (None: there is no model)."""
+    """A candidate that `params.yaml` lists, with the digest of its tuned model's folder (None: there is no model), and
+    why it could not be trained, where that is so."""
 
     id: CandidateId
     method: str
     model_digest: str | None
+    not_trained: str | None = None
 
 
 def load_candidate(
     listed: Listed, evaluations: Path, manifest: pd.DataFrame, dataset: str, classes: tuple[str, ...]
 ) -> Candidate:
     """Read a candidate's predictions; whatever is wrong with them becomes its `problem`."""
+    if listed.not_trained is not None:
+        return Candidate(listed.id, None, None, None, not_trained=listed.not_trained)
     path = evaluations / str(listed.id) / "predictions.parquet"
     try:
         if listed.model_digest is None:

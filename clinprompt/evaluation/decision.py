@@ -43,7 +43,10 @@ class RecordedCheck(Estimate):
 
 
 class MeasuredCandidate(RecordPart):
-    """A listed candidate with its metrics on the validation and test splits; None where it was not measured."""
+    """A listed candidate with its metrics on the validation and test splits; None where it was not measured.
+
+    `not_trained` says why it could not be trained.
+    """
 
     candidate: str
     method: str
@@ -51,6 +54,7 @@ class MeasuredCandidate(RecordPart):
     model_digest: str | None
     val: dict[str, Estimate] | None
     test: dict[str, Estimate] | None
+    not_trained: str | None = None
 
     @property
     def name(self) -> str:
@@ -70,12 +74,16 @@ class DecisionParams(RecordPart):
 
 
 class DecisionInputs(RecordPart):
-    """SHA-256 of all files that a decision rests on; None for what a listed candidate lacks."""
+    """SHA-256 of all files that a decision rests on; None for what a listed candidate lacks.
+
+    `failures` holds those of the `failed.json` of candidates that could not be trained.
+    """
 
     card: str
     manifest: str
     models: dict[str, str | None]
     predictions: dict[str, str | None]
+    failures: dict[str, str] = {}
 
 
 class DecisionRecord(Record):

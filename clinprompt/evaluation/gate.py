@@ -1,6 +1,6 @@
 """The decision: may the best candidate replace the champion? Whatever is missing or undefined counts against it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -29,13 +29,18 @@ class Rules:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A listed candidate; `problem` says why it can't be judged, and then `val` and `test` may be None."""
+    """A listed candidate.
+
+    `problem` says why it can't be judged, though it should be, and then `val` and `test` may be None; `not_trained` why
+    it could not be trained, so that the others are judged without it.
+    """
 
     id: CandidateId
     model_digest: str | None
     val: Predictions | None
     test: Predictions | None
     problem: str | None = None
+    not_trained: str | None = None
 
     @property
     def name(self) -> str:
@@ -75,7 +80,8 @@ class Check:
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict with all that it rests on; `val` and `test` hold the metrics of each candidate that has them."""
+    """The verdict with all that it rests on; `val` and `test` hold the metrics of each candidate that has them, and
+    `not_trained` why the others have none."""
 
     accepted: bool
     reasons: list[str]
@@ -83,10 +89,21 @@ class Decision:
     checks: list[Check] = field(default_factory=list)
     val: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     test: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    not_trained: dict[str, str] = field(default_factory=dict)
 
 
 def decide(candidates: list[Candidate], champion: Incumbent | None, rules: Rules) -> Decision:
-    """Pick the challenger on the validation split, then hold it to the floors and against the champion on the test."""
+    """Pick the challenger on the validation split, then hold it to the floors and against the champion on the test.
+
+    Those that could not be trained are left out of it, and named among the reasons.
+    """
+    missing = {c.name: c.not_trained for c in candidates if c.not_trained is not None}
+    decision = _decide([c for c in candidates if c.not_trained is None], champion, rules)
+    reasons = decision.reasons + [f"{name} was not trained: {why}" for name, why in missing.items()]
+    return replace(decision, reasons=reasons, not_trained=missing)
+
+
+def _decide(candidates: list[Candidate], champion: Incumbent | None, rules: Rules) -> Decision:
     problems = {c.name: _problem(c, candidates[0]) for c in candidates}
     sound = [c for c in candidates if problems[c.name] is None]
     val = {c.name: estimate_all(c.val, rules.bootstrap).overall for c in sound if c.val}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from clinprompt.evaluation.decision import ChampionRef, DecisionParams, DecisionRecord
 from clinprompt.evaluation.record_decision import input_digests, to_record
 from clinprompt.params import CandidatesParams, EvaluationParams, GateParams
+from clinprompt.tuned.failure import failure_in
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,6 +61,15 @@ class Judged:
             calibration_bins=self.evaluation.calibration_bins,
         )
 
+    def not_trained(self) -> dict[str, str]:
+        """The candidates that could not be trained, by their folders' names, and why.
+
+        Raises:
+            InputCorrupt: a `failed.json` can't be read.
+        """
+        failures = {str(c): failure_in(self.models / str(c)) for c in self.candidates.ids}
+        return {name: failure.reason for name, failure in failures.items() if failure is not None}
+
     def decide(self, champion: Champion | None) -> DecisionRecord:
         """Judge the candidates by their predictions, beside the champion's on the test images."""
         from clinprompt.data.dataset import Dataset
@@ -70,7 +80,8 @@ class Judged:
         inputs = input_digests(self.card, self.manifest, self.models, self.evaluations, [str(c) for c in ids])
         dataset = Dataset.open(self.card, self.manifest, self.images)
         classes = tuple(dataset.card.class_ids)
-        listed = [Listed(c, self.candidates.method_of(c.name), inputs.models[str(c)]) for c in ids]
+        missing = self.not_trained()
+        listed = [Listed(c, self.candidates.method_of(c.name), inputs.models[str(c)], missing.get(str(c))) for c in ids]
         candidates = [load_candidate(entry, self.evaluations, dataset.rows, self.dataset, classes) for entry in listed]
         incumbent = _incumbent(champion, candidates, dataset) if champion else None
         return to_record(

@@ -17,6 +17,7 @@ from clinprompt.evaluation.decision import (
 )
 from clinprompt.files import sha256_file
 from clinprompt.tuned.artifact import model_digest
+from clinprompt.tuned.failure import FAILED, failure_in
 
 if TYPE_CHECKING:
     from clinprompt.evaluation.candidates import Listed
@@ -31,6 +32,7 @@ def input_digests(card: Path, manifest: Path, models: Path, evaluations: Path, n
         manifest=sha256_file(manifest),
         models={name: _model(models / name) for name in listed},
         predictions={name: _file(evaluations / name / "predictions.parquet") for name in listed},
+        failures={name: sha256_file(models / name / FAILED) for name in listed if failure_in(models / name)},
     )
 
 
@@ -90,6 +92,7 @@ def _measured(decision: "Decision", listed: "Listed") -> MeasuredCandidate:
         model_digest=listed.model_digest,
         val=decision.val.get(name),
         test=decision.test.get(name),
+        not_trained=decision.not_trained.get(name),
     )
 
 

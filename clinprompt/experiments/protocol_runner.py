@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from clinprompt.data.support import support_digest
+from clinprompt.errors import NotTrained
 from clinprompt.evaluation.metric_names import SELECTABLE
 from clinprompt.experiments.journal import Journal, Row
 from clinprompt.experiments.pool import Pool
-from clinprompt.experiments.protocols import Cell
-from clinprompt.experiments.results import TESTS
+from clinprompt.experiments.protocols import Cell, LeftOut
+from clinprompt.experiments.results import TESTS, left_out_row
 from clinprompt.experiments.scores import harmonic, scores
 from clinprompt.experiments.stacked import Member, descend_stacked
 from clinprompt.experiments.transfer import moved
@@ -56,7 +57,7 @@ class ProtocolRunner:
         """Train and test the cells that the journal does not have; returns a row of numbers for each, in order.
 
         Raises:
-            BadParams: the method can't be trained with these knobs.
+            NotTrained: the method can't be built with these knobs for these classes.
         """
         todo = [cell for cell in cells if journal.row(cell.key) is None]
         if todo:
@@ -64,12 +65,21 @@ class ProtocolRunner:
             pools = self._pools(todo)
             for start in range(0, len(todo), at_once):
                 group, began = todo[start : start + at_once], time.monotonic()
-                models = self._train(group, pools)
-                rows = [self._row(cell, model, pools["test"]) for cell, model in zip(group, models, strict=True)]
+                rows = self._rows(group, pools)
                 journal.add(rows, time.monotonic() - began)
                 for row in rows:
                     log.info("%s %s", self.method.name, _summary(row))
         return [kept for cell in cells if (kept := journal.row(cell.key)) is not None]
+
+    def _rows(self, cells: Sequence[Cell], pools: dict[str, Pool]) -> list[Row]:
+        """A row for each cell; one that can't be trained says why, and does not stop the others."""
+        try:
+            models = self._train(cells, pools)
+        except NotTrained as error:
+            if len(cells) == 1:
+                return [left_out_row(LeftOut(cells[0].key, str(error)))]
+            return [row for cell in cells for row in self._rows([cell], pools)]  # whose fault it is shows alone
+        return [self._row(cell, model, pools["test"]) for cell, model in zip(cells, models, strict=True)]
 
     def _pools(self, cells: Sequence[Cell]) -> dict[str, Pool]:
         """All images of the cells, each prepared once."""
@@ -113,7 +123,12 @@ class ProtocolRunner:
             return models
         [(train, val)], [model], [cell] = data, models, cells
         checkpoint = self.checkpoint(name_of(cell))
-        fit(model, train, val, self.session.run(self.config, int(cell.key["seed"]), checkpoint))
+        try:
+            fit(model, train, val, self.session.run(self.config, int(cell.key["seed"]), checkpoint))
+        except NotTrained:
+            if checkpoint is not None:
+                checkpoint.delete()
+            raise
         if checkpoint is not None:
             checkpoint.delete()
         return models
@@ -146,6 +161,8 @@ def probabilities(model: PromptMethod, examples: Examples) -> np.ndarray:
 
 
 def _summary(row: Row) -> str:
+    if "left_out" in row:
+        return f"left out: {row['left_out']}"
     tests = [f"{name} accuracy {row[name]['accuracy']}" for name in TESTS if name in row]
     return " ".join([f"{key}={row[key]}" for key in ("shots", "fraction", "seed") if key in row] + tests)
 

@@ -41,6 +41,10 @@ def schema() -> str:
         "type": "object",
         "properties": {"methods": {"$ref": "#/$defs/methods"}, "protocols": {"$ref": "#/$defs/protocols"}},
         "knowledge": {name: sorted(method(name).needs(config()).knowledge) for name, config in methods.items()},
+        "limits": {
+            name: [limit.model_dump(mode="json", exclude_defaults=True) for limit in getattr(config, "LIMITS", ())]
+            for name, config in methods.items()
+        },
         "$defs": defs,
     }
     return json.dumps(whole, indent=1, sort_keys=True) + "\n"

@@ -9,50 +9,17 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, model_validator
-
-from clinprompt.errors import BadParams, InputCorrupt, InputMissing, ServiceDown
+from clinprompt.errors import InputCorrupt, InputMissing, ServiceDown
 from clinprompt.files import sha256_file, sha256_folder
 from clinprompt.hub import snapshot
-from clinprompt.schema import Section, check, read_yaml
+from clinprompt.knowledge.table import HubRepo, PackageFile, entry_of
+from clinprompt.progress import progress
 
 log = logging.getLogger(__name__)
 
-TABLE = Path(__file__).with_name("table.yaml")
 _HUB_FILES = ["*.json", "*.safetensors", "tokenizer*", "*.model", "*.jinja"]
-
-
-class PackageFile(Section):
-    """A file that an installed Python package carries."""
-
-    distribution: str
-    file: str
-    revision: str
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class HubRepo(Section):
-    """A Hugging Face repository at a full commit id."""
-
-    repo: str
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
-
-
-class LlmEntry(Section):
-    """An entry of table.yaml: exactly one of `package` and `hub`."""
-
-    about: str
-    licence: str
-    package: PackageFile | None = None
-    hub: HubRepo | None = None
-
-    @model_validator(mode="after")
-    def _one_place(self) -> "LlmEntry":
-        if (self.package is None) == (self.hub is None):
-            raise ValueError("needs exactly one of package and hub")
-        return self
 
 
 @dataclass(frozen=True)
@@ -89,12 +56,6 @@ class Llm:
         return self.model.device
 
 
-def llm_table() -> dict[str, LlmEntry]:
-    """The models that can be named, by name."""
-    table = read_yaml(TABLE)
-    return {name: check(LlmEntry, entry, str(TABLE), name) for name, entry in table.items()}
-
-
 def load_llm(name: str, path: str | None = None, device: str = "cpu") -> Llm:
     """Load a language model.
 
@@ -115,7 +76,8 @@ def load_llm(name: str, path: str | None = None, device: str = "cpu") -> Llm:
         raise InputCorrupt(f"{location} has the SHA-256 {digest}, expected {source.sha256}; install it again.")
     log.info("Loading the language model %s from %s.", name, location)
     try:
-        model, tokenizer = _load_gguf(source.gguf) if source.gguf else _load_folder(source.folder)
+        with _quiet():
+            model, tokenizer = _load_gguf(source.gguf) if source.gguf else _load_folder(source.folder)
     except (OSError, ValueError, KeyError, IndexError, RuntimeError, struct.error) as error:
         raise InputCorrupt(f"{location} does not hold a language model that transformers can load: {error}") from error
     return Llm(
@@ -131,13 +93,7 @@ def load_llm(name: str, path: str | None = None, device: str = "cpu") -> Llm:
 
 
 def _table_source(name: str) -> _Source:
-    table = llm_table()
-    if name not in table:
-        raise BadParams(
-            f"params.yaml: knowledge.llm: no entry {name!r} in clinprompt/knowledge/table.yaml; it has "
-            f"{', '.join(sorted(table))}. For another model set knowledge.path to its folder."
-        )
-    entry = table[name]
+    entry = entry_of(name)
     if entry.package is not None:
         file = _package_file(entry.package)
         revision = f"{entry.package.distribution} {entry.package.revision}"
@@ -214,6 +170,25 @@ def _load_gguf(file: Path) -> tuple[Any, Any]:
         raise ValueError(f"missing tensors {sorted(set(missing) - tied)}, unknown tensors {sorted(unexpected)}")
     model.tie_weights()
     return model, tokenizer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' bars and notes off standard error, where a bar of ours stands; what is wrong is raised."""
+    from transformers import modeling_gguf_pytorch_utils as gguf_utils
+    from transformers.utils import logging as notes
+
+    level, bars, bar = notes.get_verbosity(), notes.is_progress_bar_enabled(), gguf_utils.tqdm
+    notes.set_verbosity_error()
+    notes.disable_progress_bar()
+    gguf_utils.tqdm = lambda tensors, **_: progress(tensors, "Loading the language model", unit="tensor")
+    try:
+        yield
+    finally:
+        notes.set_verbosity(level)
+        gguf_utils.tqdm = bar
+        if bars:
+            notes.enable_progress_bar()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from clinprompt.errors import BadParams
+from clinprompt.limits import Limit
 from clinprompt.methods import register
 from clinprompt.prompting.base import Needs, Task
 from clinprompt.prompting.batches import Batch
@@ -25,6 +25,14 @@ class BiomedDPTConfig(ContextKnobs):
     defaults are the published few-shot ones of the dataset BTMRI, with a general template; the paper's datasets have
     their own, in their cards.
     """
+
+    LIMITS: ClassVar[tuple[Limit, ...]] = (
+        *ContextKnobs.LIMITS,
+        Limit(
+            knobs=["n_visual"], kind="at_most", size="patches", plus=1, beside="one that stays",
+            when={"visual": "replace_patches"},
+        ),
+    )  # fmt: skip
 
     template: Template = "a photo of a {}."
     visual: Visual = "replace_patches"
@@ -65,11 +73,6 @@ class BiomedDPT(ContextTuning):
         self.vision = task.backbone.vision
         zeros = torch.zeros(len(self.vision.blocks), config.n_visual, self.vision.width, device=task.backbone.device)
         self.visual: Tensor = nn.Parameter(zeros) if config.visual == "insert_trainable" else zeros
-        if config.visual == "replace_patches" and config.n_visual >= self.vision.grid**2:
-            raise BadParams(
-                f"params.yaml: methods.biomed_dpt.n_visual: must be below {self.vision.grid**2}, the number of patches "
-                f"of the backbone {task.backbone.name}, found {config.n_visual}."
-            )
         if task.knowledge is not None:
             self.teacher = TeacherBank.of(task, self.name).mean()
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from clinprompt.backbones.blocks import ReadRows, run
 from clinprompt.errors import BadParams
+from clinprompt.limits import Limit
 from clinprompt.methods import register
 from clinprompt.prompting.averaging import GaussianAverage
 from clinprompt.prompting.base import Knowledge, Needs, PromptMethod, Task
@@ -36,6 +37,17 @@ class CILMPConfig(OptimiserSettings):
     divides each row by its root mean square; `dropout` is that of the intervened rows; `averaging` of the prompts
     over the epochs, null for none. The defaults are those of the released config (CILMP/vit_b16.yaml).
     """
+
+    LIMITS: ClassVar[tuple[Limit, ...]] = (
+        Limit(knobs=["text_depth"], kind="at_most", size="text_blocks"),
+        Limit(knobs=["vision_depth"], kind="at_most", size="image_blocks"),
+        Limit(knobs=["llm_layers"], kind="index_of", size="fewest_states"),
+        Limit(knobs=["prefix_length", "suffix_length"], kind="at_most", size="fewest_states"),
+        Limit(
+            knobs=["n_ctx"], kind="at_most", size="positions", plus=4, plus_rows=True,
+            beside="4 tokens for the rest of the shortest prompt",
+        ),
+    )  # fmt: skip
 
     n_ctx: PositiveInt = 4
     context_init: ContextInit = "a photo of a"
@@ -76,7 +88,7 @@ class CILMP(PromptMethod):
         super().__init__(task, config)
         self.backbone, self.tower, self.scale = task.backbone, task.backbone.text, task.backbone.logit_scale
         self.blocks = self.tower.blocks
-        self.text_depth = _depth("text_depth", config.text_depth, len(self.blocks))
+        self.text_depth = config.text_depth or len(self.blocks)
         self._keep(task)
         states = [class_rows.to(self.tower.device) for class_rows in _states(task, config)]
         self.rows = StateRows(states, config.prefix_length, config.suffix_length)
@@ -97,7 +109,7 @@ class CILMP(PromptMethod):
         )
         depth = 0
         if config.vision_depth != 0:
-            depth = _depth("vision_depth", config.vision_depth, len(task.backbone.vision.blocks))
+            depth = config.vision_depth or len(task.backbone.vision.blocks)
             shape = (config.n_ctx_vision, task.backbone.vision.width)
         self.visual_prompts = nn.ParameterList(_normal(shape, generator) for _ in range(depth))
         self.to(self.tower.device)
@@ -198,28 +210,12 @@ def _states(task: Task, config: CILMPConfig) -> list[Tensor]:
     """The rows of each class [L_c, D], picked and normalised as asked."""
     assert task.knowledge is not None  # noqa: S101 - as above
     class_states = []
-    for name, states in zip(task.class_names, task.knowledge.hidden_states, strict=True):
-        picked = states
-        if config.llm_layers is not None:
-            n = len(states)
-            if not all(-n <= row < n for row in config.llm_layers):
-                raise BadParams(f"{_WHERE}.llm_layers: the language model has {n} rows, found {config.llm_layers}.")
-            picked = states[config.llm_layers]
-        if len(picked) < config.prefix_length + config.suffix_length:
-            raise BadParams(
-                f"{_WHERE}: class {name!r} has {len(picked)} rows, fewer than prefix_length + suffix_length = "
-                f"{config.prefix_length + config.suffix_length}; lower those."
-            )
+    for states in task.knowledge.hidden_states:
+        picked = states if config.llm_layers is None else states[config.llm_layers]
         if config.normalize_rows:
             picked = picked / picked.square().mean(1, keepdim=True).sqrt()
         class_states.append(picked.float())
     return class_states
-
-
-def _depth(knob: str, requested: int | None, blocks: int) -> int:
-    if requested is not None and requested > blocks:
-        raise BadParams(f"{_WHERE}.{knob}: the tower has {blocks} blocks, found {requested}.")
-    return requested or blocks
 
 
 def _normal(shape: tuple[int, int], generator: torch.Generator) -> Tensor:

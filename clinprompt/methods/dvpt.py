@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from clinprompt.backbones.blocks import ReadRows, run
-from clinprompt.errors import BadParams
+from clinprompt.limits import Limit
 from clinprompt.methods import register
 from clinprompt.prompting.base import Needs, Task
 from clinprompt.prompting.batches import Batch
@@ -26,6 +26,8 @@ class DVPTConfig(OptimiserSettings):
     pixels, whole patches; null takes the backbone's, the released trainer has 288. The other defaults are those of
     the released DVPT_vit_train.py, with the first value of its warm-up above zero.
     """
+
+    LIMITS: ClassVar[tuple[Limit, ...]] = (Limit(knobs=["image_size"], kind="multiple_of", size="patch"),)
 
     variant: Literal["paper", "release_vit"] = "paper"
     n_prompts: PositiveInt = 50
@@ -86,11 +88,6 @@ class DVPT(PatchMethod):
     def __init__(self, task: Task, config: DVPTConfig) -> None:
         super().__init__(task, config)
         backbone, width, n = task.backbone, self.vision.width, config.n_prompts
-        if config.image_size is not None and config.image_size % self.vision.patch:
-            raise BadParams(
-                f"params.yaml: methods.dvpt.image_size: must be a multiple of {self.vision.patch}, the side of the "
-                f"patches of {backbone.name}, found {config.image_size}."
-            )
         generator = torch.Generator().manual_seed(task.seed)
         self.prompt_tokens = normal(1, n, width, std=1.0, generator=generator)
         self.prompt_positions = normal(n, width, std=width**-0.5, generator=generator)

@@ -8,6 +8,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from clinprompt.errors import BadParams
+from clinprompt.limits import Limit
 from clinprompt.methods import register
 from clinprompt.prompting.base import Task
 from clinprompt.prompting.batches import Batch
@@ -15,7 +16,7 @@ from clinprompt.prompting.initial import linear, normal
 from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.prompting.sentences import Sentences
 from clinprompt.prompting.teacher import Template
-from clinprompt.prompting.visual import PatchMethod, depth
+from clinprompt.prompting.visual import PatchMethod
 from clinprompt.schema import Section
 
 _WHERE = "params.yaml: methods.maple"
@@ -28,6 +29,11 @@ class MaPLeConfig(OptimiserSettings):
 
     The first `n_ctx` words of `template` become trainable. The defaults are those of the published config.
     """
+
+    LIMITS: ClassVar[tuple[Limit, ...]] = (
+        Limit(knobs=["depth"], kind="at_most", size="text_blocks"),
+        Limit(knobs=["depth"], kind="at_most", size="image_blocks"),
+    )
 
     n_ctx: PositiveInt = 2
     depth: PositiveInt | None = None
@@ -56,9 +62,7 @@ class MaPLe(PatchMethod):
     def __init__(self, task: Task, config: MaPLeConfig) -> None:
         super().__init__(task, config)
         backbone, tower, n = task.backbone, task.backbone.text, config.n_ctx
-        shallower = min(len(tower.blocks), len(self.vision.blocks))
-        requested_depth = min(shallower, _PUBLISHED_DEPTH) if config.depth is None else config.depth
-        layers = depth(requested_depth, shallower, f"{_WHERE}.depth")
+        layers = config.depth or min(len(tower.blocks), len(self.vision.blocks), _PUBLISHED_DEPTH)
         self.scale = backbone.logit_scale
         self.sentences = Sentences(backbone, config.template, task.class_names, _WHERE)
         if n >= self.sentences.shared:

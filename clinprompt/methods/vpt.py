@@ -7,13 +7,14 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from clinprompt.limits import Limit
 from clinprompt.methods import register
 from clinprompt.prompting.base import Task
 from clinprompt.prompting.batches import Batch
 from clinprompt.prompting.initial import linear
 from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.prompting.teacher import Template, hand_written
-from clinprompt.prompting.visual import CosineHead, PatchMethod, depth
+from clinprompt.prompting.visual import CosineHead, PatchMethod
 from clinprompt.schema import Section
 
 
@@ -23,6 +24,8 @@ class VPTConfig(OptimiserSettings):
     `head`: "cosine" compares with the classes' sentences, made from `template`; "linear" is trained from scratch. The
     paper searches length and learning rate for each dataset; the defaults are those of its peers here.
     """
+
+    LIMITS: ClassVar[tuple[Limit, ...]] = (Limit(knobs=["depth"], kind="at_most", size="image_blocks"),)
 
     n_prompts: PositiveInt = 10
     depth: PositiveInt | None = None
@@ -48,7 +51,7 @@ class VPT(PatchMethod):
     def __init__(self, task: Task, config: VPTConfig) -> None:
         super().__init__(task, config)
         backbone, tower = task.backbone, self.vision
-        layers = depth(config.depth, len(tower.blocks), "params.yaml: methods.vpt.depth")
+        layers = config.depth or len(tower.blocks)
         generator = torch.Generator().manual_seed(task.seed)
         bound = math.sqrt(6 / (3 * tower.patch**2 + tower.width))
         shape = (layers, config.n_prompts, tower.width)

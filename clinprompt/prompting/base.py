@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from clinprompt.errors import InputCorrupt
 from clinprompt.prompting.averaging import GaussianAverage
 from clinprompt.prompting.batches import Batch, Examples
+from clinprompt.prompting.fit import check_fit
 from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.schema import Section
 
@@ -101,6 +102,9 @@ class PromptMethod(nn.Module, ABC):
     Args:
         task: what the method is built for.
         config: its knobs, an instance of its `Config`.
+
+    Raises:
+        BadParams: the knobs break a limit that the config declares (`LIMITS`).
     """
 
     name: ClassVar[str]
@@ -108,6 +112,8 @@ class PromptMethod(nn.Module, ABC):
 
     def __init__(self, task: Task, config: Any) -> None:
         super().__init__()
+        states = task.knowledge.hidden_states if task.knowledge else ()
+        check_fit(self.name, config, task.backbone, [len(rows) for rows in states])
         self.config = config
 
     @classmethod

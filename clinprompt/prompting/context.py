@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from pydantic import AfterValidator, PositiveInt
 from torch import Tensor, nn
 
 from clinprompt.errors import BadParams
+from clinprompt.limits import Limit
 from clinprompt.prompting.base import Head, PromptMethod, Task
 from clinprompt.prompting.batches import Batch
 from clinprompt.prompting.class_prompts import class_prompt_ids
@@ -143,6 +144,11 @@ class ContextKnobs(OptimiserSettings):
 
     The defaults are those of BiomedCoOp's comparison (2411.15232); CoOp itself also has 16 tokens.
     """
+
+    LIMITS: ClassVar[tuple[Limit, ...]] = (
+        # The tokeniser cuts what is too long, so that a prompt that fills all may have been cut.
+        Limit(knobs=["n_ctx"], kind="at_most", size="tokens", plus=5, beside="5 for the rest of the shortest prompt"),
+    )
 
     n_ctx: PositiveInt = 4
     class_specific: bool = False

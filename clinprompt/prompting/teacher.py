@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clinprompt.errors import DataRejected
 from clinprompt.prompting.base import Task
+from clinprompt.prompting.class_prompts import class_prompt_ids
 
 if TYPE_CHECKING:
     from clinprompt.backbones import Backbone
@@ -42,8 +43,14 @@ def encode_sentences(backbone: "Backbone", sentences: Sequence[str]) -> Tensor:
 
 
 def hand_written(task: Task, template: str) -> Tensor:
-    """Unit features [C, e] of one sentence per class: the template with its name."""
-    return encode_sentences(task.backbone, [template.replace("{}", name) for name in task.class_names])
+    """Unit features [C, e] of one sentence per class: the template with its name.
+
+    Raises:
+        BadParams: two classes have the same tokens.
+    """
+    sentences = [template.replace("{}", name) for name in task.class_names]
+    class_prompt_ids(task.backbone, sentences, task.class_names, f"the template {template!r}")
+    return encode_sentences(task.backbone, sentences)
 
 
 @dataclass(frozen=True)

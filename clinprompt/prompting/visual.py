@@ -1,4 +1,4 @@
-"""What methods with trained tensors in the image tower share: their inputs, their heads, their depths."""
+"""What methods with trained tensors in the image tower share: their inputs and their heads."""
 
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clinprompt.errors import BadParams
 from clinprompt.prompting.base import Needs, PromptMethod, Task
 from clinprompt.prompting.batches import Batch
 
@@ -53,16 +52,3 @@ class CosineHead(nn.Module):
     def forward(self, v: Tensor) -> Tensor:
         """Logits [B, C] of raw features [B, e]."""
         return self.scale * F.normalize(v, dim=-1) @ self.text.T
-
-
-def depth(requested: int | None, blocks: int, where: str) -> int:
-    """The number of blocks with prompts; null means all of them.
-
-    Raises:
-        BadParams: more are asked for than there are.
-    """
-    if requested is not None and requested > blocks:
-        raise BadParams(
-            f"{where}: the backbone's towers allow at most {blocks} blocks, found {requested}; null takes all."
-        )
-    return requested or blocks

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from clinprompt.contract.variables import MICRO_BATCHES
-from clinprompt.errors import BadParams, BatchTooLarge
+from clinprompt.errors import BadParams, BatchTooLarge, NotTrained
 from clinprompt.progress import progress
 from clinprompt.prompting.averaging import GaussianAverage
 from clinprompt.prompting.base import GradientRule
@@ -279,7 +279,7 @@ def check_finite(
 ) -> None:
     if math.isfinite(loss) and all(bool(torch.isfinite(p).all()) for p in parameters.values()):
         return
-    raise BadParams(
+    raise NotTrained(
         f"params.yaml: methods.{method.name}.learning_rate: the loss is not finite any more in epoch {epoch + 1}; "
         f"choose a smaller learning rate than {settings.learning_rate:g}."
     )

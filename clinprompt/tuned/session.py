@@ -14,6 +14,7 @@ from clinprompt import __version__
 from clinprompt.backbones import Backbone
 from clinprompt.backbones.device import choose_device
 from clinprompt.data.dataset import Dataset
+from clinprompt.errors import BadParams, DataRejected, NotTrained
 from clinprompt.features.store import FeatureStore
 from clinprompt.files import sha256_file
 from clinprompt.params import BackboneParams, TrainingParams
@@ -86,13 +87,17 @@ class TuningSession:
             classes: ids, in the order of the class indices.
 
         Raises:
-            BadParams: the knobs don't fit the backbone.
-            DataRejected, InputMissing, InputCorrupt: the knowledge that it needs is not there, or can't be read.
+            NotTrained: the knobs don't fit the backbone, or a class lacks what the method learns from.
+            InputMissing, InputCorrupt: the knowledge that it needs is not there, or can't be read.
         """
         card = self.dataset.card
         names, ids = {info.id: info.name for info in card.classes}, card.class_ids if classes is None else classes
-        known = knowledge(cls.needs(config), ids, self.files.get("descriptions"), self.files.get("hidden_states"))
-        return cls(Task(self.backbone, tuple(names[label] for label in ids), seed, known), config)
+        files = (self.files.get("descriptions"), self.files.get("hidden_states"))
+        try:
+            known = knowledge(cls.needs(config), ids, *files)
+            return cls(Task(self.backbone, tuple(names[label] for label in ids), seed, known), config)
+        except (BadParams, DataRejected) as error:
+            raise NotTrained(str(error)) from None
 
     def examples(self, model: PromptMethod, rows: pd.DataFrame, augmentation: Augmentation = "none") -> Examples:
         """The images of the manifest's rows, at the level that the model reads."""

@@ -4,20 +4,28 @@ from dataclasses import asdict
 from typing import Any
 
 from clinprompt.data.dataset import Dataset
+from clinprompt.data.support import check_shots
 from clinprompt.params import BackboneParams, CacheParams
 from components.runner import Job, run
 
 
 def work(job: Job) -> dict[str, Any]:
-    """Bring the feature store up to date with the manifest."""
+    """Look whether there are images enough and classes that can be told apart, then bring the feature store up to date
+    with the manifest."""
     dataset = Dataset.open(job.inputs["card"], job.inputs["manifest"], job.inputs["images"])
+
+    # Here, before the slow part, and not in each training: what all of them would refuse.
+    check_shots(dataset.rows, dataset.card.class_ids, job.params("training.shots"))
 
     from clinprompt.backbones import load_backbone
     from clinprompt.backbones.device import choose_device
     from clinprompt.features.update import update_store
+    from clinprompt.prompting.class_prompts import class_prompt_ids
 
     choice, cache = job.params(BackboneParams), job.params(CacheParams)
     backbone = load_backbone(choice.name, choice.path, choose_device())
+    names = [info.name for info in dataset.card.classes]
+    class_prompt_ids(backbone, [f"{name}." for name in names], names, str(job.inputs["card"]))
     update = update_store(
         job.outputs["features"],
         backbone,

@@ -24,6 +24,8 @@ from clinprompt.features.store import FeatureStore
 from clinprompt.files import write_json
 from clinprompt.params import EvaluationParams
 from clinprompt.tuned.artifact import TunedModel, load_model
+from clinprompt.tuned.failure import failure_in
+from components.evaluate.not_trained import pass_on
 from components.runner import Job, run
 
 HEADLINE = ("balanced_accuracy", "auroc", "macro_f1", "ece")
@@ -32,9 +34,12 @@ log = logging.getLogger(__name__)
 
 
 def work(job: Job) -> dict[str, Any]:
-    """Predict, then write the predictions, the metrics and the plots."""
+    """Predict, then write the predictions, the metrics and the plots; of a candidate without a model, why."""
     params = job.params(EvaluationParams)
     dataset = Dataset.open(job.inputs["card"], job.inputs["manifest"], job.inputs["images"])
+    failure = failure_in(job.inputs["model"])
+    if failure is not None:
+        return pass_on(job, dataset, failure, HEADLINE)
     card, classes = dataset.card, tuple(dataset.card.class_ids)
     store, model = FeatureStore.open(job.inputs["features"]), load_model(job.inputs["model"])
     _check_fits(job, model, store.backbone_digest, classes)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinprompt.data.dataset import Dataset
+from clinprompt.errors import NotTrained
 from clinprompt.experiments.protocols import Cell, Protocol, cells, check_protocol
 from clinprompt.experiments.results import Result, left_out_row
 from clinprompt.files import sha256_bytes, to_json, write_json
@@ -43,7 +44,12 @@ def work(job: Job) -> dict[str, Any]:
     journal = Journal(_beside(job, "cells"), identity)
     to_train = [cell for cell in planned if isinstance(cell, Cell)]
     runner = _runner(job, session, config, identity)
-    trained = iter(with_smaller_batches(lambda: runner.run(to_train, journal)))
+    try:
+        trained = iter(with_smaller_batches(lambda: runner.run(to_train, journal)))
+    except NotTrained as error:
+        journal.delete()
+        write_json(job.outputs["result"], Result(facts, [], str(error)).to_json())
+        return summary | {"cells": 0, "left_out": str(error)}
     rows = [next(trained) if isinstance(cell, Cell) else left_out_row(cell) for cell in planned]
     write_json(job.outputs["result"], Result(facts, rows).to_json())
     write_json(final.parent / "seconds" / final.name, journal.seconds)

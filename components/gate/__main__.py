@@ -10,8 +10,9 @@ from typing import Any
 import registry
 from clinprompt.contract.exit_codes import ExitCode
 from clinprompt.contract.variables import GATE_EXIT_CODE
+from clinprompt.errors import NotTrained
 from clinprompt.evaluation.decision import ChampionRef, DecisionRecord, earlier_decision
-from clinprompt.evaluation.judge import reference
+from clinprompt.evaluation.judge import Judged, reference
 from clinprompt.evaluation.record_decision import input_digests
 from clinprompt.params import RegistryParams
 from components.judged import judged
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 def work(job: Job) -> dict[str, Any]:
     """Look whether the record on disk still holds, and follows from the predictions; if not, decide anew."""
     files = judged(job)
+    _check_trained(files)
     champion = registry.champion(job.params(RegistryParams).production_model.format(dataset=files.dataset))
     current = reference(champion) if champion else None
     record = earlier_decision(job.outputs["decision"])
@@ -37,6 +39,19 @@ def work(job: Job) -> dict[str, Any]:
     record = files.decide(champion)
     record.write(job.outputs["decision"])
     return _result(record, current, changed=True)
+
+
+def _check_trained(files: Judged) -> None:
+    """Whether there is someone to judge, and whoever must be there.
+
+    Raises:
+        NotTrained: no candidate could be trained, or not all of them and all are required.
+    """
+    missing, required = files.not_trained(), files.candidates.all_required
+    if missing and (required or len(missing) == len(files.candidates.ids)):
+        whom = "not all candidates, which candidates.all_required asks for," if required else "no candidate"
+        told = "; ".join(f"{name}: {why}" for name, why in missing.items())
+        raise NotTrained(f"{files.dataset}: {whom} could be trained, so nothing was decided: {told}.")
 
 
 def _result(record: DecisionRecord, champion: ChampionRef | None, *, changed: bool) -> dict[str, Any]:

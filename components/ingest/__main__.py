@@ -3,11 +3,11 @@
 from dataclasses import asdict
 from typing import Any
 
-from clinprompt.data.ingest import ingest
+from clinprompt.data.ingest import NearLimits, ingest
 from clinprompt.data.load import load_card
 from clinprompt.data.locate import locate
 from clinprompt.errors import BadParams
-from clinprompt.params import DataParams, ValidationParams
+from clinprompt.params import DataParams
 from components.runner import Job, run
 
 
@@ -18,7 +18,8 @@ def work(job: Job) -> dict[str, Any]:
     if card.name != job.arguments["dataset"]:
         raise BadParams(f"{path}: name: must be {job.arguments['dataset']!r}, as in params.yaml, found {card.name!r}.")
     root = locate(card, job.outputs["source"], job.params(DataParams).root)
-    facts = ingest(card, root, job.outputs["manifest"], job.outputs["images"], job.params(ValidationParams))
+    near = [job.params(f"validation.near_duplicate_{key}") for key in ("bits", "correlation")]
+    facts = ingest(card, root, job.outputs["manifest"], job.outputs["images"], NearLimits(*near))
     return {"dataset": card.name, **asdict(facts)}
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from clinprompt.data.manifest import key_fingerprint_of
 from clinprompt.data.patient_ids import find_patient_key
 from clinprompt.errors import ClinpromptError
-from components.lock.settings import write_settings_lock
+from components.lock.fit import check_fit
+from components.lock.settings import cards, write_settings_lock
 from components.rights import restrict
 from components.runner import Job, run
 from components.sources import write_sources_lock
@@ -18,23 +19,31 @@ log = logging.getLogger(__name__)
 
 
 def work(job: Job) -> dict[str, Any]:
-    """Write both files; those that are up to date stay. As it runs first, it looks after the folders' rights, too."""
+    """Hold candidates and experiments against their limits, and write both files; those that are up to date stay."""
+    params, runs = job.all_params, job.outputs["settings"].parent
+    check_fit(params, cards(params, Path()))
     renewed = write_sources_lock(Path(), job.outputs["sources"])
-    write_settings_lock(job.all_params, Path(), job.outputs["settings"])
+    write_settings_lock(params, Path(), job.outputs["settings"])
     if renewed:
         shutil.copymode(__file__, job.outputs["sources"])  # it is part of the code, and as readable as that
-    cache = Path(".dvc/cache")
-    if cache.parent.is_dir():
-        cache.mkdir(exist_ok=True)  # before DVC makes it
-    for folder in (job.outputs["settings"].parent, cache):
-        restrict(folder)
-    _tell_of_other_keys(job.all_params.datasets, job.outputs["settings"].parent)
+    _restrict_folders(runs, Path(".dvc", "cache"))
+    _tell_of_other_keys(params.datasets, runs)
     return {"renewed": renewed}
 
 
+def _restrict_folders(runs: Path, cache: Path) -> None:
+    """Close the folders that DVC makes with everybody's rights: this stage runs before all others."""
+    if cache.parent.is_dir():
+        cache.mkdir(exist_ok=True)  # before DVC makes it
+    restrict(runs)
+    restrict(cache)
+
+
 def _tell_of_other_keys(datasets: Sequence[str], runs: Path) -> None:
-    """Say where the manifest that is there was made with another key than today's. No stage depends on the key: results
-    that are there stay, on machines without it, too."""
+    """Say where the manifest that is there was made with another key than today's.
+
+    No stage depends on the key: results that are there stay, on machines without it, too.
+    """
     for dataset in datasets:
         made_with = key_fingerprint_of(runs / dataset / "ingest" / "manifest.parquet")
         if made_with is None:

@@ -26,6 +26,11 @@ _PARTS: dict[str, Any] = {
 }
 
 
+def cards(params: Params, root: Path) -> list[Card]:
+    """The cards of the datasets that are run, in the params' order."""
+    return [load_card(root / "datasets" / f"{name}.yaml") for name in params.datasets]
+
+
 def settings_lock(params: Params, root: Path) -> str:
     """The text of runs/settings.lock for the project at `root`.
 
@@ -34,8 +39,7 @@ def settings_lock(params: Params, root: Path) -> str:
     files of the stage `describe` that they read.
     """
     content: dict[str, Any] = {"datasets": {}, "candidates": {}, "methods": {}, "knowledge": _knowledge(params)}
-    for name in params.datasets:
-        card = load_card(root / "datasets" / f"{name}.yaml")
+    for name, card in zip(params.datasets, cards(params, root), strict=True):
         layout = digest_of([KINDS[card.reader.kind]], root)
         _put(content["datasets"], name, {**_card_digests(card), "layout": layout})
     for name in params.candidates.names:

@@ -29,15 +29,19 @@ def work(job: Job) -> dict[str, Any]:
     """Promote what the decision chose, and write the receipt."""
     decision = DecisionRecord.read(job.inputs["decision"])
     release = _release(job, decision)
+    before = registry.champion(release.names.production_model)
     if decision.chosen is not None:
         _check_model(release.model, decision.chosen.model_digest)
-        _check_decision(job, decision, release.names.production_model)
+        _check_decision(job, decision, before)
         receipt = promote(release)
     else:
         receipt = rejected(release)
     receipt.write(job.outputs["receipt"])
-    log.info("promote: %s: %s: %s.", receipt.model, receipt.action, _outcome(receipt))
-    facts = {"dataset": release.dataset, "action": receipt.action, "model": receipt.model, "version": receipt.version}
+    # The receipt of a promotion stays as it is when nothing changes, so that nothing that reads it runs again.
+    same = receipt.action == "promoted" and before is not None and before.version == receipt.version
+    action = "unchanged" if same else receipt.action
+    log.info("promote: %s: %s: %s.", receipt.model, action, _outcome(receipt))
+    facts = {"dataset": release.dataset, "action": action, "model": receipt.model, "version": receipt.version}
     page = None
     if receipt.version is not None and receipt.action in ("promoted", "unchanged"):
         page = run_url(receipt.model, receipt.version)
@@ -55,12 +59,11 @@ def _outcome(receipt: Receipt) -> str:
     return champion
 
 
-def _check_decision(job: Job, decision: DecisionRecord, production_model: str) -> None:
+def _check_decision(job: Job, decision: DecisionRecord, champion: registry.Champion | None) -> None:
     """Decide again, when the choice is not the champion already: the file alone promotes nothing.
 
     A decision against another champion than today's is stale, which the promotion itself finds and tells.
     """
-    champion = registry.champion(production_model)
     current = reference(champion) if champion else None
     if current is not None and decision.chosen is not None and current.model_digest == decision.chosen.model_digest:
         return

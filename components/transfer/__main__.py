@@ -3,10 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 from clinprompt.data.dataset import Dataset
+from clinprompt.errors import NotTrained
 from clinprompt.files import write_json
 from clinprompt.methods import method
 from clinprompt.params import BackboneParams, CandidatesParams, TrainingParams
 from clinprompt.tuned.artifact import load_model
+from clinprompt.tuned.failure import failure_in
 from components.runner import Job, run
 
 if TYPE_CHECKING:
@@ -28,6 +30,11 @@ def work(job: Job) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for candidate in job.params(CandidatesParams).ids:
         folder = job.inputs["models"] / str(candidate)
+        failure = failure_in(folder)
+        if failure is not None:
+            facts = {"candidate": candidate.name, "method": failure.method, "seed": candidate.seed}
+            rows.append(facts | {"left_out": f"It was not trained: {failure.reason}."})
+            continue
         tuned = load_model(folder)
         row = {"candidate": candidate.name, "method": tuned.record.method, "seed": candidate.seed}
         row["model_digest"] = tuned.digest
@@ -36,8 +43,8 @@ def work(job: Job) -> dict[str, Any]:
             rows.append(row | {"left_out": why})
             continue
         rows.append(row | {"test": measured(model, session.examples(model, dataset.split("test")))})
-    facts = session.data_facts() | {"protocol": "transfer", "dataset": source, "target": target}
-    write_json(job.outputs["result"], Result(facts, rows).to_json())
+    about = session.data_facts() | {"protocol": "transfer", "dataset": source, "target": target}
+    write_json(job.outputs["result"], Result(about, rows).to_json())
     return {"source": source, "target": target, "candidates": len(rows)}
 
 
@@ -54,7 +61,10 @@ def _built(job: Job, folder: str, tuned: "TunedModel", session: "TuningSession")
     config: Any = original.config
     if not cls.transfers(config):
         return None, LEFT_OUT
-    return moved(session.build(cls, config, tuned.record.seed), original.trainable_parameters()), ""
+    try:
+        return moved(session.build(cls, config, tuned.record.seed), original.trainable_parameters()), ""
+    except NotTrained as error:  # the target's names are too long for its prompts, say
+        return None, str(error)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 
 def tune(job: Job) -> dict[str, Any]:
-    """Fit the method, and write what it learned with the record of what it learned from."""
+    """Fit the method, and write what it learned with the record of what it learned from.
+
+    Raises:
+        NotTrained: it can't be, with these knobs on this data.
+    """
     candidate, seed = job.candidate(job.arguments["candidate"]), job.arguments["seed"]
     dataset = Dataset.open(job.inputs["card"], job.inputs["manifest"], job.inputs["images"])
     config = candidate_config(candidate, dataset.card)
@@ -51,7 +55,7 @@ def tune(job: Job) -> dict[str, Any]:
         code = {"method": method_digest(candidate.method)}
         device = session.backbone.device.type
         identity = sha256_bytes(to_json([record, session.loader.store.identity, device, code]).encode())
-        checkpoint = Checkpoint(final.with_name(f".{final.name}.checkpoint"), training.checkpoint_every, identity)
+        checkpoint = Checkpoint(checkpoint_file(job), training.checkpoint_every, identity)
         curves = fit(model, train, val, replace(run, checkpoint=checkpoint))
         if ranks.writes:
             _write(job.outputs["model"], model, record, curves, support)
@@ -61,6 +65,12 @@ def tune(job: Job) -> dict[str, Any]:
     shown = {key: round(curves[-1][key], 4) for key in ("train_accuracy", "val_accuracy")}
     facts = {"dataset": dataset.card.name, "candidate": candidate.name, "seed": seed, "images": len(support), **shown}
     return facts | {"device": device, "micro_batches": run.micro_batches}
+
+
+def checkpoint_file(job: Job) -> Path:
+    """What an interrupted training goes on from; DVC passes it over."""
+    final = job.final["model"]
+    return final.with_name(f".{final.name}.checkpoint")
 
 
 def _check_splits(dataset: Dataset, support: pd.DataFrame, validation: pd.DataFrame) -> None:

@@ -85,3 +85,13 @@ def test_the_stage_depends_on_the_files_that_it_reads(name: str) -> None:
     fixed_by_manifest = {"images"} if any("manifest.parquet" in d for d in deps) else set()
     for key in set(interface.inputs) & set(options) - {"card"}:  # a card is a dependency by its digest
         assert options[key] in deps or key in fixed_by_manifest, key
+
+
+def test_ingest_runs_again_for_what_it_reads_of_the_validations_knobs_alone() -> None:
+    listed = {key for key in STAGES["ingest"]["params"] if isinstance(key, str)}
+    assert listed == {"data", "validation.near_duplicate_bits", "validation.near_duplicate_correlation"}
+
+
+def test_cache_which_tells_classes_apart_comes_before_the_language_model() -> None:
+    order = list(STAGES)
+    assert order.index("cache") < order.index("describe") < order.index("tune")

@@ -10,21 +10,14 @@ import pytest
 from PIL import Image, ImageOps
 
 from clinprompt.data.groups import group_names
-from clinprompt.data.ingest import ingest
+from clinprompt.data.ingest import NearLimits, ingest
 from clinprompt.data.load import load_card
 from clinprompt.data.manifest import read_manifest
 from clinprompt.data.near_duplicates.fingerprint import collect, is_small, thumbnail
 from clinprompt.data.near_duplicates.pairs import near_pairs
 from clinprompt.demo.phantom import SITES, Patient, draw
-from clinprompt.params import ValidationParams
 
-LIMITS = ValidationParams(
-    min_side=16,
-    max_pixels=10**6,
-    min_images_per_class=5,
-    near_duplicate_bits=8,
-    near_duplicate_correlation=0.98,
-)
+LIMITS = NearLimits(bits=8, correlation=0.98)
 COUNT = 40
 
 
@@ -39,7 +32,7 @@ def phantoms() -> list[Image.Image]:
 def pairs_of(images: dict[str, Image.Image]) -> pd.DataFrame:
     hashes = {name: 0 if name < "b" else 2**64 - 1 for name in images}  # of no help
     rows = [(name, hashes[name], thumbnail(image), is_small(*image.size)) for name, image in sorted(images.items())]
-    return near_pairs(collect(rows), LIMITS.near_duplicate_bits, LIMITS.near_duplicate_correlation)
+    return near_pairs(collect(rows), LIMITS.bits, LIMITS.correlation)
 
 
 def cropped(image: Image.Image, share: float) -> Image.Image:

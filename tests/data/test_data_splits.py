@@ -167,9 +167,11 @@ def test_support_comes_from_train_alone_and_differs_between_seeds() -> None:
 def test_too_few_images_for_the_shots_are_refused() -> None:
     frame = images(9).assign(split="train")
     frame.loc[3, "id"] = frame["id"][0]
-    with pytest.raises(DataRejected, match=r"'a' has 2 different training images, but training.shots asks for 3"):
+    with pytest.raises(
+        DataRejected, match=r"asks for 3 different training images of each class, but the class 'a' has 2"
+    ):
         support_set(frame, CLASSES, 3, 0)
-    with pytest.raises(DataRejected, match="'d' has 0 different"):
+    with pytest.raises(DataRejected, match="the class 'd' has 0;"):
         support_set(frame, [*CLASSES, "d"], 1, 0)
 
 

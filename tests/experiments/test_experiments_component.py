@@ -51,6 +51,24 @@ def test_a_cell_is_what_tune_does_with_the_same_support_set(toy: Any) -> None:
     assert row["test"]["accuracy"] > 0.7  # the classes lie apart
 
 
+@pytest.mark.parametrize("stack", [1, 4])
+def test_a_cell_that_cannot_be_trained_is_left_out_with_the_reason(toy: Any, stack: int) -> None:
+    toy.change({"methods.coop": {"learning_rate": 1e30, "warmup_epochs": 0, "epochs": 2, "batch_size": 8}})
+    toy.change({"protocols.stack": stack})
+    assert toy.run("few_shot", "coop") == 0
+    rows = toy.result("coop")["cells"]
+    assert [(row["shots"], row["seed"]) for row in rows] == [(1, 1), (1, 2), (4, 1), (4, 2)]
+    assert all("the loss is not finite" in row["left_out"] for row in rows)
+    assert not [p for p in toy.folder.rglob(".*") if p.is_file()]
+
+
+def test_a_method_that_does_not_fit_is_left_out_with_the_reason(toy: Any, capsys: Any) -> None:
+    toy.change({"methods.coop": {"n_ctx": 70, "context_init": None}})
+    assert toy.run("few_shot", "coop") == 0
+    assert "n_ctx: must be at most" in json.loads(capsys.readouterr().out.splitlines()[-1])["left_out"]
+    assert toy.result("coop")["cells"] == []
+
+
 def test_base_to_novel_learns_one_half_and_is_tested_on_each(toy: Any) -> None:
     assert toy.run("base_to_novel", "coop") == 0
     rows = toy.result("coop")["cells"]
@@ -89,7 +107,7 @@ def test_too_few_images_leave_out_the_cell_and_not_the_others(toy: Any) -> None:
     assert toy.run("few_shot", "zero_shot") == 0
     rows = toy.result("zero_shot")["cells"]
     assert ["left_out" in row for row in rows] == [False, False, True, True]
-    assert "has 12 different training images" in rows[-1]["left_out"]
+    assert "has 12;" in rows[-1]["left_out"]
     assert read_json(toy.folder / "out/zero_shot.json")["mean"]["13"] == {}
 
 

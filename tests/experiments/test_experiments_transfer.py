@@ -19,6 +19,7 @@ from clinprompt.methods import check_config, method
 from clinprompt.prompting.base import Task
 from clinprompt.prompting.batches import Examples
 from clinprompt.tuned.artifact import PROMPTS, load_model
+from clinprompt.tuned.failure import TrainingFailure
 from clinprompt.tuned.restore import restore
 from components.runner import execute
 from components.transfer.__main__ import work
@@ -92,3 +93,13 @@ def test_tensors_that_do_not_fit_are_named(tuned: Any) -> None:
         moved(model, {})
     with pytest.raises(BadParams, match=r"its ctx is of shape \(3, 16\)"):
         moved(model, {"ctx": torch.zeros(3, 16)})
+
+
+def test_a_candidate_that_could_not_be_trained_is_left_out_with_the_reason(tuned: Any) -> None:
+    for file in (tuned.folder / "tune" / "coop-1").iterdir():
+        file.unlink()
+    failure = TrainingFailure(dataset="toy", candidate="coop", method="coop", seed=1, reason="it diverged")
+    failure.write(tuned.folder / "tune" / "coop-1" / "failed.json")
+    coop, probe = run(tuned, "toy")["cells"]
+    assert coop == {"candidate": "coop", "method": "coop", "seed": 1, "left_out": "It was not trained: it diverged."}
+    assert "test" in probe

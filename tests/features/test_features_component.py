@@ -96,3 +96,28 @@ def test_a_backbone_that_does_not_exist_is_a_wrong_param(toy: Toy, capsys: pytes
     assert toy.run() == 64
     assert "backbone.name" in result(capsys)["message"]
     assert not toy.features.exists()
+
+
+def refused(toy: Toy, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """The exit code and the message of a run that computes nothing."""
+    code = toy.run()
+    assert not toy.features.exists()
+    return code, str(json.loads(capsys.readouterr().out.splitlines()[-1])["message"])
+
+
+def test_classes_that_the_text_tower_reads_alike_stop_before_any_image(
+    toy: Toy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes = [{"id": i, "name": name, "phrase": "a scan"} for i, name in (("a", "Glioma"), ("b", "glioma"))]
+    (toy.root / "toy.yaml").write_text(yaml.safe_dump(CARD | {"classes": classes}))
+    code, said = refused(toy, capsys)
+    assert code == 64
+    assert "reads the same for the classes 'Glioma' and 'glioma'" in said
+
+
+def test_more_shots_than_images_stop_before_any_image(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    toy.params["training"]["shots"] = 1000
+    code, said = refused(toy, capsys)
+    assert code == 65
+    assert "asks for 1000 different training images" in said
+    assert "the class 'glioma' has 0, the class 'none' has " in said

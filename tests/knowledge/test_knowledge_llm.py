@@ -2,16 +2,18 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import gguf
 import pytest
 import safetensors.torch
 import yaml
-from tiny_llm import make_llm
+from tiny_llm import make_gguf, make_llm
 
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.files import sha256_folder
-from clinprompt.knowledge import llm as llm_module
-from clinprompt.knowledge.llm import Llm, llm_table, load_llm
+from clinprompt.knowledge.llm import Llm, load_llm
+from clinprompt.knowledge.table import llm_table
 
 
 @pytest.fixture
@@ -23,14 +25,14 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (site / "some_model-1.0.dist-info").mkdir()
     (site / "some_model-1.0.dist-info" / "METADATA").write_text("Name: some-model\nVersion: 1.0\n")
     monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setattr(llm_module, "TABLE", tmp_path / "table.yaml")
+    monkeypatch.setattr("clinprompt.knowledge.table.TABLE", tmp_path / "table.yaml")
     write_table(tmp_path / "table.yaml")
     return tmp_path / "table.yaml"
 
 
 def write_table(path: Path, **changes: str) -> None:
     package = {"distribution": "some-model", "file": "some_model/model.gguf", "revision": "1.0", "sha256": "0" * 64}
-    entry = {"about": "a test", "licence": "none", "package": package | changes}
+    entry = {"about": "a test", "licence": "none", "layers": 2, "package": package | changes}
     path.write_text(yaml.safe_dump({"some": entry}))
 
 
@@ -53,6 +55,31 @@ def test_a_local_folder_is_loaded_frozen_in_float32_with_its_digest(llm: Llm, ll
 
 def test_a_folder_without_a_chat_template_is_not_asked_in_chat_form(tmp_path: Path) -> None:
     assert not load_llm("tiny", str(make_llm(tmp_path, chat=False))).chat
+
+
+def test_a_gguf_file_is_parsed_once_and_quietly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make_gguf(tmp_path)
+    parsed = []
+
+    class Counted(gguf.GGUFReader):  # type: ignore[misc]
+        def __init__(self, path: Any, *rest: Any) -> None:
+            parsed.append(path)
+            super().__init__(path, *rest)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Counted)
+    assert load_llm("tiny", str(tmp_path)).model.config.num_hidden_layers == 2
+    assert len(parsed) == 1
+    out, err = capfd.readouterr()
+    assert out == ""
+    lines = [line for line in err.replace("\r", "\n").splitlines() if line.strip()]
+    assert all(line.startswith("Loading the language model") for line in lines)
+
+
+def test_a_folder_is_loaded_quietly(llm_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    load_llm("tiny", str(llm_folder))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

@@ -145,10 +145,11 @@ def test_the_prompts_are_averaged_and_the_rest_is_not(make_backbone: Callable[[s
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"text_depth": 3}, r"methods\.cilmp\.text_depth: the tower has 2 blocks, found 3"),
-        ({"vision_depth": 3}, r"methods\.cilmp\.vision_depth: the tower has 2 blocks, found 3"),
-        ({"llm_layers": [0, 6]}, r"llm_layers: the language model has 6 rows"),
-        ({"prefix_length": 5}, r"class 'glioma' has 6 rows, fewer than prefix_length \+ suffix_length = 7"),
+        ({"text_depth": 3}, r"methods\.cilmp .*: text_depth: must be at most 2, the blocks of .* text tower, found 3"),
+        ({"vision_depth": 3}, r"vision_depth: must be at most 2, the blocks of .* image tower, found 3"),
+        ({"llm_layers": [0, 6]}, r"llm_layers: must be below 6, the language model's rows, found \[0, 6\]"),
+        ({"text_depth": 3, "vision_depth": 3}, r"text_depth: .* found 3; vision_depth: .* found 3\."),
+        ({"prefix_length": 5}, r"prefix_length \+ suffix_length: must be at most 6, .* model's rows, found 7"),
     ],
 )
 def test_knobs_that_do_not_fit_are_refused(
@@ -159,7 +160,9 @@ def test_knobs_that_do_not_fit_are_refused(
 
 
 def test_more_rows_than_the_tower_reads_are_refused(make_backbone: Callable[[str], Any]) -> None:
-    with pytest.raises(BadParams, match=r"'no tumour' has 31 tokens with 22 rows .* reads 24; pick fewer rows"):
+    with pytest.raises(BadParams, match=r"'no tumour' has 25 tokens with 16 rows .* reads 24; pick fewer rows"):
+        cilmp(make_backbone("clip"), counts=(6, 16, 6))
+    with pytest.raises(BadParams, match=r"n_ctx: must be at most 0 \(24, .* less 22 rows .* prompt\), found 4"):
         cilmp(make_backbone("clip"), counts=(6, 22, 6))
 
 

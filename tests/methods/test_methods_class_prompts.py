@@ -25,6 +25,12 @@ def build(name: str, backbone: Any, names: tuple[str, ...]) -> Any:
     return method(name)(Task(backbone, names, 0), check_config(name, KNOBS[name]))
 
 
+@pytest.mark.parametrize("name", ["tip_adapter", "vpt"])
+def test_methods_with_frozen_sentences_refuse_them_too(make_backbone: Callable[[str], Any], name: str) -> None:
+    with pytest.raises(BadParams, match=r"the template 'a photo of a \{\}\.': the text tower of tiny reads the same"):
+        method(name)(Task(make_backbone("clip"), ("cyst", "cyst"), 0), check_config(name, {}))
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("zero_shot", "clip"), ("zero_shot", "bert"), ("coop", "clip"), ("coop", "bert"), ("maple", "clip")],

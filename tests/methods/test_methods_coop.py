@@ -161,7 +161,8 @@ def test_a_random_context_depends_on_the_seed_alone_and_has_the_papers_deviation
     [
         ({"n_ctx": 5}, NAMES, r"methods\.coop\.n_ctx: must be at most 4, .* found 5"),
         ({}, ("a", " ".join("abcdefghijklmnopqrstuvwxyz")), r"class 'a b c .* does not fit the 24 tokens"),
-        ({"context_init": None, "n_ctx": 40}, NAMES, r"does not fit the 24 tokens"),
+        ({"context_init": None, "n_ctx": 40}, NAMES, r"n_ctx: must be at most 19 \(24, .* found 40"),
+        ({"context_init": None, "n_ctx": 19}, NAMES, r"does not fit the 24 tokens"),
     ],
 )
 def test_a_prompt_that_cannot_be_built_is_explained(

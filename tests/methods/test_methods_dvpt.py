@@ -144,7 +144,7 @@ def test_images_of_another_size_are_a_matter_of_positions(make_backbone: Callabl
 
 
 def test_a_size_that_is_not_whole_patches_is_refused(make_backbone: Callable[[str], Any]) -> None:
-    with pytest.raises(BadParams, match=r"methods\.dvpt\.image_size: must be a multiple of 4, .* found 18"):
+    with pytest.raises(BadParams, match=r"methods\.dvpt .*: image_size: must be a multiple of 4, .* found 18"):
         dvpt(replace(make_backbone("clip"), model=random_model("clip")), image_size=18)
 
 

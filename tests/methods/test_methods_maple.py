@@ -100,7 +100,7 @@ def test_depth_is_bounded_by_the_towers_and_null_takes_what_both_have(make_backb
     deep = replace(backbone, model=random_model("clip", 10, 11))
     assert len(maple(deep, ("a", "b")).couplings) == 9
     assert len(maple(deep, ("a", "b"), depth=10).couplings) == 10
-    with pytest.raises(BadParams, match=r"methods\.maple\.depth: .* at most 2 blocks, found 3"):
+    with pytest.raises(BadParams, match=r"methods\.maple .*: depth: must be at most 2, .* tower, found 3"):
         maple(backbone, ("a", "b"), depth=3)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from clinprompt.errors import BadParams
+from clinprompt.errors import BadParams, NotTrained
 from clinprompt.experiments.stacked import Member, descend_stacked
 from clinprompt.methods import check_config, method
 from clinprompt.prompting.base import Knowledge, Task
@@ -71,5 +71,5 @@ def test_what_cannot_be_stacked_is_said(make_backbone: Callable[[str], Any], mak
         descend_stacked([member("cocoop", backbone, data)])
     with pytest.raises(BadParams, match="only with its own kind"):
         descend_stacked([member("coop", backbone, data), member("prograd", backbone, data, **TEACHER)])
-    with pytest.raises(BadParams, match="loss is not finite"):
+    with pytest.raises(NotTrained, match="loss is not finite"):
         descend_stacked([member("coop", backbone, data, learning_rate=1e30, warmup_epochs=0)])

@@ -204,7 +204,9 @@ def test_trainable_zeros_start_as_the_frozen_ones(make_backbone: Callable[[str],
 
 
 def test_more_zeros_than_patches_are_refused(make_backbone: Callable[[str], Any]) -> None:
-    with pytest.raises(BadParams, match=r"biomed_dpt\.n_visual: must be below 4, .* found 4"):
+    with pytest.raises(
+        BadParams, match=r"biomed_dpt .*: n_visual: must be at most 3 \(4, .* less one that stays\), found 4"
+    ):
         build("biomed_dpt", make_backbone("clip"), n_visual=4)
 
 

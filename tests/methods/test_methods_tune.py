@@ -145,7 +145,6 @@ def other_backbone(w: Workspace) -> None:
     [
         (other_backbone, ExitCode.INPUT_CORRUPT, "run the cache stage again"),
         (lambda w: w.change({"methods.coop.n_ctxx": 4}), ExitCode.BAD_PARAMS, "methods.coop.n_ctxx: no such key"),
-        (lambda w: w.change({"methods.coop.learning_rate": 1e30}), ExitCode.BAD_PARAMS, "methods.coop.learning_rate"),
         (lambda w: w.change({"training.shots": 99}), ExitCode.DATA_REJECTED, "training.shots asks for 99"),
         (lambda w: w.write_data("", ("train", "none")), ExitCode.DATA_REJECTED, "no image of the class 'none'"),
         (lambda w: w.write_data("", ("val", "")), ExitCode.DATA_REJECTED, "validation split of toy is empty"),

@@ -110,5 +110,5 @@ def test_initial_prompts_are_uniform_within_the_papers_bound_and_depend_on_the_s
 
 
 def test_more_depth_than_blocks_is_refused(make_backbone: Callable[[str], Any]) -> None:
-    with pytest.raises(BadParams, match=r"methods\.vpt\.depth: .* at most 3 blocks, found 4"):
+    with pytest.raises(BadParams, match=r"methods\.vpt .*: depth: must be at most 3, .* found 4"):
         vpt(replace(make_backbone("clip"), model=random_model("clip")), depth=4)

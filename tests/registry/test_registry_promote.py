@@ -14,6 +14,7 @@ from fabricate import COMPONENTS, Run, promote, promote_twice_at_once
 
 import registry
 from clinprompt.files import write_json
+from clinprompt.tuned.failure import TrainingFailure
 from registry import listing
 from registry.tracking import connect
 
@@ -99,6 +100,35 @@ def test_promoting_again_changes_no_byte_and_loads_neither_torch_nor_mlflow(run:
     subprocess.run([sys.executable, "-c", script, *run.promote_options()], cwd=run.root, env=env, check=True)
     assert run.receipt.read_bytes() == receipt
     assert state() == before
+
+
+def test_promoting_again_is_told_as_unchanged(
+    run: Run, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    receipt = run.receipt.read_bytes()
+    with caplog.at_level("INFO"):
+        assert promote(run) == 0
+    assert result(capsys)["action"] == "unchanged"
+    assert "promote: tiny: unchanged: version 1 is the champion." in caplog.messages
+    assert run.receipt.read_bytes() == receipt
+
+
+def test_a_choice_beside_one_that_could_not_be_trained_is_promoted(
+    finished: Run, fresh_copy: Callable[[Run], Run]
+) -> None:
+    run = fresh_copy(finished)
+    folder = run.folder / "tune" / "zero_shot-1"
+    for file in folder.iterdir():
+        file.unlink()
+    failure = TrainingFailure(dataset="tiny", candidate="zero_shot", method="zero_shot", seed=1, reason="it diverged")
+    failure.write(folder / "failed.json")
+    assert run.decide("coop-1", "zero_shot-1")["verdict"] == "accepted"
+    decision = run.decision.read_text()
+    run.decision.write_text(decision.replace("it diverged", "it was bad"))
+    assert promote(run) == 67  # not what the files say
+    run.decision.write_text(decision)
+    assert promote(run) == 0
+    assert json.loads(run.receipt.read_text())["version"] == 1
 
 
 def test_a_lost_alias_is_set_again_without_a_second_version(run: Run) -> None:

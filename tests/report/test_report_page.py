@@ -14,6 +14,7 @@ from fabricate import COMPONENTS, Run
 from pages import Page, forget_patients, report, taught
 
 from clinprompt.files import read_json, write_json
+from clinprompt.tuned.failure import TrainingFailure
 from components.report.__main__ import work
 from components.report.figures import Chart, curve_charts
 from components.runner import execute
@@ -198,3 +199,14 @@ def test_equal_curves_give_equal_bytes_that_name_no_date() -> None:
     first, second = (drawing(curve_charts(curves)[0]) for _ in range(2))
     assert first == second
     assert b"date" not in first.lower()
+
+
+def test_a_candidate_that_could_not_be_trained_is_named_with_the_reason(run: Run) -> None:
+    for file in (run.folder / "tune" / "zero_shot-1").iterdir():
+        file.unlink()
+    failure = TrainingFailure(dataset="tiny", candidate="zero_shot", method="zero_shot", seed=1, reason="it diverged")
+    failure.write(run.folder / "tune" / "zero_shot-1" / "failed.json")
+    assert run.decide("coop-1", "zero_shot-1")["verdict"] == "accepted"
+    text = Page(report(run)).text
+    assert "zero_shot-1 was not trained: it diverged" in text
+    assert "not trained: it diverged" in text.replace("zero_shot-1 was not trained", "")

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clinprompt.errors import BadParams, BatchTooLarge
+from clinprompt.errors import BadParams, BatchTooLarge, NotTrained
 from clinprompt.prompting.averaging import GaussianAverage
 from clinprompt.prompting.batches import Batch, Examples, epoch_rows
 from clinprompt.prompting.optimisation import OptimiserSettings
@@ -208,7 +208,7 @@ def test_a_deleted_checkpoint_is_gone_and_may_be_absent(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_names_the_learning_rate() -> None:
     with pytest.raises(
-        BadParams, match=r"methods\.softmax\.learning_rate: .* epoch \d+; choose a smaller .* than 1e\+30"
+        NotTrained, match=r"methods\.softmax\.learning_rate: .* epoch \d+; choose a smaller .* than 1e\+30"
     ):
         train(learning_rate=1e30)
 

@@ -1,0 +1,42 @@
+"""The sizes of a backbone's towers as files declare them, for checks before its weights are there. Needs no torch."""
+
+from pathlib import Path
+from typing import Any
+
+from clinprompt.backbones.hub import CONFIG
+from clinprompt.backbones.table import TABLE, DeclaredSizes, entry_of
+from clinprompt.errors import ClinpromptError
+from clinprompt.files import read_json
+
+
+def declared_sizes(name: str, path: str | None = None, *, table: Path = TABLE) -> DeclaredSizes:
+    """What the table says of a backbone, or else the config in its folder; sizes that neither tells are None.
+
+    Raises:
+        BadParams: a name that is not in the table, and no path.
+    """
+    entry = entry_of(name, path, table)
+    if entry is not None and entry.sizes is not None:
+        return entry.sizes
+    folder = Path(path) if path is not None else table.parent / str(entry and entry.folder)
+    try:
+        return _of_config(read_json(folder / CONFIG)["model_cfg"])
+    except (ClinpromptError, KeyError, TypeError, ValueError, ZeroDivisionError):
+        return DeclaredSizes()  # what is wrong with the folder is said where it is loaded
+
+
+def _of_config(model: dict[str, Any]) -> DeclaredSizes:
+    """Of open_clip's own towers; those of timm and Hugging Face keep theirs elsewhere."""
+    text, vision = model["text_cfg"], model["vision_cfg"]
+    context = text.get("context_length")
+    own_text, own_image = "hf_model_name" not in text, "timm_model_name" not in vision
+    layers, side, patch = vision.get("layers"), vision.get("image_size"), vision.get("patch_size")
+    plain = own_image and isinstance(layers, int) and isinstance(side, int) and isinstance(patch, int)
+    return DeclaredSizes(
+        tokens=context,
+        positions=context if own_text else None,
+        text_blocks=text.get("layers") if own_text else None,
+        image_blocks=layers if plain else None,
+        patches=(side // patch) ** 2 if plain else None,
+        patch=patch if plain else None,
+    )

@@ -1,0 +1,86 @@
+"""Whether what is to be trained fits the backbone and the language model, asked before anything slow runs.
+
+From what files declare: nothing is loaded, and what no file tells is found out where a method is built.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clinprompt.backbones.sizes import declared_sizes
+from clinprompt.contract.params_schema import knob_defaults, knowledge_of, limits_of
+from clinprompt.data.card import Card
+from clinprompt.errors import BadParams
+from clinprompt.knowledge.table import declared_layers
+from clinprompt.limits import Limit, Sizes, problems
+from clinprompt.params import Params
+
+
+@dataclass(frozen=True)
+class _Training:
+    """One method with its knobs on one dataset; `who` is the candidate, or the method in a protocol."""
+
+    who: str
+    dataset: str
+    method: str
+    knobs: dict[str, Any]
+
+
+def check_fit(params: Params, cards: Sequence[Card]) -> None:
+    """Hold the knobs of every candidate and experiment on every dataset against the limits of their methods.
+
+    Raises:
+        BadParams: some break a limit, or there is no such backbone or language model; all limits are told at once.
+    """
+    trainings = [*_candidates(params, cards), *_experiments(params, cards)]
+    sizes = _sizes(params, {training.method for training in trainings})
+    datasets: dict[str, list[str]] = {}  # by what is wrong
+    for training in trainings:
+        limits = [Limit(**limit) for limit in limits_of(training.method)]
+        for problem in problems(limits, knob_defaults(training.method) | training.knobs, sizes):
+            datasets.setdefault(f"{training.who}: {problem}", []).append(training.dataset)
+    if datasets:
+        told = [f"{problem}{_where(names, cards)}" for problem, names in datasets.items()]
+        raise BadParams(
+            f"params.yaml: what can't be trained with the backbone {params.backbone.name}: {'; '.join(told)}. Change "
+            "these knobs, or take out what has them."
+        )
+
+
+def _candidates(params: Params, cards: Sequence[Card]) -> Iterator[_Training]:
+    for name in params.candidates.names:
+        spec = params.candidate(name)
+        for card in cards:
+            yield _Training(name, card.name, spec.method, spec.knobs | _own(card, spec.method) | spec.variant)
+
+
+def _experiments(params: Params, cards: Sequence[Card]) -> Iterator[_Training]:
+    protocols = params.protocols
+    for protocol in protocols["names"]:
+        for method in protocols["methods"]:
+            last = protocols[protocol].get("methods", {}).get(method, {})
+            for card in (card for card in cards if card.name in protocols["datasets"]):
+                knobs = params.methods.get(method, {}) | _own(card, method, protocol) | last
+                yield _Training(f"{method} in {protocol}", card.name, method, knobs)
+
+
+def _own(card: Card, method: str, protocol: str | None = None) -> dict[str, Any]:
+    """What a card sets of a method's knobs."""
+    knobs: dict[str, Any] = {}
+    for change in card.knobs(method, protocol).values():
+        knobs |= change
+    return knobs
+
+
+def _where(datasets: Sequence[str], cards: Sequence[Card]) -> str:
+    return "" if len(datasets) == len(cards) else f" (on {', '.join(datasets)})"
+
+
+def _sizes(params: Params, methods: set[str]) -> Sizes:
+    declared: dict[str, int | None] = declared_sizes(params.backbone.name, params.backbone.path).model_dump()
+    layers = None
+    if any(knowledge_of(method) for method in methods):
+        layers = declared_layers(params.knowledge.llm, params.knowledge.path)
+    if params.knowledge.hidden_states == "answer_last_layer":  # a row for each token of an answer
+        layers = None
+    return lambda name: layers if name in ("fewest_states", "most_states") else declared[name]

@@ -1,0 +1,163 @@
+"""Whether the candidates fit the backbone and the language model is asked by `lock`, before anything slow."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clinprompt.backbones import load_backbone
+from clinprompt.backbones.sizes import declared_sizes
+from clinprompt.contract.params_schema import knob_defaults, limits_of
+from clinprompt.methods import method, names
+from clinprompt.params import load_params
+from components.lock.__main__ import work
+from components.runner import execute
+from workspace.project import lock_texts
+
+ROOT = Path(__file__).parents[2]
+NAME = "brain-phantom"
+
+
+class Project:
+    """A folder on which the component `lock` is run, without the sources: they are no part of what is tested."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+        self.card: dict[str, Any] = yaml.safe_load((ROOT / "datasets" / f"{NAME}.yaml").read_text())
+
+    def lock(self) -> int:
+        (self.folder / "datasets").mkdir(exist_ok=True)
+        (self.folder / "datasets" / f"{NAME}.yaml").write_text(yaml.safe_dump(self.card))
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(self.params))
+        return execute("lock", work, ["--sources", "sources.lock", "--settings", "settings.lock"], ROOT / "components")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    for name in ("clinprompt", "components", "registry", "workspace"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    return Project(tmp_path)
+
+
+def message(capsys: pytest.CaptureFixture[str]) -> str:
+    return str(json.loads(capsys.readouterr().out.splitlines()[-1])["message"])
+
+
+def test_all_limits_are_told_in_one_sentence(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    project.params["candidates"] |= {"methods": ["maple", "vpt-9", "dvpt"], "taught": ["cilmp", "biomed_dpt"]}
+    project.params["candidates"]["variants"] = {"vpt-9": {"method": "vpt", "depth": 9}}
+    project.params["methods"] = {"cilmp": {"n_ctx": 20, "prefix_length": 40}, "biomed_dpt": {"n_visual": 64}}
+    project.card["methods"] = {"dvpt": {"image_size": 66}, "maple": {"depth": 4}}
+    assert project.lock() == 64
+    assert message(capsys) == (
+        "params.yaml: what can't be trained with the backbone demo-clip: "
+        "maple: depth: must be at most 3, the blocks of the backbone's text tower, found 4; "
+        "vpt-9: depth: must be at most 5, the blocks of the backbone's image tower, found 9; "
+        "dvpt: image_size: must be a multiple of 8, the side of the backbone's patches, found 66; "
+        "cilmp: prefix_length + suffix_length: must be at most 30, the language model's rows, found 44; "
+        "cilmp: n_ctx: must be at most 14 (48, the tokens that the backbone's text tower reads, less 30 rows of the "
+        "language model and 4 tokens for the rest of the shortest prompt), found 20; "
+        "biomed_dpt: n_visual: must be at most 63 (64, the patches of an image, less one that stays), found 64. "
+        "Change these knobs, or take out what has them."
+    )
+    assert not Path("settings.lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("candidates", "knobs"),
+    [
+        ({"methods": ["maple", "vpt", "dvpt", "coop"], "taught": ["cilmp", "synergy"]}, {}),
+        ({"methods": [], "taught": ["cilmp"]}, {"cilmp": {"n_ctx": 20, "llm_layers": [0, 9, 19, 29, 4, 5, 6, -30]}}),
+        ({"methods": [], "taught": ["biomed_dpt"]}, {"biomed_dpt": {"n_visual": 64, "visual": "insert_frozen"}}),
+        ({"methods": ["coop"], "taught": []}, {"maple": {"depth": 40}}),  # no candidate
+    ],
+)
+def test_what_fits_passes(project: Project, candidates: dict[str, Any], knobs: dict[str, Any]) -> None:
+    project.params["candidates"] |= candidates
+    project.params["methods"] = knobs
+    assert project.lock() == 0
+
+
+def test_experiments_are_asked_too_with_their_own_knobs(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    project.params["protocols"] |= {"methods": ["vpt"], "names": ["few_shot", "base_to_novel"]}
+    project.params["protocols"]["few_shot"]["methods"] = {"vpt": {"depth": 6}}
+    project.card["base_to_novel"] = {"methods": {"vpt": {"depth": 7}}}
+    assert project.lock() == 64
+    said = message(capsys)
+    assert "vpt in few_shot: depth: must be at most 5, the blocks of the backbone's image tower, found 6; " in said
+    assert "vpt in base_to_novel: depth: must be at most 5, the blocks of the backbone's image tower, found 7" in said
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "said"),
+    [
+        ("backbone", {"name": "demo-clop", "path": None}, "backbone.name: 'demo-clop' is not in"),
+        ("knowledge", {"llm": "smollm"}, "knowledge.llm: no entry 'smollm'"),
+    ],
+)
+def test_a_name_that_no_table_has_is_told(
+    project: Project, capsys: pytest.CaptureFixture[str], section: str, value: dict[str, Any], said: str
+) -> None:
+    project.params["candidates"]["taught"] = ["cilmp"]
+    project.params[section] |= value
+    assert project.lock() == 64
+    assert said in message(capsys)
+
+
+def test_sizes_that_no_file_tells_are_left_to_tune(project: Project, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "clinprompt/backbones/weights/demo-clip", tmp_path / "own")
+    config = tmp_path / "own" / "open_clip_config.json"
+    content = json.loads(config.read_text())
+    project.params["candidates"]["methods"] = ["vpt"]
+    project.params["methods"] = {"vpt": {"depth": 9}}
+    project.params["backbone"] = {"name": "own", "path": str(tmp_path / "own")}
+    assert project.lock() == 64
+    content["model_cfg"]["vision_cfg"] = {"timm_model_name": "x", "image_size": 64}
+    config.write_text(json.dumps(content))
+    assert project.lock() == 0
+    shutil.rmtree(tmp_path / "own")
+    assert project.lock() == 0
+
+
+def test_a_scheduled_run_is_refused_when_it_is_planned(project: Project) -> None:
+    project.params["methods"] = {"coop": {"n_ctx": 44, "context_init": None}}
+    project.lock()
+    with pytest.raises(Exception, match=r"coop: n_ctx: must be at most 43 .* found 44"):
+        lock_texts(project.folder, load_params(Path("params.yaml")))
+
+
+def test_the_check_needs_no_torch() -> None:
+    script = (
+        "import sys, components.lock.__main__, workspace.project; assert not {'torch', 'open_clip'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+def test_declared_sizes_are_those_of_the_loaded_towers() -> None:
+    declared, backbone = declared_sizes("demo-clip"), load_backbone("demo-clip")
+    assert declared.model_dump() == {
+        "tokens": backbone.tokenize([""]).shape[1],
+        "positions": backbone.text.context,
+        "text_blocks": len(backbone.text.blocks),
+        "image_blocks": len(backbone.vision.blocks),
+        "patches": backbone.vision.grid**2,
+        "patch": backbone.vision.patch,
+    }
+    for name in ("biomedclip", "vit-b-16-openai"):
+        assert None not in declared_sizes(name).model_dump().values()
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_schema_has_each_methods_limits_and_defaults(name: str) -> None:
+    config = method(name).Config
+    assert limits_of(name) == [
+        limit.model_dump(mode="json", exclude_defaults=True) for limit in getattr(config, "LIMITS", ())
+    ]
+    assert knob_defaults(name) == config().model_dump(mode="json")
