@@ -94,10 +94,14 @@ def find_patient_key() -> PatientKey | None:
     text = os.environ.get(PATIENT_KEY)
     if text:
         return _checked(text, PATIENT_KEY)
-    file = key_file()
-    if os.environ.get(PATIENT_KEY_FILE) and not file.exists():
-        raise InputMissing(f"{PATIENT_KEY_FILE} names {file}, which does not exist; {_HOW}.")
-    return _checked(_read(file), str(file)) if file.exists() else None
+    file, is_named = key_file(), bool(os.environ.get(PATIENT_KEY_FILE))
+    if not file.exists():
+        if is_named:
+            raise InputMissing(f"{PATIENT_KEY_FILE} names {file}, which does not exist; {_HOW}.")
+        return None
+    if not is_named and file.stat().st_mode & 0o077:  # a mounted secret's rights are those of its mount
+        log.warning("%s, the key of patients' ids, can be read by others: chmod 600 %s", file, file)
+    return _checked(_read(file), str(file))
 
 
 def key_file() -> Path:

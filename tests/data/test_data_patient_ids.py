@@ -109,6 +109,10 @@ def test_a_key_is_made_on_first_use_for_this_user_alone_and_then_kept(
     assert patients.ingest() == 0
     pd.testing.assert_frame_equal(patients.manifest(), first)
     assert "was made" not in caplog.text
+    assert "can be read by others" not in caplog.text
+    file.chmod(0o640)
+    assert patients.ingest() == 0
+    assert f"chmod 600 {file}" in caplog.text
 
 
 def test_first_uses_at_once_share_one_key(config: Path) -> None:
