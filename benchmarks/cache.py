@@ -29,7 +29,7 @@ import open_clip
 import torch
 from PIL import Image
 
-from clinprompt.backbones import Backbone, load_backbone
+from clinprompt.backbones.load import Backbone, load_backbone
 from clinprompt.data.codecs import decode
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.features.update import update_store

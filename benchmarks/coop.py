@@ -20,7 +20,7 @@ import open_clip
 import torch
 from torch import Tensor
 
-from clinprompt.backbones import Backbone, load_backbone
+from clinprompt.backbones.load import Backbone, load_backbone
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.methods import check_config, method
 from clinprompt.prompting.base import Task

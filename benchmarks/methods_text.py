@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.plain.text import Plain
-from clinprompt.backbones import Backbone
+from clinprompt.backbones.load import Backbone
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.methods import check_config, method
 from clinprompt.prompting.base import Knowledge, Task

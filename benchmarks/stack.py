@@ -15,7 +15,7 @@ import time
 import torch
 
 from benchmarks.methods_text import CLASSES, DESCENT, KNOBS, SENTENCES, random_biomedclip
-from clinprompt.backbones import Backbone, load_backbone
+from clinprompt.backbones.load import Backbone, load_backbone
 from clinprompt.experiments.stacked import Member, descend_stacked
 from clinprompt.methods import check_config, method
 from clinprompt.prompting.base import Knowledge, Task

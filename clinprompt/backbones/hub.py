@@ -3,11 +3,10 @@
 import errno
 from pathlib import Path
 
-from clinprompt.backbones.table import BackboneEntry
+from clinprompt.backbones.table import CONFIG, BackboneEntry
 from clinprompt.errors import InputMissing, ServiceDown
 from clinprompt.hub import snapshot
 
-CONFIG = "open_clip_config.json"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clinprompt.backbones.hub import CONFIG, TOKENIZER_FILES, download
-from clinprompt.backbones.table import TABLE, BackboneEntry, entry_of
+from clinprompt.backbones.hub import TOKENIZER_FILES, download
+from clinprompt.backbones.table import CONFIG, TABLE, BackboneEntry, entry_of
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json

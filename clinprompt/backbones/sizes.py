@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from clinprompt.backbones.hub import CONFIG
-from clinprompt.backbones.table import TABLE, DeclaredSizes, entry_of
+from clinprompt.backbones.table import CONFIG, TABLE, DeclaredSizes, entry_of
 from clinprompt.errors import ClinpromptError
 from clinprompt.files import read_json
 

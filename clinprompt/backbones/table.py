@@ -9,6 +9,7 @@ from clinprompt.errors import BadParams
 from clinprompt.schema import Name, Section, check, read_yaml
 
 TABLE = Path(__file__).with_name("table.yaml")
+CONFIG = "open_clip_config.json"  # in a backbone's folder
 
 
 class DeclaredSizes(Section):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clinprompt.backbones import Backbone
+from clinprompt.backbones.load import Backbone
 from clinprompt.data.codecs import Intensity
 from clinprompt.data.dataset import Item
 from clinprompt.data.preprocessing import Preprocessing

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from clinprompt.backbones import Backbone
+from clinprompt.backbones.load import Backbone
 from clinprompt.data.codecs import Intensity
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.features.checkpoint import FLUSH_SECONDS, StoreCheckpoint

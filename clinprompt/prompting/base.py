@@ -17,7 +17,7 @@ from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.schema import Section
 
 if TYPE_CHECKING:
-    from clinprompt.backbones import Backbone
+    from clinprompt.backbones.load import Backbone
     from clinprompt.backbones.vision import VisionTower
     from clinprompt.prompting.intervention import BentRows
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from clinprompt.errors import BadParams
 
 if TYPE_CHECKING:
-    from clinprompt.backbones import Backbone
+    from clinprompt.backbones.load import Backbone
 
 
 def class_prompt_ids(backbone: "Backbone", prompts: Sequence[str], names: Sequence[str], where: str) -> Tensor:

@@ -17,7 +17,7 @@ from clinprompt.prompting.class_prompts import class_prompt_ids
 from clinprompt.prompting.optimisation import OptimiserSettings
 
 if TYPE_CHECKING:
-    from clinprompt.backbones import Backbone
+    from clinprompt.backbones.load import Backbone
 
 Position = Literal["front", "middle", "end", "middle_refbug"]
 # The empty phrase of CoOp's own configs means that there is none.

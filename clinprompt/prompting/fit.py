@@ -7,7 +7,7 @@ from clinprompt.errors import BadParams
 from clinprompt.limits import SizeName, problems
 
 if TYPE_CHECKING:
-    from clinprompt.backbones import Backbone
+    from clinprompt.backbones.load import Backbone
 
 
 def check_fit(method: str, config: Any, backbone: "Backbone", states: Sequence[int]) -> None:

@@ -11,7 +11,7 @@ from clinprompt.errors import BadParams
 from clinprompt.prompting.class_prompts import class_prompt_ids
 
 if TYPE_CHECKING:
-    from clinprompt.backbones import Backbone
+    from clinprompt.backbones.load import Backbone
 
 
 class Sentences:

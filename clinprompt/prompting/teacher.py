@@ -14,7 +14,7 @@ from clinprompt.prompting.base import Task
 from clinprompt.prompting.class_prompts import class_prompt_ids
 
 if TYPE_CHECKING:
-    from clinprompt.backbones import Backbone
+    from clinprompt.backbones.load import Backbone
 
 _AT_ONCE = 256  # sentences
 _ONCE = "must hold {} once, where the class's name goes"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from clinprompt.backbones import Backbone, load_backbone
+from clinprompt.backbones.load import Backbone, load_backbone
 from clinprompt.data.dataset import Dataset
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import DataRejected, InputCorrupt, InputMissing

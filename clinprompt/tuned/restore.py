@@ -15,7 +15,7 @@ from clinprompt.prompting.batches import Batch
 from clinprompt.schema import check
 
 if TYPE_CHECKING:
-    from clinprompt.backbones import Backbone
+    from clinprompt.backbones.load import Backbone
 
 
 def restore(spec: dict[str, Any], tensors: Path, backbone: "Backbone") -> PromptMethod:

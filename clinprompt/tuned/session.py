@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 
 from clinprompt import __version__
-from clinprompt.backbones import Backbone
 from clinprompt.backbones.device import choose_device
+from clinprompt.backbones.load import Backbone
 from clinprompt.data.dataset import Dataset
 from clinprompt.errors import BadParams, DataRejected, NotTrained
 from clinprompt.features.store import FeatureStore

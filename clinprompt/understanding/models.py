@@ -18,7 +18,7 @@ from clinprompt.tuned.artifact import HEAD, PROMPTS, TunedModel
 from clinprompt.tuned.restore import restore
 
 if TYPE_CHECKING:
-    from clinprompt.backbones import Backbone
+    from clinprompt.backbones.load import Backbone
 
 _UNIT = 1e-3  # how far from 1 the length of a text feature may be
 

@@ -17,8 +17,8 @@ def work(job: Job) -> dict[str, Any]:
     # Here, before the slow part, and not in each training: what all of them would refuse.
     check_shots(dataset.rows, dataset.card.class_ids, job.params("training.shots"))
 
-    from clinprompt.backbones import load_backbone
     from clinprompt.backbones.device import choose_device
+    from clinprompt.backbones.load import load_backbone
     from clinprompt.features.update import update_store
     from clinprompt.prompting.class_prompts import class_prompt_ids
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from clinprompt.backbones import Backbone, load_backbone
 from clinprompt.backbones.device import choose_device
+from clinprompt.backbones.load import Backbone, load_backbone
 from clinprompt.data.dataset import Dataset
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.features.extract import Forward, encoded

@@ -12,8 +12,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from clinprompt.backbones import Backbone
 from clinprompt.backbones.device import choose_device
+from clinprompt.backbones.load import Backbone
 from clinprompt.data.dataset import Dataset
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import BadParams

@@ -114,7 +114,7 @@ def _check_model(folder: Path, expected: str) -> None:
 
 def backbone_files(choice: BackboneParams) -> BackboneFiles:
     """Where the backbone's files lie; it is loaded once, which checks its digest."""
-    from clinprompt.backbones import load_backbone
+    from clinprompt.backbones.load import load_backbone
 
     backbone = load_backbone(choice.name, choice.path)
     entry = backbone.card

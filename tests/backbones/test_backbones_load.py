@@ -16,7 +16,7 @@ from huggingface_hub.errors import HTTPError
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from clinprompt.backbones import load_backbone
+from clinprompt.backbones.load import load_backbone
 from clinprompt.backbones.table import read_table
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing, ServiceDown
 from clinprompt.files import sha256_file

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from clinprompt.backbones import load_backbone
+from clinprompt.backbones.load import load_backbone
 from clinprompt.backbones.sizes import declared_sizes
 from clinprompt.contract.params_schema import knob_defaults, limits_of
 from clinprompt.methods import method, names

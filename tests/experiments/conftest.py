@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from clinprompt.backbones import load_backbone
+from clinprompt.backbones.load import load_backbone
 from clinprompt.data.manifest import write_manifest
 from clinprompt.experiments.results import read_result
 from clinprompt.features.store import write_store

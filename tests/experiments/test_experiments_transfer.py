@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from clinprompt.backbones import load_backbone
+from clinprompt.backbones.load import load_backbone
 from clinprompt.data.manifest import write_manifest
 from clinprompt.errors import BadParams
 from clinprompt.experiments.protocol_runner import measured

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from clinprompt.backbones import Backbone, load_backbone
+from clinprompt.backbones.load import Backbone, load_backbone
 from clinprompt.files import sha256_file
 
 CONFIG = {

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from clinprompt.backbones import Backbone
+from clinprompt.backbones.load import Backbone
 from clinprompt.data.codecs import decode
 from clinprompt.errors import GpuOutOfMemory, InputCorrupt, InputMissing
 from clinprompt.features import store as store_module
@@ -208,7 +208,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import pytest
-from clinprompt.backbones import load_backbone
+from clinprompt.backbones.load import load_backbone
 from clinprompt.features.update import update_store
 sys.path.insert(0, sys.argv[4])
 from test_features_update import stop_after, update

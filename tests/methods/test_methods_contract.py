@@ -22,7 +22,7 @@ from plain_towers import random_model
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clinprompt.backbones import load_backbone
+from clinprompt.backbones.load import load_backbone
 from clinprompt.contract.params_schema import knowledge_of
 from clinprompt.data.codecs import decode
 from clinprompt.errors import BadParams, Interrupted

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.methods_text import Pair, flops, random_biomedclip
-from clinprompt.backbones import Backbone
+from clinprompt.backbones.load import Backbone
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import yaml
 from safetensors.torch import load_file
 from tune_workspace import CLASSES, Workspace
 
-from clinprompt.backbones import load_backbone
+from clinprompt.backbones.load import load_backbone
 from clinprompt.contract.exit_codes import ExitCode
 from clinprompt.errors import InputCorrupt, InputMissing, Interrupted
 from clinprompt.methods import check_config

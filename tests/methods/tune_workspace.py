@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from clinprompt.backbones import load_backbone
+from clinprompt.backbones.load import load_backbone
 from clinprompt.data.manifest import write_manifest
 from clinprompt.features.store import write_store
 from clinprompt.files import sha256_bytes

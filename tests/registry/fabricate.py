@@ -25,7 +25,7 @@ from fabricate_inputs import (
 )
 from safetensors.numpy import save_file
 
-from clinprompt.backbones import load_backbone
+from clinprompt.backbones.load import load_backbone
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.data.card import Card
 from clinprompt.data.codecs import decode

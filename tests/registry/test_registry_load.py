@@ -19,7 +19,7 @@ from fabricate import CLASSES, Run, promote
 from safetensors.torch import save_file
 
 import registry
-from clinprompt.backbones import load_backbone
+from clinprompt.backbones.load import load_backbone
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.files import sha256_file
 from clinprompt.tuned.record import ModelRecord

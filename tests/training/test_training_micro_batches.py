@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
-from clinprompt.backbones import load_backbone
+from clinprompt.backbones.load import load_backbone
 from clinprompt.data.manifest import write_manifest
 from clinprompt.features.store import write_store
 from clinprompt.files import sha256_bytes

@@ -11,7 +11,7 @@ import torch
 from fabricate import CLASSES, COMPONENTS, DATASET, Run, copy_run, fabricate
 from PIL import Image
 
-from clinprompt.backbones import load_backbone
+from clinprompt.backbones.load import load_backbone
 from clinprompt.data.codecs import decode
 from clinprompt.data.manifest import read_manifest
 from clinprompt.features.store import write_store
