@@ -1,4 +1,4 @@
-"""What a kill or a flipped byte leaves: said by the component that would read it, mended by one command, with real DVC."""
+"""What a kill or a flipped byte leaves: the component that would read it says so, one command mends it; real DVC."""
 
 import json
 import os
