@@ -18,15 +18,18 @@ Use the champion       import pathlib, registry
                        model = registry.load("{model}")
                        print(model.predict([{{"image": pathlib.Path("scan.png")}}]))
 Run on your images     python -m clinprompt.data.new my-images /path/to/folder    # folders of classes, or a table
-                       put my-images into `datasets:` of params.yaml, then: dvc repro && python -m components
+                       put my-images into `datasets:` of params.yaml, then: make run
 """
+FIRST = "First, in this shell   {command}\n"
 
 
 def summary(params: Params, runs: Path) -> str:
     """The runs of all datasets, a few lines each, and the commands that come next."""
     parts = [_dataset(name, params, runs / name) for name in params.datasets]
     model = params.registry.production_model.format(dataset=params.datasets[0])
-    return "\n\n".join([*parts, NEXT.format(uri=shown_uri(), model=model).strip("\n")])
+    following = NEXT.format(uri=shown_uri(), model=model).strip("\n")
+    command = cli.activation()
+    return "\n\n".join([*parts, (FIRST.format(command=command) if command else "") + following])
 
 
 def _dataset(name: str, params: Params, folder: Path) -> str:

@@ -31,7 +31,7 @@ What is left to do:
   1. Edit {card}: each class's clinical name and phrase (prompts are made of them), the title, modality,
      organ, licence and source.
   2. Add it in params.yaml, as in   datasets: [brain-phantom, {name}]
-  3. Run   dvc repro
+  3. Run   make run    # the graph (dvc repro), and then what came of it
 """
 _ON_LEAK = """# A leak is an image, or nearly the same one, or a patient in more than one split. fail: it stops the run.
 # drop_from_train: the image in the lesser split is left out (train before val, val before test), and listed.
