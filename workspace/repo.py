@@ -3,8 +3,6 @@
 import contextlib
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ from clinprompt.contract.variables import CACHE, SCRATCH
 from clinprompt.errors import BadParams, InputMissing
 from clinprompt.files import write_text
 from clinprompt.schema import to_yaml
+from clinprompt.scratch import ScratchFolder
 from workspace.objects import pull
 from workspace.project import code_digest, copy_code, lock_texts, project_root, run_params
 from workspace.store import Store, service_errors
@@ -202,16 +201,14 @@ def _scratch() -> Iterator[Path]:
     parent = os.environ.get(SCRATCH) or None
     if parent:
         Path(parent).mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="clinprompt-", dir=parent)).resolve()
-    (folder / ".dvc").mkdir()
-    (folder / ".dvc" / "config").write_text(f"[core]\n    no_scm = true\n    site_cache_dir = {folder}/.dvc/site\n")
-    try:
+    with ScratchFolder("workspace", parent) as scratch:
+        folder = Path(scratch).resolve()
+        (folder / ".dvc").mkdir()
+        (folder / ".dvc" / "config").write_text(f"[core]\n    no_scm = true\n    site_cache_dir = {folder}/.dvc/site\n")
         if shared := os.environ.get(CACHE):
             _share_objects(folder, Path(shared))
         with contextlib.chdir(folder):  # DVC looks for dvc.yaml in the working directory
             yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _share_objects(folder: Path, shared: Path) -> None:
