@@ -22,9 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo run test test-all test-components test-dags test-retrain test-servers test-images lint bench airflow images lock clean
 
 demo run: $(VENV)/.components
-	python -m components.mend
-	dvc repro
-	python -m components
+	python -m components.run
 
 # Files go to two processes in the order of tests/conftest.py: the slowest first.
 PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -66,7 +66,8 @@ def _holders(entries: dict[str, Any]) -> list[int]:
 def _is_dvc(pid: int) -> bool:
     """Whether a process is DVC's, and not another that got the number of one that is gone."""
     try:
-        return any("dvc" in Path(word).name for word in psutil.Process(pid).cmdline()[:3])
+        words = psutil.Process(pid).cmdline()[:3]
+        return any("dvc" in Path(word).name or word == "components.run" for word in words)
     except psutil.AccessDenied:
         return True
     except psutil.NoSuchProcess:

@@ -18,6 +18,7 @@ COMMANDS = {
     "workspace": ["-m", "workspace"],
     "workspace-command": ["-m", "workspace", "release"],
     "components": ["-m", "components"],
+    "run": ["-m", "components.run"],
     "mend": ["-m", "components.mend"],
     "interface": ["-m", "components.interface"],
     "component": ["-m", "components.ingest"],

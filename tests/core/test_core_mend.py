@@ -174,6 +174,22 @@ def test_a_damaged_object_is_refused_when_dvc_has_checked_it_out_and_the_named_c
     assert capsys.readouterr().out == ""
 
 
+def test_the_run_in_one_command_mends_and_names_a_failed_stage_s_command_once(project: Path) -> None:
+    graph = yaml.safe_load(Path("dvc.yaml").read_text())
+    graph["stages"]["third"] = {"cmd": "python -c 'raise SystemExit(9)'", "deps": ["runs/copy"]}
+    Path("dvc.yaml").write_text(yaml.safe_dump(graph))
+    _empty(Path("dvc.lock"))
+    command = [sys.executable, "-m", "components.run", "third"]
+    env = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1", "HOME": str(project)}
+    done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "dvc.lock was cut off" in said
+    assert "Stage 'second' is cached - skipping run" in said
+    assert said.count("SystemExit(9)") == 1
+    assert "failed to reproduce 'third': it ended with 9" in said
+
+
 def _half(lock: Path) -> None:
     lock.write_bytes(lock.read_bytes()[: lock.stat().st_size * 2 // 3])
 
