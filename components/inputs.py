@@ -17,7 +17,7 @@ import yaml
 from clinprompt.contract.variables import TASK
 from clinprompt.errors import InputCorrupt
 
-DVC_LOCK = Path("dvc.lock")
+DVC_LOCKS = (Path("dvc.lock"), Path("experiments/dvc.lock"))  # both with paths from the project's folder
 OBJECTS = Path(".dvc/cache/files/md5")  # DVC's local cache: each object under its MD5
 STAGE = "DVC_STAGE"  # which DVC sets for the commands that it runs
 MEND = "python -m components.mend"
@@ -35,13 +35,13 @@ def check_inputs(inputs: dict[str, Path]) -> None:
     Raises:
         InputCorrupt: a file is not the one that its stage made; it is named, and so is what mends it.
     """
-    if not os.environ.get(STAGE) or not DVC_LOCK.is_file():
+    if not os.environ.get(STAGE):
         return
-    recorded = recorded_outs(yaml_of(DVC_LOCK))
+    recorded = recorded_outs()
     for path in {path for name, path in inputs.items() if name not in _CHECKED_WHERE_READ}:
         for out, digests in recorded.items():
             if _overlap(Path(out), path) and (wrong := first_difference(Path(out), digests)) is not None:
-                raise InputCorrupt(f"{wrong} is not what its stage made, by its digest in {DVC_LOCK}; {_advice()}.")
+                raise InputCorrupt(f"{wrong} is not what its stage made, by its digest in dvc.lock; {_advice()}.")
 
 
 def yaml_of(path: Path) -> Any:
@@ -54,14 +54,15 @@ def yaml_of(path: Path) -> Any:
     return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 -- both loaders are safe
 
 
-def recorded_outs(lock: Any) -> dict[str, set[str]]:
-    """The MD5s of each output in a `dvc.lock`: several where a stage that is gone made the same path.
+def recorded_outs() -> dict[str, set[str]]:
+    """The MD5s of each output that a `dvc.lock` tells of: several where a stage that is gone made the same path.
 
     Those of the stage `lock` are left out: `dvc repro` renews them first, and the runner looks at them itself.
     """
     recorded: dict[str, set[str]] = {}
-    for name, stage in (lock or {}).get("stages", {}).items():
-        for out in stage.get("outs", []) if name != "lock" else []:
+    for lock in DVC_LOCKS:
+        stages = (yaml_of(lock) or {}).get("stages", {}) if lock.is_file() else {}
+        for out in (out for name, stage in stages.items() if name != "lock" for out in stage.get("outs", [])):
             if "md5" in out:
                 recorded.setdefault(out["path"], set()).add(out["md5"])
     return recorded

@@ -17,11 +17,10 @@ import yaml
 from clinprompt import cli
 from clinprompt.errors import BadParams, Interrupted
 from clinprompt.files import remove
-from components.inputs import DVC_LOCK, OBJECTS, first_difference, is_whole, recorded_outs, yaml_of
+from components.inputs import DVC_LOCKS, OBJECTS, first_difference, is_whole, recorded_outs, yaml_of
 
 _TMP = Path(".dvc/tmp")
 _RWLOCK = _TMP / "rwlock"  # which processes read and write which path; rwlock.lock beside it is only held, not read
-_HALF = _TMP / "dvc.lock.half"
 _RUNS = "runs"  # what lies elsewhere is the user's own: a dataset's files, or a link to them
 
 
@@ -35,7 +34,7 @@ def mend() -> Iterator[str]:
     if not Path(".dvc").is_dir():
         raise BadParams(f"{Path.cwd()} is no DVC project; run this in the project's folder.")
     yield from _mend_rwlock()
-    yield from _mend_dvc_lock()
+    yield from _mend_dvc_locks()
     yield from _mend_objects()
     yield from _mend_outs()
 
@@ -74,11 +73,13 @@ def _is_dvc(pid: int) -> bool:
         return False
 
 
-def _mend_dvc_lock() -> Iterator[str]:
-    if DVC_LOCK.is_file() and not _is_lock(DVC_LOCK):
-        _HALF.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(DVC_LOCK, _HALF)
-        yield f"{DVC_LOCK} was cut off and is now {_HALF}; `dvc repro` takes what was done from its run cache."
+def _mend_dvc_locks() -> Iterator[str]:
+    for lock in DVC_LOCKS:
+        if lock.is_file() and not _is_lock(lock):
+            half = _TMP / f"{'-'.join(lock.parts)}.half"
+            half.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(lock, half)
+            yield f"{lock} was cut off and is now {half}; `dvc repro` takes what was done from its run cache."
 
 
 def _is_lock(path: Path) -> bool:
@@ -101,8 +102,7 @@ def _mend_objects() -> Iterator[str]:
 
 
 def _mend_outs() -> Iterator[str]:
-    recorded = recorded_outs(yaml_of(DVC_LOCK)) if DVC_LOCK.is_file() else {}
-    for name, digests in sorted(recorded.items()):
+    for name, digests in sorted(recorded_outs().items()):
         out = Path(name)
         if out.parts[0] == _RUNS and (wrong := first_difference(out, digests)) is not None:
             remove(out)

@@ -226,6 +226,18 @@ def test_a_lock_of_dvc_s_that_is_cut_off_or_of_processes_that_are_gone_is_remove
     assert not Path(".dvc/tmp/rwlock").exists()
 
 
+def test_the_experiments_lock_is_held_to_and_mended_like_the_graph_s(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("experiments").mkdir()
+    Path("dvc.lock").rename("experiments/dvc.lock")
+    flip(project / "runs/text")
+    assert second(capsys)[0] == 67
+    _half(Path("experiments/dvc.lock"))
+    assert mend.main([]) == 0
+    assert "experiments/dvc.lock was cut off and is now .dvc/tmp/experiments-dvc.lock.half" in capsys.readouterr().out
+
+
 def test_nothing_is_mended_while_dvc_is_at_work(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("bin").mkdir()
     Path("bin/dvc").write_text("input()")
