@@ -1,4 +1,5 @@
 # make demo   installs what is needed into .venv and runs the whole pipeline on the embedded dataset
+# make run    runs the pipeline on the datasets of params.yaml, as make demo does; first mends what a kill has left
 # make test   the same installation if needed, and the tests that need no server, no Airflow and no whole pipeline
 # make test-all   all tests: those of make test, whole pipelines, kills, Airflow, real servers, containers
 # make lint   style, types, and the direction of the imports
@@ -18,11 +19,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all test-components test-dags test-retrain test-servers test-images lint bench airflow images lock clean
+.PHONY: demo run test test-all test-components test-dags test-retrain test-servers test-images lint bench airflow images lock clean
 
-demo: $(VENV)/.components
-	dvc repro
-	python -m components
+demo run: $(VENV)/.components
+	python -m components.run
 
 # Files go to two processes in the order of tests/conftest.py: the slowest first.
 PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder

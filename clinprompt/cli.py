@@ -1,7 +1,9 @@
 """What the command lines share: a plain Typer application, wrong usage as `BadParams`, and the shared exit codes."""
 
+import os
 import sys
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -79,3 +81,13 @@ def one_of(names: Collection[str]) -> Callable[[Any], Any]:
         return value
 
     return check
+
+
+def activation() -> str:
+    """What a shell must run before `python` and `dvc` are those of this environment; empty where they are."""
+    script = Path(sys.prefix) / "bin" / "activate"
+    active = os.environ.get("VIRTUAL_ENV")
+    if not script.is_file() or (active and Path(active).resolve() == Path(sys.prefix).resolve()):
+        return ""
+    shown = script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script
+    return f"source {shown}"

@@ -19,8 +19,9 @@ Use the champion       import pathlib, registry
                        model = registry.load("{model}")
                        print(model.predict([{{"image": pathlib.Path("scan.png")}}]))
 Run on your images     python -m clinprompt.data.new my-images /path/to/folder    # folders of classes, or a table
-                       put my-images into `datasets:` of params.yaml, then: dvc repro && python -m components
+                       put my-images into `datasets:` of params.yaml, then: make run
 """
+FIRST = "First, in this shell   {command}\n"
 
 
 def summary(params: Params, runs: Path) -> str:
@@ -29,7 +30,9 @@ def summary(params: Params, runs: Path) -> str:
     parts = [_dataset(name, params, runs / name) for name in ended]
     dataset = next((name for name in ended if Receipt.read(runs / name / RECEIPT).version is not None), ended[0])
     model = params.registry.production_model.format(dataset=dataset)
-    return "\n\n".join([*parts, NEXT.format(uri=shown_uri(), model=model).strip("\n")])
+    following = NEXT.format(uri=shown_uri(), model=model).strip("\n")
+    command = cli.activation()
+    return "\n\n".join([*parts, (FIRST.format(command=command) if command else "") + following])
 
 
 def unfinished(params: Params, runs: Path) -> list[str]:

@@ -25,6 +25,7 @@ from clinprompt.files import partial_path, publish, remove
 from clinprompt.os_errors import explained
 from clinprompt.params import CandidateSpec, Params, load_params
 from clinprompt.schema import Section
+from components.inputs import check_inputs
 from components.interface import Interface, load_interface
 from components.rights import own_umask
 from components.sources import check_sources
@@ -136,6 +137,7 @@ def _attempt(interface: Interface, work: Work, argv: list[str]) -> dict[str, Any
         if not path.exists():
             raise InputMissing(f"--{key} {path} does not exist; run the stage that makes it (dvc repro).")
     check_sources(interface.name, _methods(arguments, params))
+    check_inputs(inputs)
     outputs = {k: path if interface.outputs[k].keep else partial_path(path) for k, path in final.items()}
     for key, path in outputs.items():
         path.parent.mkdir(parents=True, exist_ok=True)

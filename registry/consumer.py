@@ -1,6 +1,5 @@
 """The consumers' door: the model that carries an alias, checked against its digests before anything of it runs."""
 
-import tempfile
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ import numpy as np
 
 from clinprompt.errors import InputMissing
 from clinprompt.files import read_json, remove
+from clinprompt.scratch import ScratchFolder
 from registry import tracking
 from registry.model_folder import FILES_TAG, LEFT_BY_MLFLOW, MLMODEL, PAYLOAD, verify_model
 from registry.versions import CHAMPION, Version, by_alias
@@ -35,12 +35,12 @@ class Champion:
         self._registered = version
 
     @cached_property
-    def _download(self) -> tempfile.TemporaryDirectory[str]:
+    def _download(self) -> ScratchFolder:
         client = tracking.connect()
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
-        folder = tempfile.TemporaryDirectory(prefix="clinprompt-model-")
+        folder = ScratchFolder("model")
         with tracking.service_errors():
             uri = client.get_model_version_download_uri(self.name, str(self.version))
             try:

@@ -4,11 +4,11 @@ Every step first looks whether it is done. The order makes setting the alias `ch
 consumers see the old champion; after it, the new one, whole and tried out.
 """
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clinprompt.errors import DataRejected
+from clinprompt.scratch import ScratchFolder
 from registry import links, quarantine, tracking
 from registry.consumer import Champion
 from registry.model_folder import FILES_TAG
@@ -56,7 +56,7 @@ def _replace(release: PromotionRequest, current: Version | None) -> Receipt:
     if quarantined is not None:
         return _quarantined(release, current, quarantined)
     _check_not_stale(release, current)
-    with tempfile.TemporaryDirectory(prefix="clinprompt-payload-") as scratch:
+    with ScratchFolder("payload") as scratch:
         packed = pack(release, Path(scratch))
         quarantined = quarantine.match(quarantined_versions, packed.facts)
         if quarantined is not None:

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from clinprompt.evaluation.metric_names import SELECTABLE
 from clinprompt.experiments.results import TESTS, grouped, read_result
 from clinprompt.experiments.scores import deviation, mean
 from clinprompt.files import atomic, sha256_file
+from clinprompt.scratch import ScratchFolder
 from registry import lineage, tracking
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _fetch(client: "MlflowClient", run: "Run", subpath: str, folder: Path) -> Mo
     target = folder / subpath
     if target.is_file() and sha256_file(target) == digest:
         return Moved(subpath, unchanged=True)
-    with tempfile.TemporaryDirectory(prefix="clinprompt-results-") as scratch:
+    with ScratchFolder("results") as scratch:
         fetched = Path(client.download_artifacts(run.info.run_id, target.name, scratch))
         if sha256_file(fetched) != digest:
             raise InputCorrupt(

@@ -21,7 +21,8 @@ SLOWEST = {
     "test_e2e_pipeline.py": 1400, "test_methods_tune_processes.py": 400, "test_workspace_stage.py": 300,
     "test_registry_server.py": 120, "test_workspace_plan.py": 90, "test_understanding_component.py": 61,
     "test_methods_tune.py": 60, "test_methods_cilmp.py": 39, "test_methods_visual.py": 33, "test_methods_text.py": 29,
-    "test_experiments_component.py": 22, "test_methods_stack.py": 22, "test_methods_adapters.py": 16,
+    "test_experiments_component.py": 22, "test_core_mend.py": 20,
+    "test_methods_stack.py": 22, "test_methods_adapters.py": 16,
     "test_methods_text_flops.py": 14, "test_methods_coop.py": 13,
 }  # fmt: skip
 

@@ -138,6 +138,15 @@ def _checkout(run: Annotated[str, typer.Argument(help="DATASET or DATASET@RELEAS
     return checkout(open_store(), run, Path.cwd())
 
 
+@app.command("discard", help="remove objects that an error calls corrupt from the store; their stages make them again")
+def _discard(digests: Annotated[list[str], typer.Argument(help="as the error names them")]) -> dict[str, Any]:
+    from workspace.objects import discard
+    from workspace.repo import Workspace
+
+    with Workspace.empty(open_store()) as workspace:
+        return {"removed": discard(workspace.repo, digests)}
+
+
 def _explain(error: BaseException) -> dict[str, Any]:
     from workspace.stage import StageFailed
 

@@ -3,19 +3,19 @@
 import contextlib
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
 from clinprompt.contract.variables import CACHE, SCRATCH
-from clinprompt.errors import BadParams, InputCorrupt, InputMissing
+from clinprompt.errors import BadParams, InputMissing
 from clinprompt.files import write_text
 from clinprompt.schema import to_yaml
+from clinprompt.scratch import ScratchFolder
+from workspace.objects import pull
 from workspace.project import code_digest, copy_code, lock_texts, project_root, run_params
 from workspace.store import Store, service_errors
 from workspace.task import LockEntry, Plan
@@ -133,15 +133,7 @@ class Workspace:
             ServiceDown: the remote does not answer.
         """
         for out in outs:
-            with service_errors(self.store.url):
-                try:
-                    results = [self.repo.cloud.pull(objects, odb=odb) for odb, objects in out.get_used_objs().items()]
-                    if not any(result.failed for result in results):
-                        out.checkout()
-                        continue
-                except _dvc_errors() as error:
-                    log.debug("%s", error)
-                self._explain(out)
+            pull(self.repo, self.store, out)
 
     def push(self, stage: Any) -> None:
         """Send the stage's outputs and its run-cache entry into the remote, the outputs first."""
@@ -152,26 +144,6 @@ class Workspace:
                     self.store.check()
                     raise InputMissing(f"{len(result.failed)} objects of {stage.addressing} could not be pushed.")
             self.repo.stage_cache.push(None)
-
-    def _explain(self, out: Any) -> NoReturn:
-        """Raise for an output that could not be fetched: corrupt if the store has it all the same, else missing."""
-        self.store.check()
-        remote = self.repo.cloud.get_remote_odb(None, "fetch")
-        digests = {out.def_path: out.hash_info.value}
-        if out.hash_info.isdir:
-            with contextlib.suppress(*_dvc_errors()):
-                digests |= {"/".join((out.def_path, *key)): info.value for key, _, info in out.get_obj() or ()}
-        lost = {path: digest for path, digest in digests.items() if not self.repo.cache.local.exists(digest)}
-        for path, digest in lost.items():
-            if remote.exists(digest):
-                raise InputCorrupt(
-                    f"{self.store.remote}: the object {digest} ({path}) is corrupt; nothing was computed from it. "
-                    "Remove it from the store and run the stage that makes it again."
-                )
-        path, digest = next(iter(lost.items()), (out.def_path, out.hash_info.value))
-        raise InputMissing(
-            f"{self.store.remote}: the object {digest} ({path}) is not there; run the stage that makes it again."
-        )
 
     def _fill(self, stage_files: Iterable[Any], digests: dict[str, list[str | int]]) -> None:
         for stage_file in stage_files:
@@ -224,35 +196,26 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, str) else value
 
 
-def _dvc_errors() -> tuple[type[Exception], ...]:
-    from dvc.exceptions import DvcException
-    from dvc_objects.errors import ObjectDBError, ObjectFormatError
-
-    return (DvcException, ObjectDBError, ObjectFormatError, FileNotFoundError)
-
-
 @contextmanager
 def _scratch() -> Iterator[Path]:
     parent = os.environ.get(SCRATCH) or None
     if parent:
         Path(parent).mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="clinprompt-", dir=parent)).resolve()
-    (folder / ".dvc").mkdir()
-    (folder / ".dvc" / "config").write_text(f"[core]\n    no_scm = true\n    site_cache_dir = {folder}/.dvc/site\n")
-    try:
+    with ScratchFolder("workspace", parent) as scratch:
+        folder = Path(scratch).resolve()
+        (folder / ".dvc").mkdir()
+        (folder / ".dvc" / "config").write_text(f"[core]\n    no_scm = true\n    site_cache_dir = {folder}/.dvc/site\n")
         if shared := os.environ.get(CACHE):
             _share_objects(folder, Path(shared))
         with contextlib.chdir(folder):  # DVC looks for dvc.yaml in the working directory
             yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _share_objects(folder: Path, shared: Path) -> None:
     """Let the workspace keep DVC's objects, but not its run cache, in the shared folder.
 
-    DVC puts an object there under its digest and at once. In each new workspace it looks at the bytes of those that can
-    be written to; it takes read-only ones, as it leaves them, for whole.
+    DVC puts an object there under its digest and at once, and takes read-only ones, as it leaves them, for whole; so
+    `objects.pull` looks at their bytes.
     """
     objects, link = shared.absolute() / "files" / "md5", folder / ".dvc" / "cache" / "files" / "md5"
     try:

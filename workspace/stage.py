@@ -15,8 +15,9 @@ import yaml
 from clinprompt.contract.exit_codes import ExitCode
 from clinprompt.contract.tasks import MAX_ENTRY_BYTES
 from clinprompt.contract.variables import AIRFLOW, RESULT
-from clinprompt.errors import ClinpromptError, InputCorrupt
+from clinprompt.errors import ClinpromptError, InputCorrupt, InputMissing
 from clinprompt.files import read_json
+from workspace.objects import exist
 from workspace.records import read_record
 from workspace.repo import Workspace, compact, is_params, plain, set_digest
 from workspace.store import Store, service_errors
@@ -74,7 +75,7 @@ def _earlier_entry(task: StageTask, workspace: Workspace, stage: Any) -> LockEnt
     if stage.always_changed:
         return None
     previous = _previous(task, workspace.store)
-    if previous is not None and _is_unchanged(task, stage, previous):
+    if previous is not None and _is_unchanged(task, stage, previous) and _is_stored(workspace, previous):
         return compact(stage, previous)
     cached = _from_run_cache(workspace, stage)
     return compact(stage, cached) if cached else None
@@ -126,10 +127,12 @@ def _from_run_cache(workspace: Workspace, stage: Any) -> dict[str, Any] | None:
         if not cached_runs:
             return None
         entry: dict[str, Any] = yaml.safe_load(odb.fs.cat_file(cached_runs[0]))
-        objects = workspace.repo.cloud.get_remote_odb(None, "status")
-        if all(objects.exists(out["md5"]) for out in entry["outs"]):
-            return entry
-    return None
+    return entry if _is_stored(workspace, entry) else None
+
+
+def _is_stored(workspace: Workspace, entry: dict[str, Any]) -> bool:
+    with service_errors(workspace.store.url):
+        return exist(workspace.repo, [out["md5"] for out in entry["outs"]])
 
 
 def _prepare(task: StageTask, workspace: Workspace) -> None:
@@ -149,7 +152,10 @@ def _prepare(task: StageTask, workspace: Workspace) -> None:
         if not out.use_cache:
             workspace.download(task.plan.digest, Path(out.fs_path))
         elif out.persist and previous is not None:
-            workspace.pull([out])
+            try:
+                workspace.pull([out])
+            except InputMissing as lost:
+                log.warning("%s: what the stage built on is gone; it begins anew (%s)", task.address, lost)
 
 
 def _reproduce(task: StageTask, workspace: Workspace) -> dict[str, Any]:

@@ -76,6 +76,7 @@ def read_image(item: Item) -> bytes:
         raise InputMissing(f"The image {path} does not exist; run the ingest stage again (dvc repro).") from None
     if sha256_bytes(data) != digest:
         raise InputCorrupt(
-            f"The image {path} is not the one that the manifest lists; run the ingest stage again (dvc repro)."
+            f"The image {path} is not the one that the manifest lists, by its SHA-256; run "
+            "`python -m components.mend && dvc repro`, which removes it and makes it again."
         )
     return data

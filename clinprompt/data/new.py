@@ -31,7 +31,7 @@ What is left to do:
   1. Edit {card}: each class's clinical name and phrase (prompts are made of them), the title, modality,
      organ, licence and source.
   2. Add it in params.yaml, as in   datasets: [brain-phantom, {name}]
-  3. Run   dvc repro
+  3. Run   make run    # the graph (dvc repro), and then what came of it
 """
 _LEAKS_LEFT_OUT = """
 An image or a patient that is in two of its splits is left out of the lesser one (train before val before test) and

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import sys
-import tempfile
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from clinprompt.errors import ClinpromptError, Interrupted
+from clinprompt.scratch import ScratchFolder
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ def run_in_processes(processes: int, entry: Callable[..., T], *arguments: Any) -
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torchelastic-events-null").setLevel(logging.WARNING)  # a line of JSON for each process's steps
-    with tempfile.TemporaryDirectory() as logs, tempfile.TemporaryDirectory() as error_folder:
+    with ScratchFolder("logs") as logs, ScratchFolder("errors") as error_folder:
         config = LaunchConfig(
             min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex, max_restarts=0,
             rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost",

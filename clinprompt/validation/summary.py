@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from clinprompt.data.codecs import Intensity
+from clinprompt.data.dataset import Item, items, read_image
 from clinprompt.data.near_duplicates.fingerprint import Fingerprints, collect, is_small
 from clinprompt.errors import InputMissing
 from clinprompt.params import ValidationParams
@@ -44,6 +45,7 @@ def summarise(
 
     Raises:
         InputMissing: the images folder lacks a file that the manifest names.
+        InputCorrupt: a file's bytes are not those that the manifest lists.
     """
     distinct = manifest.drop_duplicates("id").sort_values("id")[["id", "file"]]
     missing = [file for file in distinct["file"] if not (images / file).is_file()]
@@ -52,7 +54,7 @@ def summarise(
     summarise_file = partial(
         _summarise_file, intensity=intensity, min_side=limits.min_side, max_pixels=limits.max_pixels
     )
-    files = [images / file for file in distinct["file"]]
+    files = items(distinct, images)
     summaries = list(
         progress(
             _parallel_map(summarise_file, files, workers or _cores()),
@@ -68,7 +70,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _parallel_map(summarise_file: Any, files: list[Path], workers: int) -> Iterator[ImageSummary]:
+def _parallel_map(summarise_file: Any, files: list[Item], workers: int) -> Iterator[ImageSummary]:
     if workers == 1 or len(files) < _WORTH_A_POOL:
         yield from map(summarise_file, files)
         return
@@ -77,8 +79,8 @@ def _parallel_map(summarise_file: Any, files: list[Path], workers: int) -> Itera
         yield from pool.map(summarise_file, files, chunksize=_CHUNK)
 
 
-def _summarise_file(file: Path, *, intensity: Intensity, min_side: int, max_pixels: int) -> ImageSummary:
-    return summarise_image(file.read_bytes(), intensity, min_side, max_pixels)
+def _summarise_file(file: Item, *, intensity: Intensity, min_side: int, max_pixels: int) -> ImageSummary:
+    return summarise_image(read_image(file), intensity, min_side, max_pixels)
 
 
 def _collect(manifest: pd.DataFrame, ids: list[str], summaries: list[ImageSummary]) -> Summary:

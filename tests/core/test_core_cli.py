@@ -18,6 +18,8 @@ COMMANDS = {
     "workspace": ["-m", "workspace"],
     "workspace-command": ["-m", "workspace", "release"],
     "components": ["-m", "components"],
+    "run": ["-m", "components.run"],
+    "mend": ["-m", "components.mend"],
     "interface": ["-m", "components.interface"],
     "component": ["-m", "components.ingest"],
     "new": ["-m", "clinprompt.data.new"],
@@ -102,3 +104,34 @@ def test_a_bug_keeps_its_traceback() -> None:
 
     with pytest.raises(ZeroDivisionError):
         cli.main(app, [], "fail")
+
+
+def test_a_python_without_the_requirements_is_told_how_to_get_the_right_one(tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "pyvenv.cfg").write_text(f"home = {Path(sys.executable).resolve().parent}\n")
+    (bare / "bin").mkdir()
+    (bare / "bin" / "python").symlink_to(Path(sys.executable).resolve())
+    command = [str(bare / "bin" / "python"), "-m", "components.lock", "--sources", "x", "--settings", "y"]
+    done = subprocess.run(command, cwd=ROOT, env={}, capture_output=True, text=True, check=False)
+    assert done.returncode == ExitCode.BAD_PARAMS
+    assert done.stderr.count("\n") == 1
+    assert "run `source .venv/bin/activate` and the same command again, or `make run`" in done.stderr
+
+
+def test_the_environment_s_activation_is_named_where_the_shell_has_not_done_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").touch()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    assert cli.activation() == "source .venv/bin/activate"
+    monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / "another"))
+    assert cli.activation() == "source .venv/bin/activate"
+    monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / ".venv"))
+    assert cli.activation() == ""
+    (tmp_path / ".venv" / "bin" / "activate").unlink()
+    monkeypatch.delenv("VIRTUAL_ENV")
+    assert cli.activation() == ""

@@ -1,5 +1,6 @@
 """What `python -m components` says of the champion after a run."""
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,7 @@ import yaml
 from fabricate import Run, promote
 
 import registry
+from clinprompt import cli
 from clinprompt.params import load_params
 from components.__main__ import main, summary
 
@@ -36,6 +38,11 @@ def test_a_promotion_and_a_rejection_tell_who_is_the_champion(
     run.decide("coop-2", champion=registry.champion("tiny"), floor=1.0)
     assert promote(run) == 0
     assert champion_line(run) == "models:/tiny@champion, version 1, which stays"
+
+    said = summary(load_params(run.root / "params.yaml"), run.root / "runs")
+    assert ("First, in this shell   source " in said) == bool(cli.activation())
+    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
+    assert "First, in" not in summary(load_params(run.root / "params.yaml"), run.root / "runs")
 
 
 def test_a_choice_that_was_rolled_back_is_said_to_be_kept_out(

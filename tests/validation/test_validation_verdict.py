@@ -275,6 +275,15 @@ def test_a_missing_copy_of_an_image_is_missing_input(dataset: Dataset, capsys: p
     assert "val/none/0.png" not in message
 
 
+def test_a_copy_of_an_image_that_is_another_is_corrupt_input(
+    dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = dataset.folder / "images" / dataset.rows["val/none/0.png"]["file"]
+    file.write_bytes((dataset.folder / "images" / dataset.rows["val/none/1.png"]["file"]).read_bytes())
+    assert dataset.validate() == 67
+    assert file.name in last_message(capsys)
+
+
 def test_an_extra_column_must_not_hide_a_computed_one(dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     for row in dataset.rows.values():
         row["width"] = "wide"
