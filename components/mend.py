@@ -17,7 +17,7 @@ import yaml
 from clinprompt import cli
 from clinprompt.errors import BadParams, Interrupted
 from clinprompt.files import remove
-from components.inputs import DVC_LOCKS, OBJECTS, first_difference, is_whole, recorded_outs, yaml_of
+from components.inputs import DVC_LOCKS, OBJECTS, first_difference, is_whole, kept_outs, recorded_outs, yaml_of
 
 _TMP = Path(".dvc/tmp")
 _RWLOCK = _TMP / "rwlock"  # which processes read and write which path; rwlock.lock beside it is only held, not read
