@@ -48,6 +48,7 @@ from clinprompt.files import read_json, sha256_file, write_json
 from clinprompt.params import load_params
 from clinprompt.tuned.artifact import load_model, model_digest
 from clinprompt.tuned.record import BackboneRef, ModelRecord
+from components.gate.__main__ import work as gate_work
 from components.promote.__main__ import work
 from components.runner import execute
 
@@ -97,6 +98,20 @@ class Run:
             "metrics": folder / "metrics",
             "decision": self.decision,
             "receipt": self.receipt,
+            "params": self.root / "params.yaml",
+        }
+        return _options(paths)
+
+    def gate_options(self) -> list[str]:
+        """The command line of the gate component."""
+        folder = self.folder
+        paths = {
+            "card": self.root / "datasets" / f"{DATASET}.yaml",
+            "manifest": folder / "validate" / "manifest.parquet",
+            "images": folder / "ingest" / "images",
+            "models": folder / "tune",
+            "evaluations": folder / "evaluate",
+            "decision": self.decision,
             "params": self.root / "params.yaml",
         }
         return _options(paths)
@@ -166,6 +181,11 @@ def copy_run(run: Run, target: Path) -> Run:
 def promote(run: Run) -> int:
     """Run the promote component in the run's folder; the exit code."""
     return execute("promote", work, run.promote_options(), COMPONENTS)
+
+
+def gate(run: Run) -> int:
+    """Run the gate component in the run's folder; the exit code."""
+    return execute("gate", gate_work, run.gate_options(), COMPONENTS)
 
 
 def promote_twice_at_once(run: Run) -> list[Path]:
