@@ -280,7 +280,11 @@ def _decide(run: Run, names: list[str], champion: Any, floor: float) -> dict[str
     values = yaml.safe_load((run.root / "params.yaml").read_text())
     values["candidates"] = {"methods": [c.name for c in ids], "seeds": sorted({c.seed for c in ids})}
     values["gate"] = {"select_by": "balanced_accuracy", "floors": {"balanced_accuracy": floor}, "margin": 0.5}
-    values["evaluation"] |= {"bootstrap_resamples": BOOTSTRAP.resamples}
+    values["evaluation"] |= {
+        "bootstrap_resamples": BOOTSTRAP.resamples,
+        "slices": ["site", "sex"],
+        "age_bands": [40, 60],
+    }
     (run.root / "params.yaml").write_text(yaml.safe_dump(values))
     params = load_params(run.root / "params.yaml")
     files = Judged(
