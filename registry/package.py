@@ -15,7 +15,7 @@ from clinprompt.tuned.record import ModelRecord
 from registry.served_code import code_of
 
 FORMAT = 1
-MANIFEST = "manifest.json"
+MANIFEST, DESCRIPTIONS = "manifest.json", "descriptions.json"
 EMBED_UP_TO = 64 * 2**20  # bytes; larger backbones are referenced by their digests
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
@@ -72,7 +72,8 @@ def payload_of(model: Path, descriptions: Path, backbone: BackboneFiles) -> Payl
 
     Args:
         model: a folder that `tune` wrote (its tensors, a linear head where that is all, model.yaml).
-        descriptions: the knowledge table; its accepted rows go along.
+        descriptions: the knowledge table; its accepted rows go along with a model that reads knowledge. To another
+            they make no difference, and must not make another model of it.
         backbone: the one that the model was tuned on; its digest must be the model's.
 
     Raises:
@@ -95,7 +96,7 @@ def payload_of(model: Path, descriptions: Path, backbone: BackboneFiles) -> Payl
             **tuned,
             **{f"backbone/{name}": path for name, path in embedded.items()},
             **code_of(record),
-            "descriptions.json": to_json(accepted_descriptions(descriptions)).encode(),
+            **({DESCRIPTIONS: to_json(accepted_descriptions(descriptions)).encode()} if record.knowledge else {}),
             "model.json": to_json(_model(record, reference)).encode(),
         }
     )

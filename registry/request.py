@@ -54,7 +54,7 @@ class PromotionRequest:
         """Of all that the payload is made from. Cheap: the backbone counts by the digest in model.yaml."""
         parts = {
             "model": self.chosen.model_digest,
-            self.descriptions.name: sha256_file(self.descriptions),
+            **({self.descriptions.name: sha256_file(self.descriptions)} if self.record.knowledge else {}),
             **{name: sha256_bytes(source) for name, source in code_of(self.record).items()},
         }
         return sha256_bytes(to_json(parts).encode())

@@ -80,7 +80,7 @@ def _facts(release: PromotionRequest, payload_digest: str) -> dict[str, str]:
         "payload_digest": payload_digest,
         "inputs_digest": release.inputs_digest,
         "manifest_digest": sha256_file(release.manifest),
-        "knowledge_digest": sha256_file(release.descriptions),
+        **({"knowledge_digest": sha256_file(release.descriptions)} if release.record.knowledge else {}),
         "card_digest": sha256_file(release.card),
         "decision_digest": sha256_file(release.decision_file),
     }

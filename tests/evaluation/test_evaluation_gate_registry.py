@@ -19,7 +19,6 @@ def use(run: Run, methods: list[str], seeds: list[int]) -> None:
     params = yaml.safe_load((run.root / "params.yaml").read_text())
     params["candidates"] = {"methods": methods, "seeds": seeds}
     params["gate"]["floors"] = {"accuracy": 0.3}
-    params["evaluation"]["bootstrap_resamples"] = 100
     (run.root / "params.yaml").write_text(yaml.safe_dump(params))
 
 

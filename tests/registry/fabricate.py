@@ -29,17 +29,16 @@ from clinprompt.backbones import load_backbone
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.data.card import Card
 from clinprompt.data.codecs import decode
+from clinprompt.data.dataset import Dataset
 from clinprompt.data.load import load_card
 from clinprompt.data.manifest import read_manifest
-from clinprompt.evaluation.intervals import Bootstrap
 from clinprompt.evaluation.judge import Judged
 from clinprompt.evaluation.plots import write_plots
 from clinprompt.evaluation.slices import age_bands
-from clinprompt.evaluation.summary import summarise
+from clinprompt.evaluation.summary import measure_candidate
 from clinprompt.evaluation.table import (
     About,
     evaluated_rows,
-    patient_count,
     predictions_frame,
     split_of,
     write_predictions,
@@ -54,7 +53,6 @@ from components.runner import execute
 
 COMPONENTS = Path(__file__).parents[2] / "components"
 CURVES = "epoch,learning_rate,loss,train_accuracy,val_accuracy\n0,0.002,1.0,0.4,0.5\n1,0.001,0.6,0.6,0.6\n"
-BOOTSTRAP = Bootstrap(50, 0.95, 15)
 
 
 @dataclass(frozen=True)
@@ -260,16 +258,13 @@ def _tune_and_evaluate(run: Run, method: str, seed: int, quality: float) -> None
     out = run.folder / "evaluate" / f"{method}-{seed}"
     out.mkdir(parents=True)
     write_predictions(frame, about, out / "predictions.parquet")
-    summary = summarise(
-        frame,
-        rows,
-        about=about,
-        method=method,
-        classes=CLASSES,
-        patients=patient_count(read_manifest(run.folder / "validate" / "manifest.parquet")),
-        slices=["site", "sex"],
-        bootstrap=BOOTSTRAP,
+    params = load_params(run.root / "params.yaml").evaluation
+    dataset = Dataset.open(
+        run.root / "datasets" / f"{DATASET}.yaml",
+        run.folder / "validate" / "manifest.parquet",
+        run.folder / "ingest" / "images",
     )
+    summary = measure_candidate(frame, about, method, dataset, params)
     summary.write(run.folder / "metrics" / f"{method}-{seed}.json")
     tested = features[(rows["split"] == "test").to_numpy()]
     write_plots(out / "plots", split_of(frame, "test", CLASSES), tested, names=list(CLASSES), title="t", bins=15)
@@ -280,11 +275,6 @@ def _decide(run: Run, names: list[str], champion: Any, floor: float) -> dict[str
     values = yaml.safe_load((run.root / "params.yaml").read_text())
     values["candidates"] = {"methods": [c.name for c in ids], "seeds": sorted({c.seed for c in ids})}
     values["gate"] = {"select_by": "balanced_accuracy", "floors": {"balanced_accuracy": floor}, "margin": 0.5}
-    values["evaluation"] |= {
-        "bootstrap_resamples": BOOTSTRAP.resamples,
-        "slices": ["site", "sex"],
-        "age_bands": [40, 60],
-    }
     (run.root / "params.yaml").write_text(yaml.safe_dump(values))
     params = load_params(run.root / "params.yaml")
     files = Judged(

@@ -4,6 +4,7 @@ import base64
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -171,7 +172,12 @@ def test_a_moved_project_folder_keeps_its_registry(run: Run, tmp_path: Path, mon
 def test_the_payload_is_the_same_bytes_every_time(finished: Run, tmp_path: Path) -> None:
     backbone = load_backbone("tiny-clip", finished.root / "backbone")
     files = package.BackboneFiles("tiny-clip", backbone.digest, backbone.folder)
-    model, descriptions = finished.folder / "tune" / "coop-1", finished.folder / "describe" / "descriptions.parquet"
+    model, descriptions = tmp_path / "model", finished.folder / "describe" / "descriptions.parquet"
+    shutil.copytree(finished.folder / "tune" / "coop-1", model)
+    plain = package.payload_of(model, descriptions, files)
+    assert "descriptions.json" not in plain.files
+    record = (model / "model.yaml").read_text().replace("knowledge: null", f"knowledge: {{descriptions: {'e' * 64}}}")
+    (model / "model.yaml").write_text(record)
     first, second = (
         package.payload_of(model, descriptions, files).write(tmp_path / name) for name in ("first", "second")
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from fabricate import COMPONENTS, Run, promote, promote_twice_at_once
 
@@ -55,7 +56,7 @@ def test_first_accepted_model_becomes_champion_with_its_lineage(run: Run) -> Non
     assert receipt["candidate"] == {"model": "tiny-candidate", "version": 1}
     assert receipt["model_digest"] == decision["chosen"]["model_digest"]
     version = listing.model("tiny")["versions"][0]
-    for key in ("manifest", "knowledge", "backbone", "decision", "params", "model", "card", "requirements"):
+    for key in ("manifest", "backbone", "decision", "params", "model", "card", "requirements"):
         assert len(version["lineage"][f"{key}_digest"]) == 64
     assert version["lineage"]["seed"] == "1"
     test = json.loads((run.folder / "metrics" / "coop-1.json").read_text())["test"]["balanced_accuracy"]
@@ -106,6 +107,44 @@ def test_a_lost_alias_is_set_again_without_a_second_version(run: Run) -> None:
     connect().delete_registered_model_alias("tiny", "champion")
     assert promote(run) == 0
     assert state() == before
+
+
+def describe_anew(run: Run) -> None:
+    path = run.folder / "describe" / "descriptions.parquet"
+    frame = pd.read_parquet(path)
+    frame["text"] += " It is often seen."
+    frame.to_parquet(path)
+
+
+def test_what_a_model_does_not_read_makes_no_version_of_it(run: Run) -> None:
+    before = state()
+    describe_anew(run)
+    card = run.root / "datasets" / "tiny.yaml"
+    card.write_text(card.read_text().replace("Tiny squares", "Small squares"))
+    run.decide("coop-1", "zero_shot-1", champion=registry.champion("tiny"))
+    assert promote(run) == 0
+    assert json.loads(run.receipt.read_text())["action"] == "unchanged"
+    record = run.folder / "tune" / "coop-1" / "model.yaml"
+    record.write_text(record.read_text().replace("clinprompt: '0'", "clinprompt: another"))
+    run.evaluate_again("coop", 1)
+    run.decide("coop-1", "zero_shot-1", champion=registry.champion("tiny"))
+    assert promote(run) == 0
+    assert state() == before
+
+
+def test_other_descriptions_make_another_model_of_one_that_reads_them(
+    finished: Run, fresh_copy: Callable[[Run], Run]
+) -> None:
+    run = fresh_copy(finished)
+    record = run.folder / "tune" / "coop-1" / "model.yaml"
+    record.write_text(record.read_text().replace("knowledge: null", f"knowledge: {{descriptions: {'e' * 64}}}"))
+    run.evaluate_again("coop", 1)
+    run.decide("coop-1", "zero_shot-1")
+    assert promote(run) == 0
+    assert len(listing.model("tiny")["versions"][0]["lineage"]["knowledge_digest"]) == 64
+    describe_anew(run)
+    assert promote(run) == 0
+    assert state()["tiny"][1] == {"champion": 2, "previous": 1}
 
 
 def test_the_old_champion_becomes_previous(challenged: Run, capsys: pytest.CaptureFixture[str]) -> None:
