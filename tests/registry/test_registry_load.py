@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,11 +21,12 @@ from safetensors.torch import save_file
 
 import registry
 from clinprompt.backbones import load_backbone
-from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.files import sha256_file
 from clinprompt.tuned.record import ModelRecord
-from registry import package, served_code, tracking
+from registry import listing, package, served_code, tracking
 from registry.consumer import Champion
+from registry.report import attach_report
 
 PROBABILITIES = [f"p_{name}" for name in CLASSES]
 
@@ -266,3 +267,43 @@ def test_the_image_tower_of_a_biomedclip_shaped_folder_is_loaded_without_its_tex
     pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(tower(pixels), model.encode_image(pixels))
+
+
+@pytest.fixture
+def read_only(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """A registry that was copied elsewhere, in a folder that nobody may write to; permissions do not bind root."""
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    shutil.copy(run.root / "mlflow.db", folder)
+    shutil.copytree(run.root / "mlartifacts", folder / "mlartifacts")
+    shutil.rmtree(run.root / "mlartifacts")
+    paths = [folder, *folder.rglob("*")]
+    for path in paths:
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    access = os.access
+    inside = str(folder)
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: access(path, mode) and not (mode == os.W_OK and inside in str(path))
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+    yield run
+    for path in paths:
+        path.chmod(0o700)
+
+
+def test_a_registry_that_can_only_be_read_is_read(read_only: Run, tmp_path: Path) -> None:
+    store = tmp_path / "read-only" / "mlflow.db"
+    before = store.read_bytes()
+    images = read_only.images(2)
+    table = registry.load("tiny").predict(pd.DataFrame({"image": images}))
+    assert len(table) == len(images)
+    assert [one["name"] for one in listing.models()] == ["tiny", "tiny-candidate"]
+    assert store.read_bytes() == before
+    assert {path.name for path in store.parent.iterdir()} == {"mlflow.db", "mlartifacts"}
+
+
+def test_a_registry_that_can_only_be_read_is_not_changed(read_only: Run, tmp_path: Path) -> None:
+    with pytest.raises(BadParams, match="can only be read here, so nothing was changed"):
+        registry.rollback("tiny", "bad")
+    with pytest.raises(BadParams, match="can only be read here"):
+        attach_report("tiny", 1, read_only.folder / "report.html")
