@@ -67,7 +67,7 @@ class Payload:
         return sha256_bytes(manifest)
 
 
-def payload_of(model: Path, descriptions: Path, backbone: BackboneFiles) -> Payload:
+def payload_of(model: Path, descriptions: Path, backbone: BackboneFiles, max_pixels: int) -> Payload:
     """The payload of a tuned model.
 
     Args:
@@ -75,6 +75,7 @@ def payload_of(model: Path, descriptions: Path, backbone: BackboneFiles) -> Payl
         descriptions: the knowledge table; its accepted rows go along with a model that reads knowledge. To another
             they make no difference, and must not make another model of it.
         backbone: the one that the model was tuned on; its digest must be the model's.
+        max_pixels: the served model refuses larger images before it decodes them, as the validation did.
 
     Raises:
         InputMissing: a file isn't there.
@@ -97,7 +98,7 @@ def payload_of(model: Path, descriptions: Path, backbone: BackboneFiles) -> Payl
             **{f"backbone/{name}": path for name, path in embedded.items()},
             **code_of(record),
             **({DESCRIPTIONS: to_json(accepted_descriptions(descriptions)).encode()} if record.knowledge else {}),
-            "model.json": to_json(_model(record, reference)).encode(),
+            "model.json": to_json(_model(record, reference, max_pixels)).encode(),
         }
     )
 
@@ -155,7 +156,7 @@ def check_files(folder: Path, present: set[str], digests: dict[str, str], *, str
             raise InputCorrupt(f"{folder / name} was changed after registration: don't use this model.")
 
 
-def _model(record: ModelRecord, backbone: dict[str, Any]) -> dict[str, Any]:
+def _model(record: ModelRecord, backbone: dict[str, Any], max_pixels: int) -> dict[str, Any]:
     fields = {
         "dataset",
         "candidate",
@@ -168,7 +169,7 @@ def _model(record: ModelRecord, backbone: dict[str, Any]) -> dict[str, Any]:
         "intensity",
         "predicts_with",
     }
-    return {"format": FORMAT, "backbone": backbone, **record.model_dump(include=fields)}
+    return {"format": FORMAT, "backbone": backbone, "max_pixels": max_pixels, **record.model_dump(include=fields)}
 
 
 def _backbone(backbone: BackboneFiles, with_text: bool) -> tuple[dict[str, Any], dict[str, Path]]:

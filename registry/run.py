@@ -56,7 +56,7 @@ class Logged:
 def pack(release: PromotionRequest, scratch: Path) -> Packed:
     """Write the release's payload below `scratch`; nothing is registered or logged."""
     payload = scratch / "payload"
-    digest = payload_of(release.model, release.descriptions, release.backbone()).write(payload)
+    digest = payload_of(release.model, release.descriptions, release.backbone(), release.max_pixels).write(payload)
     return Packed(payload, _facts(release, digest))
 
 

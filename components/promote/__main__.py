@@ -13,7 +13,7 @@ from clinprompt.errors import InputCorrupt
 from clinprompt.evaluation.decision import ChosenCandidate, DecisionRecord
 from clinprompt.evaluation.judge import reference
 from clinprompt.evaluation.metrics_record import Metrics
-from clinprompt.params import BackboneParams, CandidatesParams, EvaluationParams, RegistryParams
+from clinprompt.params import BackboneParams, CandidatesParams, EvaluationParams, RegistryParams, ValidationParams
 from clinprompt.tuned.artifact import model_digest
 from components.judged import judged
 from components.runner import Job, run
@@ -107,6 +107,7 @@ def _release(job: Job, decision: DecisionRecord) -> PromotionRequest:
         descriptions=job.inputs["descriptions"],
         manifest=job.inputs["manifest"],
         metrics=job.inputs["metrics"] / f"{folder.name}.json",
+        max_pixels=job.params(ValidationParams).max_pixels,
         backbone=lambda: backbone_files(job.params(BackboneParams)),
         sample=lambda: _sample(job.inputs["manifest"], job.inputs["images"]),
     )

@@ -2,6 +2,7 @@
 
 import base64
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -16,7 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from fabricate import CLASSES, Run, promote
+from PIL import Image
 from safetensors.torch import save_file
 
 import registry
@@ -142,6 +145,27 @@ def test_a_row_that_is_no_image_is_named(run: Run) -> None:
             model.predict(pd.DataFrame({"image": [good, bad]}))
 
 
+def test_the_limit_of_the_validation_holds_for_served_images_too(
+    finished: Run, fresh_copy: Callable[[Run], Run]
+) -> None:
+    run = fresh_copy(finished)
+    params = yaml.safe_load((run.root / "params.yaml").read_text())
+    params["validation"]["max_pixels"] = 10_000
+    (run.root / "params.yaml").write_text(yaml.safe_dump(params))
+    assert promote(run) == 0
+    model = registry.load("tiny")
+    large, limit = (png_of(np.zeros((100, width), np.uint8)) for width in (101, 100))
+    assert len(model.predict(pd.DataFrame({"image": [limit]}))) == 1
+    with pytest.raises(ValueError, match=r"Row 1 .* too large"):
+        model.predict(pd.DataFrame({"image": [limit, large]}))
+
+
+def png_of(pixels: np.ndarray) -> bytes:
+    image = io.BytesIO()
+    Image.fromarray(pixels).save(image, "PNG")
+    return image.getvalue()
+
+
 def test_a_batch_is_classified_row_by_row_and_keeps_the_index(run: Run) -> None:
     model = registry.load("tiny")
     images = run.images(3)
@@ -175,12 +199,12 @@ def test_the_payload_is_the_same_bytes_every_time(finished: Run, tmp_path: Path)
     files = package.BackboneFiles("tiny-clip", backbone.digest, backbone.folder)
     model, descriptions = tmp_path / "model", finished.folder / "describe" / "descriptions.parquet"
     shutil.copytree(finished.folder / "tune" / "coop-1", model)
-    plain = package.payload_of(model, descriptions, files)
+    plain = package.payload_of(model, descriptions, files, 10**6)
     assert "descriptions.json" not in plain.files
     record = (model / "model.yaml").read_text().replace("knowledge: null", f"knowledge: {{descriptions: {'e' * 64}}}")
     (model / "model.yaml").write_text(record)
     first, second = (
-        package.payload_of(model, descriptions, files).write(tmp_path / name) for name in ("first", "second")
+        package.payload_of(model, descriptions, files, 10**6).write(tmp_path / name) for name in ("first", "second")
     )
     assert first == second == sha256_file(tmp_path / "first" / "manifest.json")
     accepted = json.loads((tmp_path / "first" / "descriptions.json").read_text())
@@ -192,7 +216,7 @@ def test_a_backbone_other_than_the_tuned_one_is_refused(finished: Run, tmp_path:
     files = package.BackboneFiles("tiny-clip", "0" * 64, finished.root / "backbone")
     model, descriptions = finished.folder / "tune" / "coop-1", finished.folder / "describe" / "descriptions.parquet"
     with pytest.raises(InputCorrupt, match="was tuned on the backbone tiny-clip"):
-        package.payload_of(model, descriptions, files)
+        package.payload_of(model, descriptions, files, 10**6)
 
 
 @pytest.fixture
