@@ -1,11 +1,12 @@
 """`params.yaml`: every knob of the pipeline, checked."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.contract.params_schema import knowledge_of, method_names
@@ -222,13 +223,31 @@ class GateParams(Section):
         return floors
 
 
+def _template(value: str) -> str:
+    if re.search(r"[{}]", value.replace("{dataset}", "")) or not value.strip():
+        raise ValueError(f"{value!r} is no name; of braces it may hold only {{dataset}}, for the dataset's name")
+    return value
+
+
+def _model_template(value: str) -> str:
+    if not re.fullmatch(r"\w[\w .-]*", _template(value).replace("{dataset}", "dataset")):
+        raise ValueError(
+            f"{value!r} can't be the name of a registered model, which is of letters, digits, '.', '_', '-' and spaces"
+        )
+    return value
+
+
+_NameTemplate = Annotated[str, AfterValidator(_template)]
+_ModelTemplate = Annotated[str, AfterValidator(_model_template)]
+
+
 class RegistryParams(Section):
     """Names in the MLflow registry; `{dataset}` stands for the dataset's name."""
 
-    experiment: str
-    candidate_model: str
-    production_model: str
-    results: str
+    experiment: _NameTemplate
+    candidate_model: _ModelTemplate
+    production_model: _ModelTemplate
+    results: _NameTemplate
     approval: Literal["none", "required"]
 
 

@@ -14,7 +14,7 @@ from clinprompt.errors import BadParams, ClinpromptError, InputMissing
 from clinprompt.files import to_json, write_text
 from clinprompt.params import load_params
 from registry import champion, listing, quarantine, results, rollback
-from registry.versions import CHAMPION
+from registry.versions import CHAMPION, check_name
 
 PARAMS = Path("params.yaml")
 RUNS = Path("runs")
@@ -71,7 +71,7 @@ def _list(json: _Json = False) -> Answer:
 
 @app.command("show", help="one model: lineage and metrics of its versions")
 def _show(name: _Model, json: _Json = False) -> Answer:
-    model = listing.model(name)
+    model = listing.model(check_name(name))
     return model, listing.details(model)
 
 
@@ -191,6 +191,7 @@ def _summary(transfers: list[results.Moved], verb_phrase: str, experiment: str) 
 
 def _model_name(name: str, params: Path) -> str:
     """The registered model that a name means: where it is a dataset's, the one that its champions are versions of."""
+    check_name(name)
     if not params.is_file():
         return name
     settings = load_params(params)

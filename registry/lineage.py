@@ -15,6 +15,11 @@ from registry.served_code import code_of, distributions
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements" / "components.txt"
+_LONGEST_TAG = 5000
+USE = (
+    "For research on images like those of the dataset, taken and stored the same way. It always names one of the "
+    "classes, for images of anything else too; its probabilities are no diagnosis. It is no medical device."
+)
 SERVED_WITH = (
     "mlflow",
     "torch",
@@ -69,15 +74,26 @@ def requirements(model: ModelRecord) -> list[str]:
     return [f"{name}=={metadata.version(name).split('+')[0]}" for name in names]
 
 
-def model_card(card: Card, model: ModelRecord, metrics: Metrics, facts: dict[str, str]) -> str:
-    """The model card, in Markdown."""
+def summary(card: Card) -> str:
+    """What models of a dataset do and are for, in two sentences: the description of the registered model."""
+    names = ", ".join(c.name for c in card.classes)
+    return f"{card.title}: classifies one {card.modality} image ({card.organ}) into {names}. {USE}"
+
+
+def use_tags(card: Card) -> dict[str, str]:
+    """Class names and intended use, as tags of the registered model and its versions."""
+    names = "; ".join(f"{c.id}: {c.name}" for c in card.classes)
+    return {"class_names": names[:_LONGEST_TAG], "intended_use": USE}
+
+
+def about(card: Card, model: ModelRecord, metrics: Metrics) -> str:
+    """What a model is, how good and what for, in Markdown: the description of its version."""
     classes = "\n".join(f"- `{c.id}`: {c.name} ({c.phrase})" for c in card.classes)
     rows = "\n".join(
         f"| {name} | {estimate_text(metrics.val.get(name))} | {estimate_text(metrics.test.get(name))} |"
         for name in OVERALL
         if name in metrics.test
     )
-    origin = "\n".join(f"| {key.replace('_', ' ')} | `{value}` |" for key, value in sorted(facts.items()))
     return f"""# {card.title}: {model.candidate}
 
 Classifies one {card.modality} image ({card.organ}) into:
@@ -97,13 +113,18 @@ Classifies one {card.modality} image ({card.organ}) into:
 
 ## Use and limits
 
-For research on images like those of the dataset, taken and stored the same way. It always names one of the classes
-above, for images of anything else too; its probabilities are no diagnosis. It is no medical device.
+{USE}
 
 ## Data
 
 Source: {card.source}. Licence: {card.licence}.
+"""
 
+
+def model_card(card: Card, model: ModelRecord, metrics: Metrics, facts: dict[str, str]) -> str:
+    """The model card, in Markdown: the above, and where the model comes from."""
+    origin = "\n".join(f"| {key.replace('_', ' ')} | `{value}` |" for key, value in sorted(facts.items()))
+    return f"""{about(card, model, metrics)}
 ## Origin
 
 | what | value |

@@ -1,18 +1,22 @@
 """What the registry holds, as plain values and as text."""
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from clinprompt.errors import InputMissing
 from clinprompt.evaluation.estimate import interval_text
 from registry import quarantine, tracking
 from registry.model_folder import FILES_TAG
+from registry.versions import PROMOTED
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 Model = dict[str, Any]
 SHOWN = "test_balanced_accuracy"
-_COLUMNS = ("MODEL", "VERSION", "ALIASES", "STATE", "METHOD", "SEED", "BALANCED ACCURACY", "PAYLOAD")
+_COLUMNS = (
+    "MODEL", "VERSION", "ALIASES", "STATE", "METHOD", "SEED", "BALANCED ACCURACY", "CREATED", "PROMOTED", "PAYLOAD",
+)  # fmt: skip
 
 
 def models() -> list[Model]:
@@ -77,11 +81,16 @@ def _all_versions(client: "MlflowClient", name: str) -> list[Any]:
     versions: list[Any] = []
     token = None
     while True:
-        page = client.search_model_versions(f"name = '{name}'", page_token=token)
+        page = client.search_model_versions(f"name = {_quoted(name)}", page_token=token)
         versions += page
         token = page.token
         if not token:
             return sorted(versions, key=lambda version: -int(version.version))
+
+
+def _quoted(name: str) -> str:
+    """A name in a filter of MLflow's search: whatever others have registered is listed."""
+    return f'"{name}"' if "'" in name else f"'{name}'"
 
 
 def _model(client: "MlflowClient", registered: Any) -> Model:
@@ -96,6 +105,8 @@ def _version(client: "MlflowClient", entity: Any, aliases: dict[str, int]) -> di
     return {
         "version": number,
         "aliases": sorted(alias for alias, version in aliases.items() if version == number),
+        "created": _date(int(entity.creation_timestamp)),
+        "promoted": entity.tags.get(PROMOTED),
         "state": "quarantined" if entity.tags.get(quarantine.MARK) == quarantine.HELD else None,
         "lineage": dict(sorted(entity.tags.items())),
         "metrics": dict(sorted(metrics.items())),
@@ -116,8 +127,15 @@ def _row(name: str, version: dict[str, Any]) -> tuple[str, ...]:
         lineage.get("candidate", lineage.get("method", "-")),
         lineage.get("seed", "-"),
         value,
+        version["created"][:10],
+        (version["promoted"] or "-")[:10],
         payload,
     )
+
+
+def _date(milliseconds: int) -> str:
+    """A moment in UTC, as "2025-01-31T12:00:00+00:00"."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
 
 
 def _interval(metrics: dict[str, float], name: str) -> str:

@@ -3,11 +3,22 @@
 import fcntl
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from clinprompt.errors import BadParams
+
+_copies: "dict[Path, tuple[tempfile.TemporaryDirectory[str], int]]" = {}  # with the time of the copied store's change
+
+# MLflow keeps absolute paths: (table, column) of those that begin with an artifact folder's.
+_PATHS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+)
 
 # Where a store keeps what people put into it. The first is never empty in one that is whole.
 _CONTENT = ("experiments", "runs", "registered_models", "model_versions", "logged_models")
@@ -38,6 +49,56 @@ def make_ready(store: Path, artifacts: Path) -> None:
                 os.link(part, store)  # unlike a rename, it never replaces a file that another program has made
         finally:
             part.unlink(missing_ok=True)
+
+
+def is_writable(store: Path) -> bool:
+    """Whether this process may change the store, beside which SQLite writes too; one that is not there may be made."""
+    return not store.exists() or (os.access(store, os.W_OK) and os.access(store.parent, os.W_OK))
+
+
+def check_writable(store: Path) -> None:
+    """Refuse to change a store that can only be read.
+
+    Raises:
+        BadParams: this process may not write to it.
+    """
+    if not is_writable(store):
+        raise BadParams(
+            f"The registry {store} can only be read here, so nothing was changed. Run this where it may be written to, "
+            "or name another registry in MLFLOW_TRACKING_URI."
+        )
+
+
+def readable_copy(store: Path) -> Path:
+    """A copy, for this process alone, of a store that can only be read: MLflow takes none that it can't write to."""
+    modified = store.stat().st_mtime_ns
+    folder, copied = _copies.get(store.resolve(), (None, None))
+    if folder is None or copied != modified:
+        folder = tempfile.TemporaryDirectory(prefix="clinprompt-registry-")
+        source = sqlite3.connect(f"{store.resolve().as_uri()}?mode=ro", uri=True)
+        with closing(source), closing(sqlite3.connect(Path(folder.name) / store.name)) as target:
+            source.backup(target)
+        _copies[store.resolve()] = (folder, modified)
+    return Path(folder.name) / store.name
+
+
+def follow_moved_folder(store: Path, root: Path) -> None:
+    """Update a local store's absolute artifact paths after its folder was moved, copied or mounted elsewhere."""
+    if not root.is_dir():
+        return
+    with closing(sqlite3.connect(store, timeout=20)) as database, database:
+        query = f"SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE '%/{root.name}'"  # noqa: S608
+        try:
+            locations = [row[0] for row in database.execute(query)]
+        except sqlite3.OperationalError:  # a store whose tables are not made yet
+            return
+        for old in locations:
+            new = root.as_uri() if old.startswith("file:") else str(root)
+            for table, column in _PATHS if old != new else ():
+                database.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",  # noqa: S608
+                    (new, len(old) + 1, len(old), old),
+                )
 
 
 @contextmanager

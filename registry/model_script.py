@@ -52,7 +52,7 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
         sys.meta_path.insert(0, _Code(package, folder, files))
         spec = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         self._classes: list[str] = spec["classes"]
-        self._intensity = spec["intensity"]
+        self._intensity, self._max_pixels = spec["intensity"], spec["max_pixels"]
         kind = _LinearHead if spec["predicts_with"] == "head" else _Method
         self._model = kind(folder, spec, package)
         self._decode = importlib.import_module(f"{package}.data.codecs").decode
@@ -88,7 +88,7 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
         except ValueError as error:
             raise ValueError(f"{problem}: {error}") from None
         try:
-            return self._preprocessing.apply(self._decode(data, self._intensity))
+            return self._preprocessing.apply(self._decode(data, self._intensity, self._max_pixels))
         except (ValueError, OSError):
             # A decoder's own words may hold what is in the file.
             raise ValueError(f"{problem}: it is broken, too large, or of a format that is not read.") from None

@@ -15,7 +15,7 @@ from clinprompt.tuned.record import ModelRecord
 from registry.served_code import code_of
 
 FORMAT = 1
-MANIFEST = "manifest.json"
+MANIFEST, DESCRIPTIONS = "manifest.json", "descriptions.json"
 EMBED_UP_TO = 64 * 2**20  # bytes; larger backbones are referenced by their digests
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
@@ -67,13 +67,15 @@ class Payload:
         return sha256_bytes(manifest)
 
 
-def payload_of(model: Path, descriptions: Path, backbone: BackboneFiles) -> Payload:
+def payload_of(model: Path, descriptions: Path, backbone: BackboneFiles, max_pixels: int) -> Payload:
     """The payload of a tuned model.
 
     Args:
         model: a folder that `tune` wrote (its tensors, a linear head where that is all, model.yaml).
-        descriptions: the knowledge table; its accepted rows go along.
+        descriptions: the knowledge table; its accepted rows go along with a model that reads knowledge. To another
+            they make no difference, and must not make another model of it.
         backbone: the one that the model was tuned on; its digest must be the model's.
+        max_pixels: the served model refuses larger images before it decodes them, as the validation did.
 
     Raises:
         InputMissing: a file isn't there.
@@ -95,8 +97,8 @@ def payload_of(model: Path, descriptions: Path, backbone: BackboneFiles) -> Payl
             **tuned,
             **{f"backbone/{name}": path for name, path in embedded.items()},
             **code_of(record),
-            "descriptions.json": to_json(accepted_descriptions(descriptions)).encode(),
-            "model.json": to_json(_model(record, reference)).encode(),
+            **({DESCRIPTIONS: to_json(accepted_descriptions(descriptions)).encode()} if record.knowledge else {}),
+            "model.json": to_json(_model(record, reference, max_pixels)).encode(),
         }
     )
 
@@ -154,7 +156,7 @@ def check_files(folder: Path, present: set[str], digests: dict[str, str], *, str
             raise InputCorrupt(f"{folder / name} was changed after registration: don't use this model.")
 
 
-def _model(record: ModelRecord, backbone: dict[str, Any]) -> dict[str, Any]:
+def _model(record: ModelRecord, backbone: dict[str, Any], max_pixels: int) -> dict[str, Any]:
     fields = {
         "dataset",
         "candidate",
@@ -167,7 +169,7 @@ def _model(record: ModelRecord, backbone: dict[str, Any]) -> dict[str, Any]:
         "intensity",
         "predicts_with",
     }
-    return {"format": FORMAT, "backbone": backbone, **record.model_dump(include=fields)}
+    return {"format": FORMAT, "backbone": backbone, "max_pixels": max_pixels, **record.model_dump(include=fields)}
 
 
 def _backbone(backbone: BackboneFiles, with_text: bool) -> tuple[dict[str, Any], dict[str, Path]]:

@@ -4,6 +4,7 @@ Every step first looks whether it is done. The order makes setting the alias `ch
 consumers see the old champion; after it, the new one, whole and tried out.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from registry.model_folder import FILES_TAG
 from registry.receipt import CandidateVersion, QuarantinedVersion, Receipt
 from registry.request import PromotionRequest
 from registry.verify import verify
-from registry.versions import CHAMPION, PREVIOUS, Version, by_alias, find_or_create, run_of
+from registry.versions import CHAMPION, PREVIOUS, PROMOTED, Version, by_alias, describe, find_or_create, run_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -131,17 +132,25 @@ def _check_not_stale(release: PromotionRequest, current: Version | None) -> None
 
 def _register(client: "MlflowClient", release: PromotionRequest, packed: "Packed") -> Version:
     """The production version of the release: run, logged model, candidate version and production version."""
+    from clinprompt.data.load import load_card
+    from clinprompt.evaluation.metrics_record import Metrics
+    from registry import lineage
     from registry.run import log_release
 
     logged = log_release(client, release, packed)
-    tags = packed.facts | {FILES_TAG: logged.files} | links.airflow_tags()
+    card = load_card(release.card)
+    about = lineage.about(card, release.record, Metrics.read(release.metrics))
+    tags = packed.facts | {FILES_TAG: logged.files} | lineage.use_tags(card) | links.airflow_tags()
     candidate = find_or_create(client, release.names.candidate_model, logged.uri, logged.run_id, tags, logged.model_id)
     # The candidate may be another promotion's, logged by a run of its own, with other ids in its files.
     tags = tags | {FILES_TAG: candidate.tag(FILES_TAG)}
     tags = tags | {"candidate_model": candidate.name, "candidate_version": str(candidate.number)}
     source = f"models:/{candidate.name}/{candidate.number}"
     run_id = run_of(client, candidate)
-    return find_or_create(client, release.names.production_model, source, run_id, tags)
+    production = find_or_create(client, release.names.production_model, source, run_id, tags)
+    for version in (candidate, production):
+        describe(client, version, lineage.summary(card), about, lineage.use_tags(card))
+    return production
 
 
 def _set_aliases(client: "MlflowClient", current: Version | None, new: Version) -> None:
@@ -152,6 +161,8 @@ def _set_aliases(client: "MlflowClient", current: Version | None, new: Version) 
     with tracking.service_errors():
         if current is not None and current.number != new.number and not quarantine.is_held(current):
             client.set_registered_model_alias(new.name, PREVIOUS, str(current.number))
+        now_utc = datetime.now(UTC).isoformat(timespec="seconds")
+        client.set_model_version_tag(new.name, str(new.number), PROMOTED, now_utc)
         client.set_registered_model_alias(new.name, CHAMPION, str(new.number))
 
 

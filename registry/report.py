@@ -11,8 +11,10 @@ def attach_report(name: str, number: int, report: Path) -> str:
 
     Raises:
         InputMissing: there is no such version.
+        BadParams: the registry can only be read.
         ServiceDown: the MLflow server does not answer.
     """
+    tracking.check_local_store_writable()
     client = tracking.connect()
     run_id = run_of(client, by_number(client, name, number))
     with tracking.service_errors():

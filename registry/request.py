@@ -21,6 +21,7 @@ class PromotionRequest:
     Attributes:
         names: of the experiment and the registered models, with the dataset's name filled in.
         model: the tuned model's folder.
+        max_pixels: of the largest image that the model is to take.
         backbone: finds the backbone's files; called only when there is something to register.
         sample: images that the registered model must be able to classify before it becomes the champion.
     """
@@ -34,6 +35,7 @@ class PromotionRequest:
     descriptions: Path
     manifest: Path
     metrics: Path
+    max_pixels: int
     backbone: Callable[[], BackboneFiles]
     sample: Callable[[], Sequence[bytes]]
 
@@ -54,7 +56,8 @@ class PromotionRequest:
         """Of all that the payload is made from. Cheap: the backbone counts by the digest in model.yaml."""
         parts = {
             "model": self.chosen.model_digest,
-            self.descriptions.name: sha256_file(self.descriptions),
+            "max_pixels": str(self.max_pixels),
+            **({self.descriptions.name: sha256_file(self.descriptions)} if self.record.knowledge else {}),
             **{name: sha256_bytes(source) for name, source in code_of(self.record).items()},
         }
         return sha256_bytes(to_json(parts).encode())

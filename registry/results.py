@@ -40,12 +40,14 @@ def push(runs: Path, experiment: str) -> list[Moved]:
     Raises:
         InputMissing: there are none.
         InputCorrupt: a file is no result of this version.
+        BadParams: the registry can only be read.
         ServiceDown: the MLflow server does not answer.
     """
     files = sorted(path for pattern in _FOLDERS for path in runs.glob(pattern))
     if not files:
         raise InputMissing(f"There are no results below {runs}: `dvc repro experiments/dvc.yaml` makes them.")
     results = [(path, path.relative_to(runs).as_posix(), read_result(path)) for path in files]
+    tracking.check_local_store_writable()
     client = tracking.connect()
     with tracking.service_errors():
         experiment_id = tracking.experiment_id(client, experiment)

@@ -15,6 +15,7 @@ from clinprompt.evaluation.metrics_record import Metrics
 from clinprompt.files import sha256_file, to_json
 from clinprompt.tuned.record import ModelRecord
 from registry import lineage, links, tracking
+from registry.candidates import KIND, PARENT, flat_metrics, knobs, run_of_decision
 from registry.model_folder import FILES_TAG, SCRIPT, digests_tag
 from registry.package import payload_of
 from registry.request import PromotionRequest
@@ -55,7 +56,7 @@ class Logged:
 def pack(release: PromotionRequest, scratch: Path) -> Packed:
     """Write the release's payload below `scratch`; nothing is registered or logged."""
     payload = scratch / "payload"
-    digest = payload_of(release.model, release.descriptions, release.backbone()).write(payload)
+    digest = payload_of(release.model, release.descriptions, release.backbone(), release.max_pixels).write(payload)
     return Packed(payload, _facts(release, digest))
 
 
@@ -79,7 +80,7 @@ def _facts(release: PromotionRequest, payload_digest: str) -> dict[str, str]:
         "payload_digest": payload_digest,
         "inputs_digest": release.inputs_digest,
         "manifest_digest": sha256_file(release.manifest),
-        "knowledge_digest": sha256_file(release.descriptions),
+        **({"knowledge_digest": sha256_file(release.descriptions)} if release.record.knowledge else {}),
         "card_digest": sha256_file(release.card),
         "decision_digest": sha256_file(release.decision_file),
     }
@@ -95,10 +96,14 @@ def _log(client: "MlflowClient", release: PromotionRequest, packed: Packed, expe
     beside, folder = (payload.with_name(kind) for kind in ("record", "model"))
     _write_record(release, metrics, facts, beside)
     name = f"{release.dataset} {CandidateId(model.candidate, model.seed)}"
-    with mlflow.start_run(experiment_id=experiment, run_name=name, tags=facts | links.airflow_tags()) as run:
+    tags = facts | {KIND: "registration"} | links.airflow_tags()
+    candidates = run_of_decision(client, experiment, facts["decision_digest"])
+    if candidates is not None:
+        tags[PARENT] = str(candidates.info.run_id)
+    with mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags) as run:
         run_id = str(run.info.run_id)
-        mlflow.log_params(_params(model))
-        mlflow.log_metrics(_flat_metrics(metrics))
+        mlflow.log_params(knobs(model))
+        mlflow.log_metrics(flat_metrics(metrics.val, metrics.test))
         client.log_inputs(run_id, [_dataset(release, facts)])
         mlflow.log_artifact(str(release.decision_file))
         model_id = _log_model(client, run_id, experiment, payload, beside, folder, model)
@@ -119,7 +124,7 @@ def _log_model(
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
-    params = {key: str(value) for key, value in _params(model).items()}
+    params = {key: str(value) for key, value in knobs(model).items()}
     logged = client.create_logged_model(experiment, name=MODEL_NAME, source_run_id=run_id, params=params)
     model_id = str(logged.model_id)
     mlflow.pyfunc.save_model(
@@ -147,22 +152,6 @@ def _write_record(release: PromotionRequest, metrics: Metrics, facts: dict[str, 
     (folder / "lineage.json").write_text(to_json(facts), encoding="utf-8")
     card = lineage.model_card(load_card(release.card), release.record, metrics, facts)
     (folder / "model_card.md").write_text(card, encoding="utf-8")
-
-
-def _params(model: ModelRecord) -> dict[str, Any]:
-    chosen = {"dataset": model.dataset, "candidate": model.candidate, "method": model.method, "seed": model.seed}
-    return {**chosen, "backbone": model.backbone.name, **model.config}
-
-
-def _flat_metrics(metrics: Metrics) -> dict[str, float]:
-    """Names as "test_auroc", "test_auroc_low", "test_auroc_high"; undefined ones are left out."""
-    flat = {}
-    for split, estimates in (("val", metrics.val), ("test", metrics.test)):
-        for name, estimate in estimates.items():
-            for number, suffix in ((estimate.value, ""), (estimate.low, "_low"), (estimate.high, "_high")):
-                if number is not None:
-                    flat[f"{split}_{name}{suffix}"] = number
-    return flat
 
 
 def _dataset(release: PromotionRequest, facts: dict[str, str]) -> Any:

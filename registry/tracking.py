@@ -4,15 +4,14 @@ import fcntl
 import logging
 import os
 import re
-import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clinprompt.errors import BadParams, InputMissing, ServiceDown
-from registry.local_store import make_ready
+from registry.local_store import check_writable, follow_moved_folder, is_writable, make_ready, readable_copy
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -72,6 +71,9 @@ def artifact_root() -> Path | None:
 def connect() -> "MlflowClient":
     """A client of the tracking server or store. MLflow's import takes a second or two, so it is not at the top.
 
+    A local store that this process may only read is read from a copy; whoever writes asks
+    `check_local_store_writable` before.
+
     Raises:
         BadParams: the address is neither a server's nor a database's.
     """
@@ -81,16 +83,18 @@ def connect() -> "MlflowClient":
         )
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    store = local_store()
-    if store is not None and store.exists():
-        _follow_moved_folder(store)
+    store, root = local_store(), artifact_root()
+    if store is not None and not is_writable(store):
+        store = readable_copy(store)
+    if store is not None and root is not None and store.exists():
+        follow_moved_folder(store, root)
     import mlflow
 
     for name, level in _QUIET.items():
         logging.getLogger(name).setLevel(level)
     with service_errors():
-        if store is not None:
-            make_ready(store, store.resolve().with_name(ARTIFACTS))
+        if store is not None and root is not None:
+            make_ready(store, root)
         # Absolute: MLflow keeps one connection per address, whatever the working directory becomes.
         _point_mlflow_to(f"{_SQLITE}{store.resolve()}" if store else tracking_uri())
         return mlflow.MlflowClient()
@@ -181,6 +185,17 @@ def _object_store_errors() -> tuple[type[Exception], ...]:
     )
 
 
+def check_local_store_writable() -> None:
+    """Refuse to change a local store that can only be read; a server says so itself.
+
+    Raises:
+        BadParams: this process may not write to it.
+    """
+    store = local_store()
+    if store is not None:
+        check_writable(store)
+
+
 @contextmanager
 def promotion_lock() -> Iterator[None]:
     """Hold the local store's lock: aliases are last-writer-wins, so one promotion at a time looks and then sets."""
@@ -188,6 +203,7 @@ def promotion_lock() -> Iterator[None]:
     if store is None:
         yield
         return
+    check_local_store_writable()
     store.parent.mkdir(parents=True, exist_ok=True)
     with store.with_name(f"{store.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -222,32 +238,3 @@ def _first_line(text: str) -> str:
 
 def _without_password(text: str) -> str:
     return re.sub(r"//[^/@\s]+@", "//", text)
-
-
-# MLflow keeps absolute paths: (table, column) of those that begin with an artifact folder's.
-_PATHS = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "storage_location"),
-)
-
-
-def _follow_moved_folder(store: Path) -> None:
-    """Update the local store's absolute artifact paths after its folder was moved, copied or mounted elsewhere."""
-    root = store.resolve().with_name(ARTIFACTS)
-    if not root.is_dir():
-        return
-    with closing(sqlite3.connect(store, timeout=20)) as database, database:
-        query = f"SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE '%/{ARTIFACTS}'"  # noqa: S608
-        try:
-            locations = [row[0] for row in database.execute(query)]
-        except sqlite3.OperationalError:  # a store whose tables are not made yet
-            return
-        for old in locations:
-            new = root.as_uri() if old.startswith("file:") else str(root)
-            for table, column in _PATHS if old != new else ():
-                database.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",  # noqa: S608
-                    (new, len(old) + 1, len(old), old),
-                )

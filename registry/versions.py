@@ -1,12 +1,13 @@
 """Versions of registered models: look up by alias or payload digest, create when absent."""
 
+import re
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from registry import tracking
 from registry.model_folder import FILES_TAG
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 PREVIOUS = "previous"
+PROMOTED = "promoted_at"  # the tag of a version: when it became the champion
+_NAME = re.compile(r"\w[\w .-]{0,254}")
+_LONGEST_TEXT = 5000  # characters of a description that MLflow keeps
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model; the model has no such alias
 
 
@@ -40,14 +44,30 @@ class Version:
         return self.tags[key]
 
 
+def check_name(name: str) -> str:
+    """A registered model's name, as it is.
+
+    Raises:
+        BadParams: no model can have it: MLflow takes no such name, or its searches can't be asked for it.
+    """
+    if not _NAME.fullmatch(name):
+        raise BadParams(
+            f"{name!r} can't be the name of a registered model: it must be of letters, digits, '.', '_', '-' and "
+            "spaces, and begin with a letter or a digit."
+        )
+    return name
+
+
 def by_alias(name: str, alias: str) -> Version | None:
     """The version that carries the alias, or None.
 
     A local store is read without MLflow, whose import alone takes longer than all else that an unchanged run does.
 
     Raises:
+        BadParams: no model can have this name.
         ServiceDown: the MLflow server does not answer.
     """
+    check_name(name)
     store = tracking.local_store()
     if store is None:
         return _by_alias(tracking.connect(), name, alias)
@@ -63,8 +83,10 @@ def by_number(client: "MlflowClient", name: str, number: int) -> Version:
     """The version with this number.
 
     Raises:
+        BadParams: no model can have this name.
         InputMissing: there is none.
     """
+    check_name(name)
     from mlflow.exceptions import MlflowException
 
     with tracking.service_errors():
@@ -84,6 +106,7 @@ def run_of(client: "MlflowClient", version: Version) -> str:
 
 def search(client: "MlflowClient", name: str, condition: str) -> list[Version]:
     """The versions of `name` that meet a condition of MLflow's search."""
+    check_name(name)
     matches: list[Version] = []
     token = None
     with tracking.service_errors():
@@ -129,6 +152,21 @@ def find_or_create(
         if first.number != created.number:
             client.delete_model_version(name, str(created.number))
         return first
+
+
+def describe(client: "MlflowClient", version: Version, model: str, text: str, tags: dict[str, str]) -> None:
+    """Say what a registered model and a version of it are, where people look.
+
+    Args:
+        model: a few words about the registered model.
+        text: about the version, in Markdown.
+        tags: of the registered model.
+    """
+    with tracking.service_errors():
+        client.update_registered_model(version.name, model[:_LONGEST_TEXT])
+        client.update_model_version(version.name, str(version.number), text[:_LONGEST_TEXT])
+        for key, value in tags.items():
+            client.set_registered_model_tag(version.name, key, value)
 
 
 def _by_alias(client: "MlflowClient", name: str, alias: str) -> Version | None:

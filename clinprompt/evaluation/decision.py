@@ -41,6 +41,11 @@ class RecordedCheck(Estimate):
         """Whether it is about the candidate alone, and not beside the champion."""
         return self.name.startswith("floor.")
 
+    @property
+    def is_consistent(self) -> bool:
+        """Whether its outcome follows from its own numbers."""
+        return self.passed == (self.low is not None and self.low >= self.bound)
+
 
 class MeasuredCandidate(RecordPart):
     """A listed candidate with its metrics on the validation and test splits; None where it was not measured.
@@ -157,8 +162,12 @@ class DecisionRecord(Record):
         elif self.chosen != now.chosen:
             given = now.chosen.folder if now.chosen else "none"
             yield f"it chooses {self.chosen.folder}, the predictions give {given} ({'; '.join(now.reasons)})"
-        elif self._floors != now._floors:
+        if self._floors != now._floors or not all(check.is_consistent for check in self.checks):
             yield "its checks are not those of the predictions"
+        if self.champion is None and len(self._floors) < len(self.checks):
+            yield "it compares with a champion that it does not name"
+        if self.champion is None and now.champion is None and self.reasons != now.reasons:
+            yield "its reasons are not those of the predictions"
 
     @property
     def _floors(self) -> list[RecordedCheck]:

@@ -2,11 +2,31 @@
 
 import pandas as pd
 
+from clinprompt.data.dataset import Dataset
 from clinprompt.evaluation.intervals import Bootstrap, estimate_all
 from clinprompt.evaluation.metrics_record import ClassMetrics, Metrics
 from clinprompt.evaluation.patients import PatientCount
-from clinprompt.evaluation.slices import measure_slices, not_sliced
-from clinprompt.evaluation.table import About, split_of
+from clinprompt.evaluation.slices import age_bands, measure_slices, not_sliced
+from clinprompt.evaluation.table import About, evaluated_rows, patient_count, split_of
+from clinprompt.params import EvaluationParams
+
+
+def measure_candidate(
+    frame: pd.DataFrame, about: About, method: str, dataset: Dataset, params: EvaluationParams
+) -> Metrics:
+    """The metrics of a candidate's predictions, as `evaluate` writes them and as `promote` holds them against."""
+    rows = evaluated_rows(dataset.rows)
+    rows["age_band"] = age_bands(rows["age"], params.age_bands)
+    return summarise(
+        frame,
+        rows,
+        about=about,
+        method=method,
+        classes=tuple(dataset.card.class_ids),
+        patients=patient_count(dataset.rows),
+        slices=[*params.slices, *(column for column in dataset.card.slices if column not in params.slices)],
+        bootstrap=Bootstrap(params.bootstrap_resamples, params.confidence, params.calibration_bins),
+    )
 
 
 def summarise(

@@ -8,14 +8,12 @@ import pandas as pd
 
 from clinprompt.data.dataset import Dataset
 from clinprompt.errors import InputCorrupt
-from clinprompt.evaluation.intervals import Bootstrap
 from clinprompt.evaluation.plots import write_plots
 from clinprompt.evaluation.slices import age_bands
-from clinprompt.evaluation.summary import summarise
+from clinprompt.evaluation.summary import measure_candidate
 from clinprompt.evaluation.table import (
     About,
     evaluated_rows,
-    patient_count,
     predictions_frame,
     split_of,
     write_predictions,
@@ -51,17 +49,7 @@ def work(job: Job) -> dict[str, Any]:
         raise InputCorrupt(f"{job.inputs['model']} gives probabilities that are no numbers; run the tune stage again.")
     frame = predictions_frame(rows, probabilities, classes)
     about = About(card.name, job.arguments["candidate"], job.arguments["seed"], model.digest)
-    boot = Bootstrap(params.bootstrap_resamples, params.confidence, params.calibration_bins)
-    metrics = summarise(
-        frame,
-        rows,
-        about=about,
-        method=model.record.method,
-        classes=classes,
-        patients=patient_count(dataset.rows),
-        slices=[*params.slices, *(column for column in card.slices if column not in params.slices)],
-        bootstrap=boot,
-    )
+    metrics = measure_candidate(frame, about, model.record.method, dataset, params)
     if metrics.not_sliced:
         why = "; ".join(f"{column}: {reason}" for column, reason in metrics.not_sliced.items())
         log.info("%s: no slices by %s.", card.name, why)
@@ -73,7 +61,7 @@ def work(job: Job) -> dict[str, Any]:
     test = split_of(frame, "test", classes)
     title = f"{card.name}, test split: {about.candidate}, seed {about.seed}"
     names = [info.name for info in card.classes]
-    write_plots(job.outputs["plots"], test, tested, names=names, title=title, bins=boot.bins)
+    write_plots(job.outputs["plots"], test, tested, names=names, title=title, bins=params.calibration_bins)
     return {"dataset": card.name, "candidate": about.candidate, "seed": about.seed, "images": len(rows), **headline}
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import registry
 from clinprompt.contract.exit_codes import ExitCode
 from clinprompt.contract.variables import GATE_EXIT_CODE
-from clinprompt.errors import NotTrained
+from clinprompt.errors import BadParams, NotTrained, ServiceDown
 from clinprompt.evaluation.decision import ChampionRef, DecisionRecord, earlier_decision
 from clinprompt.evaluation.judge import Judged, reference
 from clinprompt.evaluation.record_decision import input_digests
 from clinprompt.params import RegistryParams
 from components.judged import judged
 from components.runner import Job, run
+from registry.candidates import log_candidates
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +35,12 @@ def work(job: Job) -> dict[str, Any]:
         problem = record.contradiction(files.decide(None))
         if problem is None:
             log.info("gate: nothing to do: the decision on disk still holds.")
+            _log_candidates(job)
             return _result(record, current, changed=False)
         log.warning("gate: %s: %s; it is made anew.", job.outputs["decision"], problem)
     record = files.decide(champion)
     record.write(job.outputs["decision"])
+    _log_candidates(job)
     return _result(record, current, changed=True)
 
 
@@ -52,6 +55,15 @@ def _check_trained(files: Judged) -> None:
         whom = "not all candidates, which candidates.all_required asks for," if required else "no candidate"
         told = "; ".join(f"{name}: {why}" for name, why in missing.items())
         raise NotTrained(f"{files.dataset}: {whom} could be trained, so nothing was decided: {told}.")
+
+
+def _log_candidates(job: Job) -> None:
+    """Log each candidate to MLflow. The decision is on disk by now, and is not lost where that can't be done."""
+    experiment = job.params(RegistryParams).experiment.format(dataset=job.arguments["dataset"])
+    try:
+        log_candidates(experiment, job.outputs["decision"], job.inputs["models"])
+    except (ServiceDown, BadParams) as error:
+        log.warning("gate: the candidates are not in MLflow; the next run tries again. %s", error)
 
 
 def _result(record: DecisionRecord, champion: ChampionRef | None, *, changed: bool) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from clinprompt.contract.candidates import CandidateId
 from clinprompt.errors import InputCorrupt
 from clinprompt.evaluation.decision import ChosenCandidate, DecisionRecord
 from clinprompt.evaluation.judge import reference
-from clinprompt.params import BackboneParams, CandidatesParams, RegistryParams
+from clinprompt.evaluation.metrics_record import Metrics
+from clinprompt.params import BackboneParams, CandidatesParams, EvaluationParams, RegistryParams, ValidationParams
 from clinprompt.tuned.artifact import model_digest
 from components.judged import judged
 from components.runner import Job, run
@@ -32,7 +33,9 @@ def work(job: Job) -> dict[str, Any]:
     before = registry.champion(release.names.production_model)
     if decision.chosen is not None:
         _check_model(release.model, decision.chosen.model_digest)
-        _check_decision(job, decision, before)
+    _check_decision(job, decision, before)
+    if decision.chosen is not None:
+        _check_metrics(job, decision.chosen, release.metrics)
         receipt = promote(release)
     else:
         receipt = rejected(release)
@@ -60,22 +63,37 @@ def _outcome(receipt: Receipt) -> str:
 
 
 def _check_decision(job: Job, decision: DecisionRecord, champion: registry.Champion | None) -> None:
-    """Decide again, when the choice is not the champion already: the file alone promotes nothing.
+    """Decide again: the file alone neither promotes a model nor tells of a rejection.
 
-    A decision against another champion than today's is stale, which the promotion itself finds and tells.
+    Beside the champion that the decision was made against, where it still is that; else by the predictions alone. A
+    decision that another champion has overtaken is stale, which the promotion itself finds and tells.
     """
     current = reference(champion) if champion else None
-    if current is not None and decision.chosen is not None and current.model_digest == decision.chosen.model_digest:
-        return
-    if decision.champion != current:
-        return
-    now = judged(job).decide(champion)
+    now = judged(job).decide(champion if decision.champion == current else None)
     other = [key for key in ("inputs", "params") if getattr(now, key) != getattr(decision, key)]
     problem = f"it was made from other {' and '.join(other)}" if other else decision.contradiction(now)
+    if problem is None and decision.champion == current and decision.verdict != now.verdict:
+        problem = f"its verdict is {decision.verdict}, the predictions give {now.verdict} ({'; '.join(now.reasons)})"
     if problem is not None:
         raise InputCorrupt(
             f"{job.inputs['decision']} is not what the gate decides now: {problem}. Nothing was promoted; run "
             "`dvc repro`, so that the gate decides again."
+        )
+
+
+def _check_metrics(job: Job, chosen: ChosenCandidate, metrics: Path) -> None:
+    """Measure the choice again: what is registered beside it must be what its predictions give."""
+    from clinprompt.data.dataset import Dataset
+    from clinprompt.evaluation.summary import measure_candidate
+    from clinprompt.evaluation.table import read_predictions
+
+    dataset = Dataset.open(job.inputs["card"], job.inputs["manifest"], job.inputs["images"])
+    table = job.inputs["evaluations"] / chosen.folder / "predictions.parquet"
+    frame, about = read_predictions(table, tuple(dataset.card.class_ids))
+    if Metrics.read(metrics) != measure_candidate(frame, about, chosen.method, dataset, job.params(EvaluationParams)):
+        raise InputCorrupt(
+            f"{metrics} is not what {table} gives. Nothing was promoted; delete it and run `dvc repro`, so that the "
+            "candidate is measured again."
         )
 
 
@@ -92,6 +110,7 @@ def _release(job: Job, decision: DecisionRecord) -> PromotionRequest:
         descriptions=job.inputs["descriptions"],
         manifest=job.inputs["manifest"],
         metrics=job.inputs["metrics"] / f"{folder.name}.json",
+        max_pixels=job.params(ValidationParams).max_pixels,
         backbone=lambda: backbone_files(job.params(BackboneParams)),
         sample=lambda: _sample(job.inputs["manifest"], job.inputs["images"]),
     )

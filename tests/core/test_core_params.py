@@ -231,3 +231,23 @@ def test_what_is_not_yaml_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputMissing, match="does not exist"):
         load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "sentence"),
+    [
+        ("production_model", "{dataset", "of braces it may hold only {dataset}"),
+        ("production_model", "{0}", "of braces it may hold only {dataset}"),
+        ("experiment", "{name}", "of braces it may hold only {dataset}"),
+        ("results", " ", "is no name"),
+        ("candidate_model", "a/{dataset}", "can't be the name of a registered model"),
+        ("candidate_model", "it's", "can't be the name of a registered model"),
+    ],
+)
+def test_a_name_that_the_registry_can_t_have_is_refused(
+    tmp_path: Path, shipped: dict[str, Any], key: str, name: str, sentence: str
+) -> None:
+    shipped["registry"][key] = name
+    with pytest.raises(BadParams, match=f"registry.{key}: ") as caught:
+        load_params(write(tmp_path, shipped))
+    assert sentence in str(caught.value)

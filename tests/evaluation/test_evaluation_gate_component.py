@@ -52,6 +52,12 @@ def _no_champion_at_first(crown: Callable[[Any], None]) -> None:
     """No test of this file looks into a real registry."""
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does one write to it: tests/registry/test_registry_candidates.py does."""
+    monkeypatch.setattr("components.gate.__main__.log_candidates", lambda *files: False)
+
+
 def test_the_record_has_every_number(run: ToyRun) -> None:
     assert run.gate() == 0
     record = run.decision

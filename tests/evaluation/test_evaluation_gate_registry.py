@@ -9,34 +9,16 @@ import yaml
 from sklearn.metrics import balanced_accuracy_score
 
 from clinprompt.files import read_json
-from components.gate.__main__ import work
-from components.runner import execute
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "registry"))
 
-from fabricate import COMPONENTS, DATASET, Run, fabricate, promote
-
-
-def gate(run: Run) -> int:
-    folder = run.folder
-    paths = {
-        "card": run.root / "datasets" / f"{DATASET}.yaml",
-        "manifest": folder / "validate" / "manifest.parquet",
-        "images": folder / "ingest" / "images",
-        "models": folder / "tune",
-        "evaluations": folder / "evaluate",
-        "decision": run.decision,
-        "params": run.root / "params.yaml",
-    }
-    options = [part for key, path in paths.items() for part in (f"--{key}", str(path))]
-    return execute("gate", work, ["--dataset", DATASET, *options], COMPONENTS)
+from fabricate import Run, fabricate, gate, promote
 
 
 def use(run: Run, methods: list[str], seeds: list[int]) -> None:
     params = yaml.safe_load((run.root / "params.yaml").read_text())
     params["candidates"] = {"methods": methods, "seeds": seeds}
     params["gate"]["floors"] = {"accuracy": 0.3}
-    params["evaluation"]["bootstrap_resamples"] = 100
     (run.root / "params.yaml").write_text(yaml.safe_dump(params))
 
 

@@ -14,7 +14,7 @@ import torch
 from mutations import call_all, damaged
 from PIL import Image
 
-from clinprompt.data.codecs import decode
+from clinprompt.data.codecs import MAX_PIXELS, decode
 from clinprompt.data.preprocessing import Preprocessing
 from registry.model_script import PromptTunedClassifier
 
@@ -29,6 +29,7 @@ class TwoClasses:
 @pytest.fixture
 def classifier() -> PromptTunedClassifier:
     model = PromptTunedClassifier()
+    model._max_pixels = MAX_PIXELS
     model._classes, model._intensity, model._model = ["a", "b"], "auto", TwoClasses()  # type: ignore[assignment]
     model._decode, model._preprocessing = decode, Preprocessing(8, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     return model

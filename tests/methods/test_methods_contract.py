@@ -345,7 +345,7 @@ def test_the_served_code_predicts_what_the_method_does(
     monkeypatch.setattr("registry.package.EMBED_UP_TO", 0)
     monkeypatch.setenv("CLINPROMPT_BACKBONES", str(clip_folder.parent))
     files = BackboneFiles("tiny", clip.backbone.digest, clip_folder)
-    payload_of(tmp_path / "model", tmp_path / "descriptions.parquet", files).write(tmp_path / "payload")
+    payload_of(tmp_path / "model", tmp_path / "descriptions.parquet", files, 10**6).write(tmp_path / "payload")
 
     monkeypatch.setattr("sys.meta_path", [*sys.meta_path])
     served = PromptTunedClassifier()

@@ -29,17 +29,16 @@ from clinprompt.backbones.load import load_backbone
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.data.card import Card
 from clinprompt.data.codecs import decode
+from clinprompt.data.dataset import Dataset
 from clinprompt.data.load import load_card
 from clinprompt.data.manifest import read_manifest
-from clinprompt.evaluation.intervals import Bootstrap
 from clinprompt.evaluation.judge import Judged
 from clinprompt.evaluation.plots import write_plots
 from clinprompt.evaluation.slices import age_bands
-from clinprompt.evaluation.summary import summarise
+from clinprompt.evaluation.summary import measure_candidate
 from clinprompt.evaluation.table import (
     About,
     evaluated_rows,
-    patient_count,
     predictions_frame,
     split_of,
     write_predictions,
@@ -48,12 +47,12 @@ from clinprompt.files import read_json, sha256_file, write_json
 from clinprompt.params import load_params
 from clinprompt.tuned.artifact import load_model, model_digest
 from clinprompt.tuned.record import BackboneRef, ModelRecord
+from components.gate.__main__ import work as gate_work
 from components.promote.__main__ import work
 from components.runner import execute
 
 COMPONENTS = Path(__file__).parents[2] / "components"
 CURVES = "epoch,learning_rate,loss,train_accuracy,val_accuracy\n0,0.002,1.0,0.4,0.5\n1,0.001,0.6,0.6,0.6\n"
-BOOTSTRAP = Bootstrap(50, 0.95, 15)
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,20 @@ class Run:
             "metrics": folder / "metrics",
             "decision": self.decision,
             "receipt": self.receipt,
+            "params": self.root / "params.yaml",
+        }
+        return _options(paths)
+
+    def gate_options(self) -> list[str]:
+        """The command line of the gate component."""
+        folder = self.folder
+        paths = {
+            "card": self.root / "datasets" / f"{DATASET}.yaml",
+            "manifest": folder / "validate" / "manifest.parquet",
+            "images": folder / "ingest" / "images",
+            "models": folder / "tune",
+            "evaluations": folder / "evaluate",
+            "decision": self.decision,
             "params": self.root / "params.yaml",
         }
         return _options(paths)
@@ -167,6 +180,11 @@ def copy_run(run: Run, target: Path) -> Run:
 def promote(run: Run) -> int:
     """Run the promote component in the run's folder; the exit code."""
     return execute("promote", work, run.promote_options(), COMPONENTS)
+
+
+def gate(run: Run) -> int:
+    """Run the gate component in the run's folder; the exit code."""
+    return execute("gate", gate_work, run.gate_options(), COMPONENTS)
 
 
 def promote_twice_at_once(run: Run) -> list[Path]:
@@ -241,16 +259,13 @@ def _tune_and_evaluate(run: Run, method: str, seed: int, quality: float) -> None
     out = run.folder / "evaluate" / f"{method}-{seed}"
     out.mkdir(parents=True)
     write_predictions(frame, about, out / "predictions.parquet")
-    summary = summarise(
-        frame,
-        rows,
-        about=about,
-        method=method,
-        classes=CLASSES,
-        patients=patient_count(read_manifest(run.folder / "validate" / "manifest.parquet")),
-        slices=["site", "sex"],
-        bootstrap=BOOTSTRAP,
+    params = load_params(run.root / "params.yaml").evaluation
+    dataset = Dataset.open(
+        run.root / "datasets" / f"{DATASET}.yaml",
+        run.folder / "validate" / "manifest.parquet",
+        run.folder / "ingest" / "images",
     )
+    summary = measure_candidate(frame, about, method, dataset, params)
     summary.write(run.folder / "metrics" / f"{method}-{seed}.json")
     tested = features[(rows["split"] == "test").to_numpy()]
     write_plots(out / "plots", split_of(frame, "test", CLASSES), tested, names=list(CLASSES), title="t", bins=15)
@@ -261,7 +276,6 @@ def _decide(run: Run, names: list[str], champion: Any, floor: float) -> dict[str
     values = yaml.safe_load((run.root / "params.yaml").read_text())
     values["candidates"] = {"methods": [c.name for c in ids], "seeds": sorted({c.seed for c in ids})}
     values["gate"] = {"select_by": "balanced_accuracy", "floors": {"balanced_accuracy": floor}, "margin": 0.5}
-    values["evaluation"] |= {"bootstrap_resamples": BOOTSTRAP.resamples}
     (run.root / "params.yaml").write_text(yaml.safe_dump(values))
     params = load_params(run.root / "params.yaml")
     files = Judged(

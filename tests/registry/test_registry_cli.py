@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from fabricate import CLASSES, Run
 
 from registry.__main__ import main
+from registry.tracking import connect
 
 
 @pytest.fixture
@@ -91,3 +93,50 @@ def test_an_address_that_is_no_registry_s_ends_in_a_sentence(
     said = capsys.readouterr().err
     assert words in said
     assert "secret" not in said
+
+
+IMPOSSIBLE = ["a/b", "../x", "it's", 'a"b', "a%", "{dataset}", "a:b", "", "a\x00b", "x' OR '1'='1", "n" * 300]
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+@pytest.mark.parametrize("command", ["show", "load", "rollback", "unquarantine"])
+def test_a_name_that_no_model_can_have_is_refused_in_a_sentence(
+    run: Run, capsys: pytest.CaptureFixture[str], command: str, name: str
+) -> None:
+    more = {"rollback": ["--reason", "bad"], "unquarantine": ["--reason", "good", "--version", "1"]}
+    assert main([command, *more.get(command, []), "--", name]) == 64
+    assert capsys.readouterr().err == (
+        f"{name!r} can't be the name of a registered model: it must be of letters, digits, '.', '_', '-' and spaces, "
+        "and begin with a letter or a digit.\n"
+    )
+
+
+def test_what_others_have_registered_under_an_odd_name_is_listed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("it's", "50% {grey}"):
+        connect().create_registered_model(name)
+    assert main(["list", "--json"]) == 0
+    assert {"it's", "50% {grey}"} < {one["name"] for one in json.loads(capsys.readouterr().out)["models"]}
+
+
+def test_model_and_version_say_what_they_are_and_since_when(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    client = connect()
+    for name in ("tiny", "tiny-candidate"):
+        model, version = client.get_registered_model(name), client.get_model_version(name, "1")
+        assert model.description.startswith("Tiny squares: classifies one MRI image (brain) into ")
+        assert "It is no medical device." in model.description
+        assert version.description.startswith("# Tiny squares: coop\n")
+        assert "| balanced_accuracy |" in version.description
+        for tags in (model.tags, version.tags):
+            assert "bright: " in tags["class_names"]
+            assert tags["intended_use"].startswith("For research")
+    assert main(["list", "--json"]) == 0
+    production, candidate = json.loads(capsys.readouterr().out)["models"]
+    for one in (production, candidate):
+        assert datetime.fromisoformat(one["versions"][0]["created"]).tzinfo is not None
+    assert production["versions"][0]["promoted"] >= production["versions"][0]["created"]
+    assert candidate["versions"][0]["promoted"] is None
+    assert main(["list"]) == 0
+    header, first, second = capsys.readouterr().out.splitlines()
+    assert first[header.index("PROMOTED") :].startswith(production["versions"][0]["promoted"][:10])
+    assert second[header.index("PROMOTED") :].startswith("- ")
+    assert first[header.index("CREATED") :].startswith(production["versions"][0]["created"][:10])

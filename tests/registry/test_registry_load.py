@@ -2,11 +2,13 @@
 
 import base64
 import importlib.util
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,16 +17,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from fabricate import CLASSES, Run, promote
+from PIL import Image
 from safetensors.torch import save_file
 
 import registry
 from clinprompt.backbones.load import load_backbone
-from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.files import sha256_file
 from clinprompt.tuned.record import ModelRecord
-from registry import package, served_code, tracking
+from registry import listing, package, served_code, tracking
 from registry.consumer import Champion
+from registry.report import attach_report
 
 PROBABILITIES = [f"p_{name}" for name in CLASSES]
 
@@ -140,6 +145,27 @@ def test_a_row_that_is_no_image_is_named(run: Run) -> None:
             model.predict(pd.DataFrame({"image": [good, bad]}))
 
 
+def test_the_limit_of_the_validation_holds_for_served_images_too(
+    finished: Run, fresh_copy: Callable[[Run], Run]
+) -> None:
+    run = fresh_copy(finished)
+    params = yaml.safe_load((run.root / "params.yaml").read_text())
+    params["validation"]["max_pixels"] = 10_000
+    (run.root / "params.yaml").write_text(yaml.safe_dump(params))
+    assert promote(run) == 0
+    model = registry.load("tiny")
+    large, limit = (png_of(np.zeros((100, width), np.uint8)) for width in (101, 100))
+    assert len(model.predict(pd.DataFrame({"image": [limit]}))) == 1
+    with pytest.raises(ValueError, match=r"Row 1 .* too large"):
+        model.predict(pd.DataFrame({"image": [limit, large]}))
+
+
+def png_of(pixels: np.ndarray) -> bytes:
+    image = io.BytesIO()
+    Image.fromarray(pixels).save(image, "PNG")
+    return image.getvalue()
+
+
 def test_a_batch_is_classified_row_by_row_and_keeps_the_index(run: Run) -> None:
     model = registry.load("tiny")
     images = run.images(3)
@@ -171,9 +197,14 @@ def test_a_moved_project_folder_keeps_its_registry(run: Run, tmp_path: Path, mon
 def test_the_payload_is_the_same_bytes_every_time(finished: Run, tmp_path: Path) -> None:
     backbone = load_backbone("tiny-clip", finished.root / "backbone")
     files = package.BackboneFiles("tiny-clip", backbone.digest, backbone.folder)
-    model, descriptions = finished.folder / "tune" / "coop-1", finished.folder / "describe" / "descriptions.parquet"
+    model, descriptions = tmp_path / "model", finished.folder / "describe" / "descriptions.parquet"
+    shutil.copytree(finished.folder / "tune" / "coop-1", model)
+    plain = package.payload_of(model, descriptions, files, 10**6)
+    assert "descriptions.json" not in plain.files
+    record = (model / "model.yaml").read_text().replace("knowledge: null", f"knowledge: {{descriptions: {'e' * 64}}}")
+    (model / "model.yaml").write_text(record)
     first, second = (
-        package.payload_of(model, descriptions, files).write(tmp_path / name) for name in ("first", "second")
+        package.payload_of(model, descriptions, files, 10**6).write(tmp_path / name) for name in ("first", "second")
     )
     assert first == second == sha256_file(tmp_path / "first" / "manifest.json")
     accepted = json.loads((tmp_path / "first" / "descriptions.json").read_text())
@@ -185,7 +216,7 @@ def test_a_backbone_other_than_the_tuned_one_is_refused(finished: Run, tmp_path:
     files = package.BackboneFiles("tiny-clip", "0" * 64, finished.root / "backbone")
     model, descriptions = finished.folder / "tune" / "coop-1", finished.folder / "describe" / "descriptions.parquet"
     with pytest.raises(InputCorrupt, match="was tuned on the backbone tiny-clip"):
-        package.payload_of(model, descriptions, files)
+        package.payload_of(model, descriptions, files, 10**6)
 
 
 @pytest.fixture
@@ -260,3 +291,43 @@ def test_the_image_tower_of_a_biomedclip_shaped_folder_is_loaded_without_its_tex
     pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(tower(pixels), model.encode_image(pixels))
+
+
+@pytest.fixture
+def read_only(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """A registry that was copied elsewhere, in a folder that nobody may write to; permissions do not bind root."""
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    shutil.copy(run.root / "mlflow.db", folder)
+    shutil.copytree(run.root / "mlartifacts", folder / "mlartifacts")
+    shutil.rmtree(run.root / "mlartifacts")
+    paths = [folder, *folder.rglob("*")]
+    for path in paths:
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    access = os.access
+    inside = str(folder)
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: access(path, mode) and not (mode == os.W_OK and inside in str(path))
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+    yield run
+    for path in paths:
+        path.chmod(0o700)
+
+
+def test_a_registry_that_can_only_be_read_is_read(read_only: Run, tmp_path: Path) -> None:
+    store = tmp_path / "read-only" / "mlflow.db"
+    before = store.read_bytes()
+    images = read_only.images(2)
+    table = registry.load("tiny").predict(pd.DataFrame({"image": images}))
+    assert len(table) == len(images)
+    assert [one["name"] for one in listing.models()] == ["tiny", "tiny-candidate"]
+    assert store.read_bytes() == before
+    assert {path.name for path in store.parent.iterdir()} == {"mlflow.db", "mlartifacts"}
+
+
+def test_a_registry_that_can_only_be_read_is_not_changed(read_only: Run, tmp_path: Path) -> None:
+    with pytest.raises(BadParams, match="can only be read here, so nothing was changed"):
+        registry.rollback("tiny", "bad")
+    with pytest.raises(BadParams, match="can only be read here"):
+        attach_report("tiny", 1, read_only.folder / "report.html")

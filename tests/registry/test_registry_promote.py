@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from fabricate import COMPONENTS, Run, promote, promote_twice_at_once
 
@@ -56,7 +57,7 @@ def test_first_accepted_model_becomes_champion_with_its_lineage(run: Run) -> Non
     assert receipt["candidate"] == {"model": "tiny-candidate", "version": 1}
     assert receipt["model_digest"] == decision["chosen"]["model_digest"]
     version = listing.model("tiny")["versions"][0]
-    for key in ("manifest", "knowledge", "backbone", "decision", "params", "model", "card", "requirements"):
+    for key in ("manifest", "backbone", "decision", "params", "model", "card", "requirements"):
         assert len(version["lineage"][f"{key}_digest"]) == 64
     assert version["lineage"]["seed"] == "1"
     test = json.loads((run.folder / "metrics" / "coop-1.json").read_text())["test"]["balanced_accuracy"]
@@ -138,6 +139,44 @@ def test_a_lost_alias_is_set_again_without_a_second_version(run: Run) -> None:
     assert state() == before
 
 
+def describe_anew(run: Run) -> None:
+    path = run.folder / "describe" / "descriptions.parquet"
+    frame = pd.read_parquet(path)
+    frame["text"] += " It is often seen."
+    frame.to_parquet(path)
+
+
+def test_what_a_model_does_not_read_makes_no_version_of_it(run: Run) -> None:
+    before = state()
+    describe_anew(run)
+    card = run.root / "datasets" / "tiny.yaml"
+    card.write_text(card.read_text().replace("Tiny squares", "Small squares"))
+    run.decide("coop-1", "zero_shot-1", champion=registry.champion("tiny"))
+    assert promote(run) == 0
+    assert json.loads(run.receipt.read_text())["action"] == "unchanged"
+    record = run.folder / "tune" / "coop-1" / "model.yaml"
+    record.write_text(record.read_text().replace("clinprompt: '0'", "clinprompt: another"))
+    run.evaluate_again("coop", 1)
+    run.decide("coop-1", "zero_shot-1", champion=registry.champion("tiny"))
+    assert promote(run) == 0
+    assert state() == before
+
+
+def test_other_descriptions_make_another_model_of_one_that_reads_them(
+    finished: Run, fresh_copy: Callable[[Run], Run]
+) -> None:
+    run = fresh_copy(finished)
+    record = run.folder / "tune" / "coop-1" / "model.yaml"
+    record.write_text(record.read_text().replace("knowledge: null", f"knowledge: {{descriptions: {'e' * 64}}}"))
+    run.evaluate_again("coop", 1)
+    run.decide("coop-1", "zero_shot-1")
+    assert promote(run) == 0
+    assert len(listing.model("tiny")["versions"][0]["lineage"]["knowledge_digest"]) == 64
+    describe_anew(run)
+    assert promote(run) == 0
+    assert state()["tiny"][1] == {"champion": 2, "previous": 1}
+
+
 def test_the_old_champion_becomes_previous(challenged: Run, capsys: pytest.CaptureFixture[str]) -> None:
     old = registry.champion("tiny")
     assert promote(challenged) == 0
@@ -191,6 +230,81 @@ def test_a_forged_decision_promotes_nothing(
     assert promote(run) == 67
     assert "dvc repro" in result(capsys)["message"]
     assert not run.receipt.exists()
+    assert not (run.root / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("forgery", ["verdict", "reasons", "floor", "comparison", "numbers"])
+def test_a_forged_rejection_is_not_told_as_the_gate_s(
+    finished: Run, fresh_copy: Callable[[Run], Run], capsys: pytest.CaptureFixture[str], forgery: str
+) -> None:
+    run = fresh_copy(finished)
+    record = run.decide("coop-1", "zero_shot-1", floor=0.3 if forgery in ("verdict", "comparison") else 1.0)
+    if forgery in ("verdict", "comparison"):
+        record |= {"verdict": "rejected", "chosen": None}
+    if forgery == "comparison":
+        worse = {"name": "not_worse_than_champion.balanced_accuracy", "value": -0.9, "low": -0.9, "high": -0.9}
+        record["checks"].append(worse | {"candidate": "coop-1", "bound": -0.5, "passed": False})
+    elif forgery == "reasons":
+        record["reasons"] = ["coop-1: all is lost"]
+    elif forgery == "floor":
+        record["checks"][0]["low"] = 0.1
+    elif forgery == "numbers":
+        record["candidates"][0]["test"]["balanced_accuracy"]["value"] = 0.001
+    write_json(run.decision, record)
+    assert promote(run) == 67
+    assert "dvc repro" in result(capsys)["message"]
+    assert not run.receipt.exists()
+
+
+def test_a_rejection_that_only_a_forged_comparison_gives_is_refused(
+    challenged: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = json.loads(challenged.decision.read_text())
+    for check in record["checks"]:
+        if check["name"].startswith("not_worse"):
+            check |= {"value": -0.9, "low": -0.9, "high": -0.9, "passed": False}
+    write_json(challenged.decision, record | {"verdict": "rejected", "chosen": None})
+    assert promote(challenged) == 67
+    assert "its verdict is rejected, the predictions give accepted" in result(capsys)["message"]
+
+
+def test_a_forged_decision_is_found_where_its_choice_is_the_champion_already(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = json.loads(run.decision.read_text())
+    record["candidates"][0]["test"]["balanced_accuracy"]["value"] = 0.999
+    write_json(run.decision, record)
+    assert promote(run) == 67
+    assert "coop-1" in result(capsys)["message"]
+
+
+def test_a_forged_decision_is_found_where_another_champion_has_overtaken_it(
+    challenged: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = json.loads(challenged.decision.read_text())
+    record["champion"]["version"] = "7"
+    record["candidates"][0]["test"]["balanced_accuracy"]["value"] = 0.999
+    write_json(challenged.decision, record)
+    assert promote(challenged) == 67
+    assert "coop-2" in result(capsys)["message"]
+
+
+@pytest.mark.parametrize("where", ["test", "per_class", "slices", "patients"])
+def test_forged_metrics_are_not_registered(
+    finished: Run, fresh_copy: Callable[[Run], Run], capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    run = fresh_copy(finished)
+    path = run.folder / "metrics" / "coop-1.json"
+    metrics = json.loads(path.read_text())
+    if where == "patients":
+        metrics["patients"]["images"] += 1
+    elif where == "test":
+        metrics["test"]["auroc"]["value"] = 0.999
+    else:
+        next(iter(metrics[where].values()))["auroc"]["value"] = 0.999
+    write_json(path, metrics)
+    assert promote(run) == 67
+    assert "coop-1.json is not what" in result(capsys)["message"]
     assert not (run.root / "mlflow.db").exists()
 
 

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from fabricate import CLASSES, Run, promote, promote_twice_at_once
+from fabricate import CLASSES, Run, gate, promote, promote_twice_at_once
 from server import Server
 
 import registry
 from clinprompt.errors import BadParams, InputMissing, ServiceDown
+from clinprompt.files import sha256_file
 from registry import listing, tracking, versions
 from registry.model_folder import FILES_TAG
 
@@ -98,6 +99,17 @@ def test_a_promoted_model_is_loaded_over_http(run: Run, name: str, tmp_path: Pat
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["label"] == rows["predicted"].iloc[0]
+
+
+def test_the_candidates_are_runs_on_a_server_too_and_once(run: Run) -> None:
+    assert [gate(run), gate(run), promote(run)] == [0, 0, 0]
+    client = tracking.connect()
+    experiment = yaml.safe_load((run.root / "params.yaml").read_text())["registry"]["experiment"]
+    experiment = client.get_experiment_by_name(experiment).experiment_id
+    digest = sha256_file(run.decision)
+    [decision] = client.search_runs([experiment], f"tags.candidates_of = '{digest}'")
+    nested = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{decision.info.run_id}'")
+    assert sorted(one.data.tags["kind"] for one in nested) == ["candidate", "candidate", "registration"]
 
 
 def test_run_and_version_lead_to_airflow_and_the_result_to_the_run(
