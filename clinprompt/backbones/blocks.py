@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clinprompt.backbones.m3d import VolumeBlock
 from clinprompt.errors import BadParams
 
 # A parallel adapter: (index of the block, tokens [b, c, n, d] after its attention) -> what is added to the MLP output.
@@ -55,7 +56,7 @@ class Block:
 
 
 def open_block(module: Any) -> Block:
-    """The parts of a block of open_clip's, timm's or Hugging Face's BERT transformer.
+    """The parts of a block of open_clip's, timm's, M3D-CLIP's or Hugging Face's BERT transformer.
 
     Raises:
         BadParams: the block has another structure.
@@ -72,6 +73,13 @@ def open_block(module: Any) -> Block:
         return _pre_norm(
             attn.num_heads, (module.norm1, module.norm2), (attn.qkv.weight, attn.qkv.bias), d,
             (attn.proj, module.ls1), (module.mlp, module.ls2),
+        )  # fmt: skip
+    if isinstance(module, VolumeBlock):
+        attn, d = module.attn, module.attn.out_proj.in_features
+        same = nn.Identity()
+        return _pre_norm(
+            attn.heads, (module.norm1, module.norm2), (attn.qkv.weight, None), d, (attn.out_proj, same),
+            (module.mlp, same),
         )  # fmt: skip
     if kind == "BertLayer":
         attention, attention_output = module.attention.self, module.attention.output

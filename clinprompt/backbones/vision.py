@@ -1,27 +1,30 @@
 """Frozen image towers that take tokens instead of pixels, so that prompts can stand among the patches."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from timm.layers import Format, resample_abs_pos_embed
 from torch import Tensor
 
 from clinprompt.backbones.blocks import Adapter, Block, ReadRows, open_block, run
+from clinprompt.backbones.m3d import M3DClip
 from clinprompt.errors import BadParams
 
 CLASS_TOKEN = ReadRows(0, slice(0, 1))
 
 
 class VisionTower:
-    """The image side of an open_clip model, from patch tokens to a projected feature.
+    """The image side of a model, from patch tokens to a projected feature.
 
-    Serves open_clip's own vision transformer and timm's, read out at the class token. `encode([embed(pixels)])` equals
-    the model's `encode_image(pixels)`.
+    Serves open_clip's own vision transformer, timm's and M3D-CLIP's over volumes, read out at the class token.
+    `encode([embed(pixels)])` equals the model's `encode_image(pixels)`.
 
     Args:
-        model: an open_clip model in evaluation state; it is not copied, and not registered as a sub-module.
+        model: an open_clip model or an `M3DClip` in evaluation state; it is not copied, and not registered as a
+            sub-module.
 
     Raises:
         BadParams: the model's image tower is of a kind that prompts can't be put into.
@@ -29,7 +32,11 @@ class VisionTower:
 
     def __init__(self, model: Any) -> None:
         visual = model.visual
-        self._parts = _Timm(visual) if hasattr(visual, "trunk") else _OpenClip(visual)
+        self._parts: _Parts
+        if isinstance(model, M3DClip):
+            self._parts = _Volumes(model)
+        else:
+            self._parts = _Timm(visual) if hasattr(visual, "trunk") else _OpenClip(visual)
 
     @property
     def blocks(self) -> list[Block]:
@@ -42,20 +49,30 @@ class VisionTower:
         return self._parts.width
 
     @property
-    def grid(self) -> int:
-        """Patches along a side of the image."""
+    def grid(self) -> tuple[int, ...]:
+        """Patches along each side of the image: height and width; of a volume, depth before them."""
         return self._parts.grid
 
     @property
-    def patch(self) -> int:
-        """The side of a patch in pixels."""
+    def patch(self) -> tuple[int, ...]:
+        """The sides of a patch in pixels, in the same order."""
         return self._parts.patch
+
+    @property
+    def patch_values(self) -> int:
+        """How many numbers a patch has, over all channels."""
+        return self._parts.channels * math.prod(self.patch)
+
+    @property
+    def patches(self) -> int:
+        """How many patches an image of the tower's own size has."""
+        return math.prod(self.grid)
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Tokens [B, 1 + patches, w]: the class token, then the patches, with their positions.
 
-        The side of the images [B, 3, S, S] may differ from the model's, by whole patches: the grid of positions is
-        then resampled (bicubic).
+        The sides of the images [B, 3, S, S] (of volumes: [B, 1, D, H, W]) may differ from the model's, by whole
+        patches: the grid of positions is then resampled (bicubic; of volumes trilinear).
         """
         return self._parts.embed(pixels)
 
@@ -101,21 +118,39 @@ class VisionTower:
         return self.project_normed(self.norm(rows[:, 0]).mean(1))
 
 
+class _Parts(Protocol):
+    """What differs between the kinds of towers."""
+
+    blocks: list[Block]
+    width: int
+    channels: int
+    grid: tuple[int, ...]
+    patch: tuple[int, ...]
+
+    def embed(self, pixels: Tensor) -> Tensor: ...
+
+    def start(self, tokens: Tensor) -> Tensor: ...
+
+    def norm(self, rows: Tensor) -> Tensor: ...
+
+    def project(self, rows: Tensor) -> Tensor: ...
+
+
 class _OpenClip:
     def __init__(self, visual: Any) -> None:
         if getattr(visual, "attn_pool", None) is not None or getattr(visual, "pool_type", None) != "tok":
             raise _unknown(visual)
         self.visual = visual
         self.blocks = [open_block(block) for block in visual.transformer.resblocks]
-        self.width, self.grid = int(visual.class_embedding.shape[0]), int(visual.grid_size[0])
-        self.patch = int(visual.conv1.kernel_size[0])
+        self.width, self.channels = int(visual.class_embedding.shape[0]), int(visual.conv1.in_channels)
+        self.grid, self.patch = _integers(visual.grid_size), _integers(visual.conv1.kernel_size)
 
     def embed(self, pixels: Tensor) -> Tensor:
         grid = self.visual.conv1(pixels)
         patches = grid.flatten(2).transpose(1, 2)
         first = self.visual.class_embedding.expand(len(patches), 1, -1)
         positions = resample_abs_pos_embed(
-            self.visual.positional_embedding[None], list(grid.shape[2:]), [self.grid, self.grid]
+            self.visual.positional_embedding[None], list(grid.shape[2:]), list(self.grid)
         )
         tokens: Tensor = torch.cat([first, patches], dim=1) + positions
         return tokens
@@ -141,8 +176,8 @@ class _Timm:
             raise _unknown(trunk)
         self.visual, self.trunk = visual, trunk
         self.blocks = [open_block(block) for block in trunk.blocks]
-        self.width, self.grid = int(trunk.embed_dim), int(trunk.patch_embed.grid_size[0])
-        self.patch = int(trunk.patch_embed.patch_size[0])
+        self.width, self.channels = int(trunk.embed_dim), int(trunk.patch_embed.proj.in_channels)
+        self.grid, self.patch = _integers(trunk.patch_embed.grid_size), _integers(trunk.patch_embed.patch_size)
         # Shallow copies that share the weights: for images of another size, timm resamples the positions itself.
         self._patches, self._positions = copy(trunk.patch_embed), copy(trunk)
         self._patches.strict_img_size, self._patches.flatten, self._patches.output_fmt = False, False, Format.NHWC
@@ -163,6 +198,33 @@ class _Timm:
     def project(self, rows: Tensor) -> Tensor:
         projected: Tensor = self.visual.head(self.trunk.head(self.trunk.fc_norm(rows)))
         return projected
+
+
+class _Volumes:
+    def __init__(self, model: M3DClip) -> None:
+        self.visual, self.projection = model.visual, model.mm_vision_proj
+        self.blocks = [open_block(block) for block in self.visual.blocks]
+        sizes = self.visual.sizes
+        self.width, self.channels = sizes.width, sizes.channels
+        self.grid, self.patch = _integers(sizes.grid), _integers(sizes.patch)
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        return self.visual.embed(pixels)
+
+    def start(self, tokens: Tensor) -> Tensor:
+        return tokens
+
+    def norm(self, rows: Tensor) -> Tensor:
+        normed: Tensor = self.visual.norm(rows)
+        return normed
+
+    def project(self, rows: Tensor) -> Tensor:
+        projected: Tensor = self.projection(rows)
+        return projected
+
+
+def _integers(sides: Iterable[Any]) -> tuple[int, ...]:
+    return tuple(int(side) for side in sides)
 
 
 def _unknown(tower: Any) -> BadParams:

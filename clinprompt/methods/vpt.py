@@ -53,7 +53,7 @@ class VPT(PatchMethod):
         backbone, tower = task.backbone, self.vision
         layers = config.depth or len(tower.blocks)
         generator = torch.Generator().manual_seed(task.seed)
-        bound = math.sqrt(6 / (3 * tower.patch**2 + tower.width))
+        bound = math.sqrt(6 / (tower.patch_values + tower.width))
         shape = (layers, config.n_prompts, tower.width)
         self.prompts = nn.Parameter(nn.init.uniform_(torch.empty(shape), -bound, bound, generator=generator))
         self.head: nn.Module
