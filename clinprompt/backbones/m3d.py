@@ -118,10 +118,11 @@ class _PatchEmbedding(nn.Module):
         super().__init__()
         self.sizes = sizes
         n, voxels = sizes.grid[0] * sizes.grid[1] * sizes.grid[2], sizes.patch[0] * sizes.patch[1] * sizes.patch[2]
-        self.patch_embeddings = nn.Sequential(_Patches(sizes.patch), nn.Linear(voxels * sizes.channels, sizes.width))
+        linear = nn.Linear(voxels * sizes.channels, sizes.width)
+        self.patch_embeddings = nn.Sequential(_Patches(sizes.patch), linear)
         self.position_embeddings = nn.Parameter(torch.empty(1, n, sizes.width))
-        for parameter in (self.position_embeddings, self.patch_embeddings[1].weight):
-            nn.init.trunc_normal_(parameter, std=0.02)
+        nn.init.trunc_normal_(linear.weight, std=0.02)
+        nn.init.trunc_normal_(self.position_embeddings, std=0.02)
 
     def patches(self, volumes: Tensor) -> tuple[Tensor, Grid]:
         depth, height, width = (side // step for side, step in zip(volumes.shape[2:], self.sizes.patch, strict=True))

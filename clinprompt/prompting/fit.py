@@ -35,8 +35,8 @@ def _size(backbone: "Backbone", states: Sequence[int], name: SizeName) -> int | 
         "image_blocks": lambda: len(backbone.vision.blocks),
         "positions": lambda: backbone.text.context,
         "tokens": lambda: int(backbone.tokenize([""]).shape[1]),
-        "patches": lambda: backbone.vision.grid**2,
-        "patch": lambda: backbone.vision.patch,
+        "patches": lambda: backbone.vision.patches,
+        "patch": lambda: backbone.vision.patch[-1],
         "fewest_states": lambda: min(states, default=None),
         "most_states": lambda: max(states, default=None),
     }
