@@ -55,9 +55,9 @@ class M3DClip(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())  # multiplied as it is, not exponentiated
 
     @property
-    def visual(self) -> "VolumeEncoder":
-        """The image tower, under open_clip's name."""
-        return self.vision_encoder
+    def visual(self) -> "VolumeTower":
+        """The image tower with its projection, under open_clip's name."""
+        return VolumeTower(self.vision_encoder, self.mm_vision_proj)
 
     @property
     def text(self) -> SimpleNamespace:
@@ -73,7 +73,7 @@ class M3DClip(nn.Module):
 
     def encode_image(self, volumes: Tensor) -> Tensor:
         """Features [B, e], projected and not normalised, of volumes [B, channels, D, H, W]."""
-        features: Tensor = self.mm_vision_proj(self.vision_encoder(volumes)[:, 0])
+        features: Tensor = self.visual(volumes)
         return features
 
     def encode_text(self, ids: Tensor) -> Tensor:
@@ -81,6 +81,18 @@ class M3DClip(nn.Module):
         real = (ids != self.language_encoder.config.pad_token_id).long()
         hidden = self.language_encoder(input_ids=ids, attention_mask=real).last_hidden_state
         features: Tensor = self.mm_language_proj(hidden[:, 0])
+        return features
+
+
+class VolumeTower(nn.Module):
+    """The ViT and the projection behind it: features [B, e], not normalised, of volumes [B, channels, D, H, W]."""
+
+    def __init__(self, encoder: "VolumeEncoder", projection: nn.Linear) -> None:
+        super().__init__()
+        self.encoder, self.projection = encoder, projection
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        features: Tensor = self.projection(self.encoder(volumes)[:, 0])
         return features
 
 

@@ -10,7 +10,7 @@ from timm.layers import Format, resample_abs_pos_embed
 from torch import Tensor
 
 from clinprompt.backbones.blocks import Adapter, Block, ReadRows, open_block, run
-from clinprompt.backbones.m3d import M3DClip
+from clinprompt.backbones.m3d import VolumeTower
 from clinprompt.errors import BadParams
 
 CLASS_TOKEN = ReadRows(0, slice(0, 1))
@@ -33,8 +33,8 @@ class VisionTower:
     def __init__(self, model: Any) -> None:
         visual = model.visual
         self._parts: _Parts
-        if isinstance(model, M3DClip):
-            self._parts = _Volumes(model)
+        if isinstance(visual, VolumeTower):
+            self._parts = _Volumes(visual)
         else:
             self._parts = _Timm(visual) if hasattr(visual, "trunk") else _OpenClip(visual)
 
@@ -201,21 +201,21 @@ class _Timm:
 
 
 class _Volumes:
-    def __init__(self, model: M3DClip) -> None:
-        self.visual, self.projection = model.visual, model.mm_vision_proj
-        self.blocks = [open_block(block) for block in self.visual.blocks]
-        sizes = self.visual.sizes
+    def __init__(self, tower: VolumeTower) -> None:
+        self.encoder, self.projection = tower.encoder, tower.projection
+        self.blocks = [open_block(block) for block in self.encoder.blocks]
+        sizes = self.encoder.sizes
         self.width, self.channels = sizes.width, sizes.channels
         self.grid, self.patch = _integers(sizes.grid), _integers(sizes.patch)
 
     def embed(self, pixels: Tensor) -> Tensor:
-        return self.visual.embed(pixels)
+        return self.encoder.embed(pixels)
 
     def start(self, tokens: Tensor) -> Tensor:
         return tokens
 
     def norm(self, rows: Tensor) -> Tensor:
-        normed: Tensor = self.visual.norm(rows)
+        normed: Tensor = self.encoder.norm(rows)
         return normed
 
     def project(self, rows: Tensor) -> Tensor:

@@ -147,7 +147,7 @@ def test_declared_sizes_are_those_of_the_loaded_towers() -> None:
         "positions": backbone.text.context,
         "text_blocks": len(backbone.text.blocks),
         "image_blocks": len(backbone.vision.blocks),
-        "patches": backbone.vision.grid**2,
+        "patches": backbone.vision.patches,
         "patch": backbone.vision.patch,
     }
     for name in ("biomedclip", "vit-b-16-openai"):
