@@ -20,7 +20,8 @@ from clinprompt.tuned.restore import logits
 
 CLASSES = ("healthy", "atrophy")
 SMALL: dict[str, Any] = {
-    "epochs": 40, "batch_size": 6, "learning_rate": 0.05, "warmup_epochs": 1, "n_prompts": 3, "latent_dim": 3, "rank": 2, "head": "linear"
+    "epochs": 40, "batch_size": 6, "learning_rate": 0.05, "warmup_epochs": 1, "n_prompts": 3, "latent_dim": 3,
+    "rank": 2, "head": "linear",
 }  # fmt: skip
 WORDS: list[str] = []
 
