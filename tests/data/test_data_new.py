@@ -59,7 +59,7 @@ def test_what_is_no_dataset_is_refused(root: Path, capsys: pytest.CaptureFixture
     assert main(["mine", str(root)]) == 66
     fill(root / "a")
     assert main(["mine", str(root)]) == 65
-    assert "holds 1 class folders" in capsys.readouterr().err
+    assert "holds 1 class folder with images" in capsys.readouterr().err
     (root / "b").mkdir()
     fill(root / "c", 0)
     assert main(["bad name", str(root)]) == 64
