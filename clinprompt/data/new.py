@@ -204,7 +204,7 @@ def _classes(labels: Sequence[str], modality: str) -> list[dict[str, Any]]:
     classes: dict[str, dict[str, Any]] = {}
     taken = {matching_key(label) for label in labels}
     for label in labels:
-        class_id = re.sub(r"[^A-Za-z0-9_.-]+", "_", label).strip("_.-") or "class"
+        class_id = re.sub(r"[^A-Za-z0-9_.-]+", "_", _without_accents(label)).strip("_.-") or "class"
         name = clinical_name(label) or class_id
         if matching_key(label) in classes:
             continue
@@ -215,6 +215,10 @@ def _classes(labels: Sequence[str], modality: str) -> list[dict[str, Any]]:
         phrase = f"{modality} showing {name}"
         classes[matching_key(label)] = {"id": class_id, "name": name, "phrase": phrase, "aliases": aliases}
     return list(classes.values())
+
+
+def _without_accents(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
 
 
 def _split(splits: set[str]) -> dict[str, Any]:
