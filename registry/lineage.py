@@ -77,7 +77,13 @@ def requirements(model: ModelRecord) -> list[str]:
 def summary(card: Card) -> str:
     """What models of a dataset do and are for, in two sentences: the description of the registered model."""
     names = ", ".join(c.name for c in card.classes)
-    return f"{card.title}: classifies one {card.modality} image ({card.organ}) into {names}. {USE}"
+    return f"{card.title}: classifies one {_image(card)} into {names}. {USE}"
+
+
+def _image(card: Card) -> str:
+    """What a model is given, without what the card leaves open: "MRI image (brain)", "medical image"."""
+    picture = card.modality if card.modality.endswith("image") else f"{card.modality} image"
+    return picture if card.organ == "unknown" else f"{picture} ({card.organ})"
 
 
 def use_tags(card: Card) -> dict[str, str]:
@@ -96,7 +102,7 @@ def about(card: Card, model: ModelRecord, metrics: Metrics) -> str:
     )
     return f"""# {card.title}: {model.candidate}
 
-Classifies one {card.modality} image ({card.organ}) into:
+Classifies one {_image(card)} into:
 
 {classes}
 

@@ -15,8 +15,8 @@ _WHOLE = re.compile(r"^([-+]?\d+)\.0+$")
 
 
 def matching_key(name: str) -> str:
-    """What equal names have in common: the NFC form without case, so that an accent may be one character or two."""
-    return composed(composed(name).casefold())
+    """What equal names have in common: the NFC form without case and outer blanks; an accent may be two characters."""
+    return composed(composed(name).casefold()).strip()
 
 
 def composed(text: str) -> str:

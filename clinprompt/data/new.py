@@ -15,6 +15,7 @@ from clinprompt.data.card import Card
 from clinprompt.data.formats import SUFFIXES
 from clinprompt.data.layouts import layout_of
 from clinprompt.data.layouts.base import Listing, counted
+from clinprompt.data.layouts.tree import scan
 from clinprompt.data.names import is_known, matching_key
 from clinprompt.data.survey import Answers, Finding, folders, tables
 from clinprompt.errors import BadParams, ClinpromptError, DataRejected, InputMissing
@@ -53,19 +54,37 @@ def survey(root: Path, answers: Answers) -> Finding:
         raise InputMissing(f"{root} is no folder; expected one with class folders, or a table and its images.")
     if answers.table:
         return tables.look(root, answers.table, answers)
-    found = [] if answers.folders else [name for name in tables.candidates(root) if tables.names_images(root, name)]
+    listed = {} if answers.folders else tables.listed_images(root, answers.exclude)
+    images = len(scan(root, answers.exclude).images) if listed else 0
+    found = [name for name, named in listed.items() if len(named) >= 0.5 * images]
     if not found:
-        return folders.look(root, answers)
+        return _folders(root, answers)
     try:
         as_folders = folders.look(root, answers)
     except ClinpromptError:
         as_folders = None
     if as_folders is None and len(found) == 1:
+        more = [name for name, named in listed.items() if named - listed[found[0]]]
+        if more:
+            raise BadParams(
+                f"{root}: {found[0]} lists some of the images, {', '.join(more)} others; join them to one table with a "
+                f"column split and say --table, or take the first alone with --table {found[0]}."
+            )
         return tables.look(root, found[0], answers)
     choices = [f"a table of images: --table {name}" for name in found]
     if as_folders is not None:
         choices.append(f"folders of classes ({', '.join(as_folders.labels[:4])}): --folders '{{class}}' or the like")
     raise BadParams(f"{root} could be several things; say which. {'; '.join(choices)}.")
+
+
+def _folders(root: Path, answers: Answers) -> Finding:
+    try:
+        return folders.look(root, answers)
+    except DataRejected as error:
+        there = [] if answers.folders else tables.candidates(root)
+        if not there:
+            raise
+        raise DataRejected(f"{error} Where {' or '.join(there)} lists the images, say --table {there[0]}.") from None
 
 
 def new_card(name: str, root: Path, title: str, modality: str, organ: str, finding: Finding) -> tuple[Card, Listing]:
@@ -141,14 +160,13 @@ def write_card(
     finding = survey(root, answers)
     card, listing = new_card(name, root, title or name, modality, organ, finding)
     write_text(path, _to_yaml(card))
-    patients = {record.facts["patient"] for record in listing.records if is_known(record.facts.get("patient", ""))}
     facts = {
         "said": "\n".join(finding.said),
         "card": path,
         "name": card.name,
         "classes": len(card.classes),
         "images": len(listing.records),
-        "patients": f"{len(patients)} patients" if patients else "no patients known",
+        "patients": _said_of_patients(listing),
         "split": _said_of_split(card, finding),
         "leaks": _LEAKS_LEFT_OUT if card.on_leak == "drop_from_train" else "",
     }
@@ -186,7 +204,7 @@ def _classes(labels: Sequence[str], modality: str) -> list[dict[str, Any]]:
     classes: dict[str, dict[str, Any]] = {}
     taken = {matching_key(label) for label in labels}
     for label in labels:
-        class_id = re.sub(r"[^A-Za-z0-9_.-]+", "_", label).strip("_.-") or "class"
+        class_id = re.sub(r"[^A-Za-z0-9_.-]+", "_", _without_accents(label)).strip("_.-") or "class"
         name = clinical_name(label) or class_id
         if matching_key(label) in classes:
             continue
@@ -199,12 +217,24 @@ def _classes(labels: Sequence[str], modality: str) -> list[dict[str, Any]]:
     return list(classes.values())
 
 
+def _without_accents(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
+
+
 def _split(splits: set[str]) -> dict[str, Any]:
     if splits == {"train", "val", "test"}:
         return {"rule": "given"}
     if splits == {"train", "test"}:
         return {"rule": "given", "val_from_train": 0.15}
     return {"rule": "stratified", "fractions": {"train": 0.7, "val": 0.15, "test": 0.15}}
+
+
+def _said_of_patients(listing: Listing) -> str:
+    known = [patient for r in listing.records if is_known(patient := r.facts.get("patient", ""))]
+    unknown = len(listing.records) - len(known)
+    if not known:
+        return "no patients known"
+    return f"{len(set(known))} patients{f' ({unknown} images of an unknown one)' if unknown else ''}"
 
 
 def _said_of_split(card: Card, finding: Finding) -> str:

@@ -9,6 +9,7 @@ from PIL import Image
 from clinprompt.data.ingest import ingest
 from clinprompt.data.load import load_card
 from clinprompt.data.new import main
+from registry.lineage import summary
 
 
 @pytest.fixture
@@ -59,9 +60,20 @@ def test_what_is_no_dataset_is_refused(root: Path, capsys: pytest.CaptureFixture
     assert main(["mine", str(root)]) == 66
     fill(root / "a")
     assert main(["mine", str(root)]) == 65
-    assert "holds 1 class folders" in capsys.readouterr().err
+    assert "holds 1 class folder with images" in capsys.readouterr().err
     (root / "b").mkdir()
     fill(root / "c", 0)
     assert main(["bad name", str(root)]) == 64
     assert "name: " in capsys.readouterr().err
     assert not Path("datasets").exists()
+
+
+def test_a_class_s_id_is_its_label_without_accents(root: Path) -> None:
+    for label in ("\u00c9pilepsie", "na\u00efve", "naive"):
+        fill(root / label)
+    assert main(["mine", str(root)]) == 0
+    card = load_card(Path("datasets/mine.yaml"))
+    assert sorted(card.class_ids) == ["Epilepsie", "naive", "naive_2"]
+    assert (card.class_of("na\u00efve"), card.class_of("\u00e9pilepsie")) == ("naive_2", "Epilepsie")
+    # What the card leaves open is not told of the registered model.
+    assert summary(card).startswith("mine: classifies one medical image into ")

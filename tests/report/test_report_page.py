@@ -110,7 +110,17 @@ def test_it_names_code_backbone_and_version(run: Run) -> None:
     decision = read_json(run.decision)
     decision["champion"] = {"name": "tiny", "version": "7", "model_digest": decision["chosen"]["model_digest"]}
     write_json(run.decision, decision)
-    assert "Registered: version 7, models:/tiny/7." in Page(report(run)).text
+    text = Page(report(run)).text
+    assert "Registered: version 7, models:/tiny/7." in text
+    assert "is the champion already, version 7 of tiny." in text
+    assert "may become the champion" not in text
+
+
+def test_an_organ_that_the_card_leaves_open_is_not_told(run: Run) -> None:
+    assert " of the brain, " in Page(report(run)).text
+    card = run.root / "datasets" / "tiny.yaml"
+    card.write_text(card.read_text().replace("organ: brain", "organ: unknown"))
+    assert "of the unknown" not in Page(report(run)).text
 
 
 def test_the_demo_s_backbone_is_said_to_have_seen_no_scan(run: Run) -> None:

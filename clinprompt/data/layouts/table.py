@@ -26,6 +26,8 @@ from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
 from clinprompt.parquet import DAMAGED, checked_table
 from clinprompt.schema import Section
 
+_HEADER = 1 << 16  # bytes of it that are looked at
+
 
 class TableOptions(Section):
     """The table's file and its columns.
@@ -92,7 +94,7 @@ def find(root: Path, path: str, options: TableOptions, where: str) -> tuple[str,
         DataRejected: there are two; or what `inside` refuses.
     """
     found: dict[str, Path] = {}
-    for name in dict.fromkeys((path, whole_number(path))):
+    for name in dict.fromkeys((path, whole_number(path), forward(path))):
         for prefix in listed(options.prefix):
             for suffix in listed(options.suffix):
                 try:
@@ -109,11 +111,17 @@ def find(root: Path, path: str, options: TableOptions, where: str) -> tuple[str,
     return next(iter(found.items()))
 
 
+def forward(path: str) -> str:
+    """A path as Windows writes it with forward slashes; any other as it is."""
+    return path.replace("\\", "/")
+
+
 LAYOUT = Layout(TableOptions, read, has_columns=True)
 
 
 def read_table(file: Path) -> pd.DataFrame:
-    """A CSV or Parquet table with every cell as text; empty cells are "".
+    """A CSV or Parquet table with every cell as text; empty cells are "". A CSV's cells may be parted by semicolons or
+    tabs: by what its header has most of.
 
     Raises:
         InputCorrupt: it is not readable.
@@ -123,10 +131,19 @@ def read_table(file: Path) -> pd.DataFrame:
             # Without the metadata that pandas leaves in its files, which may say what the columns don't hold.
             frame = checked_table(file).replace_schema_metadata(None).to_pandas().map(_as_text).astype(str)
         else:
-            frame = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+            options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "skipinitialspace": True}
+            frame = pd.read_csv(file, sep=_separator(file), encoding="utf-8-sig", **options)
+    except UnicodeDecodeError:
+        raise InputCorrupt(f"{file} is not written in UTF-8; save it again as CSV in UTF-8.") from None
     except (*DAMAGED, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputCorrupt(f"{file} is not a readable table ({' '.join(str(error).split())}).") from None
     return frame.rename(columns=lambda column: composed(str(column)).strip())
+
+
+def _separator(file: Path) -> str:
+    with file.open("rb") as opened:
+        header = opened.readline(_HEADER).decode("utf-8", "replace")
+    return max((",", ";", "\t"), key=header.count)
 
 
 def _as_text(value: Any) -> str:

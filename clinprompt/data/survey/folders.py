@@ -16,6 +16,10 @@ from clinprompt.errors import BadParams, DataRejected
 from clinprompt.schema import check
 
 _SHOWN = 4  # names in a message
+_FEW = (
+    "{root} holds {found} with images, expected at least two, one for each class; or list the images with their labels "
+    "in a CSV file there."
+)
 _MOST_CLASSES = 20  # that have numbers for names and are still taken for classes
 
 
@@ -32,9 +36,7 @@ def look(root: Path, answers: Answers) -> Finding:
     places = [match(levels, parts, splits) for parts in tree.folders()]
     labels = sorted({place.label for place in places if place.problem is None})
     if len(labels) < 2:
-        raise DataRejected(
-            f"{root} holds {len(labels)} class folders with images, expected at least two, one for each class."
-        )
+        raise DataRejected(_FEW.format(root=root, found=f"{len(labels)} class folder{'s' * (len(labels) != 1)}"))
     _ask_for_masks(root, labels, answers)
     reader: dict[str, Any] = {"kind": "folder"}
     said.insert(0, f"{root} is taken for folders of the form {'/'.join(levels)}.")
@@ -123,7 +125,7 @@ def _levels(root: Path, tree: Tree, answers: Answers, splits: Splits | None) -> 
             two = (ANY if two[0] == PATIENT else two[0], ANY if two[1] == PATIENT else two[1])
         levels[free[0]], levels[free[1]] = two
     elif not free:
-        raise DataRejected(f"{root} holds 1 class folders, expected at least two, one for each class.")
+        raise DataRejected(_FEW.format(root=root, found="1 class folder"))
     else:
         shown = "; ".join(f"level {i + 1}: {_some(level)}" for i, level in enumerate(names))
         raise BadParams(f"{root}: which folders are the classes? {shown}. Say it with --folders, as '*/{{class}}/*'.")

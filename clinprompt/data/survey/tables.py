@@ -8,15 +8,17 @@ from typing import Any
 
 import pandas as pd
 
-from clinprompt.data.layouts.table import read_table
+from clinprompt.data.layouts.table import forward, read_table
 from clinprompt.data.layouts.tree import Tree, scan
-from clinprompt.data.layouts.words import are_splits, split_of
+from clinprompt.data.layouts.words import Splits, are_splits, split_of
 from clinprompt.data.names import composed, is_known, matching_key, whole_number
 from clinprompt.data.survey.base import Answers, Finding
+from clinprompt.data.survey.patients import prefix_of
 from clinprompt.errors import BadParams, DataRejected, InputCorrupt, InputMissing
 
 _SUFFIXES = (".csv", ".parquet", ".pq")
 _MOST_CLASSES = 50
+_SHOWN = 4  # words in a message
 # Without separators and case; the first that a table has is taken.
 _LABELS = ("label", "class", "classname", "diagnosis", "dx", "target", "finding", "category", "pathology")
 _SPLITS = ("split", "set", "subset", "partition", "phase", "usage")
@@ -31,12 +33,18 @@ _FACTS = {
 
 @dataclass(frozen=True)
 class _Paths:
-    """The column that names the images, and how: what stands before and behind its cells."""
+    """The column that names the images, and how: what stands before and behind its cells.
+
+    Attributes:
+        images: those that it names.
+        unclear: a cell that may name several images, and these; None where there is none.
+    """
 
     column: str
     prefixes: list[str]
     suffixes: list[str]
-    found: int
+    images: list[str]
+    unclear: tuple[str, list[str]] | None
 
 
 def candidates(root: Path) -> list[str]:
@@ -44,15 +52,20 @@ def candidates(root: Path) -> list[str]:
     return sorted(entry.name for entry in root.iterdir() if entry.suffix.lower() in _SUFFIXES and entry.is_file())
 
 
-def names_images(root: Path, table: str) -> bool:
-    """Whether most images below the root stand in a table that has a column of labels, too."""
-    tree = scan(root)
-    try:
-        frame = read_table(root / table)
-    except InputCorrupt:
-        return False
-    paths = _paths(root, frame, tree)
-    return paths is not None and paths.found >= 0.5 * len(tree.images) and _named(frame, _LABELS) is not None
+def listed_images(root: Path, exclude: Sequence[str]) -> dict[str, set[str]]:
+    """The images that each table in a folder names, of the tables that have a column of labels, too."""
+    listed = {}
+    tree = None
+    for table in candidates(root):
+        try:
+            frame = read_table(root / table)
+        except InputCorrupt:
+            continue
+        tree = tree or scan(root, exclude)
+        paths = _paths(root, frame, tree) if _named(frame, _LABELS) is not None else None
+        if paths is not None:
+            listed[table] = set(paths.images)
+    return listed
 
 
 def look(root: Path, table: str, answers: Answers) -> Finding:
@@ -61,7 +74,8 @@ def look(root: Path, table: str, answers: Answers) -> Finding:
     Raises:
         InputMissing, InputCorrupt: there is no such table, or it is not readable.
         DataRejected: no column names images.
-        BadParams: the column of the labels is not clear; the message lists those that it could be.
+        BadParams: the column of the labels, which image a cell names, the split or the patient is not clear; the
+            message names what decides.
     """
     if not (root / table).is_file():
         raise InputMissing(f"{root / table} does not exist; --table names a CSV or Parquet file below {root}.")
@@ -69,28 +83,69 @@ def look(root: Path, table: str, answers: Answers) -> Finding:
     tree = scan(root, answers.exclude)
     paths = _paths(root, frame, tree)
     if paths is None:
-        raise DataRejected(f"{root / table}: no column names images below {root}; expected paths, file names or ids.")
+        example = f", as {tree.images[0]!r}" if tree.images else ""
+        raise DataRejected(
+            f"{root / table}: no column names images below {root}; expected their paths from there{example}, file "
+            f"names or ids in most rows of one. The columns are {', '.join(map(str, frame.columns))}."
+        )
+    if paths.unclear is not None:
+        cell, images = paths.unclear
+        raise BadParams(
+            f"{root / table}: {cell!r} in the column {paths.column!r} may be {' or '.join(images)}; leave the others "
+            "out with --exclude, as --exclude FOLDER."
+        )
     label = _label(table, frame, answers)
     values = sorted({whole_number(value) for value in frame[label].map(_text) if is_known(value)})
     reader: dict[str, Any] = {"kind": "table", "file": table, "path": paths.column, "label": label}
     reader |= {key: text for key, text in (("prefix", _one(paths.prefixes)), ("suffix", _one(paths.suffixes))) if text}
-    split = _named(frame, _SPLITS)
-    splits = {word for word in frame[split].map(_text) if is_known(word)} if split else set()
     said = [f"{root / table} is taken for a table of images: {paths.column} names them, {label} is the class."]
-    is_split = bool(splits) and are_splits(splits) and all(split_of(word, None) for word in splits)
-    if split is not None and is_split:
-        reader["split"] = split
-        said.append(f"The split is taken from the column {split}.")
-    metadata = _facts(table, frame, answers)
+    told, splits, of_split = _splits(table, frame, answers)
+    reader |= told
+    said += of_split
+    metadata, left_out = _facts(table, frame, answers)
+    if "patient" not in metadata and not answers.patient:
+        _ask_for_patients(table, paths)
+    said += left_out
     said += [f"The {fact} is taken from the column {column}." for fact, column in metadata.items()]
     if _plain(metadata.get("patient", "")) in _CASES:
         said.append(f"{metadata['patient']} may be less than a person; two of one person count as two patients.")
     if "patient" not in metadata:
         said.append("No patient is known: images of one patient may lie in several splits, and nothing can check it.")
-    said.append(f"{paths.found} of the {len(tree.images)} images below {root} stand in the table.")
-    return Finding(
-        reader, values, {split_of(word, None) or "" for word in splits} if is_split else set(), said, metadata
-    )
+    said.append(f"{len(paths.images)} of the {len(tree.images)} images below {root} stand in the table.")
+    return Finding(reader, values, splits, said, metadata)
+
+
+def _splits(table: str, frame: pd.DataFrame, answers: Answers) -> tuple[dict[str, Any], set[str], list[str]]:
+    """The card's keys on the split, the splits that the table tells, and what is said of it."""
+    named: Splits | None = dict(answers.splits) or None
+    column = _named(frame, _SPLITS)
+    if column is None:
+        if named is not None:
+            raise BadParams(f"{table}: no column tells the split; it is looked for under {', '.join(_SPLITS)}.")
+        return {}, set(), []
+    words = sorted({word for word in frame[column].map(_text) if is_known(word)})
+    stray = [word for word in words if split_of(word, named) is None]
+    if are_splits(words, named) and stray:
+        raise BadParams(
+            f"{table}: the column {column!r} tells splits, but {', '.join(stray[:_SHOWN])} is none of them; say which "
+            "is which with --train, --val and --test, as --test WORD."
+        )
+    if stray or not are_splits(words, named):
+        shown = ", ".join(words[:_SHOWN])
+        return {}, set(), [f"The column {column} ({shown}) is not used: --train, --val and --test say what it means."]
+    keys: dict[str, Any] = {"split": column}
+    if named is not None:
+        keys["splits"] = {split: one if len(one) > 1 else one[0] for split, one in answers.splits.items()}
+    return keys, {split_of(word, named) or "" for word in words}, [f"The split is taken from the column {column}."]
+
+
+def _ask_for_patients(table: str, paths: _Paths) -> None:
+    seen = prefix_of(paths.images)
+    if seen is not None:
+        raise BadParams(
+            f"{table}: the images' names begin with {seen.ids} ids that repeat, as {seen.example!r}. Are they the "
+            "patients? Write them into a column of the table and say --patient COLUMN, or say --patient none."
+        )
 
 
 def _text(cell: str) -> str:
@@ -103,21 +158,25 @@ def _one(parts: Sequence[str]) -> str | list[str]:
 
 def _paths(root: Path, frame: pd.DataFrame, tree: Tree) -> _Paths | None:
     """The column most of whose cells name an image, by its path, its path's end, or these without the suffix."""
-    by_end: dict[str, str] = {}
+    by_end: dict[str, dict[str, None]] = {}
     for path in tree.images:
         parts = path.split("/")
         for start in range(len(parts)):
             end = "/".join(parts[start:])
-            by_end.setdefault(matching_key(end), path)
-            by_end.setdefault(matching_key(end.removesuffix(PurePosixPath(end).suffix)), path)
+            for name in (end, end.removesuffix(PurePosixPath(end).suffix)):
+                by_end.setdefault(matching_key(name), {})[path] = None
     best: _Paths | None = None
     for column in frame.columns:
-        cells = [whole_number(_text(cell)).removeprefix(f"{root.resolve()}/") for cell in frame[column]]
-        found = {cell: by_end[matching_key(cell)] for cell in cells if matching_key(cell) in by_end}
-        if len(found) >= 0.5 * len(frame) and (best is None or len(found) > best.found):
+        cells = [forward(whole_number(_text(cell))).removeprefix(f"{root.resolve()}/") for cell in frame[column]]
+        ends = {cell: list(by_end[matching_key(cell)]) for cell in cells if matching_key(cell) in by_end}
+        found = {cell: cell if cell in paths else paths[0] for cell, paths in ends.items()}
+        if len(found) >= 0.5 * len(frame) and (best is None or len(found) > len(best.images)):
             around = [_around(cell, path) for cell, path in found.items()]
             prefixes, suffixes = (sorted(Counter(part[i] for part in around)) for i in (0, 1))
-            best = _Paths(str(column), prefixes, suffixes, len(found))
+            unclear = next(
+                ((cell, paths) for cell, paths in ends.items() if len(paths) > 1 and cell not in paths), None
+            )
+            best = _Paths(str(column), prefixes, suffixes, list(found.values()), unclear)
     return best
 
 
@@ -156,8 +215,9 @@ def _label(table: str, frame: pd.DataFrame, answers: Answers) -> str:
     return column
 
 
-def _facts(table: str, frame: pd.DataFrame, answers: Answers) -> dict[str, str]:
-    found = {fact: _named(frame, names) for fact, names in _FACTS.items()}
+def _facts(table: str, frame: pd.DataFrame, answers: Answers) -> tuple[dict[str, str], list[str]]:
+    """The card's metadata, and what is said of a column that is left out."""
+    found, said = {fact: _named(frame, names) for fact, names in _FACTS.items()}, list[str]()
     patient = composed(answers.patient)
     if patient:
         if patient != "none" and patient not in frame.columns:
@@ -166,6 +226,9 @@ def _facts(table: str, frame: pd.DataFrame, answers: Answers) -> dict[str, str]:
         found["patient"] = None if patient == "none" else patient
     if found["age"] is not None:
         ages = [cell for cell in frame[found["age"]].map(_text) if is_known(cell)]
-        if pd.to_numeric(pd.Series(ages, dtype=object), errors="coerce").isna().any():
+        numbers = pd.to_numeric(pd.Series(ages, dtype=object), errors="coerce")
+        if numbers.isna().any():
+            odd = ages[int(numbers.isna().argmax())]
+            said = [f"The column {found['age']} is left out: {odd!r} is no number of years."]
             found["age"] = None
-    return {fact: column for fact, column in found.items() if column is not None}
+    return {fact: column for fact, column in found.items() if column is not None}, said
