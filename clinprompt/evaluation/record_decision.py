@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clinprompt.contract.candidates import CandidateId
+from clinprompt.data.card_parts import rest_digest
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.evaluation.decision import (
     ChampionRef,
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
 
 
 def input_digests(card: Path, manifest: Path, models: Path, evaluations: Path, names: Iterable[str]) -> DecisionInputs:
-    """SHA-256 of all that a decision on the candidates with these folder names rests on."""
+    """SHA-256 of all that a decision on the candidates with these folder names rests on; of the card what decides."""
     listed = list(names)
     return DecisionInputs(
-        card=sha256_file(card),
+        card=rest_digest(card),
         manifest=sha256_file(manifest),
         models={name: _model(models / name) for name in listed},
         predictions={name: _file(evaluations / name / "predictions.parquet") for name in listed},

@@ -1,29 +1,19 @@
 """The settings that decide results: what of the dataset cards and of params.yaml a stage depends on."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from clinprompt.contract.params_schema import knowledge_of, method_names
 from clinprompt.data.card import Card
+from clinprompt.data.card_parts import card_digests
 from clinprompt.data.layouts import KINDS
 from clinprompt.data.load import load_card
-from clinprompt.files import sha256_bytes, write_text
+from clinprompt.files import write_text
 from clinprompt.params import Params
 from clinprompt.schema import to_yaml
 from components.sources import digest_of, method_digest
 
 _HEAD = "# What of the cards and of params.yaml decides results. `dvc repro` renews this file first.\n"
-_PROSE = {"title", "licence", "source", "how_to_get"}  # what a card says to people only
-# What only some stages read of a card, as dvc.yaml says; the part "card" is all the rest, but for the prose.
-_PARTS: dict[str, Any] = {
-    "files": dict.fromkeys(("path", "reader", "split", "metadata", "patient_ids"), True)
-    | {"classes": {"__all__": {"aliases"}}},
-    "checks": {"on_leak": True, "expectations": True},
-    "phrases": {"classes": {"__all__": {"phrase"}}},
-    "knobs": {"methods": True, "base_to_novel": True},
-    "slices": {"slices": True},
-}
 
 
 def cards(params: Params, root: Path) -> list[Card]:
@@ -41,7 +31,7 @@ def settings_lock(params: Params, root: Path) -> str:
     content: dict[str, Any] = {"datasets": {}, "candidates": {}, "methods": {}, "knowledge": _knowledge(params)}
     for name, card in zip(params.datasets, cards(params, root), strict=True):
         layout = digest_of([KINDS[card.reader.kind]], root)
-        _put(content["datasets"], name, {**_card_digests(card), "layout": layout})
+        _put(content["datasets"], name, {**card_digests(card), "layout": layout})
     for name in params.candidates.names:
         spec = params.candidate(name)
         code = method_digest(spec.method, root)
@@ -54,21 +44,6 @@ def settings_lock(params: Params, root: Path) -> str:
 def write_settings_lock(params: Params, root: Path, path: Path) -> None:
     """Write it."""
     write_text(path, settings_lock(params, root))
-
-
-def _card_digests(card: Card) -> dict[str, str]:
-    """Of each part of a card by itself, so that a change touches only the stages that read that part."""
-    fields = {name for part in _PARTS.values() for name in part if name != "classes"}
-    of_classes = {"aliases", "phrase"}
-    rest = dict.fromkeys(_PROSE | fields, True) | {"classes": {"__all__": of_classes}}
-    digests = {"card": _digest(card.model_dump(mode="json", exclude=rest))}
-    for name, part in _PARTS.items():
-        digests[name] = _digest(card.model_dump(mode="json", include=part))
-    return digests
-
-
-def _digest(values: Any) -> str:
-    return sha256_bytes(json.dumps(values, sort_keys=True).encode())
 
 
 def _knowledge(params: Params) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from toy_run import CLASSES, ROOT, ToyRun
 
 import registry
@@ -283,6 +284,21 @@ def test_a_tampered_rejection_is_decided_anew_without_a_champion(run: ToyRun) ->
     write_json(run.path("decision"), run.decision | {"verdict": "accepted"})
     assert run.gate() == 0
     assert run.decision["verdict"] == "rejected"
+
+
+def test_a_card_s_prose_and_a_class_s_phrase_make_no_new_decision(run: ToyRun) -> None:
+    assert run.gate() == 0
+    before = run.path("decision").read_bytes()
+    card = yaml.safe_load(run.path("card").read_text())
+    card |= {"title": "Another title", "licence": "CC0", "source": "elsewhere", "how_to_get": "Ask."}
+    card["classes"][0]["phrase"] = "in other words"
+    run.path("card").write_text(yaml.safe_dump(card))
+    assert run.gate() == 0
+    assert run.path("decision").read_bytes() == before
+    card["classes"][0]["name"] = "another name"
+    run.path("card").write_text(yaml.safe_dump(card))
+    assert run.gate() == 0
+    assert run.path("decision").read_bytes() != before
 
 
 def test_finding_nothing_to_do_imports_nothing_heavy() -> None:

@@ -1,0 +1,57 @@
+"""The parts of a dataset card that decide results, by digest, so that a change touches only what reads that part."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clinprompt.errors import InputCorrupt
+from clinprompt.files import sha256_bytes
+from clinprompt.schema import read_yaml
+
+if TYPE_CHECKING:
+    from clinprompt.data.card import Card
+
+_PROSE = {"title", "licence", "source", "how_to_get"}  # what a card says to people only
+_OF_CLASSES = {"aliases", "phrase"}
+# What only some stages read of a card, as dvc.yaml says; the part "card" is all the rest, but for the prose.
+_PARTS: dict[str, Any] = {
+    "files": dict.fromkeys(("path", "reader", "split", "metadata", "patient_ids"), True)
+    | {"classes": {"__all__": {"aliases"}}},
+    "checks": {"on_leak": True, "expectations": True},
+    "phrases": {"classes": {"__all__": {"phrase"}}},
+    "knobs": {"methods": True, "base_to_novel": True},
+    "slices": {"slices": True},
+}
+
+
+def card_digests(card: "Card") -> dict[str, str]:
+    """SHA-256 of each part of a card by itself, under the names that dvc.yaml has for them."""
+    rest = dict.fromkeys(_elsewhere(), True) | {"classes": {"__all__": _OF_CLASSES}}
+    digests = {"card": _digest(card.model_dump(mode="json", exclude=rest))}
+    for name, part in _PARTS.items():
+        digests[name] = _digest(card.model_dump(mode="json", include=part))
+    return digests
+
+
+def rest_digest(path: Path) -> str:
+    """SHA-256 of the part "card" as a card's file has it, for stages that look often and check nothing of it.
+
+    Raises:
+        InputMissing, BadParams: there is no such file, or it is no YAML.
+        InputCorrupt: it is no card.
+    """
+    values = read_yaml(path)
+    if not isinstance(values, dict) or not all(isinstance(info, dict) for info in values.get("classes") or []):
+        raise InputCorrupt(f"{path} is no dataset card; see docs/datasets.md.")
+    rest = {key: value for key, value in values.items() if key not in _elsewhere()}
+    classes = [{k: v for k, v in info.items() if k not in _OF_CLASSES} for info in values.get("classes") or []]
+    return _digest(rest | {"classes": classes})
+
+
+def _elsewhere() -> set[str]:
+    """The keys that the part "card" leaves out."""
+    return _PROSE | {name for part in _PARTS.values() for name in part if name != "classes"}
+
+
+def _digest(values: Any) -> str:
+    return sha256_bytes(json.dumps(values, sort_keys=True).encode())
