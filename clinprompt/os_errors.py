@@ -38,6 +38,7 @@ _PHRASES = {
     "disk is full": errno.ENOSPC,
     "File too large": errno.EFBIG,
     "Cannot allocate memory": errno.ENOMEM,
+    "disk I/O error": errno.EIO,  # SQLite's, of a limit on files too
     "Read-only file system": errno.EROFS,
     "attempt to write a readonly database": errno.EACCES,
     "Permission denied": errno.EACCES,

@@ -86,6 +86,7 @@ def test_success_publishes_and_prints_one_line(folder: Path, capsys: pytest.Capt
         (OSError(errno.ENOLCK, "No locks available", "x"), 66, "the file system has no locks: x; choose another"),
         (OSError(errno.EBUSY, "Device or resource busy", "x"), 75, "a file or folder is in use: x; run the same"),
         (OSError(errno.ESTALE, "Stale file handle", "x"), 75, "a network folder was mounted anew: x; run the same"),
+        (OSError("(sqlite3.OperationalError) disk I/O error"), 75, "the disk can't be read or written; look at"),
         (ZeroDivisionError("oops"), 70, "ZeroDivisionError: oops"),
     ],
 )
