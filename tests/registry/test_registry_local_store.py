@@ -137,3 +137,13 @@ def test_a_store_of_another_release_is_told(capsys: pytest.CaptureFixture[str]) 
         patch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
         assert main(["list"]) == 64
     assert "mlflow db upgrade" in capsys.readouterr().err
+
+
+def test_a_version_whose_run_was_removed_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    client = tracking.connect()
+    client.create_registered_model("tiny")
+    run = client.create_run("0")
+    client.create_model_version("tiny", f"{run.info.artifact_uri}/model", run_id=run.info.run_id)
+    write("DELETE FROM tags", "DELETE FROM runs")
+    assert main(["list"]) == 0
+    assert "tiny" in capsys.readouterr().out
