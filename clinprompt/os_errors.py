@@ -17,6 +17,8 @@ _RESOURCES = {
     errno.EMFILE: ("too many files are open", _LIMIT),
     errno.ENFILE: ("too many files are open", _LIMIT),
     errno.ENOMEM: ("the memory is too small", "free some, or lower the batch sizes, and run the same command again."),
+    errno.EBUSY: ("a file or folder is in use", "run the same command again when it no longer is."),
+    errno.ESTALE: ("a network folder was mounted anew", "run the same command again."),
     errno.EIO: ("the disk can't be read or written", "look at the system's log, then run the same command again."),
 }
 _RIGHTS = "give this user the right to read and write there."
@@ -27,6 +29,8 @@ _PLACES = {
     errno.ELOOP: ("links that point at each other", "remove them."),
     errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one."),
     errno.EISDIR: ("a folder where a file is expected", "move it away."),
+    errno.EEXIST: ("a file where a folder is expected", "move it away."),
+    errno.ENOLCK: ("the file system has no locks", "choose another place for what is written."),
     errno.ENOTDIR: ("a file where a folder is expected", "move it away."),
 }
 _PHRASES = {
@@ -34,9 +38,11 @@ _PHRASES = {
     "disk is full": errno.ENOSPC,
     "File too large": errno.EFBIG,
     "Cannot allocate memory": errno.ENOMEM,
+    "disk I/O error": errno.EIO,  # SQLite's, of a limit on files too
     "Read-only file system": errno.EROFS,
     "attempt to write a readonly database": errno.EACCES,
     "Permission denied": errno.EACCES,
+    "Symlink loop": errno.ELOOP,  # pathlib's, until Python 3.13
 }
 
 

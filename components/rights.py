@@ -1,6 +1,7 @@
 """Who may read what a run writes: this user alone, or who CLINPROMPT_UMASK lets, as 027 for the user's group."""
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,13 +22,9 @@ def umask() -> int:
     text = os.environ.get(UMASK)
     if not text:
         return _PRIVATE
-    try:
-        mask = int(text, 8)
-    except ValueError:
-        mask = -1
-    if not 0 <= mask <= _PRIVATE:
-        raise BadParams(f"{UMASK} must be an octal number from 000 to 077, as 027, found {text!r}.")
-    return mask
+    if not re.fullmatch("0?0?[0-7]{1,2}", text):
+        raise BadParams(f"{UMASK} must be an octal number from 000 to 077, as 027, found {text[:40]!r}.")
+    return int(text, 8)
 
 
 @contextmanager

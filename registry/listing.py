@@ -101,7 +101,7 @@ def _model(client: "MlflowClient", registered: Any) -> Model:
 
 def _version(client: "MlflowClient", entity: Any, aliases: dict[str, int]) -> dict[str, Any]:
     number = int(entity.version)
-    metrics = client.get_run(entity.run_id).data.metrics if entity.run_id else {}
+    metrics = _metrics(client, entity.run_id) if entity.run_id else {}
     return {
         "version": number,
         "aliases": sorted(alias for alias, version in aliases.items() if version == number),
@@ -112,6 +112,18 @@ def _version(client: "MlflowClient", entity: Any, aliases: dict[str, int]) -> di
         "metrics": dict(sorted(metrics.items())),
         "run": entity.run_id,
     }
+
+
+def _metrics(client: "MlflowClient", run_id: str) -> dict[str, float]:
+    """A run's metrics; none of a run that was removed, as `mlflow gc` does."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return dict(client.get_run(run_id).data.metrics)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return {}
 
 
 def _row(name: str, version: dict[str, Any]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from clinprompt.errors import BadParams
+from clinprompt.errors import BadParams, ClinpromptError, InputCorrupt, InputMissing
 
 _copies: "dict[Path, tuple[tempfile.TemporaryDirectory[str], int]]" = {}  # with the time of the copied store's change
 
@@ -83,14 +83,28 @@ def readable_copy(store: Path) -> Path:
 
 
 def follow_moved_folder(store: Path, root: Path) -> None:
-    """Update a local store's absolute artifact paths after its folder was moved, copied or mounted elsewhere."""
+    """Update a local store's absolute artifact paths after its folder was moved, copied or mounted elsewhere.
+
+    Raises:
+        InputMissing, InputCorrupt: the file can't be opened, or is damaged.
+    """
     if not root.is_dir():
         return
+    try:
+        _follow(store, root)
+    except sqlite3.Error as error:
+        known = damage(store, error)
+        raise known or error from error.__cause__
+
+
+def _follow(store: Path, root: Path) -> None:
     with closing(sqlite3.connect(store, timeout=20)) as database, database:
         query = f"SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE '%/{root.name}'"  # noqa: S608
         try:
             locations = [row[0] for row in database.execute(query)]
-        except sqlite3.OperationalError:  # a store whose tables are not made yet
+        except sqlite3.OperationalError as error:  # a store whose tables are not made yet
+            if "unable to open" in str(error):
+                raise
             return
         for old in locations:
             new = root.as_uri() if old.startswith("file:") else str(root)
@@ -99,6 +113,18 @@ def follow_moved_folder(store: Path, root: Path) -> None:
                     f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",  # noqa: S608
                     (new, len(old) + 1, len(old), old),
                 )
+
+
+def damage(store: Path | str, error: BaseException) -> ClinpromptError | None:
+    """The error with a sentence for what SQLite, or what passed its words on, says of a file; None for all else."""
+    text = str(error)
+    if "malformed" in text or "file is not a database" in text or "no such table" in text:
+        return InputCorrupt(
+            f"The registry {store} is damaged. Put its back-up in its place, or move it away and promote again."
+        )
+    if "unable to open database file" in text:
+        return InputMissing(f"The registry {store} can't be opened: it must be a file that this user may read.")
+    return None
 
 
 @contextmanager

@@ -93,7 +93,9 @@ def _receipt(release: PromotionRequest, current: Version, previous: Version | No
         model=current.name,
         version=current.number,
         aliases={CHAMPION: current.number, PREVIOUS: previous.number if previous else None},
-        candidate=CandidateVersion(model=current.tag("candidate_model"), version=int(current.tag("candidate_version"))),
+        candidate=CandidateVersion(
+            model=current.tag("candidate_model"), version=current.version_in("candidate_version")
+        ),
         model_digest=current.tag("model_digest"),
         payload_digest=current.tag("payload_digest"),
     )

@@ -80,7 +80,7 @@ def _earlier(
 
 def _target(client: "MlflowClient", current: Version, previous: Version | None, to: int | None) -> Version:
     if to is None and quarantine.is_held(current) and quarantine.CHAMPION in current.tags:
-        to = int(current.tags[quarantine.CHAMPION])  # an earlier call stopped before the commit point
+        to = current.version_in(quarantine.CHAMPION)  # an earlier call stopped before the commit point
     target = by_number(client, current.name, to) if to is not None else previous
     if target is None or target.number == current.number:
         why = f"version {to} is the champion" if to is not None else f"no version carries the alias {PREVIOUS!r}"

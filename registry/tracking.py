@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clinprompt.errors import BadParams, InputMissing, ServiceDown
-from registry.local_store import check_writable, follow_moved_folder, is_writable, make_ready, readable_copy
+from registry.local_store import check_writable, damage, follow_moved_folder, is_writable, make_ready, readable_copy
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -120,7 +120,9 @@ def service_errors() -> Iterator[None]:
         ServiceDown: no answer, an answer that says to try later, or a database that is locked; also of the store that
             holds the artifacts.
         BadParams: the server wants other credentials, or doesn't accept the host's name; a driver is missing.
-        InputMissing: the artifact store has no such file.
+            the database is another release's.
+        InputMissing: the artifact store has no such file, or the local store can't be opened.
+        InputCorrupt: the local store is damaged.
     """
     from mlflow.exceptions import MlflowException
     from urllib3.exceptions import HTTPError
@@ -130,6 +132,13 @@ def service_errors() -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise BadParams(f"{shown_uri()} needs the Python package {error.name!r}, which is not installed.") from None
     except (MlflowException, OSError, HTTPError, *_object_store_errors()) as error:
+        if (store := local_store()) is not None and (known := damage(store, error)) is not None:
+            raise known from None
+        if "out-of-date database schema" in str(error):
+            raise BadParams(
+                f"{shown_uri()} was made by another release of MLflow. Back it up and run `mlflow db upgrade` on it, "
+                "or name another one in MLFLOW_TRACKING_URI."
+            ) from None
         if is_away(error):
             raise _down(error) from None
         text, status = str(error), next(filter(None, map(_status, _chain(error))), None)
@@ -237,4 +246,8 @@ def _first_line(text: str) -> str:
 
 
 def _without_password(text: str) -> str:
-    return re.sub(r"//[^/@\s]+@", "//", text)
+    """A text whose addresses tell neither a user nor what a database's options keep; passwords may have any sign."""
+    hidden = re.sub(r"//(?!/)[^\s'\"]*@", "//", text)
+    return re.sub(
+        r"(?i)([?&][^=&\s]*(?:password|passwd|pwd|token|secret|key|user)[^=&\s]*)=[^&\s'\"]+", r"\1=…", hidden
+    )

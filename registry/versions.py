@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from registry import tracking
+from registry.local_store import damage
 from registry.model_folder import FILES_TAG
 
 if TYPE_CHECKING:
@@ -43,6 +44,20 @@ class Version:
             )
         return self.tags[key]
 
+    def version_in(self, key: str) -> int:
+        """The number of another version, as a tag keeps it.
+
+        Raises:
+            InputCorrupt: the tag isn't there, or holds no number.
+        """
+        value = self.tag(key)
+        if not re.fullmatch("[0-9]{1,18}", value):
+            raise InputCorrupt(
+                f"The tag {key!r} of version {self.number} of {self.name!r} is {value[:40]!r}, and should be the "
+                "number of a version: somebody has changed it. Set it right in MLflow, or take the aliases away."
+            )
+        return int(value)
+
 
 def check_name(name: str) -> str:
     """A registered model's name, as it is.
@@ -65,6 +80,7 @@ def by_alias(name: str, alias: str) -> Version | None:
 
     Raises:
         BadParams: no model can have this name.
+        InputCorrupt: the local store is damaged.
         ServiceDown: the MLflow server does not answer.
     """
     check_name(name)
@@ -77,6 +93,9 @@ def by_alias(name: str, alias: str) -> Version | None:
         return _read_sqlite(store, name, alias)
     except sqlite3.OperationalError:  # locked, or the tables of another release of MLflow: ask MLflow itself
         return _by_alias(tracking.connect(), name, alias)
+    except sqlite3.DatabaseError as error:
+        known = damage(store, error)
+        raise known or error from error.__cause__
 
 
 def by_number(client: "MlflowClient", name: str, number: int) -> Version:

@@ -25,6 +25,13 @@ class RunRecord:
     airflow: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _Pointer:
+    """Which record is the last."""
+
+    record: str
+
+
 def record(task: RecordTask, store: Store) -> dict[str, Any]:
     """Merge the entries into the run's `dvc.lock` and keep it, with the params, under the release."""
     with Workspace.of(task.plan, store) as workspace:
@@ -43,8 +50,8 @@ def record(task: RecordTask, store: Store) -> dict[str, Any]:
 
 def latest_record(store: Store, dataset: str, release: str | None) -> str | None:
     """The key of the last record of a release, or of the dataset."""
-    pointer = store.read(_latest(dataset, release))
-    return str(pointer["record"]) if pointer else None
+    pointer = store.read_as(_Pointer, _latest(dataset, release))
+    return pointer.record if pointer else None
 
 
 def read_record(store: Store, key: str) -> RunRecord:
@@ -53,10 +60,10 @@ def read_record(store: Store, key: str) -> RunRecord:
     Raises:
         InputMissing: it was removed from the store.
     """
-    content = store.read(key)
-    if content is None:
+    recorded = store.read_as(RunRecord, key)
+    if recorded is None:
         raise InputMissing(f"{store.url}/{key} is not there any more; run the release again.")
-    return RunRecord(**content)
+    return recorded
 
 
 def plan_of(recorded: RunRecord) -> Plan:

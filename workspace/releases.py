@@ -3,7 +3,9 @@
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from clinprompt.contract.tasks import PartitionKey
 from clinprompt.errors import BadParams, InputMissing
@@ -19,7 +21,7 @@ class DatasetRelease:
 
     dataset: str
     name: str
-    digest: str
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
     size: int
     files: int | None
     published: str  # UTC, ISO 8601
@@ -33,7 +35,7 @@ class DatasetRelease:
 def list_releases(store: Store, dataset: str | None = None) -> list[DatasetRelease]:
     """All releases, or those of a dataset, the oldest first."""
     keys = store.keys(f"{_PREFIX}{dataset}/" if dataset else _PREFIX)
-    releases = [DatasetRelease(**store.read(key)) for key in keys]
+    releases = [release for key in keys if (release := store.read_as(DatasetRelease, key)) is not None]
     return sorted(releases, key=lambda release: (release.published, release.partition))
 
 
@@ -44,9 +46,9 @@ def find_release(store: Store, dataset: str, name: str | None) -> DatasetRelease
         InputMissing: there is none; tells how to publish one.
     """
     if name is not None:
-        content = store.read(_key(dataset, name))
-        if content is not None:
-            return DatasetRelease(**content)
+        found = store.read_as(DatasetRelease, _key(dataset, name))
+        if found is not None:
+            return found
     else:
         releases = list_releases(store, dataset)
         if releases:
@@ -74,13 +76,13 @@ def publish(store: Store, dataset: str, source: Path, name: str | None) -> tuple
     with Workspace.empty(store) as workspace:  # which is the working directory from here on
         digest, size, files = workspace.upload(source)
     name = name or digest[:12]
-    existing = store.read(_key(dataset, name))
+    existing = store.read_as(DatasetRelease, _key(dataset, name))
     if existing is not None:
-        if existing["digest"] != digest:
+        if existing.digest != digest:
             raise BadParams(
                 f"The release {dataset}@{name} exists with other files; releases never change: choose another name."
             )
-        return DatasetRelease(**existing), False
+        return existing, False
     release = DatasetRelease(dataset, name, digest, size, files, datetime.now(UTC).isoformat(timespec="seconds"))
     content: dict[str, Any] = asdict(release)
     store.write(_key(dataset, name), content)

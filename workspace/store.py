@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from clinprompt.contract.variables import STORE
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing, ServiceDown
+from components.rights import umask
 
 # Errors of botocore and aiohttp, by name: importing them costs a second that a folder store does not need.
 _NO_ANSWER = {
@@ -29,6 +32,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError"}
 _REFUSALS = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden")
 _TRY_LATER = ("SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "503", "500")
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,25 @@ class Store:
                 return None
         try:
             return json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InputCorrupt(f"{self.url}/{key} is not valid JSON; remove it and publish it again.") from None
+
+    def read_as(self, kind: type[T], key: str) -> T | None:
+        """The object at a key as what it should be, a dataclass or a mapping; None where there is none.
+
+        Raises:
+            InputCorrupt: it is something else.
+        """
+        content = self.read(key)
+        if content is None:
+            return None
+        try:
+            return TypeAdapter(kind).validate_python(content)
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole of it"
+            raise InputCorrupt(
+                f"{self.url}/{key} is not what this project writes there ({where}); remove it and publish it again."
+            ) from None
 
     def write(self, key: str, value: Any) -> None:
         """Write a JSON object; a reader sees the old one or the new one."""
@@ -123,7 +146,7 @@ def open_store() -> Store:
         raise BadParams(f"{STORE} is not set: name the store, s3://bucket/prefix or a folder.")
     if "://" not in url:
         folder = Path(url).expanduser().absolute()
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o777 & ~umask(), parents=True, exist_ok=True)  # it will hold patients' images
         return Store(str(folder))
     if not url.startswith("s3://"):
         raise BadParams(f"{STORE} is {url!r}; it must be s3://bucket/prefix or a folder.")

@@ -111,9 +111,13 @@ def key_file() -> Path:
         InputMissing: it is the user's own, and this user has no home.
     """
     named = os.environ.get(PATIENT_KEY_FILE)
-    config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     try:
-        return Path(named or f"{config}/clinprompt/patient.key").expanduser()
+        if named:
+            return Path(named).expanduser()
+        config = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+        if not config.is_absolute():  # the standard says to ignore it; the key would lie in the folder one works in
+            config = Path("~/.config").expanduser()
+        return config / "clinprompt" / "patient.key"
     except RuntimeError:
         raise InputMissing(
             f"This user has no home for the key of patients' ids; set {PATIENT_KEY}, or {PATIENT_KEY_FILE} to a file."
@@ -128,11 +132,13 @@ def _read(file: Path) -> str:
 
 
 def _checked(text: str, where: str) -> PatientKey:
-    key = text.strip()
+    key = text.removeprefix("\ufeff").strip()  # the mark that editors on Windows put first
     if len(key) < SHORTEST:
         raise BadParams(
             f"{where}: the key for patients' ids must have at least {SHORTEST} characters, found {len(key)}; {_HOW}."
         )
+    if not key.isprintable():  # such as the zeros that a crash leaves, which are no secret
+        raise BadParams(f"{where}: the key for patients' ids must be one line of printable characters; {_HOW}.")
     return PatientKey(key)
 
 

@@ -118,9 +118,19 @@ class DecisionRecord(Record):
 
     def shown(self) -> MeasuredCandidate | None:
         """The candidate that the decision is shown with: the chosen one; after a rejection the one that was best on
-        the validation split; None if none was measured."""
+        the validation split; None if none was measured.
+
+        Raises:
+            InputCorrupt: the choice is none of the candidates.
+        """
         if self.chosen is not None:
-            return next(candidate for candidate in self.candidates if self.is_chosen(candidate))
+            chosen = next((candidate for candidate in self.candidates if self.is_chosen(candidate)), None)
+            if chosen is None:
+                raise InputCorrupt(
+                    f"The decision on {self.dataset} chooses {self.chosen.folder!r}, which is none of its candidates. "
+                    "Run `dvc repro`, so that the gate decides again."
+                )
+            return chosen
         values = [(self._selected_by(candidate), candidate) for candidate in self.candidates]
         measured = [(value, candidate) for value, candidate in values if value is not None]
         return max(measured, key=lambda pair: pair[0], default=(None, None))[1]

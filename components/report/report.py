@@ -12,7 +12,7 @@ import pandas as pd
 
 from clinprompt.data.card import Card
 from clinprompt.data.dataset import Dataset
-from clinprompt.errors import InputMissing
+from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.evaluation.decision import DecisionRecord, MeasuredCandidate
 from clinprompt.evaluation.estimate import range_text
 from clinprompt.evaluation.metric_names import OVERALL, PER_CLASS
@@ -23,6 +23,7 @@ from clinprompt.parquet import read_frame
 from components.report.figures import curve_charts, data_uri
 from components.report.images import dropped_pairs, examples
 from components.report.origin import model_record, origin
+from components.report.verdict import read_verdict
 
 FIRST = "balanced_accuracy"  # of the metrics shown
 PLOTS = {
@@ -72,7 +73,7 @@ def build(sources: Sources) -> Pages:
     model = model_record(sources.models, shown)
     reads = model is not None and "descriptions" in (model.knowledge or {})
     facts = origin(_digests(sources, reads), decision, shown, model)
-    verdict = read_json(sources.evidence / "verdict.json")
+    verdict = read_verdict(sources.evidence / "verdict.json")
     context = {
         "card": card,
         "decision": decision,
@@ -172,11 +173,18 @@ def _candidate(sources: Sources, shown: MeasuredCandidate) -> dict[str, Any]:
     curves = sources.models / shown.name / "curves.csv"
     return {
         "plots": plots,
-        "charts": curve_charts(pd.read_csv(curves)) if curves.is_file() else [],
+        "charts": curve_charts(_table(curves)) if curves.is_file() else [],
         "per_class": {c: {"n": of.n, **of.estimates} for c, of in measured.per_class.items()} if measured else {},
         "slices": _slices(measured.slices) if measured else [],
         "not_sliced": measured.not_sliced if measured else {},
     }
+
+
+def _table(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except ValueError:  # pandas' errors on what is no table, and on what is no text
+        raise InputCorrupt(f"{path} is not a table. Delete its folder and run the tune stage again.") from None
 
 
 def _slices(slices: dict[str, SliceMetrics]) -> list[dict[str, Any]]:

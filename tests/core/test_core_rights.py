@@ -71,7 +71,7 @@ def test_a_group_can_be_let_in(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert written(place) == modes
 
 
-@pytest.mark.parametrize("text", ["private", "8", "-1", "277", "0100"])
+@pytest.mark.parametrize("text", ["private", "8", "-1", "277", "0100", " 27", "2_7", "0o27"])
 def test_a_senseless_umask_is_refused(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:

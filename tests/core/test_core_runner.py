@@ -81,6 +81,12 @@ def test_success_publishes_and_prints_one_line(folder: Path, capsys: pytest.Capt
         (PermissionError(errno.EACCES, "Permission denied", "x"), 66, "permission denied: x; give this user the right"),
         (OSError(errno.EROFS, "Read-only file system", "x"), 66, "the file system is read-only: x; choose another"),
         (OSError(errno.ELOOP, "Too many levels", "x"), 66, "links that point at each other: x"),
+        (RuntimeError("Symlink loop from 'x'"), 66, "links that point at each other (Symlink loop from 'x'); remove"),
+        (FileExistsError(errno.EEXIST, "File exists", "x"), 66, "a file where a folder is expected: x; move it away"),
+        (OSError(errno.ENOLCK, "No locks available", "x"), 66, "the file system has no locks: x; choose another"),
+        (OSError(errno.EBUSY, "Device or resource busy", "x"), 75, "a file or folder is in use: x; run the same"),
+        (OSError(errno.ESTALE, "Stale file handle", "x"), 75, "a network folder was mounted anew: x; run the same"),
+        (OSError("(sqlite3.OperationalError) disk I/O error"), 75, "the disk can't be read or written; look at"),
         (ZeroDivisionError("oops"), 70, "ZeroDivisionError: oops"),
     ],
 )

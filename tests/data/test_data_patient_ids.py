@@ -14,7 +14,7 @@ import pytest
 from ingest_workspace import ROOT, Workspace
 
 from clinprompt.data.manifest import key_fingerprint_of, read_manifest, write_manifest
-from clinprompt.data.patient_ids import PatientKey, patient_key, public_id
+from clinprompt.data.patient_ids import PatientKey, key_file, patient_key, public_id
 from clinprompt.errors import BadParams, InputMissing
 from components.lock.__main__ import work as lock
 from components.runner import execute
@@ -235,3 +235,35 @@ def test_every_repro_says_where_the_key_is_another_than_the_manifest_s(
         assert execute("lock", lock, outputs, ROOT / "components") == 0
         assert caplog.text.count("each patient gets another id") == told
     assert OTHER not in caplog.text
+
+
+def test_a_key_is_the_same_whatever_editor_wrote_it(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CLINPROMPT_PATIENT_KEY_FILE", str(tmp_path / "key"))
+    (tmp_path / "key").write_bytes(b"\xef\xbb\xbf" + KEY.encode() + b"\r\n")
+    assert patient_key() == PatientKey(KEY)
+
+
+@pytest.mark.parametrize("text", [b"\x00" * 64, KEY.encode() + b"\n" + KEY.encode()])
+def test_a_file_of_zeros_or_of_several_lines_is_no_key(
+    text: bytes, config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CLINPROMPT_PATIENT_KEY_FILE", str(tmp_path / "key"))
+    (tmp_path / "key").write_bytes(text)
+    with pytest.raises(BadParams, match="one line of printable characters"):
+        patient_key()
+
+
+def test_a_variable_that_is_no_text_is_no_key(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLINPROMPT_PATIENT_KEY", os.fsdecode(b"\xff" * 40))
+    with pytest.raises(BadParams, match="one line of printable characters"):
+        patient_key()
+
+
+def test_a_key_is_never_made_in_the_folder_one_works_in(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", ".config")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert key_file() == tmp_path / "home" / ".config" / "clinprompt" / "patient.key"

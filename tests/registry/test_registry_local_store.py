@@ -1,6 +1,7 @@
 """The SQLite file of a local registry: whole or absent, whatever happens while it is made."""
 
 import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -13,8 +14,10 @@ from random import Random
 
 import pytest
 
-from clinprompt.errors import BadParams
+from clinprompt.errors import BadParams, InputCorrupt
 from registry import listing, tracking
+from registry.__main__ import main
+from registry.versions import by_alias
 
 MAKE = "from registry import tracking; print(tracking.connect().search_registered_models())"
 
@@ -108,3 +111,39 @@ def test_killed_at_any_moment_the_next_process_finds_a_store_or_makes_one(root: 
     done = subprocess.run([sys.executable, "-c", MAKE], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in Path().iterdir() if file.name.startswith(".mlflow")) == []
+
+
+def test_a_damaged_store_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    tracking.connect().create_registered_model("tiny")
+    os.truncate("mlflow.db", 20_000)
+    assert main(["list"]) == 67
+    with pytest.raises(InputCorrupt, match=r"The registry mlflow\.db is damaged"):
+        by_alias("tiny", "champion")
+    assert "Put its back-up in its place" in capsys.readouterr().err
+
+
+def test_a_folder_in_the_store_s_place_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("mlflow.db", "mlartifacts"):
+        Path(folder).mkdir()
+    assert main(["list"]) == 66
+    assert "must be a file" in capsys.readouterr().err
+
+
+def test_a_store_of_another_release_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    tracking.connect().create_registered_model("tiny")
+    write("UPDATE alembic_version SET version_num = '0123456789ab'")
+    shutil.copy("mlflow.db", "other.db")  # MLflow remembers what it has looked at
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
+        assert main(["list"]) == 64
+    assert "mlflow db upgrade" in capsys.readouterr().err
+
+
+def test_a_version_whose_run_was_removed_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    client = tracking.connect()
+    client.create_registered_model("tiny")
+    run = client.create_run("0")
+    client.create_model_version("tiny", f"{run.info.artifact_uri}/model", run_id=run.info.run_id)
+    write("DELETE FROM tags", "DELETE FROM runs")
+    assert main(["list"]) == 0
+    assert "tiny" in capsys.readouterr().out

@@ -213,3 +213,17 @@ def test_the_digests_are_a_tag_that_people_need_not_read(run: Run, capsys: pytes
     assert set(json.loads(shown[FILES_TAG])) > {"MLmodel", "requirements.txt", "artifacts/record/decision.json"}
     assert main(["show", "tiny"]) == 0
     assert FILES_TAG not in capsys.readouterr().out
+
+
+def test_a_tag_that_should_be_a_number_is_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    from fabricate import promote
+
+    client = tracking.connect()
+    client.set_model_version_tag("tiny", "1", "candidate_version", "the first")
+    assert promote(run) == 67
+    for key, value in (("quarantined", "true"), ("quarantine_champion", "x")):
+        client.set_model_version_tag("tiny", "1", key, value)
+    assert main(["rollback", "tiny", "--reason", "a test"]) == 67
+    told = capsys.readouterr().err
+    assert "'candidate_version' of version 1 of 'tiny' is 'the first', and should be the number of a version" in told
+    assert "'quarantine_champion' of version 1 of 'tiny' is 'x'" in told

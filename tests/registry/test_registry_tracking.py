@@ -10,7 +10,7 @@ import urllib3
 from mlflow.exceptions import MlflowException, RestException
 
 from clinprompt.errors import BadParams, ClinpromptError, InputMissing, ServiceDown
-from registry.tracking import service_errors
+from registry.tracking import service_errors, shown_uri
 
 
 def answered(status: int) -> requests.HTTPError:
@@ -66,3 +66,19 @@ def test_what_is_no_matter_of_the_server_stays_as_it_is(error: Exception) -> Non
     with pytest.raises(type(error)) as caught, service_errors():
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://me:hush@server:5000",
+        "postgresql://me:hu/sh@db/mlflow",
+        "postgresql+psycopg://me:hush@@db/mlflow?sslmode=require",
+        "postgresql://db/mlflow?user=me&password=hush&sslmode=require",
+        "mysql://me:h:u@s/h@db/mlflow",
+    ],
+)
+def test_an_address_is_shown_without_its_password(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert not [part for part in ("hush", "hu/sh", "s/h", "me:", "=me") if part in shown_uri()]
+    assert "server" in shown_uri() or "db/mlflow" in shown_uri()

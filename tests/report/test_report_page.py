@@ -220,3 +220,38 @@ def test_a_candidate_that_could_not_be_trained_is_named_with_the_reason(run: Run
     text = Page(report(run)).text
     assert "zero_shot-1 was not trained: it diverged" in text
     assert "not trained: it diverged" in text.replace("zero_shot-1 was not trained", "")
+
+
+FORGED = {
+    "a list": lambda verdict: [verdict],
+    "no counts": lambda verdict: verdict | {"counts": None},
+    "checks of text": lambda verdict: verdict | {"checks": ["passed"]},
+    "leaks as a list": lambda verdict: verdict | {"leaks": [1]},
+    "an image from elsewhere": lambda verdict: (
+        verdict | {"dropped": [verdict["dropped"][0] | {"twin_file": "/somewhere/else.png"}]}
+    ),
+    "an image above": lambda verdict: verdict | {"dropped": [verdict["dropped"][0] | {"file": "../../else.png"}]},
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_forged_verdict_is_refused(run: Run, capsys: pytest.CaptureFixture[str], what: str) -> None:
+    path = run.folder / "validate" / "evidence" / "verdict.json"
+    write_json(path, FORGED[what](read_json(path)))
+    assert execute("report", work, run.report_options(), COMPONENTS) == 67
+    assert "verdict.json is not what the validate stage writes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff"])
+def test_curves_that_are_no_table_are_told(run: Run, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+    (run.folder / "tune" / "coop-1" / "curves.csv").write_bytes(content)
+    assert execute("report", work, run.report_options(), COMPONENTS) == 67
+    assert "curves.csv is not a table" in capsys.readouterr().err
+
+
+def test_a_choice_that_is_no_candidate_is_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    decision = read_json(run.decision)
+    decision["chosen"]["folder"] = "../coop-1"
+    write_json(run.decision, decision)
+    assert execute("report", work, run.report_options(), COMPONENTS) == 67
+    assert "chooses '../coop-1', which is none of its candidates" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Releases, plans and sweeps: what a run is made of, settled before it starts."""
 
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,10 @@ import pytest
 from small_project import Project, draw
 
 from clinprompt.contract.tasks import pack
-from clinprompt.errors import BadParams, InputMissing
+from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from workspace.plan import promotion, sweep
-from workspace.records import record
-from workspace.releases import list_releases, publish
+from workspace.records import latest_record, read_record, record
+from workspace.releases import find_release, list_releases, publish
 from workspace.task import PromotionTask, RecordTask, StageTask, SweepTask, read_task
 
 
@@ -21,6 +22,25 @@ def test_a_release_is_published_once_and_never_changes(project: Project, tmp_pat
     assert again.files == sum(1 for path in (tmp_path / "r1").rglob("*") if path.is_file())
     with pytest.raises(BadParams, match="releases never change"):
         publish(project.store, "drawn", draw(tmp_path / "other", patients=5), "r1")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "1", "[" * 99_999, '{"digest": "../../x"}'])
+def test_a_release_or_a_record_that_is_none_is_named(project: Project, tmp_path: Path, text: str) -> None:
+    for key, read in (
+        ("releases/drawn/r1.json", lambda: list_releases(project.store)),
+        ("releases/drawn/r1.json", lambda: find_release(project.store, "drawn", "r1")),
+        ("latest/drawn.json", lambda: latest_record(project.store, "drawn", None)),
+        ("records/drawn/r1/0.json", lambda: read_record(project.store, "records/drawn/r1/0.json")),
+    ):
+        file = tmp_path / "store" / key
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        with pytest.raises(InputCorrupt, match=f"{key} is not .* remove it and publish it again"):
+            read()
+
+
+def test_a_store_in_a_folder_is_its_owner_s_alone(project: Project, tmp_path: Path) -> None:
+    assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("dataset", ["../x", "..", "a/b", "", ".x", "a b", "/etc", "x\0"])
