@@ -108,7 +108,7 @@ def test_the_report_claims_no_check_that_was_not_made(decided: Any) -> None:
         "Not checked: the card names no patients.",
         "Not checked: age is known of no image.",
         "Near-duplicates are not looked for beyond",
-        "1 image dropped from training",
+        "1 image dropped",
         "from a bootstrap over images",
     ):
         assert said in page
