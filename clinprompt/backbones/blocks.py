@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clinprompt.backbones.m3d import VolumeBlock
 from clinprompt.errors import BadParams
 
 # A parallel adapter: (index of the block, tokens [b, c, n, d] after its attention) -> what is added to the MLP output.
@@ -74,7 +73,7 @@ def open_block(module: Any) -> Block:
             attn.num_heads, (module.norm1, module.norm2), (attn.qkv.weight, attn.qkv.bias), d,
             (attn.proj, module.ls1), (module.mlp, module.ls2),
         )  # fmt: skip
-    if isinstance(module, VolumeBlock):
+    if kind == "VolumeBlock":
         attn, d = module.attn, module.attn.out_proj.in_features
         same = nn.Identity()
         return _pre_norm(

@@ -3,15 +3,17 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from timm.layers import Format, resample_abs_pos_embed
 from torch import Tensor
 
 from clinprompt.backbones.blocks import Adapter, Block, ReadRows, open_block, run
-from clinprompt.backbones.m3d import VolumeTower
 from clinprompt.errors import BadParams
+
+if TYPE_CHECKING:
+    from clinprompt.backbones.m3d import VolumeTower
 
 CLASS_TOKEN = ReadRows(0, slice(0, 1))
 
@@ -33,7 +35,7 @@ class VisionTower:
     def __init__(self, model: Any) -> None:
         visual = model.visual
         self._parts: _Parts
-        if isinstance(visual, VolumeTower):
+        if type(visual).__name__ == "VolumeTower":  # models of pictures are served without its module
             self._parts = _Volumes(visual)
         else:
             self._parts = _Timm(visual) if hasattr(visual, "trunk") else _OpenClip(visual)
@@ -201,7 +203,7 @@ class _Timm:
 
 
 class _Volumes:
-    def __init__(self, tower: VolumeTower) -> None:
+    def __init__(self, tower: "VolumeTower") -> None:
         self.encoder, self.projection = tower.encoder, tower.projection
         self.blocks = [open_block(block) for block in self.encoder.blocks]
         sizes = self.encoder.sizes
