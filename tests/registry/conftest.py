@@ -7,6 +7,8 @@ import pytest
 from fabricate import Run, copy_run, fabricate, promote
 from server import Server
 
+import registry
+
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Run:
@@ -50,3 +52,18 @@ def server(_server: Server) -> Server:
     """An MLflow server that answers; it is the same one in all tests, which use names of their own."""
     _server.start()
     return _server
+
+
+@pytest.fixture
+def run(promoted: Run, fresh_copy: Callable[[Run], Run]) -> Run:
+    """A project whose first model is in production."""
+    return fresh_copy(promoted)
+
+
+@pytest.fixture
+def challenged(run: Run) -> Run:
+    """A project with a second candidate that the gate chose over the champion."""
+    run.tune(2, 0.9)
+    record = run.decide("coop-2", champion=registry.champion("tiny"))
+    assert record["verdict"] == "accepted"
+    return run
