@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,23 @@ def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": sizes, "preprocess_cfg": {}}))
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_m3d() -> Callable[[int], Any]:
+    """Makes a random M3D-CLIP of two blocks for volumes of 4 x 8 x 8 voxels, with so many channels."""
+
+    def make(channels: int) -> Any:
+        import torch
+        from transformers import BertConfig, BertModel
+
+        from clinprompt.backbones.m3d import M3DClip, M3DSizes
+
+        config = {"vocab_size": 60, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+        config |= {"intermediate_size": 16, "max_position_embeddings": 16, "pad_token_id": 0}
+        sizes = M3DSizes(channels, volume=(4, 8, 8), patch=(2, 4, 4), width=12, mlp=24, layers=2, heads=3)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return M3DClip(sizes, BertModel(BertConfig(**config))).eval().requires_grad_(False)
+
+    return make

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ CASES = sorted(path.parent for path in GOLDEN.glob("*/case.json"))
 BACKBONE_CASES = [path for path in CASES if json.loads((path / "case.json").read_text())["method"] == "M3D-CLIP"] or [
     None
 ]
-SIZES = M3DSizes(channels=2, volume=(4, 8, 8), patch=(2, 4, 4), width=12, mlp=24, layers=2, heads=3)
 
 
 class Case:
@@ -50,22 +50,16 @@ def case(request: pytest.FixtureRequest) -> Case:
     return Case(request.param)
 
 
-def tiny() -> M3DClip:
+@pytest.fixture
+def tiny(make_m3d: Callable[[int], Any]) -> M3DClip:
     """A model with random weights, the class token's too."""
-    torch.manual_seed(0)
-    text = BertModel(
-        BertConfig(
-            vocab_size=20, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
-            max_position_embeddings=16, pad_token_id=0,
-        )
-    )  # fmt: skip
-    model = M3DClip(SIZES, text)
-    torch.nn.init.normal_(model.vision_encoder.cls_token)
-    return model.eval().requires_grad_(False)
+    model: M3DClip = make_m3d(2)
+    torch.nn.init.normal_(model.vision_encoder.cls_token, generator=torch.Generator().manual_seed(3))
+    return model
 
 
 def volumes(*shape: int) -> torch.Tensor:
-    return torch.rand(2, 2, *(shape or SIZES.volume), generator=torch.Generator().manual_seed(1))
+    return torch.rand(2, 2, *(shape or (4, 8, 8)), generator=torch.Generator().manual_seed(1))
 
 
 def unit(features: torch.Tensor) -> torch.Tensor:
@@ -114,29 +108,30 @@ def test_positions_are_interpolated_to_another_grid(case: Case) -> None:
     case.near(unit(case.model.encode_image(found)), "resized_image_features")
 
 
-def test_a_patch_is_embedded_as_by_a_convolution() -> None:
-    model = tiny()
+def test_a_patch_is_embedded_as_by_a_convolution(tiny: M3DClip) -> None:
+    model = tiny
     linear: Any = model.vision_encoder.patch_embedding.patch_embeddings[1]
-    kernel = linear.weight.reshape(SIZES.width, *SIZES.patch, SIZES.channels).permute(0, 4, 1, 2, 3)
-    expected = F.conv3d(volumes(), kernel, linear.bias, stride=SIZES.patch).flatten(2).transpose(1, 2)
+    sizes = model.vision_encoder.sizes
+    kernel = linear.weight.reshape(sizes.width, *sizes.patch, sizes.channels).permute(0, 4, 1, 2, 3)
+    expected = F.conv3d(volumes(), kernel, linear.bias, stride=sizes.patch).flatten(2).transpose(1, 2)
     found, grid = model.vision_encoder.patch_embedding.patches(volumes())
-    assert grid == SIZES.grid == (2, 2, 2)
+    assert grid == sizes.grid == (2, 2, 2)
     torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("shape", [(4, 8, 8), (6, 8, 4)])
-def test_the_opened_tower_gives_the_model_s_features(shape: tuple[int, int, int]) -> None:
-    model = tiny()
+def test_the_opened_tower_gives_the_model_s_features(tiny: M3DClip, shape: tuple[int, int, int]) -> None:
+    model = tiny
     tower = VisionTower(model)
     assert (tower.grid, tower.patch, tower.width) == ((2, 2, 2), (2, 4, 4), 12)
     assert (tower.patches, tower.patch_values) == (8, 64)
     torch.testing.assert_close(tower.encode([tower.embed(volumes(*shape))]), model.encode_image(volumes(*shape)))
 
 
-def test_deep_prompts_among_the_patches_are_those_of_a_plain_loop() -> None:
-    model = tiny()
+def test_deep_prompts_among_the_patches_are_those_of_a_plain_loop(tiny: M3DClip) -> None:
+    model = tiny
     tower = VisionTower(model)
-    prompts = torch.randn(2, 3, SIZES.width, generator=torch.Generator().manual_seed(2))
+    prompts = torch.randn(2, 3, model.vision_encoder.sizes.width, generator=torch.Generator().manual_seed(2))
     tokens = tower.embed(volumes())
     segments = [tokens[:, :1], prompts[0].expand(2, -1, -1), tokens[:, 1:]]
     found = tower.encode(segments, writes={1: {1: prompts[1]}})
@@ -147,8 +142,8 @@ def test_deep_prompts_among_the_patches_are_those_of_a_plain_loop() -> None:
     torch.testing.assert_close(found, model.mm_vision_proj(x[:, 0]))
 
 
-def test_the_state_dict_has_the_published_names() -> None:
-    names = set(tiny().state_dict())
+def test_the_state_dict_has_the_published_names(tiny: M3DClip) -> None:
+    names = set(tiny.state_dict())
     assert {
         "vision_encoder.patch_embedding.patch_embeddings.1.weight",
         "vision_encoder.patch_embedding.position_embeddings",

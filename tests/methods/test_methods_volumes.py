@@ -1,14 +1,13 @@
 """Methods made for images run on volumes: the tower of M3D-CLIP is opened up in the same way."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import BertConfig, BertModel
 
-from clinprompt.backbones.m3d import M3DClip, M3DSizes
 from clinprompt.backbones.text import TextTower
 from clinprompt.backbones.vision import VisionTower
 from clinprompt.methods import check_config, method
@@ -38,17 +37,9 @@ def tokenize(texts: list[str]) -> Tensor:
 
 
 @pytest.fixture
-def backbone() -> Any:
+def backbone(make_m3d: Callable[[int], Any]) -> Any:
     """A random M3D-CLIP of two blocks for volumes of 4 x 8 x 8 voxels."""
-    torch.manual_seed(0)
-    text = BertModel(
-        BertConfig(
-            vocab_size=60, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
-            max_position_embeddings=16, pad_token_id=0,
-        )
-    )  # fmt: skip
-    sizes = M3DSizes(channels=1, volume=(4, 8, 8), patch=(2, 4, 4), width=12, mlp=24, layers=2, heads=3)
-    model = M3DClip(sizes, text).eval().requires_grad_(False)
+    model = make_m3d(1)
     return SimpleNamespace(
         name="tiny-volumes", model=model, text=TextTower(model), vision=VisionTower(model), tokenize=tokenize,
         logit_scale=10.0, embed_dim=12, device=torch.device("cpu"), unknown_id=None,
