@@ -55,9 +55,9 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
         self._intensity, self._max_pixels = spec["intensity"], spec["max_pixels"]
         kind = _LinearHead if spec["predicts_with"] == "head" else _Method
         self._model = kind(folder, spec, package)
-        self._decode = importlib.import_module(f"{package}.data.codecs").decode
-        preprocessing = importlib.import_module(f"{package}.data.preprocessing").Preprocessing
-        self._preprocessing = preprocessing.from_dict(spec["preprocessing"])
+        self._decode = importlib.import_module(f"{package}.data.codecs").decode_image
+        preprocessing = importlib.import_module(f"{package}.data.preprocessing")
+        self._preprocessing = preprocessing.preprocessing_of(spec["preprocessing"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Classify every row; ValueError names the first row that is not an image."""

@@ -19,7 +19,7 @@ ROOT = Path(clinprompt.__file__).parents[1]
 SCRIPT = Path(__file__).with_name("model_script.py")
 
 # What model_script.py calls.
-_IMAGES = ("clinprompt.data.codecs:decode", "clinprompt.data.preprocessing:Preprocessing")
+_IMAGES = ("clinprompt.data.codecs:decode_image", "clinprompt.data.preprocessing:preprocessing_of")
 _TOWERS = (
     "clinprompt.backbones.load:load_backbone",
     "clinprompt.tuned.restore:logits_of_pixels",

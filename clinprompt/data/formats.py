@@ -6,7 +6,9 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-_SIGNATURE = 32  # bytes, at least as many as the longest signature has
+_SIGNATURE = 352  # bytes, at least as many as the longest signature has
+_GZIP = b"\x1f\x8b"
+_GZIPPED = ".gz"
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,14 @@ TIFF = Format("TIFF", (".tif", ".tiff"), re.compile(rb"II[*+]\0|MM\0[*+]"))
 BMP = Format("BMP", (".bmp",), re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL))
 WEBP = Format("WebP", (".webp",), re.compile(rb"RIFF.{4}WEBP", re.DOTALL))
 GIF = Format("GIF", (".gif",), re.compile(rb"GIF8[79]a"))
+# A compressed file tells what it holds only when it is opened: its suffix or the codec does.
+NIFTI = Format(
+    "NIfTI", (".nii.gz", ".nii"), re.compile(rb".{344}n\+1\0|(?:\x1c\x02\0\0|\0\0\x02\x1c)n\+2\0|\x1f\x8b", re.DOTALL)
+)
 
-FORMATS = (PNG, JPEG, TIFF, BMP, WEBP, GIF)
-SUFFIXES = {suffix: kind.suffixes[0] for kind in FORMATS for suffix in kind.suffixes}  # a suffix -> the customary one
+FORMATS = (PNG, JPEG, TIFF, BMP, WEBP, GIF, NIFTI)
+# A suffix -> the customary one; compressed and plain volumes keep theirs.
+SUFFIXES = {suffix: kind.suffixes[0] for kind in FORMATS for suffix in kind.suffixes} | {".nii": ".nii"}
 
 
 def format_of(data: bytes) -> Format | None:
@@ -43,7 +50,9 @@ def format_of(data: bytes) -> Format | None:
 
 def suffix_of(path: str | PurePath) -> str:
     """The suffix of a file's name in lower case; "" where there is none, as in `IM000123` or `1.2.840.113619.2`."""
-    suffix = os.path.splitext(os.path.basename(path))[1].lower()
+    stem, suffix = os.path.splitext(os.path.basename(path).lower())
+    if suffix == _GZIPPED:
+        suffix = os.path.splitext(stem)[1] + suffix
     return "" if suffix[1:].isdigit() else suffix
 
 
@@ -55,8 +64,9 @@ def image_suffix(file: str | Path) -> str | None:
     suffix = suffix_of(file)
     if suffix:
         return SUFFIXES.get(suffix)
-    kind = format_of(_head(file))
-    return kind.suffixes[0] if kind else None
+    head = _head(file)
+    kind = None if head.startswith(_GZIP) else format_of(head)  # an archive of whatever is no image
+    return kind.suffixes[-1] if kind is NIFTI else kind.suffixes[0] if kind else None
 
 
 def _head(file: str | Path) -> bytes:

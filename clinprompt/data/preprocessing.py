@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from clinprompt.data.codecs.base import DecodedImage, check_size
+from clinprompt.data.volumes import KIND, VolumePreprocessing
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,11 @@ class Preprocessing:
         """Resize, crop and normalise a decoded image, or uint8 [H, W, 3], to float32 [3, size, size].
 
         Raises:
-            ValueError: the image has a size or shape that resizing would make huge: see `codecs.base.check_size`.
+            ValueError: it is a volume, or has a size or shape that resizing would make huge: see
+                `codecs.base.check_size`.
         """
+        if isinstance(image, DecodedImage) and len(image.shape) != 2:
+            raise ValueError("it is a volume, and the backbone reads pictures")
         pixels = image.picture() if isinstance(image, DecodedImage) else image
         check_size(pixels.shape[1], pixels.shape[0])
         picture = self._resize(Image.fromarray(pixels))
@@ -74,3 +78,11 @@ class Preprocessing:
         """The inverse of `to_dict`."""
         mean, std = (tuple(float(v) for v in values[key]) for key in ("mean", "std"))
         return cls(**(values | {"mean": mean, "std": std}))
+
+
+AnyPreprocessing = Preprocessing | VolumePreprocessing
+
+
+def preprocessing_of(values: dict[str, Any]) -> AnyPreprocessing:
+    """The preprocessing of pictures or of volumes whose `to_dict` gave these values."""
+    return VolumePreprocessing.from_dict(values) if values.get("kind") == KIND else Preprocessing.from_dict(values)

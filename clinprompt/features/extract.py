@@ -10,7 +10,7 @@ import torch
 from clinprompt.backbones.load import Backbone
 from clinprompt.data.codecs import Intensity
 from clinprompt.data.dataset import Item
-from clinprompt.data.preprocessing import Preprocessing
+from clinprompt.data.preprocessing import AnyPreprocessing
 from clinprompt.errors import GpuOutOfMemory, InputCorrupt
 from clinprompt.features.image_batches import decoded
 
@@ -53,7 +53,7 @@ def extract(
 def encoded(
     encode: Encode,
     items: Sequence[Item],
-    preprocessing: Preprocessing,
+    preprocessing: AnyPreprocessing,
     device: torch.device,
     *,
     intensity: Intensity,

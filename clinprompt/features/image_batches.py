@@ -17,7 +17,7 @@ import numpy as np
 
 from clinprompt.data.codecs import Intensity, decode_image
 from clinprompt.data.dataset import Item, read_image
-from clinprompt.data.preprocessing import Preprocessing
+from clinprompt.data.preprocessing import AnyPreprocessing
 from clinprompt.errors import InputCorrupt, Interrupted
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ _PR_SET_PDEATHSIG = 1
 
 def decoded(
     items: list[Item],
-    preprocessing: Preprocessing,
+    preprocessing: AnyPreprocessing,
     intensity: Intensity,
     *,
     batch_size: int,
@@ -66,7 +66,7 @@ def decoded(
 class _Reader:
     """Reads, checks, decodes and preprocesses image files into rows of a slot, the memory of one batch."""
 
-    def __init__(self, slots: np.ndarray, preprocessing: Preprocessing, intensity: Intensity) -> None:
+    def __init__(self, slots: np.ndarray, preprocessing: AnyPreprocessing, intensity: Intensity) -> None:
         self.slots = slots
         self._preprocessing = preprocessing
         self._intensity = intensity

@@ -11,7 +11,7 @@ import torch
 
 from clinprompt.data.codecs import Intensity
 from clinprompt.data.dataset import Item
-from clinprompt.data.preprocessing import Preprocessing
+from clinprompt.data.preprocessing import AnyPreprocessing
 from clinprompt.features.extract import Encode, encoded
 from clinprompt.progress import progress
 
@@ -23,7 +23,7 @@ WORKERS = 8  # that decode, where there are as many cores
 def precompute(
     encode: Encode,
     items: Sequence[Item],
-    preprocessing: Preprocessing,
+    preprocessing: AnyPreprocessing,
     device: torch.device,
     *,
     intensity: Intensity,

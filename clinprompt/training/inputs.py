@@ -9,7 +9,7 @@ import torch
 
 from clinprompt.backbones.load import Backbone, load_backbone
 from clinprompt.data.dataset import Dataset
-from clinprompt.data.preprocessing import Preprocessing
+from clinprompt.data.preprocessing import AnyPreprocessing, Preprocessing
 from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
 from clinprompt.features.extract import Encode
 from clinprompt.features.precompute import precompute
@@ -80,9 +80,18 @@ def open_backbone(name: str, path: str | None, device: str, store: FeatureStore,
     return backbone
 
 
-def preprocessing(backbone: Backbone, needs: Needs) -> Preprocessing:
-    """The backbone's, at the size that the method asks for."""
-    return replace(backbone.preprocessing, size=needs.image_size or backbone.preprocessing.size)
+def preprocessing(backbone: Backbone, needs: Needs) -> AnyPreprocessing:
+    """The backbone's, at the size that the method asks for.
+
+    Raises:
+        BadParams: it asks for a size of pictures, and the backbone reads volumes.
+    """
+    own = backbone.preprocessing
+    if needs.image_size is None:
+        return own
+    if not isinstance(own, Preprocessing):
+        raise BadParams(f"params.yaml: image_size: {backbone.name} reads volumes; leave it null.")
+    return replace(own, size=needs.image_size)
 
 
 def knowledge(needs: Needs, classes: Sequence[str], descriptions: Path | None, hidden_states: Path | None) -> Knowledge:

@@ -43,13 +43,14 @@ def summarise_image(data: bytes, intensity: codecs.Intensity, min_side: int, max
     if not data:
         return ImageSummary(problem="zero bytes", reason="the file is empty")
     try:
-        width, height, mode = codecs.probe(data)
+        width, height, mode, depth = codecs.probe(data)
     except ValueError as error:
         return ImageSummary(problem=_damage(data, str(error)), reason=str(error))
     if width < 1 or height < 1:
         return ImageSummary(width, height, mode, problem="empty", reason=f"the image has {width} x {height} pixels")
-    if width * height > max_pixels:
-        excess = f"the image has {width} x {height} pixels, more than the limit of {max_pixels}"
+    if width * height * depth > max_pixels:
+        size = f"{width} x {height} pixels" if depth == 1 else f"{width} x {height} x {depth} voxels"
+        excess = f"the image has {size}, more than the limit of {max_pixels}"
         return ImageSummary(width, height, mode, problem="decompression bomb", reason=excess)
     try:
         image = Image.fromarray(codecs.decode(data, intensity, max_pixels)).convert("L")

@@ -9,7 +9,7 @@ import torch
 from clinprompt.backbones.device import choose_device
 from clinprompt.backbones.load import Backbone, load_backbone
 from clinprompt.data.dataset import Dataset
-from clinprompt.data.preprocessing import Preprocessing
+from clinprompt.data.preprocessing import preprocessing_of
 from clinprompt.features.extract import Forward, encoded
 from clinprompt.features.precompute import BATCH, WORKERS
 from clinprompt.params import BackboneParams
@@ -40,7 +40,7 @@ def predict(job: Job, model: TunedModel, dataset: Dataset, rows: pd.DataFrame, f
         encoded_batches = encoded(
             lambda pixels: logits_of_pixels(method, backbone, pixels),
             dataset.items(rows),
-            Preprocessing.from_dict(model.record.preprocessing),
+            preprocessing_of(model.record.preprocessing),
             backbone.device,
             intensity=dataset.card.intensity,
             batch_size=BATCH,

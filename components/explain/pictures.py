@@ -15,7 +15,7 @@ from torch import Tensor
 from clinprompt.backbones.device import choose_device
 from clinprompt.backbones.load import Backbone
 from clinprompt.data.dataset import Dataset
-from clinprompt.data.preprocessing import Preprocessing
+from clinprompt.data.preprocessing import AnyPreprocessing, Preprocessing, preprocessing_of
 from clinprompt.errors import BadParams
 from clinprompt.evaluation.curves import evenly
 from clinprompt.features.extract import Forward, encoded
@@ -117,8 +117,8 @@ class _Scene:
     def after(self) -> InspectedModel:
         return tuned(self.job.inputs["models"] / self.name, self.model, self.backbone)
 
-    def preprocessing(self, which: InspectedModel) -> Preprocessing:
-        return self.backbone.preprocessing if which.frozen else Preprocessing.from_dict(self.model.record.preprocessing)
+    def preprocessing(self, which: InspectedModel) -> AnyPreprocessing:
+        return self.backbone.preprocessing if which.frozen else preprocessing_of(self.model.record.preprocessing)
 
     def rows(self, split: str) -> pd.DataFrame:
         """At most `explain.images` of a split's images, spread evenly over the classes as they come."""
@@ -179,7 +179,14 @@ class _Scene:
 
 
 def _attention(scene: _Scene, both: tuple[InspectedModel, InspectedModel]) -> Figure:
-    """Some test images of each class, drawn at random, and what speaks for their class before and after."""
+    """Some test images of each class, drawn at random, and what speaks for their class before and after.
+
+    Raises:
+        BadParams: the backbone's image tower can't be opened, or reads volumes.
+    """
+    seen = scene.backbone.preprocessing
+    if not isinstance(seen, Preprocessing):
+        raise BadParams("The maps are drawn on pictures, and the backbone reads volumes.")
     knobs = scene.job.params("explain")
     test = scene.dataset.split("test").drop_duplicates("id")
     picked = []
@@ -193,7 +200,7 @@ def _attention(scene: _Scene, both: tuple[InspectedModel, InspectedModel]) -> Fi
         _relevance(which, scene.pixels(rows, which), torch.tensor(labels, device=scene.backbone.device))
         for which in both
     ]
-    shown = _as_seen(scene.pixels(rows, scene.before), scene.backbone.preprocessing)
+    shown = _as_seen(scene.pixels(rows, scene.before), seen)
     examples = [
         Example(image, int(label), (maps[0][n], maps[1][n]), (float(p[0][n]), float(p[1][n])))
         for maps, p in [tuple(zip(*shares, strict=True))]

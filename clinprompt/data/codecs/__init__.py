@@ -5,12 +5,22 @@ A new format is its line in `clinprompt.data.formats`, a module with a `Codec`, 
 
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
-from clinprompt.data.codecs import bmp, gif, jpeg, png, tiff, webp
-from clinprompt.data.codecs.base import MAX_ASPECT, MAX_PIXELS, Codec, DecodedImage, Intensity, check_size, to_8_bits
+from clinprompt.data.codecs import bmp, gif, jpeg, nifti, png, tiff, webp
+from clinprompt.data.codecs.base import (
+    MAX_ASPECT,
+    MAX_PIXELS,
+    Codec,
+    DecodedImage,
+    Header,
+    Intensity,
+    check_size,
+    to_8_bits,
+)
 from clinprompt.data.formats import format_of
 
 __all__ = ["CODECS", "MAX_ASPECT", "MAX_PIXELS", "DecodedImage", "Intensity", "decode", "decode_image", "probe"]
@@ -22,6 +32,7 @@ CODECS: tuple[Codec, ...] = (
     bmp.CODEC,
     webp.CODEC,
     gif.CODEC,
+    nifti.CODEC,
 )
 
 # What Pillow raises on broken files; anything else is a bug and must be seen.
@@ -42,23 +53,23 @@ _BROKEN = (
 )
 
 
-def probe(data: bytes) -> tuple[int, int, str]:
-    """Width and height in pixels (as stored, before EXIF orientation) and the mode, from the file's header alone.
+def probe(data: bytes) -> Header:
+    """Width and height in pixels (as stored, before EXIF orientation), mode and depth, from the file's header alone.
 
     The mode is "1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", …; for a TIFF of more than 8 bits it is the number
-    of channels and the numpy type, as "1xuint16".
+    of channels and the numpy type, as "1xuint16", for a volume the numpy type.
 
     Raises:
         ValueError: with the reason, when the bytes are not an image of one of the formats with at least one pixel.
     """
     try:
-        return _codec(data).probe(data)
+        return Header(*_codec(data).probe(data))
     except _BROKEN as error:
         raise ValueError(_reason(error)) from None
 
 
 def decode_image(data: bytes, intensity: Intensity = "auto", max_pixels: int = MAX_PIXELS) -> DecodedImage:
-    """Decode an image of 8 or more bits to uint8, upright.
+    """Decode an image or a volume of 8 or more bits to uint8, upright.
 
     Grey is one channel, colour three; transparent pixels are laid over black. Images of 8 bits keep their values;
     deeper ones are scaled linearly to 0…255:
@@ -73,12 +84,14 @@ def decode_image(data: bytes, intensity: Intensity = "auto", max_pixels: int = M
     Raises:
         ValueError: with the reason, when the image is broken, too large or of a kind that is not read.
     """
-    width, height, _ = probe(data)
-    check_size(width, height, min(max_pixels, MAX_PIXELS))
+    width, height, _, depth = probe(data)
+    check_size(width, height, min(max_pixels, MAX_PIXELS), depth)
     try:
         pixels = _codec(data).read(data)
     except _BROKEN as error:
         raise ValueError(_reason(error)) from None
+    if isinstance(pixels, DecodedImage):
+        return replace(pixels, values=to_8_bits(pixels.values, intensity))
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if sorted(pixels.shape[:2]) != sorted((height, width)) or pixels.shape[2:] not in ((1,), (3,)):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -34,8 +35,17 @@ class DecodedImage:
         return self.values.shape[:-1]
 
     def picture(self) -> np.ndarray:
-        """The image for people to look at: uint8 [H, W, 3]."""
-        return np.ascontiguousarray(np.broadcast_to(self.values, (*self.shape, 3)))
+        """The image for people to look at: uint8 [H, W, 3]; of a volume its three middle planes."""
+        values = self.values if len(self.shape) == 2 else self._planes()
+        return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+
+    def _planes(self) -> np.ndarray:
+        """Axial, coronal and sagittal through the middle, side by side, head and front up, as uint8 [H, W, 1]."""
+        slices, rows, columns = (side // 2 for side in self.shape)
+        planes = [self.values[slices], self.values[:, rows], self.values[:, :, columns]]
+        tall = max(plane.shape[0] for plane in planes)
+        padded = [np.pad(plane[::-1], ((0, tall - len(plane)), (0, 0), (0, 0))) for plane in planes]
+        return np.concatenate(padded, axis=1)
 
 
 @dataclass(frozen=True)
@@ -44,8 +54,9 @@ class Codec:
 
     Attributes:
         format: its name, suffixes and signature.
-        probe: width and height in pixels, as stored, and the mode, from the header alone.
-        read: the pixels, upright, transparent ones laid over black: [H, W], [H, W, 1] or [H, W, 3] of any type.
+        probe: width and height in pixels, as stored, the mode, and of a volume its depth, from the header alone.
+        read: the pixels, upright, transparent ones laid over black: [H, W], [H, W, 1] or [H, W, 3] of any type; of a
+            volume [D, H, W, 1] with its spacing.
 
     Both functions raise ValueError with the reason where they refuse a file, and what their library raises of a broken
     one. `read` is called only for a size that `check_size` accepts. A library gets only those parts of a file that the
@@ -53,17 +64,31 @@ class Codec:
     """
 
     format: Format
-    probe: Callable[[bytes], tuple[int, int, str]]
-    read: Callable[[bytes], np.ndarray]
+    probe: Callable[[bytes], tuple[int, int, str] | tuple[int, int, str, int]]
+    read: Callable[[bytes], np.ndarray | DecodedImage]
 
 
-def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+class Header(NamedTuple):
+    """What a file says of itself before its pixels are read: sides as stored, before any turning, and the mode."""
+
+    width: int
+    height: int
+    mode: str
+    depth: int = 1
+
+
+def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS, depth: int = 1) -> None:
     """Refuse sizes, before anything is decoded, that would take much memory or time here or when resized.
 
     Raises:
         ValueError: no pixel, more than `max_pixels`, or one side more than `MAX_ASPECT` times the other.
     """
     refuse_empty(width, height)
+    if depth > 1:
+        if width * height * depth > max_pixels:
+            size = f"{width} x {height} x {depth}"
+            raise ValueError(f"the volume has {size} voxels, more than the limit of {max_pixels}")
+        return
     if width * height > max_pixels:
         raise ValueError(f"the image has {width} x {height} pixels, more than the limit of {max_pixels}")
     if max(width, height) > MAX_ASPECT * min(width, height):

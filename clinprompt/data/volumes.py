@@ -1,0 +1,85 @@
+"""From a decoded volume to the numbers that a tower over volumes takes. Served models carry this code."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from clinprompt.data.codecs.base import DecodedImage
+
+KIND = "volume"  # tells the settings of volumes from those of pictures
+
+
+@dataclass(frozen=True)
+class VolumePreprocessing:
+    """What a tower over volumes expects: the foreground of a volume, resized to its grid of voxels.
+
+    The foreground is the box around all voxels above the darkest grey; it is stretched to the grid along each axis for
+    itself, as M3D-CLIP was trained on it.
+
+    Attributes:
+        volume: slices, rows and columns of the input.
+        intensity: "min_max" (values in 0…1, as M3D-CLIP was trained) or "z_score" (mean 0, deviation 1).
+    """
+
+    volume: tuple[int, int, int]
+    intensity: str = "min_max"
+
+    def __post_init__(self) -> None:
+        if self.intensity not in ("min_max", "z_score"):
+            raise ValueError(f"intensity must be 'min_max' or 'z_score', found {self.intensity!r}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of what `apply` gives."""
+        return (1, *self.volume)
+
+    def apply(self, image: DecodedImage) -> np.ndarray:
+        """Crop, resize and scale a decoded volume to float32 [1, slices, rows, columns].
+
+        Raises:
+            ValueError: it is a picture.
+        """
+        if len(image.shape) != 3:
+            raise ValueError("it is a picture, and the backbone reads volumes")
+        values = _foreground(image.values[..., 0]).astype(np.float32)
+        for axis, side in enumerate(self.volume):
+            weights = _resizing(values.shape[axis], side)
+            values = np.moveaxis(np.tensordot(weights, values, axes=(1, axis)), 0, axis)
+        values = values / np.float32(255)
+        if self.intensity == "z_score":
+            values = (values - values.mean()) / max(float(values.std()), 1e-6)
+        return np.ascontiguousarray(values[None], dtype=np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON and YAML."""
+        return {"kind": KIND, **asdict(self), "volume": list(self.volume)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "VolumePreprocessing":
+        """The inverse of `to_dict`."""
+        slices, rows, columns = (int(side) for side in values["volume"])
+        return cls((slices, rows, columns), values["intensity"])
+
+
+def _foreground(values: np.ndarray) -> np.ndarray:
+    """The box around what is brighter than the darkest voxel; all of a volume of one grey."""
+    seen = values > values.min()
+    if not seen.any():
+        return values
+    box = []
+    for axis in range(3):
+        used = np.flatnonzero(seen.any(axis=tuple(other for other in range(3) if other != axis)))
+        box.append(slice(int(used[0]), int(used[-1]) + 1))
+    return values[tuple(box)]
+
+
+def _resizing(before: int, after: int) -> np.ndarray:
+    """Weights [after, before] of linear interpolation; where sides shrink, of an average over what becomes one voxel."""
+    scale = before / after
+    places = (np.arange(after) + 0.5) * scale - 0.5
+    weights = np.clip(1 - np.abs(np.arange(before)[None] - places[:, None]) / max(scale, 1.0), 0, None)
+    if scale < 1:  # beyond the last centre the edge goes on
+        weights[places < 0, 0] = 1
+        weights[places > before - 1, -1] = 1
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
