@@ -175,20 +175,26 @@ def _model(record: ModelRecord, backbone: dict[str, Any], max_pixels: int) -> di
 def _backbone(backbone: BackboneFiles, with_text: bool) -> tuple[dict[str, Any], dict[str, Path]]:
     """The reference for model.json and the files to embed, by name; `with_text`: those of the text tower too."""
     from clinprompt.backbones.hub import TOKENIZER_FILES
+    from clinprompt.backbones.m3d_folder import WEIGHTS as M3D_WEIGHTS
+    from clinprompt.backbones.m3d_folder import open_m3d
 
-    folder = backbone.folder
-    names: tuple[str, ...] = WEIGHTS if backbone.weights is None else (backbone.weights,)
+    folder, volumes = backbone.folder, open_m3d(backbone.folder)
+    config, customary = (CONFIG, WEIGHTS) if volumes is None else ("config.json", M3D_WEIGHTS)
+    names: tuple[str, ...] = customary if backbone.weights is None else (backbone.weights,)
     weights = next((name for name in names if (folder / name).is_file()), None)
-    if weights is None or not (folder / CONFIG).is_file():
-        raise InputMissing(f"{folder} must hold {CONFIG} and one of {', '.join(names)}.")
-    text = [n for n in ("config.json", *TOKENIZER_FILES) if (folder / n).is_file()] if with_text else []
-    needed = {name: folder / name for name in (CONFIG, weights, *text)}
+    if weights is None or not (folder / config).is_file():
+        raise InputMissing(f"{folder} must hold {config} and one of {', '.join(names)}.")
+    if volumes is not None:
+        text = volumes.files
+    else:
+        text = [n for n in ("config.json", *TOKENIZER_FILES) if (folder / n).is_file()] if with_text else []
+    needed = {name: folder / name for name in (config, weights, *text)}
     embed = sum(path.stat().st_size for path in needed.values()) <= EMBED_UP_TO
     reference = {
         "name": backbone.name,
         "digest": backbone.digest,
         "embedded": embed,
-        "config": CONFIG,
+        "config": config,
         "weights": weights,
         "files": {name: sha256_file(path) for name, path in needed.items()},
         "hub": {"repo": backbone.hub.repo, "revision": backbone.hub.revision} if backbone.hub else None,

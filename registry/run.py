@@ -11,6 +11,7 @@ import numpy as np
 
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.data.load import load_card
+from clinprompt.data.volumes import VOLUME
 from clinprompt.evaluation.metrics_record import Metrics
 from clinprompt.files import sha256_file, to_json
 from clinprompt.tuned.record import ModelRecord
@@ -135,7 +136,7 @@ def _log_model(
         python_model=str(payload / SCRIPT),
         artifacts={"payload": str(payload), "record": str(beside)},
         signature=_signature(model.classes),
-        input_example=_example(),
+        input_example=_example(model),
         pip_requirements=lineage.requirements(model),
     )
     for compiled in folder.rglob("__pycache__"):
@@ -174,14 +175,20 @@ def _signature(classes: list[str]) -> Any:
     return ModelSignature(inputs=Schema([ColSpec(AnyType(), "image")]), outputs=Schema(outputs))
 
 
-def _example() -> Any:
-    """A table with one small grey ramp, a PNG in base64."""
+def _example(record: ModelRecord) -> Any:
+    """A table with one small grey ramp in base64: a PNG, or where the model reads volumes a NIfTI volume."""
     import io
 
     import pandas as pd
     from PIL import Image
 
     ramp = np.linspace(0, 255, EXAMPLE_SIDE * EXAMPLE_SIDE).astype(np.uint8).reshape(EXAMPLE_SIDE, EXAMPLE_SIDE)
-    png = io.BytesIO()
-    Image.fromarray(ramp).save(png, "PNG")
-    return pd.DataFrame({"image": [base64.b64encode(png.getvalue()).decode()]})
+    if record.preprocessing.get("kind") == VOLUME:
+        import nibabel
+
+        data = nibabel.Nifti1Image(np.repeat(ramp[:, :, None], EXAMPLE_SIDE, axis=2), np.eye(4)).to_bytes()
+    else:
+        png = io.BytesIO()
+        Image.fromarray(ramp).save(png, "PNG")
+        data = png.getvalue()
+    return pd.DataFrame({"image": [base64.b64encode(data).decode()]})

@@ -3,7 +3,7 @@
 import json
 import pickle
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clinprompt.backbones.hub import TOKENIZER_FILES, download
+from clinprompt.backbones.m3d_folder import WEIGHTS as M3D_WEIGHTS
+from clinprompt.backbones.m3d_folder import M3DFolder, open_m3d
 from clinprompt.backbones.table import CONFIG, TABLE, BackboneEntry, entry_of
-from clinprompt.data.preprocessing import Preprocessing
+from clinprompt.data.preprocessing import AnyPreprocessing, Preprocessing
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
 
@@ -28,13 +30,13 @@ WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors",
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """A frozen vision-language model.
+    """A frozen vision-language model, over pictures or over volumes.
 
     Attributes:
         digest: SHA-256 over its config, weights and tokenizer files.
-        model: open_clip's CLIP or CustomTextCLIP, in eval mode, without gradients.
+        model: open_clip's CLIP or CustomTextCLIP, or M3D-CLIP, in eval mode, without gradients.
         embed_dim: width e of the space that images and texts share.
-        logit_scale: what cosines are multiplied with, exponentiated already.
+        logit_scale: what cosines are multiplied with, exponentiated already where the model does that.
         card: its entry in the table; None for a folder that the user gave a name of its own.
         folder: the open_clip folder that it was loaded from.
     """
@@ -43,7 +45,7 @@ class Backbone:
     digest: str
     model: Any
     tokenizer: Any
-    preprocessing: Preprocessing
+    preprocessing: AnyPreprocessing
     embed_dim: int
     logit_scale: float
     card: BackboneEntry | None
@@ -51,7 +53,7 @@ class Backbone:
     device: torch.device
 
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Image features [B, e], projected and not normalised, of preprocessed pixels [B, 3, S, S]."""
+        """Image features [B, e], projected and not normalised, of preprocessed pixels [B, …]."""
         with torch.no_grad():
             features: torch.Tensor = self.model.encode_image(pixels.to(self.device, non_blocking=True))
         return features
@@ -119,14 +121,12 @@ def _folder(name: str, entry: BackboneEntry | None, path: str | Path | None, tab
 
 
 def _load_folder(name: str, folder: Path, entry: BackboneEntry | None, device: torch.device) -> Backbone:
+    volumes = open_m3d(folder)
+    if volumes is not None:
+        return _load_volumes(name, volumes, entry, device)
     config = _read_config(folder)
-    weights = _weights(folder, entry)
-    weights_digest = sha256_file(weights)
-    if entry is not None and weights_digest != entry.sha256:
-        raise InputCorrupt(
-            f"{weights} is not the file that the table of backbones pins for {name!r}: expected SHA-256 "
-            f"{entry.sha256}, found {weights_digest}. Get it again, or give weights of your own another backbone.name."
-        )
+    weights = _weights(folder, WEIGHTS, entry)
+    weights_digest = _weights_digest(name, weights, entry)
     text_config = _text_config(folder, config["model_cfg"], entry)
     with _offline(), tempfile.TemporaryDirectory() as scratch:
         model = _build(folder, config["model_cfg"], text_config, Path(scratch))
@@ -146,6 +146,36 @@ def _load_folder(name: str, folder: Path, entry: BackboneEntry | None, device: t
     )
 
 
+def _load_volumes(name: str, files: M3DFolder, entry: BackboneEntry | None, device: torch.device) -> Backbone:
+    weights = _weights(files.folder, M3D_WEIGHTS, entry)
+    digests = {file: sha256_file(files.folder / file) for file in files.files}
+    facts = {"files": digests, "weights": _weights_digest(name, weights, entry)}
+    with _offline():
+        model, tokenizer = files.build(weights), files.tokenizer()
+    return Backbone(
+        name=name,
+        digest=sha256_bytes(to_json(facts).encode()),
+        model=model.to(device).eval().requires_grad_(False),
+        tokenizer=tokenizer,
+        preprocessing=files.preprocessing,
+        embed_dim=model.mm_vision_proj.out_features,
+        logit_scale=float(model.logit_scale.detach()),
+        card=entry,
+        folder=files.folder,
+        device=device,
+    )
+
+
+def _weights_digest(name: str, weights: Path, entry: BackboneEntry | None) -> str:
+    digest = sha256_file(weights)
+    if entry is not None and digest != entry.sha256:
+        raise InputCorrupt(
+            f"{weights} is not the file that the table of backbones pins for {name!r}: expected SHA-256 "
+            f"{entry.sha256}, found {digest}. Get it again, or give weights of your own another backbone.name."
+        )
+    return digest
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     config = read_json(path)
@@ -155,8 +185,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return {"model_cfg": model, "preprocess_cfg": config.get("preprocess_cfg") or {}}
 
 
-def _weights(folder: Path, entry: BackboneEntry | None) -> Path:
-    names = WEIGHTS if entry is None else (entry.weights,)
+def _weights(folder: Path, customary: Sequence[str], entry: BackboneEntry | None) -> Path:
+    names = customary if entry is None else (entry.weights,)
     for name in names:
         if (folder / name).is_file():
             return folder / name

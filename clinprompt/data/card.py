@@ -92,6 +92,31 @@ class Metadata(Section):
         return [c for c in (self.patient, self.site, self.sex, self.age, *self.extra) if c is not None]
 
 
+class Measure(Section):
+    """A number in a subject's record: its column among `metadata.extra`, its name in reports, its unit, its range."""
+
+    column: ColumnName
+    name: Text
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+
+
+class Record(Section):
+    """What reports of a subject are written from, and the score that a method may learn to predict.
+
+    `reference` is the class of healthy subjects, whose training images tell what is normal at an age.
+    """
+
+    measures: list[Measure] = Field(min_length=1)
+    score: Measure | None = None
+    reference: Name | None = None
+
+    def all_measures(self) -> list[Measure]:
+        """The measures, and the score where there is one."""
+        return [*self.measures, *([self.score] if self.score else [])]
+
+
 class Expectation(Section):
     """A Great Expectations expectation on the manifest, beyond the ones that every dataset must meet."""
 
@@ -114,6 +139,7 @@ class Card(Section):
     `intensity` says how images of more than 8 bits become 8-bit ones: see `clinprompt.data.codecs.decode`.
     `patient_ids` says whether the patients' ids are secret, and get names that only the key's owner can make; ids that
     are public anyway are hashed without a key, the same on every machine.
+    `record` says which of the `extra` columns are numbers of the subject's record.
     `slices` names columns, of the metadata's or `extra` ones, to slice by beside those of params.yaml.
     `methods` are knobs that this dataset sets instead of params.yaml, `base_to_novel` further ones in that protocol.
     """
@@ -130,6 +156,7 @@ class Card(Section):
     reader: LayoutChoice
     split: SplitRule = SplitRule()
     metadata: Metadata = Metadata()
+    record: Record | None = None
     slices: list[Text] = []
     intensity: Literal["auto", "full"] | Annotated[list[float], Field(min_length=2, max_length=2)] = "auto"
     on_leak: Literal["fail", "drop_from_train"] = "fail"
@@ -158,6 +185,17 @@ class Card(Section):
         for column in self.slices:
             if column not in known:
                 raise ValueError(f"slices: {column!r} is none of {', '.join(known)}; list it under metadata.extra")
+        return self
+
+    @model_validator(mode="after")
+    def _record_is_known(self) -> "Card":
+        if self.record is None:
+            return self
+        for measure in self.record.all_measures():
+            if measure.column not in self.metadata.extra:
+                raise ValueError(f"record: {measure.column!r} is no column under metadata.extra")
+        if self.record.reference is not None and self.record.reference not in self.class_ids:
+            raise ValueError(f"record.reference: {self.record.reference!r} is no class")
         return self
 
     @model_validator(mode="after")

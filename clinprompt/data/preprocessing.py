@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from clinprompt.data.codecs.base import DecodedImage, check_size
-from clinprompt.data.volumes import KIND, VolumePreprocessing
+from clinprompt.data.volumes import VOLUME, VolumePreprocessing
 
 
 @dataclass(frozen=True)
@@ -85,4 +85,4 @@ AnyPreprocessing = Preprocessing | VolumePreprocessing
 
 def preprocessing_of(values: dict[str, Any]) -> AnyPreprocessing:
     """The preprocessing of pictures or of volumes whose `to_dict` gave these values."""
-    return VolumePreprocessing.from_dict(values) if values.get("kind") == KIND else Preprocessing.from_dict(values)
+    return VolumePreprocessing.from_dict(values) if values.get("kind") == VOLUME else Preprocessing.from_dict(values)

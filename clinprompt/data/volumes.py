@@ -7,7 +7,7 @@ import numpy as np
 
 from clinprompt.data.codecs.base import DecodedImage
 
-KIND = "volume"  # tells the settings of volumes from those of pictures
+VOLUME = "volume"  # tells the settings of volumes from those of pictures
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class VolumePreprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and YAML."""
-        return {"kind": KIND, **asdict(self), "volume": list(self.volume)}
+        return {"kind": VOLUME, **asdict(self), "volume": list(self.volume)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "VolumePreprocessing":
@@ -75,7 +75,7 @@ def _foreground(values: np.ndarray) -> np.ndarray:
 
 
 def _resizing(before: int, after: int) -> np.ndarray:
-    """Weights [after, before] of linear interpolation; where sides shrink, of an average over what becomes one voxel."""
+    """Weights [after, before] of linear interpolation; where sides shrink, averages over what becomes one voxel."""
     scale = before / after
     places = (np.arange(after) + 0.5) * scale - 0.5
     weights = np.clip(1 - np.abs(np.arange(before)[None] - places[:, None]) / max(scale, 1.0), 0, None)

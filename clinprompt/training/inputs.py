@@ -10,7 +10,7 @@ import torch
 from clinprompt.backbones.load import Backbone, load_backbone
 from clinprompt.data.dataset import Dataset
 from clinprompt.data.preprocessing import AnyPreprocessing, Preprocessing
-from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
+from clinprompt.errors import BadParams, DataRejected, InputCorrupt, InputMissing
 from clinprompt.features.extract import Encode
 from clinprompt.features.precompute import precompute
 from clinprompt.features.store import FeatureStore

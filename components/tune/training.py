@@ -8,6 +8,7 @@ import pandas as pd
 
 from clinprompt.data.dataset import Dataset
 from clinprompt.data.support import support_digest, support_set
+from clinprompt.data.volumes import VOLUME
 from clinprompt.errors import DataRejected
 from clinprompt.files import sha256_bytes, to_json, write_json
 from clinprompt.methods import method
@@ -117,7 +118,8 @@ def _unusual(training: TrainingParams, model: "PromptMethod", run: "Run") -> dic
 
 
 def _write(folder: Path, model: "PromptMethod", facts: dict[str, Any], curves: "Curves", support: pd.DataFrame) -> None:
-    head = model.export_head()
+    # A linear head is served without this library, which only pictures can be.
+    head = None if facts["preprocessing"].get("kind") == VOLUME else model.export_head()
     write_model(
         folder,
         record=ModelRecord(

@@ -2,14 +2,9 @@
 
 import io
 import zlib
+from typing import Any
 
-import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.nifti1 import Nifti1Header
-from nibabel.nifti2 import Nifti2Header
-from nibabel.orientations import OrientationError
-from nibabel.spatialimages import HeaderDataError
 
 from clinprompt.data import formats
 from clinprompt.data.codecs.base import Codec, DecodedImage
@@ -30,25 +25,28 @@ def _plain(data: bytes, limit: int) -> bytes:
         raise ValueError(f"the compressed file is broken ({error})") from None
 
 
-def _header(data: bytes) -> Nifti1Header:
+def _header(data: bytes) -> Any:
+    # Imported here: models of pictures are served where nibabel need not be.
+    from nibabel.nifti1 import Nifti1Header
+    from nibabel.nifti2 import Nifti2Header
+    from nibabel.spatialimages import HeaderDataError
+
     head = _plain(data, _HEADER)
     kind = Nifti2Header if head[4:8] == b"n+2\0" else Nifti1Header
     if kind is Nifti1Header and head[344:348] != b"n+1\0":
         raise ValueError("the file holds no NIfTI volume" if head else "the file is truncated")
     try:
         header = kind.from_fileobj(io.BytesIO(head), check=False)
-    except (HeaderDataError, ImageFileError, ValueError) as error:
+        header.get_data_dtype()
+        _shape(header)
+    except HeaderDataError as error:
         raise ValueError(f"broken NIfTI header ({error})") from None
-    _shape(header)
     return header
 
 
-def _shape(header: Nifti1Header) -> tuple[int, int, int]:
+def _shape(header: Any) -> tuple[int, int, int]:
     """The sides of the volume as stored; a fourth axis of one entry is none."""
-    try:
-        sides = [int(side) for side in header.get_data_shape()]
-    except HeaderDataError as error:
-        raise ValueError(f"broken NIfTI header ({error})") from None
+    sides = [int(side) for side in header.get_data_shape()]
     while len(sides) > 3 and sides[-1] == 1:
         sides.pop()
     if len(sides) != 3:
@@ -66,20 +64,22 @@ def _probe(data: bytes) -> tuple[int, int, str, int]:
 
 def _read(data: bytes) -> DecodedImage:
     """The voxels [slices, rows, columns, 1], from inferior, posterior and left on, with their spacing."""
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.orientations import OrientationError
+    from nibabel.spatialimages import HeaderDataError
+
     header = _header(data)
     voxels = int(np.prod(_shape(header), dtype=np.int64))
-    try:
-        size = voxels * min(int(header.get_data_dtype().itemsize), _FAR)
-    except HeaderDataError as error:
-        raise ValueError(f"broken NIfTI header ({error})") from None
+    size = voxels * min(int(header.get_data_dtype().itemsize), _FAR)
     raw = _plain(data, size + _SLACK)
     if len(raw) < min(size + int(header["vox_offset"]), size + _SLACK):
         raise ValueError("the file is truncated")
-    kind = nibabel.Nifti2Image if isinstance(header, Nifti2Header) else nibabel.Nifti1Image
+    kind = nibabel.Nifti2Image if raw[4:8] == b"n+2\0" else nibabel.Nifti1Image
     try:
         image = nibabel.as_closest_canonical(kind.from_bytes(raw))
         values = np.asanyarray(image.dataobj)
-    except (HeaderDataError, ImageFileError, OrientationError, OSError, EOFError) as error:
+    except (HeaderDataError, ImageFileError, OrientationError, OSError, EOFError, np.linalg.LinAlgError) as error:
         raise ValueError(f"broken NIfTI volume ({error})") from None
     values = values.reshape(values.shape[:3])
     if values.dtype.kind not in "uif":
