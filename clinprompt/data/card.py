@@ -221,6 +221,11 @@ class Card(Section):
         return [info.id for info in self.classes]
 
     @property
+    def score(self) -> Measure | None:
+        """The score of a subject's record that methods may learn to estimate."""
+        return None if self.record is None else self.record.score
+
+    @property
     def location(self) -> str:
         """Where the files lie below the data root, or an absolute path."""
         return self.path or self.name

@@ -48,5 +48,14 @@ PER_CLASS = {
     "auroc": MetricName("AUROC", "area under the class's ROC curve, against all others"),
 }
 
+# Of estimates of a score in the subject's record, as the MMSE.
+SCORE = {
+    "mae": MetricName("mean absolute error", "mean distance of the estimate, in points", higher_is_better=False),
+    "rmse": MetricName("root mean squared error", "as above, large errors weigh more", higher_is_better=False),
+    "bias": MetricName("bias", "mean of estimate minus score, in points; 0 is best"),
+    "correlation": MetricName("correlation", "Pearson's, of estimate and score"),
+    "slope": MetricName("calibration slope", "of the score regressed on the estimate; 1 is best"),
+}
+
 # By which models are chosen and compared: those of which more is better.
 SELECTABLE = tuple(key for key, metric in OVERALL.items() if metric.higher_is_better)

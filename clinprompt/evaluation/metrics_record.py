@@ -39,6 +39,28 @@ class SliceMetrics(_Estimates):
     balanced_accuracy: Estimate
 
 
+class ScoreMetrics(_Estimates):
+    """Estimates of a score on the `n` images of `patients` patients whose score is known; of `missing` it is not.
+
+    Attributes:
+        name, unit: the score's.
+        slices: the same of parts, by column and value, as "site=A".
+    """
+
+    name: str
+    unit: str = ""
+    n: int
+    patients: int | None
+    small: bool
+    mae: Estimate
+    rmse: Estimate
+    bias: Estimate
+    correlation: Estimate
+    slope: Estimate
+    missing: int = 0
+    slices: dict[str, "ScoreMetrics"] = {}
+
+
 class Metrics(Record):
     """The whole file: overall metrics of two splits; those of each class and each slice on the test split.
 
@@ -46,6 +68,7 @@ class Metrics(Record):
         patients: of all images of the accepted data, training split included.
         slices: by column and value, as "site=A".
         not_sliced: the columns that were asked for and left out, and why.
+        score: how well the score of the card's record is estimated on the test split; None where it is not.
     """
 
     FORMAT: ClassVar[int] = 3
@@ -62,3 +85,4 @@ class Metrics(Record):
     per_class: dict[str, ClassMetrics]
     slices: dict[str, SliceMetrics]
     not_sliced: dict[str, str] = {}
+    score: ScoreMetrics | None = None

@@ -1,13 +1,15 @@
 """The metrics file of one candidate."""
 
+import numpy as np
 import pandas as pd
 
 from clinprompt.data.dataset import Dataset
 from clinprompt.evaluation.intervals import Bootstrap, estimate_all
 from clinprompt.evaluation.metrics_record import ClassMetrics, Metrics
 from clinprompt.evaluation.patients import PatientCount
+from clinprompt.evaluation.score import score_metrics
 from clinprompt.evaluation.slices import age_bands, measure_slices, not_sliced
-from clinprompt.evaluation.table import About, evaluated_rows, patient_count, split_of
+from clinprompt.evaluation.table import SCORES, About, evaluated_rows, patient_count, split_of
 from clinprompt.params import EvaluationParams
 
 
@@ -17,16 +19,24 @@ def measure_candidate(
     """The metrics of a candidate's predictions, as `evaluate` writes them and as `promote` holds them against."""
     rows = evaluated_rows(dataset.rows)
     rows["age_band"] = age_bands(rows["age"], params.age_bands)
-    return summarise(
+    slices = [*params.slices, *(column for column in dataset.card.slices if column not in params.slices)]
+    bootstrap = Bootstrap(params.bootstrap_resamples, params.confidence, params.calibration_bins)
+    metrics = summarise(
         frame,
         rows,
         about=about,
         method=method,
         classes=tuple(dataset.card.class_ids),
         patients=patient_count(dataset.rows),
-        slices=[*params.slices, *(column for column in dataset.card.slices if column not in params.slices)],
-        bootstrap=Bootstrap(params.bootstrap_resamples, params.confidence, params.calibration_bins),
+        slices=slices,
+        bootstrap=bootstrap,
     )
+    measure, (_, estimated) = dataset.card.score, SCORES
+    if measure is None or estimated not in frame:
+        return metrics
+    test = (rows["split"] == "test").to_numpy()
+    estimates = frame[estimated].to_numpy(np.float64)[test]
+    return metrics.model_copy(update={"score": score_metrics(rows[test], estimates, measure, slices, bootstrap)})
 
 
 def summarise(

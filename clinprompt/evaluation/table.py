@@ -19,6 +19,7 @@ from clinprompt.evaluation.predictions import Predictions
 from clinprompt.parquet import DAMAGED, checked_table
 
 SPLITS = ("val", "test")
+SCORES = ["score", "score_estimate"]  # columns of a model that estimates one
 FACTS = ["path", "id", "label", "split", "patient", "site", "sex", "age", "age_band"]
 _ABOUT = "clinprompt"
 _TOLERANCE = 1e-6  # of the rows' sums
@@ -49,12 +50,23 @@ def evaluated_rows(manifest: pd.DataFrame) -> pd.DataFrame:
     return manifest[manifest["split"].isin(SPLITS)].sort_values("path", ignore_index=True)
 
 
-def predictions_frame(rows: pd.DataFrame, probabilities: Floats, classes: tuple[str, ...]) -> pd.DataFrame:
-    """Join the rows' facts (with `age_band`) with the probabilities [n, C] and the class that they predict."""
+def predictions_frame(
+    rows: pd.DataFrame,
+    probabilities: Floats,
+    classes: tuple[str, ...],
+    scores: tuple[Floats, Floats] | None = None,
+) -> pd.DataFrame:
+    """Join the rows' facts (with `age_band`) with the probabilities [n, C] and the class that they predict.
+
+    Args:
+        scores: of a model that estimates one, the actual score and the estimated one, [n] each.
+    """
     frame = rows[FACTS].reset_index(drop=True)
     frame["predicted"] = pd.Series([classes[i] for i in probabilities.argmax(axis=1)], dtype="str")
     for c, class_id in enumerate(classes):
         frame[f"p_{class_id}"] = probabilities[:, c]
+    if scores is not None:
+        frame = frame.assign(**dict(zip(SCORES, scores, strict=True)))
     return frame
 
 
@@ -80,7 +92,8 @@ def read_predictions(path: Path, classes: tuple[str, ...]) -> tuple[pd.DataFrame
     except DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputCorrupt(f"{path} is not a predictions file ({reason}); delete it and run again.") from None
-    expected = _schema([*FACTS, "predicted", *(f"p_{class_id}" for class_id in classes)])
+    columns = [*FACTS, "predicted", *(f"p_{class_id}" for class_id in classes)]
+    expected = _schema([*columns, *SCORES] if SCORES[0] in table.schema.names else columns)
     if table.schema.remove_metadata() != expected:
         found = ", ".join(f"{field.name} {field.type}" for field in table.schema)
         wanted = ", ".join(f"{field.name} {field.type}" for field in expected)
@@ -91,7 +104,7 @@ def read_predictions(path: Path, classes: tuple[str, ...]) -> tuple[pd.DataFrame
 
 
 def _schema(columns: list[str]) -> pa.Schema:
-    numeric = {column for column in columns if column == "age" or column.startswith("p_")}
+    numeric = {column for column in columns if column in ("age", *SCORES) or column.startswith("p_")}
     return pa.schema([(column, pa.float64() if column in numeric else pa.string()) for column in columns])
 
 
@@ -105,6 +118,8 @@ def _check_probabilities(frame: pd.DataFrame, classes: tuple[str, ...], path: Pa
     unknown = sorted(set(frame["label"]) - set(classes))
     if unknown:
         raise InputCorrupt(f"{path}: the label {unknown[0]!r} is no class of the card.")
+    if SCORES[1] in frame and not np.isfinite(frame[SCORES[1]].to_numpy(np.float64)).all():
+        raise InputCorrupt(f"{path}: an image has no estimate of the score.")
 
 
 def split_of(frame: pd.DataFrame, split: str, classes: tuple[str, ...]) -> Predictions:
