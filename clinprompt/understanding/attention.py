@@ -19,12 +19,13 @@ def relevance(model: InspectedModel, pixels: Tensor, labels: Tensor) -> tuple[Te
     """How much each patch speaks for the class of its image, and the class's probability.
 
     Args:
-        pixels: preprocessed [B, 3, S, S].
+        pixels: preprocessed [B, 3, S, S], or volumes [B, 1, D, H, W].
         labels: the classes' numbers [B].
 
     Returns:
-        Maps [B, G, G], at least 0, and probabilities [B]. With o the output of the last block's attention for the rows
-        that are read out, o_rh = Σ_i a_rhi v_hi over heads h and tokens i, and S the log-odds of the class,
+        Maps [B, G, G] (of volumes [B, D', H', W']), at least 0, and probabilities [B]. With o the output of the last
+        block's attention for the rows that are read out, o_rh = Σ_i a_rhi v_hi over heads h and tokens i, and S the
+        log-odds of the class,
 
             map_i = ReLU(Σ_rh a_rhi ⟨∂S/∂o_rh, v_hi⟩),
 
@@ -47,7 +48,8 @@ def relevance(model: InspectedModel, pixels: Tensor, labels: Tensor) -> tuple[Te
     with torch.no_grad():
         weights = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1)  # [B, h, r, n]
         tokens = (weights * (gradient @ value.mT)).sum((1, 2)).clamp(min=0)
-        maps = _on_grid(tokens, tape.first, _patches(tower, pixels[:1]))
+        grid = [side // step for side, step in zip(pixels.shape[2:], tower.patch, strict=True)]
+        maps = _on_grid(tokens, tape.first, _patches(tower, pixels[:1]), grid)
         return maps, logits.softmax(-1).gather(1, labels[:, None])[:, 0]
 
 
@@ -112,13 +114,12 @@ def _patches(tower: VisionTower, pixels: Tensor) -> Tensor:
     return tower.blocks[0].norms[0](tower.start(tower.embed(pixels)))[0, 1:]
 
 
-def _on_grid(tokens: Tensor, first: Tensor, patches: Tensor) -> Tensor:
-    """Numbers of tokens [B, n] in the grid of the patches [B, G, G]: prompts are left out, unseen patches are 0.
+def _on_grid(tokens: Tensor, first: Tensor, patches: Tensor, grid: Sequence[int]) -> Tensor:
+    """Numbers of tokens [B, n] in the grid of the patches [B, *grid]: prompts are left out, unseen patches are 0.
 
     A token is the patch that it is equal to in front of the first block; methods put theirs where they like.
     """
     distance = torch.cdist(patches, first, compute_mode="donot_use_mm_for_euclid_dist")
     nearest, token = distance.min(dim=1)
     visible = nearest <= _SAME * patches.norm(dim=1)
-    side = round(len(patches) ** 0.5)
-    return (tokens[:, token] * visible).unflatten(1, (side, side))
+    return (tokens[:, token] * visible).unflatten(1, list(grid))

@@ -27,7 +27,7 @@ class Example:
     Attributes:
         image: as the backbone sees it, [H, W, 3], 0…1.
         label: its class's number.
-        maps: [G, G] before and after, at least 0.
+        maps: [G, G] before and after, at least 0; drawn over the whole image.
         probabilities: of its class, before and after.
     """
 
@@ -41,7 +41,9 @@ def attention_figure(examples: Sequence[Example], names: Sequence[str]) -> Figur
     """A row per class; per image the image itself, the map before and the map after."""
     rows = [[example for example in examples if example.label == label] for label in range(len(names))]
     across = max(len(row) for row in rows)
-    figure = Figure(figsize=(3 * across * _TILE + 0.4, len(names) * (_TILE + 0.22) + 0.2), layout=_TIGHT)
+    height, width = examples[0].image.shape[:2]
+    tile = _TILE * max(1.0, width / height)  # three planes of a volume are wider than a picture
+    figure = Figure(figsize=(3 * across * tile + 0.4, len(names) * (_TILE + 0.22) + 0.2), layout=_TIGHT)
     grid = figure.subplots(len(names), 3 * across, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -57,8 +59,8 @@ def attention_figure(examples: Sequence[Example], names: Sequence[str]) -> Figur
 
 
 def _overlay(axes: Axes, image: Floats, heat: Floats | None) -> None:
-    side = image.shape[0]
-    extent = (-0.5, side - 0.5, side - 0.5, -0.5)
+    height, width = image.shape[:2]
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     axes.imshow(image, vmin=0, vmax=1, extent=extent)
     if heat is not None and heat.max() > 0:
         strength = heat / heat.max()

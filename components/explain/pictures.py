@@ -15,7 +15,7 @@ from torch import Tensor
 from clinprompt.backbones.device import choose_device
 from clinprompt.backbones.load import Backbone
 from clinprompt.data.dataset import Dataset
-from clinprompt.data.preprocessing import AnyPreprocessing, Preprocessing, preprocessing_of
+from clinprompt.data.preprocessing import AnyPreprocessing, preprocessing_of
 from clinprompt.errors import BadParams
 from clinprompt.evaluation.curves import evenly
 from clinprompt.features.extract import Forward, encoded
@@ -35,6 +35,7 @@ from clinprompt.understanding.descriptions import influence
 from clinprompt.understanding.figures import Example, attention_figure, change_figure, save, space_figure
 from clinprompt.understanding.intervention import change
 from clinprompt.understanding.models import InspectedModel, tuned, zero_shot
+from clinprompt.understanding.shown import as_seen, shown
 from clinprompt.understanding.space import Points, planes
 from components.runner import Job
 
@@ -182,11 +183,8 @@ def _attention(scene: _Scene, both: tuple[InspectedModel, InspectedModel]) -> Fi
     """Some test images of each class, drawn at random, and what speaks for their class before and after.
 
     Raises:
-        BadParams: the backbone's image tower can't be opened, or reads volumes.
+        BadParams: the backbone's image tower can't be opened.
     """
-    seen = scene.backbone.preprocessing
-    if not isinstance(seen, Preprocessing):
-        raise BadParams("The maps are drawn on pictures, and the backbone reads volumes.")
     knobs = scene.job.params("explain")
     test = scene.dataset.split("test").drop_duplicates("id")
     picked = []
@@ -200,12 +198,12 @@ def _attention(scene: _Scene, both: tuple[InspectedModel, InspectedModel]) -> Fi
         _relevance(which, scene.pixels(rows, which), torch.tensor(labels, device=scene.backbone.device))
         for which in both
     ]
-    shown = _as_seen(scene.pixels(rows, scene.before), seen)
-    examples = [
-        Example(image, int(label), (maps[0][n], maps[1][n]), (float(p[0][n]), float(p[1][n])))
-        for maps, p in [tuple(zip(*shares, strict=True))]
-        for n, (image, label) in enumerate(zip(shown, labels, strict=True))
-    ]
+    seen = as_seen(scene.pixels(rows, scene.before).cpu().numpy(), scene.backbone.preprocessing)
+    examples = []
+    for n, label in enumerate(labels):
+        (before, p_before), (after, p_after) = ((maps[n], float(p[n])) for maps, p in shares)
+        image, maps = shown(seen[n], (before, after))
+        examples.append(Example(image, int(label), maps, (p_before, p_after)))
     return attention_figure(examples, scene.names)
 
 
@@ -213,12 +211,6 @@ def _relevance(which: InspectedModel, pixels: Tensor, labels: Tensor) -> tuple[n
     parts = [relevance(which, *part) for part in zip(pixels.split(8), labels.split(8), strict=True)]
     maps, p = (torch.cat(some).cpu().numpy() for some in zip(*parts, strict=True))
     return maps, p
-
-
-def _as_seen(pixels: Tensor, preprocessing: Preprocessing) -> np.ndarray:
-    """Preprocessed pixels as pictures [n, S, S, 3], 0…1."""
-    images = pixels.cpu().numpy().transpose(0, 2, 3, 1) * np.array(preprocessing.std) + np.array(preprocessing.mean)
-    return np.clip(images, 0, 1)
 
 
 def _space(scene: _Scene, gallery: _Gallery) -> None:

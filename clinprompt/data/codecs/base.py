@@ -36,16 +36,40 @@ class DecodedImage:
 
     def picture(self) -> np.ndarray:
         """The image for people to look at: uint8 [H, W, 3]; of a volume its three middle planes."""
-        values = self.values if len(self.shape) == 2 else self._planes()
+        if len(self.shape) == 2:
+            values = self.values
+        else:
+            values = three_planes(self.values[..., 0], self.spacing or (1, 1, 1))[..., None]
         return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
 
-    def _planes(self) -> np.ndarray:
-        """Axial, coronal and sagittal through the middle, side by side, head and front up, as uint8 [H, W, 1]."""
-        slices, rows, columns = (side // 2 for side in self.shape)
-        planes = [self.values[slices], self.values[:, rows], self.values[:, :, columns]]
-        tall = max(plane.shape[0] for plane in planes)
-        padded = [np.pad(plane[::-1], ((0, tall - len(plane)), (0, 0), (0, 0))) for plane in planes]
-        return np.concatenate(padded, axis=1)
+
+def three_planes(
+    values: np.ndarray, spacing: tuple[float, ...] = (1, 1, 1), at: tuple[int, ...] | None = None
+) -> np.ndarray:
+    """Axial, coronal and sagittal planes [H, W] of a volume [slices, rows, columns], side by side, head and front up.
+
+    Args:
+        spacing: millimetres from voxel to voxel along each axis; planes are stretched so that a millimetre is as long
+            in each direction.
+        at: the voxel that the planes go through; None: the middle.
+    """
+    z, y, x = at or tuple(side // 2 for side in values.shape)
+    steps = [side / min(spacing) for side in spacing]
+    parts = [(values[z], steps[1], steps[2]), (values[:, y], steps[0], steps[2]), (values[:, :, x], steps[0], steps[1])]
+    planes = [_stretched(plane[::-1], down, across) for plane, down, across in parts]
+    tall = max(len(plane) for plane in planes)
+    above = [(tall - len(plane)) // 2 for plane in planes]
+    padded = [np.pad(plane, ((top, tall - len(plane) - top), (0, 0))) for plane, top in zip(planes, above, strict=True)]
+    return np.concatenate(padded, axis=1)
+
+
+def _stretched(plane: np.ndarray, down: float, across: float) -> np.ndarray:
+    """Each row and column as often as its length asks for."""
+    rows, columns = (
+        np.minimum((np.arange(max(1, round(side * step))) / step).astype(int), side - 1)
+        for side, step in zip(plane.shape, (down, across), strict=True)
+    )
+    return plane[np.ix_(rows, columns)]
 
 
 @dataclass(frozen=True)
