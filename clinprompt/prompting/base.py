@@ -147,6 +147,17 @@ class PromptMethod(nn.Module, ABC):
     def forward(self, batch: Batch) -> Tensor:
         """Logits [B, C]."""
 
+    def estimate(self, batch: Batch) -> Tensor | None:
+        """The score of the subject's record that is predicted beside the class, as points [B]; None where none is.
+
+        Of the MMSE: 0 to 30. Only `batch.inputs` are read, and what a model was not trained to tell it does not.
+        """
+        return None
+
+    def predict(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Logits [B, C] and the estimate [B], of one pass through the towers where a method can do that."""
+        return self(batch), self.estimate(batch)
+
     def loss(self, batch: Batch, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to descend and its weighted parts by name: here the mean cross-entropy."""
         ce = F.cross_entropy(logits, batch.labels)
