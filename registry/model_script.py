@@ -40,7 +40,9 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
 
     Takes a table with the column `image`: an encoded image's bytes, the same in base64 or as a data URL, or a path: a
     `pathlib.Path`, which no request can hold, or a text, which is opened only below the folder that the operator names
-    in CLINPROMPT_IMAGE_FOLDER. Gives `label`, `probability` and one `p_<class>` column per class, row by row.
+    in CLINPROMPT_IMAGE_FOLDER. An image is a picture, or for models of volumes a NIfTI file or a zipped DICOM series.
+    Gives `label`, `probability`, one `p_<class>` column per class, and for a model that estimates a score of the
+    subject, as the MMSE, `<score>_estimate`; row by row.
     """
 
     def load_context(self, context: Any) -> None:
@@ -52,6 +54,7 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
         sys.meta_path.insert(0, _Code(package, folder, files))
         spec = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         self._classes: list[str] = spec["classes"]
+        self._score: str | None = spec.get("score")
         self._intensity, self._max_pixels = spec["intensity"], spec["max_pixels"]
         kind = _LinearHead if spec["predicts_with"] == "head" else _Method
         self._model = kind(folder, spec, package)
@@ -65,21 +68,25 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
         if "image" not in frame.columns:
             raise ValueError(f"The input needs a column 'image'; it has {sorted(map(str, frame.columns))}.")
         images = list(frame["image"])
-        logits = [self._logits(images[start : start + BATCH], start) for start in range(0, len(images), BATCH)]
-        probabilities = _softmax(np.concatenate(logits) if logits else np.zeros((0, len(self._classes))))
+        answers = [self._answers(images[start : start + BATCH], start) for start in range(0, len(images), BATCH)]
+        width = len(self._classes)
+        found = np.concatenate(answers) if answers else np.zeros((0, width + 1))
+        probabilities = _softmax(found[:, :width])
         best = probabilities.argmax(axis=1)
         columns: dict[str, Any] = {
             "label": [self._classes[k] for k in best],
             "probability": probabilities.max(axis=1, initial=0.0),
         }
         columns |= {f"p_{name}": probabilities[:, k] for k, name in enumerate(self._classes)}
+        if self._score is not None:
+            columns[f"{self._score}_estimate"] = found[:, width]
         return pd.DataFrame(columns, index=frame.index)
 
-    def _logits(self, images: list[Any], start: int) -> np.ndarray:
+    def _answers(self, images: list[Any], start: int) -> np.ndarray:
         pixels = torch.from_numpy(np.stack([self._read(image, start + k) for k, image in enumerate(images)]))
         # cuDNN would otherwise round float32 to TF32.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-            return self._model.logits(pixels)
+            return self._model.answers(pixels)
 
     def _read(self, image: Any, row: int) -> np.ndarray:
         problem = f"Row {row} of the input can't be read as an image"
@@ -103,7 +110,7 @@ class _LinearHead:
         self._device = _device()
         self._tower = _image_tower(_backbone_folder(folder, spec["backbone"]), spec["backbone"]).to(self._device)
 
-    def logits(self, pixels: torch.Tensor) -> np.ndarray:
+    def answers(self, pixels: torch.Tensor) -> np.ndarray:
         """Float64 logits [B, C] of preprocessed pixels [B, 3, S, S]."""
         v = self._tower(pixels.to(self._device)).double().cpu().numpy()
         v /= np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12)
@@ -122,9 +129,10 @@ class _Method:
         self._backbone = backbones.load_backbone(spec["backbone"]["name"], backbone_folder, _device())
         self._method = self._restore.restore(spec, folder / "prompts.safetensors", self._backbone)
 
-    def logits(self, pixels: torch.Tensor) -> np.ndarray:
-        """Float64 logits [B, C] of preprocessed pixels [B, 3, S, S]."""
-        values: np.ndarray = self._restore.logits_of_pixels(self._method, self._backbone, pixels).double().cpu().numpy()
+    def answers(self, pixels: torch.Tensor) -> np.ndarray:
+        """Float64 logits [B, C] of preprocessed pixels [B, 3, S, S]; with the estimate of a score [B, C + 1]."""
+        found = self._restore.answers_of_pixels(self._method, self._backbone, pixels)
+        values: np.ndarray = found.double().cpu().numpy()
         return values
 
 

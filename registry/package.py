@@ -169,7 +169,14 @@ def _model(record: ModelRecord, backbone: dict[str, Any], max_pixels: int) -> di
         "intensity",
         "predicts_with",
     }
-    return {"format": FORMAT, "backbone": backbone, "max_pixels": max_pixels, **record.model_dump(include=fields)}
+    told = {"score": record.score} if record.score else {}
+    return {
+        "format": FORMAT,
+        "backbone": backbone,
+        "max_pixels": max_pixels,
+        **record.model_dump(include=fields),
+        **told,
+    }
 
 
 def _backbone(backbone: BackboneFiles, with_text: bool) -> tuple[dict[str, Any], dict[str, Path]]:

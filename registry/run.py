@@ -104,7 +104,9 @@ def _log(client: "MlflowClient", release: PromotionRequest, packed: Packed, expe
     with mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags) as run:
         run_id = str(run.info.run_id)
         mlflow.log_params(knobs(model))
-        mlflow.log_metrics(flat_metrics(metrics.val, metrics.test))
+        of_score = metrics.score.estimates if metrics.score else {}
+        told = metrics.test | {f"score_{name}": estimate for name, estimate in of_score.items()}
+        mlflow.log_metrics(flat_metrics(metrics.val, told))
         client.log_inputs(run_id, [_dataset(release, facts)])
         mlflow.log_artifact(str(release.decision_file))
         model_id = _log_model(client, run_id, experiment, payload, beside, folder, model)
@@ -135,7 +137,7 @@ def _log_model(
         ),
         python_model=str(payload / SCRIPT),
         artifacts={"payload": str(payload), "record": str(beside)},
-        signature=_signature(model.classes),
+        signature=_signature(model),
         input_example=_example(model),
         pip_requirements=lineage.requirements(model),
     )
@@ -165,13 +167,15 @@ def _dataset(release: PromotionRequest, facts: dict[str, str]) -> Any:
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
-def _signature(classes: list[str]) -> Any:
+def _signature(model: ModelRecord) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import AnyType
 
     outputs = [ColSpec(DataType.string, "label"), ColSpec(DataType.double, "probability")]
-    outputs += [ColSpec(DataType.double, f"p_{name}") for name in classes]
+    outputs += [ColSpec(DataType.double, f"p_{name}") for name in model.classes]
+    if model.score is not None:
+        outputs.append(ColSpec(DataType.double, f"{model.score}_estimate"))
     return ModelSignature(inputs=Schema([ColSpec(AnyType(), "image")]), outputs=Schema(outputs))
 
 

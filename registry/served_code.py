@@ -22,7 +22,7 @@ SCRIPT = Path(__file__).with_name("model_script.py")
 _IMAGES = ("clinprompt.data.codecs:decode_image", "clinprompt.data.preprocessing:preprocessing_of")
 _TOWERS = (
     "clinprompt.backbones.load:load_backbone",
-    "clinprompt.tuned.restore:logits_of_pixels",
+    "clinprompt.tuned.restore:answers_of_pixels",
     "clinprompt.tuned.restore:restore",
 )
 

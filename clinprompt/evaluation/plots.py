@@ -1,4 +1,4 @@
-"""Four figures per candidate, on the test split, as PNG with the same bytes each time."""
+"""Figures of a candidate, on the test split, as PNG with the same bytes each time."""
 
 from pathlib import Path
 
@@ -10,14 +10,27 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from clinprompt.evaluation.curves import confusion_pairs, evenly, projection, reliability_bins, roc_points
-from clinprompt.evaluation.metrics import Floats, confusion
+from clinprompt.evaluation.metrics import Floats, Ints, confusion
 from clinprompt.evaluation.predictions import Predictions
+from clinprompt.evaluation.table import SCORES
 
 # Okabe and Ito's colours, told apart with every common kind of colour vision; line style and marker repeat the message.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D00")
 STYLES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 GREY = "#666666"
+
+
+def write_score_plot(
+    folder: Path, frame: pd.DataFrame, predictions: Predictions, *, names: list[str], title: str, score: str
+) -> None:
+    """Write the figure of a score that the model estimates beside the class.
+
+    Args:
+        frame: the rows of the predictions, with `table.SCORES`.
+    """
+    actual, estimated = (frame[column].to_numpy(np.float64) for column in SCORES)
+    _save(score_figure(actual, estimated, predictions.labels, names, title, score), folder / "score.png")
 
 
 def write_plots(
@@ -60,6 +73,23 @@ def confusion_figure(predictions: Predictions, names: list[str], title: str) -> 
     axes.set_ylabel("actual")
     bar = figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(1))
     bar.set_label("of the actual class")
+    return figure
+
+
+def score_figure(actual: Floats, estimated: Floats, labels: Ints, names: list[str], title: str, score: str) -> Figure:
+    """Estimated against actual scores [n] by class, with the line where they are equal; unknown ones are left out."""
+    figure, axes = _figure(title, (5.6, 5.2))
+    for c, name in enumerate(names):
+        part = (labels == c) & np.isfinite(actual)
+        axes.scatter(
+            actual[part], estimated[part], s=18, alpha=0.6, linewidths=0, label=name,
+            color=COLOURS[c % len(COLOURS)], marker=MARKERS[c % len(MARKERS)],
+        )  # fmt: skip
+    ends = [float(bound([axes.get_xlim(), axes.get_ylim()])) for bound in (np.min, np.max)]
+    axes.plot(ends, ends, color="grey", lw=1, ls="--", zorder=0)
+    axes.set_xlabel(score)
+    axes.set_ylabel(f"estimated {score}")
+    axes.legend(fontsize=9)
     return figure
 
 

@@ -57,12 +57,21 @@ def logits(model: PromptMethod, inputs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def logits_of_pixels(model: PromptMethod, backbone: "Backbone", pixels: Tensor) -> Tensor:
-    """Logits [B, C] of preprocessed pixels [B, 3, S, S], on the backbone's device."""
+def answers(model: PromptMethod, inputs: Tensor) -> Tensor:
+    """Logits [B, C] of a batch at the method's level; with the estimate of a score [B, C + 1], where there is one."""
+    unknown = torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
+    of_classes, estimate = model.predict(Batch(inputs, unknown))
+    columns = [of_classes] if estimate is None else [of_classes, estimate[:, None]]
+    return torch.cat([column.float() for column in columns], dim=1)
+
+
+@torch.no_grad()
+def answers_of_pixels(model: PromptMethod, backbone: "Backbone", pixels: Tensor) -> Tensor:
+    """The same of preprocessed pixels [B, 3, S, S], or volumes [B, 1, D, H, W], on the backbone's device."""
     pixels = pixels.to(backbone.device, non_blocking=True)
     if model.needed.images == "pixels":
-        return logits(model, model.prepare(pixels))
-    return logits(model, backbone.encode_images(pixels))
+        return answers(model, model.prepare(pixels))
+    return answers(model, backbone.encode_images(pixels))
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -8,7 +8,8 @@ import pandas as pd
 
 from clinprompt.data.dataset import Dataset
 from clinprompt.errors import InputCorrupt
-from clinprompt.evaluation.plots import write_plots
+from clinprompt.evaluation.plots import write_plots, write_score_plot
+from clinprompt.evaluation.score import actual_scores
 from clinprompt.evaluation.slices import age_bands
 from clinprompt.evaluation.summary import measure_candidate
 from clinprompt.evaluation.table import (
@@ -44,10 +45,11 @@ def work(job: Job) -> dict[str, Any]:
     rows = evaluated_rows(dataset.rows)
     rows["age_band"] = age_bands(rows["age"], params.age_bands)
     features = store.get(rows["id"].tolist())
-    probabilities = _probabilities(job, model, dataset, rows, features)
-    if not np.isfinite(probabilities).all():
-        raise InputCorrupt(f"{job.inputs['model']} gives probabilities that are no numbers; run the tune stage again.")
-    frame = predictions_frame(rows, probabilities, classes)
+    probabilities, estimates = _predicted(job, model, dataset, rows, features)
+    if not all(np.isfinite(found).all() for found in (probabilities, estimates) if found is not None):
+        raise InputCorrupt(f"{job.inputs['model']} gives predictions that are no numbers; run the tune stage again.")
+    known = None if estimates is None or card.score is None else (actual_scores(rows, card.score), estimates)
+    frame = predictions_frame(rows, probabilities, classes, known)
     about = About(card.name, job.arguments["candidate"], job.arguments["seed"], model.digest)
     metrics = measure_candidate(frame, about, model.record.method, dataset, params)
     if metrics.not_sliced:
@@ -62,14 +64,18 @@ def work(job: Job) -> dict[str, Any]:
     title = f"{card.name}, test split: {about.candidate}, seed {about.seed}"
     names = [info.name for info in card.classes]
     write_plots(job.outputs["plots"], test, tested, names=names, title=title, bins=params.calibration_bins)
+    if known is not None and card.score is not None:
+        rows_of_test, score = frame[frame["split"] == "test"], card.score.name
+        write_score_plot(job.outputs["plots"], rows_of_test, test, names=names, title=title, score=score)
     return {"dataset": card.name, "candidate": about.candidate, "seed": about.seed, "images": len(rows), **headline}
 
 
-def _probabilities(
+def _predicted(
     job: Job, model: TunedModel, dataset: Dataset, rows: pd.DataFrame, features: np.ndarray
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Probabilities [n, C], and estimates [n] of the card's score where the model tells them."""
     if model.head is not None:
-        return model.head.probabilities(features)
+        return model.head.probabilities(features), None
 
     from components.evaluate.predict import predict
 

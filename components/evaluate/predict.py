@@ -16,12 +16,14 @@ from clinprompt.params import BackboneParams
 from clinprompt.progress import progress
 from clinprompt.prompting.base import PromptMethod
 from clinprompt.tuned.artifact import PROMPTS, TunedModel, softmax
-from clinprompt.tuned.restore import logits, logits_of_pixels, restore
+from clinprompt.tuned.restore import answers, answers_of_pixels, restore
 from components.runner import Job
 
 
-def predict(job: Job, model: TunedModel, dataset: Dataset, rows: pd.DataFrame, features: np.ndarray) -> np.ndarray:
-    """Float64 probabilities [n, C] of the rows' images.
+def predict(
+    job: Job, model: TunedModel, dataset: Dataset, rows: pd.DataFrame, features: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Float64 probabilities [n, C] of the rows' images, and the estimates [n] of the score that the model tells.
 
     Args:
         rows: of the dataset.
@@ -38,7 +40,7 @@ def predict(job: Job, model: TunedModel, dataset: Dataset, rows: pd.DataFrame, f
         batches = _from_features(method, backbone, features)
     else:
         encoded_batches = encoded(
-            lambda pixels: logits_of_pixels(method, backbone, pixels),
+            lambda pixels: answers_of_pixels(method, backbone, pixels),
             dataset.items(rows),
             preprocessing_of(model.record.preprocessing),
             backbone.device,
@@ -49,10 +51,14 @@ def predict(job: Job, model: TunedModel, dataset: Dataset, rows: pd.DataFrame, f
         )
         batches = (part for _, part in encoded_batches)
     total = -(-len(rows) // BATCH)
-    return softmax(np.concatenate(list(progress(batches, "predicting", total=total, unit="batch"))))
+    found, c = (
+        np.concatenate(list(progress(batches, "predicting", total=total, unit="batch"))),
+        len(dataset.card.classes),
+    )
+    return softmax(found[:, :c]), found[:, c].astype(np.float64) if model.record.score else None
 
 
 def _from_features(method: PromptMethod, backbone: Backbone, features: np.ndarray) -> Iterator[np.ndarray]:
-    forward = Forward(lambda x: logits(method, x.to(backbone.device)), BATCH, backbone.device, "float32")
+    forward = Forward(lambda x: answers(method, x.to(backbone.device)), BATCH, backbone.device, "float32")
     for start in range(0, len(features), BATCH):
         yield forward(torch.from_numpy(features[start : start + BATCH])).cpu().numpy()

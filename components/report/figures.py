@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from clinprompt.data.codecs import Intensity, decode
+from clinprompt.data.codecs import Intensity, decode_image
 from clinprompt.evaluation.plots import COLOURS, STYLES
 
 THUMBNAIL = 144  # pixels of the longer side
@@ -34,11 +34,12 @@ def data_uri(data: bytes, kind: str) -> str:
 
 
 def thumbnail(data: bytes, intensity: Intensity) -> bytes:
-    """A small PNG of an image file, grey where the image is."""
-    pixels = decode(data, intensity)
+    """A small PNG of an image file, grey where the image is; of a volume three planes."""
+    image = decode_image(data, intensity)
+    pixels, planes = image.picture(), 1 if len(image.shape) == 2 else 3
     grey = bool((pixels == pixels[:, :, :1]).all())
     picture = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0]) if grey else pixels)
-    scale = THUMBNAIL / max(picture.size)
+    scale = planes * THUMBNAIL / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     out = io.BytesIO()
     picture.resize(size, Image.Resampling.LANCZOS).save(out, "PNG", optimize=True)

@@ -15,8 +15,8 @@ from clinprompt.data.dataset import Dataset
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.evaluation.decision import DecisionRecord, MeasuredCandidate
 from clinprompt.evaluation.estimate import range_text
-from clinprompt.evaluation.metric_names import OVERALL, PER_CLASS
-from clinprompt.evaluation.metrics_record import Metrics, SliceMetrics
+from clinprompt.evaluation.metric_names import OVERALL, PER_CLASS, SCORE
+from clinprompt.evaluation.metrics_record import Metrics, ScoreMetrics, SliceMetrics
 from clinprompt.evaluation.table import patient_count
 from clinprompt.files import read_json, sha256_file
 from clinprompt.parquet import read_frame
@@ -31,6 +31,7 @@ PLOTS = {
     "roc": "ROC curves",
     "reliability": "Reliability",
     "projection": "Image features",
+    "score": "Estimated score",
 }
 MOST_LISTED = 20  # dropped images and rejected descriptions that are shown one by one
 
@@ -81,6 +82,7 @@ def build(sources: Sources) -> Pages:
         "names": names,
         "metrics": {key: OVERALL[key] for key in (FIRST, *(key for key in OVERALL if key != FIRST))},
         "class_metrics": PER_CLASS,
+        "score_metrics": SCORE,
         "headline": _headline(shown),
         "data": _data(verdict, card),
         "pairs": dropped_pairs(verdict["dropped"][:MOST_LISTED], sources.images, card),
@@ -177,6 +179,7 @@ def _candidate(sources: Sources, shown: MeasuredCandidate) -> dict[str, Any]:
         "per_class": {c: {"n": of.n, **of.estimates} for c, of in measured.per_class.items()} if measured else {},
         "slices": _slices(measured.slices) if measured else [],
         "not_sliced": measured.not_sliced if measured else {},
+        "score": _score(measured.score) if measured and measured.score else None,
     }
 
 
@@ -194,6 +197,16 @@ def _slices(slices: dict[str, SliceMetrics]) -> list[dict[str, Any]]:
         facts = {"n": part.n, "patients": part.patients, "small": part.small, **part.estimates}
         rows.append({"column": column.replace("_", " "), "value": value, **facts})
     return rows
+
+
+def _score(score: ScoreMetrics) -> dict[str, Any]:
+    """The estimates of a score: of all images, then of the slices."""
+    rows = [{"column": "all", "value": "", "n": score.n, "small": score.small, **score.estimates}]
+    for key, part in score.slices.items():
+        column, _, value = key.partition("=")
+        facts = {"n": part.n, "small": part.small, **part.estimates}
+        rows.append({"column": column.replace("_", " "), "value": value, **facts})
+    return {"name": score.name, "missing": score.missing, "rows": rows}
 
 
 def _looks(sources: Sources, card: Card) -> dict[str, Any] | None:

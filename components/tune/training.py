@@ -21,6 +21,7 @@ from components.sources import method_digest
 
 if TYPE_CHECKING:
     from clinprompt.prompting.base import PromptMethod
+    from clinprompt.prompting.batches import Examples
     from clinprompt.training.checkpoint import Curves
     from clinprompt.training.loop import Run
     from clinprompt.tuned.session import TuningSession
@@ -59,7 +60,7 @@ def tune(job: Job) -> dict[str, Any]:
         checkpoint = Checkpoint(checkpoint_file(job), training.checkpoint_every, identity)
         curves = fit(model, train, val, replace(run, checkpoint=checkpoint))
         if ranks.writes:
-            _write(job.outputs["model"], model, record, curves, support)
+            _write(job.outputs["model"], model, record | _score(model, dataset, val), curves, support)
             # Not part of the model: what follows runs again when the code has changed and the tensors have not.
             write_json(job.outputs["model"] / "sources.json", code)
             checkpoint.delete()
@@ -115,6 +116,18 @@ def _unusual(training: TrainingParams, model: "PromptMethod", run: "Run") -> dic
     if model.needed.images == "pixels":
         facts["augmentation"] = training.augmentation
     return facts
+
+
+def _score(model: "PromptMethod", dataset: Dataset, examples: "Examples") -> dict[str, Any]:
+    """The column of the score that the trained model estimates, where it does."""
+    import torch
+
+    score = dataset.card.score
+    if score is None:
+        return {}
+    with torch.no_grad():
+        _, estimate = model.eval().predict(examples.batch(slice(0, 1)))
+    return {} if estimate is None else {"score": score.column}
 
 
 def _write(folder: Path, model: "PromptMethod", facts: dict[str, Any], curves: "Curves", support: pd.DataFrame) -> None:

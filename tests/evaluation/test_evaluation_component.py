@@ -144,7 +144,7 @@ BROKEN: dict[str, tuple[Any, int, str]] = {
     "weights that are no numbers": (
         lambda run: run.tune("coop-1", float("nan")),
         67,
-        "probabilities that are no numbers",
+        "predictions that are no numbers",
     ),
 }
 

@@ -37,7 +37,7 @@ from clinprompt.training.inputs import preprocessing
 from clinprompt.training.loop import Run
 from clinprompt.tuned.artifact import softmax, write_model
 from clinprompt.tuned.record import BackboneRef, ModelRecord
-from clinprompt.tuned.restore import logits_of_pixels, restore
+from clinprompt.tuned.restore import answers_of_pixels, restore
 from registry.model_script import PromptTunedClassifier
 from registry.package import BackboneFiles, payload_of
 
@@ -330,7 +330,7 @@ def test_the_served_code_predicts_what_the_method_does(
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 26, 3), dtype=np.uint8)).save(image, "PNG")
     preprocess = preprocessing(clip.backbone, model.needed)
     pixels = torch.from_numpy(preprocess.apply(decode(image.getvalue())))[None]
-    expected = softmax(logits_of_pixels(model, clip.backbone, pixels).numpy())
+    expected = softmax(answers_of_pixels(model, clip.backbone, pixels).numpy())
 
     head = model.export_head()
     write_model(

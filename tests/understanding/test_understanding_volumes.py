@@ -43,19 +43,19 @@ def test_a_map_of_a_volume_lies_on_its_grid_and_is_the_gradient_s_product(make_m
     (g,) = torch.autograd.grad(odds, o)
     expected = sum(a[1:] * (v[1:, part] @ g[part]) for a, part in zip(attention, parts, strict=True))
     torch.testing.assert_close(maps.flatten(), torch.as_tensor(expected).clamp(min=0), rtol=1e-3, atol=1e-6)
-    assert float(p) == pytest.approx(float(odds.sigmoid()), abs=1e-5)
+    assert float(p) == pytest.approx(float(odds.sigmoid().detach()), abs=1e-5)
 
 
 def test_the_planes_go_through_the_brightest_place_of_the_second_map() -> None:
     volume = np.zeros((8, 6, 10))
-    volume[6, 1, 7] = 1
+    volume[7, 0, 6] = 1  # where the map below is brightest between its patches
     maps = (np.zeros((4, 3, 5)), np.zeros((4, 3, 5)))
     maps[1][3, 0, 3] = 2
     picture, (before, after) = shown(volume, maps)
     assert picture.shape == (8, 10 + 10 + 6, 3)
     assert before.shape == after.shape == picture.shape[:2]
     assert picture[..., 0].sum() == 3  # the voxel is seen in each of the three
-    assert after.max() == pytest.approx(2, rel=0.5)
+    assert after.max() == pytest.approx(1.5)
     assert before.max() == 0
 
 
