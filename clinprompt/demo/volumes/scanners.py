@@ -36,7 +36,7 @@ class Scanner:
 
 SCANNERS = {
     "A": Scanner(gamma=1.0, bias=0.06, noise=0.04, thickness=1.0, bright=1000, flips=(1, 1, 1)),
-    "B": Scanner(gamma=1.5, bias=0.14, noise=0.07, thickness=1.6, bright=600, flips=(-1, -1, 1)),
+    "B": Scanner(gamma=1.5, bias=0.14, noise=0.055, thickness=1.6, bright=600, flips=(-1, -1, 1)),
 }
 
 
