@@ -14,6 +14,7 @@ KINDS = {
     "table": "clinprompt.data.layouts.table",
     "medmnist": "clinprompt.data.layouts.npz",
     "phantom": "clinprompt.demo.layout",
+    "phantom3d": "clinprompt.demo.volumes.layout",
     "split_json": "clinprompt.data.layouts.split_file",
 }
 
