@@ -88,6 +88,14 @@ class TextTower:
 
     def project(self, rows: Tensor) -> Tensor:
         """Features [..., e], not normalised, of the last block's outputs [..., d] for the token that is read out."""
+        return self._parts.project(self._parts.norm(rows))
+
+    def norm(self, rows: Tensor) -> Tensor:
+        """The norm behind the last block; nothing in BERT, whose blocks end with one."""
+        return self._parts.norm(rows)
+
+    def project_normed(self, rows: Tensor) -> Tensor:
+        """Features [..., e] of rows that went through `norm`."""
         return self._parts.project(rows)
 
     def encode_ids(self, ids: Tensor) -> Tensor:
@@ -110,6 +118,8 @@ class _Parts(Protocol):
     def blocks(self) -> list[Block]: ...
 
     def place(self, x: Tensor, positions: Tensor) -> Tensor: ...
+
+    def norm(self, rows: Tensor) -> Tensor: ...
 
     def project(self, rows: Tensor) -> Tensor: ...
 
@@ -148,7 +158,7 @@ class _OpenClip:
         x = x + self.text.positional_embedding[:n].to(x.dtype)
         x = self.text.transformer(x, attn_mask=None if mask is None else mask[:n, :n])
         # The norm works row by row: only the row that is read out needs it.
-        return self.project(x[torch.arange(len(x), device=x.device), self._row(ids)])
+        return self.project(self.norm(x[torch.arange(len(x), device=x.device), self._row(ids)]))
 
     def blocks(self) -> list[Block]:
         return [open_block(block) for block in self.text.transformer.resblocks]
@@ -157,12 +167,15 @@ class _OpenClip:
         placed: Tensor = x + self.text.positional_embedding[positions].to(x.dtype)
         return placed
 
+    def norm(self, rows: Tensor) -> Tensor:
+        normed: Tensor = self.text.ln_final(rows)
+        return normed
+
     def project(self, rows: Tensor) -> Tensor:
-        x: Tensor = self.text.ln_final(rows)
         projection = self.text.text_projection
         if projection is None:
-            return x
-        return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+            return rows
+        return projection(rows) if isinstance(projection, nn.Linear) else rows @ projection
 
     def _row(self, ids: Tensor) -> Tensor:
         if self.pool == "argmax":
@@ -202,6 +215,9 @@ class _HuggingFace:
         placed = x + embeddings.position_embeddings(positions) + embeddings.token_type_embeddings.weight[0]
         normed: Tensor = embeddings.LayerNorm(placed)
         return normed
+
+    def norm(self, rows: Tensor) -> Tensor:
+        return rows
 
     def project(self, rows: Tensor) -> Tensor:
         projected: Tensor = self.text.proj(rows)

@@ -104,10 +104,24 @@ class VisionTower:
     ) -> Tensor:
         """Features [B, e], projected and not normalised, of the mean of the rows read: mostly the class token's.
 
+        The arguments are those of `hidden`.
+        """
+        return self.project_normed(self.hidden(segments, writes, read, adapter, blocks).mean(1))
+
+    def hidden(
+        self,
+        segments: list[Tensor],
+        writes: Mapping[int, Mapping[int, Tensor]] | None = None,
+        read: ReadRows | None = CLASS_TOKEN,
+        adapter: Adapter | None = None,
+        blocks: Sequence[Block] | None = None,
+    ) -> Tensor:
+        """The rows read [B, r, w] behind the last norm; without `read`, those of all segments in their order.
+
         Args:
             segments: tokens [B, n, w] or [1, n, w] each, in front of `start`; the class token is first in one of them.
             writes: by block and segment, tokens [B, n, w] or [n, w] that replace the segment's in front of that block.
-            read: which rows the feature is taken from.
+            read: which rows the last block computes; None: all.
             adapter: what is added to the MLP's output in each block; sees tokens [B, 1, n, w].
             blocks: run these instead of the tower's own.
         """
@@ -116,8 +130,8 @@ class VisionTower:
             block: {segment: tokens.reshape(-1, 1, *tokens.shape[-2:]) for segment, tokens in tokens_by_segment.items()}
             for block, tokens_by_segment in (writes or {}).items()
         }
-        [rows] = run(blocks or self.blocks, started, causal=False, writes=block_writes, read=read, adapter=adapter)
-        return self.project_normed(self.norm(rows[:, 0]).mean(1))
+        rows = run(blocks or self.blocks, started, causal=False, writes=block_writes, read=read, adapter=adapter)
+        return self.norm(torch.cat([part[:, 0] for part in rows], dim=1))
 
 
 class _Parts(Protocol):

@@ -26,7 +26,7 @@ class Picked(Examples):
     def batch(self, rows: np.ndarray | slice) -> Batch:
         """The examples at the given rows."""
         at = np.arange(len(self))[rows]
-        return Batch(self.base.batch(self.rows[at]).inputs, self.labels[torch.from_numpy(at)])
+        return replace(self.base.batch(self.rows[at]), labels=self.labels[torch.from_numpy(at)])
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Pool:
         at = np.array([self.places[image] for image in rows["id"]], dtype=np.int64)
         device = self.examples.labels.device
         labels = torch.tensor(class_indices(rows["label"], classes), device=device)
-        if type(self.examples) is Examples and self.examples.inputs.dim() == 2:  # features: small, and read as a whole
+        whole = type(self.examples) is Examples and self.examples.reports is None
+        if whole and self.examples.inputs.dim() == 2:  # features: small, and read as a whole
             return Examples(self.examples.inputs[_on(at, self.examples.inputs)], labels)
         return Picked(self.examples.inputs, labels, self.examples, at)
 

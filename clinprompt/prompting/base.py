@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from clinprompt.backbones.load import Backbone
     from clinprompt.backbones.vision import VisionTower
     from clinprompt.prompting.intervention import BentRows
+    from clinprompt.reports.style import ReportStyle
 
 
 # What to descend for a parameter, given the gradients of the loss's parts at it by name.
@@ -33,11 +34,14 @@ class Needs:
     """What a method must be fed: frozen image features from the cache, or pixels; and which knowledge files.
 
     `image_size`: the side of the images in pixels; None: the backbone's.
+    `reports`: how the reports of the subjects are written, of a method that learns from the card's record; its batches
+    hold them, and the scores, in training. None: it reads no records.
     """
 
     images: Literal["features", "pixels"] = "features"
     knowledge: frozenset[KnowledgeFile] = frozenset()
     image_size: int | None = None
+    reports: "ReportStyle | None" = None
 
 
 @dataclass(frozen=True)

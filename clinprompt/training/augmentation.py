@@ -30,14 +30,14 @@ class CropFlip(Examples):
 
     def at(self, seed: int, epoch: int) -> Examples:
         """The same images as this epoch sees them."""
-        return replace(self, drawn=(seed, epoch))
+        return replace(super().at(seed, epoch), drawn=(seed, epoch))
 
     @torch.no_grad()
     def batch(self, rows: np.ndarray | slice) -> Batch:
         """The examples at the given rows, drawn and prepared."""
         numbers, device = np.arange(len(self))[rows].tolist(), self.labels.device
         pixels = [crop_flip(self.inputs[row].to(device), [*self.drawn, row]) for row in numbers]
-        return Batch(self.prepare(torch.stack(pixels)), self.labels[numbers])
+        return self.with_records(self.prepare(torch.stack(pixels)), torch.tensor(numbers))
 
 
 def crop_flip(pixels: Tensor, key: list[int]) -> Tensor:

@@ -18,7 +18,8 @@ def fit(model: PromptMethod, train: Examples, val: Examples, run: Run) -> Curves
     """
     model.start(train, val)
     curves = descend(model, train, val, model.config, run) if model.descends else [{"epoch": 0}]
-    curves = [{**row, **model.findings()} for row in curves]
+    findings = model.findings()
+    curves = [{**row, **findings} for row in curves]
     if model.finish(val) or not model.descends:
         scores = {"train_accuracy": accuracy(model, train), "val_accuracy": accuracy(model, val)}
         curves[-1] |= {**model.findings(), **scores}

@@ -17,6 +17,7 @@ from clinprompt.features.store import FeatureStore
 from clinprompt.prompting.base import Knowledge, Needs, PromptMethod
 from clinprompt.prompting.batches import Examples
 from clinprompt.training.augmentation import Augmentation, CropFlip
+from clinprompt.training.records import RecordTensors, records_of
 
 _AGAIN = "Run the stage describe again (dvc repro)"
 _NOT_GIVEN = "The method reads the classes' {what}: list it under candidates.taught in params.yaml, or give {option}."
@@ -39,20 +40,29 @@ class ExampleLoader:
     def examples(self, model: PromptMethod, rows: pd.DataFrame, augmentation: Augmentation = "none") -> Examples:
         """The images of a manifest's rows: their cached features, or what the method makes of their pixels.
 
-        Augmented pixels are kept as they are, and prepared batch by batch.
+        Augmented pixels are kept as they are, and prepared batch by batch. A method that reads records gets the
+        subjects' reports and scores beside them.
+
+        Raises:
+            NotTrained: the method reads records, and the card tells of none.
+            DataRejected: a cell of a record is no number.
         """
         labels = self.dataset.labels(rows)
         needs = model.needed
+        records: RecordTensors = {}
+        if needs.reports is not None:
+            records = records_of(self.dataset, rows, needs.reports, self.backbone, model.name)
         if needs.images == "features":
-            return Examples.of(self.store.get(rows["id"].tolist()), labels, self.backbone.device)
+            features = Examples.of(self.store.get(rows["id"].tolist()), labels, self.backbone.device)
+            return replace(features, **records)
 
         def prepare(pixels: torch.Tensor) -> torch.Tensor:
             return model.prepare(pixels.to(self.backbone.device))
 
         targets = torch.tensor(labels, device=self.backbone.device)
         if augmentation == "none":
-            return Examples(self._pixels(rows, needs, prepare), targets)
-        return CropFlip(self._pixels(rows, needs, lambda pixels: pixels), targets, prepare)
+            return Examples(self._pixels(rows, needs, prepare), targets, **records)
+        return CropFlip(self._pixels(rows, needs, lambda pixels: pixels), targets, prepare, **records)
 
     def _pixels(self, rows: pd.DataFrame, needs: Needs, encode: Encode) -> torch.Tensor:
         return precompute(
