@@ -8,25 +8,27 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from clinprompt.data.support import support_digest
 from clinprompt.errors import NotTrained
 from clinprompt.evaluation.metric_names import SELECTABLE
+from clinprompt.evaluation.metrics import Floats
+from clinprompt.evaluation.score import actual_scores, measure_scores
 from clinprompt.experiments.journal import Journal, Row
 from clinprompt.experiments.pool import Pool
 from clinprompt.experiments.protocols import Cell, LeftOut
 from clinprompt.experiments.results import TESTS, left_out_row
-from clinprompt.experiments.scores import harmonic, scores
+from clinprompt.experiments.scores import harmonic, rounded, scores
 from clinprompt.experiments.stacked import Member, descend_stacked
 from clinprompt.experiments.transfer import moved
 from clinprompt.prompting.base import PromptMethod
-from clinprompt.prompting.batches import Examples
+from clinprompt.prompting.batches import Batch, Examples
 from clinprompt.prompting.context import ContextTuning
 from clinprompt.schema import Section
 from clinprompt.training.checkpoint import Checkpoint
 from clinprompt.training.fit import fit
 from clinprompt.tuned.artifact import softmax
-from clinprompt.tuned.restore import logits
 from clinprompt.tuned.session import TuningSession
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class ProtocolRunner:
     Attributes:
         checkpoint: keeps the cell in training; its argument names the cell.
         stack: how many cells are trained at once, where the method allows it.
+        keep_predictions: whether a row tells what each test image was predicted as, to be compared pair by pair.
     """
 
     session: TuningSession
@@ -48,6 +51,7 @@ class ProtocolRunner:
     config: Section
     checkpoint: Callable[[str], Checkpoint | None] = lambda cell: None
     stack: int = 1
+    keep_predictions: bool = False
 
     def build(self, classes: Sequence[str], seed: int) -> PromptMethod:
         """The method for some classes of the card, untrained."""
@@ -140,24 +144,49 @@ class ProtocolRunner:
             tested = model.eval()
             if classes != cell.classes:
                 tested = moved(self.build(classes, int(cell.key["seed"])), model.trainable_parameters())
-            rows = self._test_rows(classes)
-            examples = pool.pick(rows.sort_values("path", kind="stable"), classes)
-            row[test] = measured(tested, examples)
+            rows = self._test_rows(classes).sort_values("path", kind="stable")
+            examples, score = pool.pick(rows, classes), self.session.dataset.card.score
+            actual = None if score is None else actual_scores(rows, score)
+            row[test] = measured(tested, examples, actual, keep=self.keep_predictions)
         if {"base", "novel"} <= set(row):
             row["harmonic_mean"] = {name: harmonic(row["base"][name], row["novel"][name]) for name in SELECTABLE}
         return row
 
 
-def measured(model: PromptMethod, examples: Examples) -> dict[str, Any]:
-    """The metrics of a model's predictions, and on how many images."""
-    return {"images": len(examples), **scores(examples.labels.cpu().numpy(), probabilities(model, examples))}
+def measured(
+    model: PromptMethod, examples: Examples, actual: Floats | None = None, *, keep: bool = False
+) -> dict[str, Any]:
+    """The metrics of a model's predictions, and on how many images.
+
+    Args:
+        actual: the subjects' scores [n], NaN where one is not known; measured where the model estimates it.
+        keep: add the predicted class of each image.
+    """
+    of_classes, estimates = predicted(model, examples)
+    labels, probabilities = examples.labels.cpu().numpy(), softmax(of_classes)
+    row: dict[str, Any] = {"images": len(examples), **scores(labels, probabilities)}
+    if actual is not None and estimates is not None:
+        known = np.isfinite(actual)
+        numbers = measure_scores(actual[known], estimates[known], np.ones((1, int(known.sum()))))
+        row["score"] = {"images": int(known.sum()), **{name: rounded(float(of[0])) for name, of in numbers.items()}}
+    if keep:
+        row["predicted"] = probabilities.argmax(1).tolist()
+    return row
 
 
-def probabilities(model: PromptMethod, examples: Examples) -> np.ndarray:
-    """Float64 probabilities [n, C]."""
+@torch.no_grad()
+def predicted(model: PromptMethod, examples: Examples) -> tuple[np.ndarray, np.ndarray | None]:
+    """Logits [n, C], and the estimates [n] of a subject's score where the model tells it; of the images alone."""
     size = _AT_ONCE[examples.inputs.dim() == 2]
     spans = (slice(start, min(start + size, len(examples))) for start in range(0, len(examples), size))
-    return softmax(np.concatenate([logits(model, examples.batch(span).inputs).cpu().numpy() for span in spans]))
+    parts = [model.predict(Batch(part.inputs, part.labels)) for part in map(examples.batch, spans)]
+    of_classes, estimates = zip(*parts, strict=True)
+    told = None if estimates[0] is None else _array(estimates)
+    return _array(of_classes), told
+
+
+def _array(parts: Sequence[torch.Tensor]) -> np.ndarray:
+    return torch.cat(list(parts)).float().cpu().numpy()
 
 
 def _summary(row: Row) -> str:

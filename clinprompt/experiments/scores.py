@@ -20,14 +20,14 @@ Scores = dict[str, float | None]
 def scores(labels: "NDArray[np.int64]", probabilities: "NDArray[np.float64]") -> Scores:
     """The metrics of class indices [n] and probabilities [n, C]; None where one is not defined."""
     overall = measure(labels, probabilities, np.ones((1, len(labels))), bins=1).overall
-    return {name: _rounded(float(overall[name][0])) for name in SELECTABLE}
+    return {name: rounded(float(overall[name][0])) for name in SELECTABLE}
 
 
 def harmonic(base: float | None, novel: float | None) -> float | None:
     """The harmonic mean 2bn / (b + n); 0 when both are 0, None when one is not defined or negative."""
     if base is None or novel is None or min(base, novel) < 0:
         return None
-    return _rounded(2 * base * novel / (base + novel)) if base + novel else 0.0
+    return rounded(2 * base * novel / (base + novel)) if base + novel else 0.0
 
 
 def mean(values: Sequence[float | None]) -> float | None:
@@ -42,5 +42,6 @@ def deviation(values: Sequence[float | None]) -> float | None:
     return statistics.stdev(known) if len(known) > 1 and len(known) == len(values) else None
 
 
-def _rounded(value: float) -> float | None:
+def rounded(value: float) -> float | None:
+    """The value as it is written; None where it is not defined."""
     return round(value, DECIMALS) if math.isfinite(value) else None

@@ -17,19 +17,22 @@ def method_config(
     card: Card,
     protocol: str | None = None,
     experiment: Mapping[str, Any] | None = None,
+    variant: Mapping[str, Any] | None = None,
 ) -> Section:
     """The checked config of a method on a dataset. The later wins: the method's defaults, `knobs`, the card's, the
-    card's for the protocol, the experiment's own.
+    card's for the protocol, the experiment's own, the variant's.
 
     Args:
         knobs: what stands under methods.<name> in params.yaml; it may be empty.
         protocol: the experiment's protocol, as "base_to_novel"; None outside experiments.
         experiment: what stands under protocols.<protocol>.methods.<name> in params.yaml.
+        variant: what a variant of candidates.variants sets.
 
     Raises:
         BadParams: there is no such method; or a key is unknown or wrong: its file and path are named.
     """
-    return _config(name, knobs, card, protocol, f"protocols.{protocol}.methods.{name}", experiment or {})
+    last = {f"protocols.{protocol}.methods.{name}": experiment or {}, "candidates.variants": variant or {}}
+    return _config(name, knobs, card, protocol, last)
 
 
 def candidate_config(candidate: CandidateSpec, card: Card) -> Section:
@@ -39,17 +42,17 @@ def candidate_config(candidate: CandidateSpec, card: Card) -> Section:
     Raises:
         BadParams: a key is unknown or wrong: its file and path are named.
     """
-    key = f"candidates.variants.{candidate.name}"
-    return _config(candidate.method, candidate.knobs, card, None, key, candidate.variant)
+    last = {f"candidates.variants.{candidate.name}": candidate.variant}
+    return _config(candidate.method, candidate.knobs, card, None, last)
 
 
 def _config(
-    name: str, knobs: Mapping[str, Any], card: Card, protocol: str | None, last_key: str, last: Mapping[str, Any]
+    name: str, knobs: Mapping[str, Any], card: Card, protocol: str | None, last: Mapping[str, Mapping[str, Any]]
 ) -> Section:
     values = dict(knobs)
     config = check_config(name, values)
     changes = [(f"datasets/{card.name}.yaml", key, change) for key, change in card.knobs(name, protocol).items()]
-    for file, key, change in [*changes, (PARAMS, last_key, dict(last))]:
+    for file, key, change in [*changes, *((PARAMS, key, dict(change)) for key, change in last.items())]:
         if change:
             values |= change
             config = check(method(name).Config, values, file, key)

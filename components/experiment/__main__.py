@@ -9,25 +9,27 @@ from clinprompt.experiments.protocols import Cell, Protocol, cells, check_protoc
 from clinprompt.experiments.results import Result, left_out_row
 from clinprompt.files import sha256_bytes, to_json, write_json
 from clinprompt.methods import method
-from clinprompt.params import BackboneParams, TrainingParams
+from clinprompt.params import BackboneParams, CandidateSpec, TrainingParams
 from clinprompt.schema import Section
 from clinprompt.tuned.config import method_config
 from components.runner import Job, run
 
 if TYPE_CHECKING:
     from clinprompt.experiments.protocol_runner import ProtocolRunner
+    from clinprompt.prompting.base import PromptMethod
     from clinprompt.training.checkpoint import Checkpoint
     from clinprompt.tuned.session import TuningSession
 
 
 def work(job: Job) -> dict[str, Any]:
     """Run the cells, write their metrics, and beside them the seconds."""
-    name, protocol = job.arguments["method"], job.arguments["protocol"]
+    spec, protocol = job.candidate(job.arguments["method"]), job.arguments["protocol"]
+    name, cls = spec.method, method(spec.method)
     knobs = check_protocol(protocol, job.params(f"protocols.{protocol}"))
     dataset = Dataset.open(job.inputs["card"], job.inputs["manifest"], job.inputs["images"])
     card, training, final = dataset.card, job.params(TrainingParams), job.final["result"]
-    config = method_config(name, job.params("methods").get(name, {}), card, protocol, knobs.methods.get(name))
-    summary = {"dataset": card.name, "protocol": protocol, "method": name}
+    config = method_config(name, spec.knobs, card, protocol, knobs.methods.get(name), spec.variant)
+    summary = {"dataset": card.name, "protocol": protocol, "method": spec.name}
 
     from clinprompt.experiments.journal import Journal
     from clinprompt.experiments.transfer import LEFT_OUT
@@ -35,15 +37,15 @@ def work(job: Job) -> dict[str, Any]:
     from clinprompt.tuned.session import TuningSession
 
     session = TuningSession.open(dataset, job.inputs, job.params(BackboneParams), training, final.parent)
-    facts = _facts(job, session, config, knobs)
-    if knobs.transfers and not method(name).transfers(config):
+    facts = _facts(job, session, spec, config, knobs)
+    if knobs.transfers and not cls.transfers(config):
         write_json(job.outputs["result"], Result(facts, [], LEFT_OUT).to_json())
         return summary | {"cells": 0, "left_out": LEFT_OUT}
     planned = cells(knobs, dataset.rows, tuple(card.class_ids), job.params("protocols.seeds"))
     identity = sha256_bytes(to_json([facts, [cell.key for cell in planned], job.params("protocols.stack")]).encode())
     journal = Journal(_beside(job, "cells"), identity)
     to_train = [cell for cell in planned if isinstance(cell, Cell)]
-    runner = _runner(job, session, config, identity)
+    runner = _runner(job, session, cls, config, identity)
     try:
         trained = iter(with_smaller_batches(lambda: runner.run(to_train, journal)))
     except NotTrained as error:
@@ -57,20 +59,23 @@ def work(job: Job) -> dict[str, Any]:
     return summary | {"cells": len(journal.rows), "left_out": None, "device": session.backbone.device.type}
 
 
-def _runner(job: Job, session: "TuningSession", config: Section, identity: str) -> "ProtocolRunner":
+def _runner(
+    job: Job, session: "TuningSession", cls: "type[PromptMethod]", config: Section, identity: str
+) -> "ProtocolRunner":
     from clinprompt.experiments.protocol_runner import ProtocolRunner
     from clinprompt.training.checkpoint import Checkpoint
 
     def checkpoint(cell: str) -> "Checkpoint":
         return Checkpoint(_beside(job, "training"), session.training.checkpoint_every, f"{identity} {cell}")
 
-    return ProtocolRunner(session, method(job.arguments["method"]), config, checkpoint, job.params("protocols.stack"))
+    return ProtocolRunner(session, cls, config, checkpoint, job.params("protocols.stack"))
 
 
-def _facts(job: Job, session: "TuningSession", config: Section, knobs: Protocol) -> dict[str, Any]:
-    """What the numbers depend on, by digest where it is a file."""
+def _facts(job: Job, session: "TuningSession", spec: CandidateSpec, config: Section, knobs: Protocol) -> dict[str, Any]:
+    """What the numbers depend on, by digest where it is a file. A variant stands under its own name."""
     return {
-        **session.method_facts(method(job.arguments["method"]), config),
+        **session.method_facts(method(spec.method), config),
+        "method": spec.name,
         "protocol": job.arguments["protocol"],
         "knobs": knobs.model_dump(mode="json", exclude={"methods"}),
         "stack": job.params("protocols.stack"),

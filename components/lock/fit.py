@@ -57,11 +57,12 @@ def _candidates(params: Params, cards: Sequence[Card]) -> Iterator[_Training]:
 def _experiments(params: Params, cards: Sequence[Card]) -> Iterator[_Training]:
     protocols = params.protocols
     for protocol in protocols["names"]:
-        for method in protocols["methods"]:
-            last = protocols[protocol].get("methods", {}).get(method, {})
+        for name in protocols["methods"]:
+            spec = params.candidate(name)
+            method, last = spec.method, protocols[protocol].get("methods", {}).get(spec.method, {}) | spec.variant
             for card in (card for card in cards if card.name in protocols["datasets"]):
                 knobs = params.methods.get(method, {}) | _own(card, method, protocol) | last
-                yield _Training(f"{method} in {protocol}", card.name, method, knobs)
+                yield _Training(f"{name} in {protocol}", card.name, method, knobs)
 
 
 def _own(card: Card, method: str, protocol: str | None = None) -> dict[str, Any]:

@@ -25,8 +25,8 @@ def settings_lock(params: Params, root: Path) -> str:
     """The text of runs/settings.lock for the project at `root`.
 
     It holds `datasets` (of each the digests of the parts of its card, and of its layout's code), `candidates` and
-    `methods` (of each the digest of the method's code, and the knobs that are not its defaults), and `knowledge`, the
-    files of the stage `describe` that they read.
+    `methods`, with the variants (of each the digest of the method's code, and the knobs that are not its defaults), and
+    `knowledge`, the files of the stage `describe` that they read.
     """
     content: dict[str, Any] = {"datasets": {}, "candidates": {}, "methods": {}, "knowledge": _knowledge(params)}
     for name, card in zip(params.datasets, cards(params, root), strict=True):
@@ -36,8 +36,10 @@ def settings_lock(params: Params, root: Path) -> str:
         spec = params.candidate(name)
         code = method_digest(spec.method, root)
         _put(content["candidates"], name, {"method": spec.method, "sources": code, "knobs": spec.knobs | spec.variant})
-    for name in method_names():
-        content["methods"][name] = {"sources": method_digest(name, root), "knobs": params.methods.get(name, {})}
+    for name in [*method_names(), *params.candidates.variants]:
+        spec = params.candidate(name)
+        knobs = {"knobs": spec.knobs} | ({"method": spec.method, "variant": spec.variant} if spec.variant else {})
+        _put(content["methods"], name, {"sources": method_digest(spec.method, root)} | knobs)
     return _HEAD + to_yaml(content, sort_keys=True)
 
 
@@ -49,7 +51,7 @@ def write_settings_lock(params: Params, root: Path, path: Path) -> None:
 def _knowledge(params: Params) -> list[str]:
     methods = {
         *(params.candidate(name).method for name in params.candidates.names),
-        *(params.protocols.get("methods") or []),
+        *(params.candidate(name).method for name in params.protocols.get("methods") or []),
     }
     return sorted({file for method in methods for file in knowledge_of(method)})
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from clinprompt.data.dataset import Dataset
 from clinprompt.errors import NotTrained
+from clinprompt.evaluation.score import actual_scores
 from clinprompt.files import write_json
 from clinprompt.methods import method
 from clinprompt.params import BackboneParams, CandidatesParams, TrainingParams
@@ -42,7 +43,9 @@ def work(job: Job) -> dict[str, Any]:
         if model is None:
             rows.append(row | {"left_out": why})
             continue
-        rows.append(row | {"test": measured(model, session.examples(model, dataset.split("test")))})
+        tested, score = dataset.split("test"), dataset.card.score
+        actual = None if score is None else actual_scores(tested, score)
+        rows.append(row | {"test": measured(model, session.examples(model, tested), actual)})
     about = session.data_facts() | {"protocol": "transfer", "dataset": source, "target": target}
     write_json(job.outputs["result"], Result(about, rows).to_json())
     return {"source": source, "target": target, "candidates": len(rows)}
