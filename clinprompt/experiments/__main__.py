@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from clinprompt import cli
-from clinprompt.errors import BadParams, InputMissing
+from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.evaluation.metric_names import SELECTABLE
 from clinprompt.experiments.protocols import PROTOCOLS, Protocols, check_protocols
 from clinprompt.experiments.tables.papers import availability, edit_params, edits, paper, papers
@@ -82,6 +82,36 @@ def _table(name: str | None, protocols: list[str], metric: str, folders: list[Pa
     if "transfer" in names or (not chosen and not protocols):
         parts.append(render_transfers(read_transfers(folders), metric))
     return "\n".join(part for part in parts if part) or "There are no results yet.\n"
+
+
+@app.command(help="whether one method is better than others on the same cells and images: a paired test")
+def compare(
+    first: Annotated[str, typer.Argument(help="a method, or a variant")],
+    others: Annotated[list[str], typer.Argument(help="what it is compared with")],
+    dataset: Annotated[str | None, typer.Option(help="by default the first of protocols.datasets")] = None,
+    protocol: Annotated[str, typer.Option(help="one that keeps predictions")] = "cross_validation",
+    runs: Annotated[Path, typer.Option(metavar="FOLDER", help="where the results are")] = Path("runs"),
+) -> None:
+    """Print a table of differences in balanced accuracy, with intervals and p."""
+    from clinprompt.data.manifest import read_manifest
+    from clinprompt.experiments.paired import compare as paired
+    from clinprompt.experiments.paired import render as rendered
+    from clinprompt.experiments.results import read_results
+    from clinprompt.files import sha256_file
+
+    name = dataset or _protocols().datasets[0]
+    found = [result for result in read_results([runs], protocol) if result["dataset"] == name]
+    manifest = runs / name / "validate" / "manifest.parquet"
+    for result in found:
+        if result["manifest"] != sha256_file(manifest):
+            raise InputCorrupt(
+                f"The results of {result['method']} are of other images than {manifest}; run them again."
+            )
+    rows = read_manifest(manifest)
+    cells = {result["method"]: result["cells"] for result in found}
+    classes = found[0]["classes"] if found else []
+    compared = paired(cells, rows[rows["split"] == "test"], classes, first, others)
+    sys.stdout.write(rendered(compared, {"dataset": name, "protocol": protocol}))
 
 
 @app.command("papers", help="the ready-made tables and what each needs")
