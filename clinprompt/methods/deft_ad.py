@@ -55,7 +55,7 @@ class DeftAdConfig(OptimiserSettings, ReportStyle):
     heads: PositiveInt = 8
     logit_scale: Literal["exp", "raw"] = "exp"
     positives: Literal["identity", "label"] = "identity"
-    mmse_token: Literal["projected", "normed"] = "projected"
+    mmse_token: Literal["projected", "normed"] = "projected"  # noqa: S105 - a token of a sequence
     mmse_head: Literal["mlp", "linear"] = "mlp"
     mmse_divisor: PositiveFloat = 30.0
     mmse_weight: Annotated[float, Field(ge=0)] = 0.5
@@ -69,7 +69,7 @@ class DeftAdConfig(OptimiserSettings, ReportStyle):
 
 
 class ImageTokens(NamedTuple):
-    """Tokens of images, the class token and the MMSE's first: behind the tower's norm [B, r, w], projected [B, r, e]."""
+    """Tokens of images, CLS and MMSE first: behind the tower's norm [B, r, w], and projected [B, r, e]."""
 
     normed: Tensor
     projected: Tensor
@@ -165,9 +165,9 @@ class DeftAd(PatchMethod):
         return self._classify(images), self._points(images)
 
     def image_tokens(self, batch: Batch, *, whole: bool | None = None) -> ImageTokens:
-        """CLS and MMSE; all tokens where `whole`, by default in training with cross-attention."""
+        """CLS and MMSE; all tokens where `whole`, by default where a report is to read them."""
         if whole is None:
-            whole = self.config.clip_image != "none" and self.training
+            whole = self.config.clip_image != "none" and batch.reports is not None
         patches = batch.inputs[:, 1:]
         first, *deeper = self.visual_prompts
         writes = {layer: {1: prompts} for layer, prompts in enumerate(deeper, 1)}
@@ -175,6 +175,10 @@ class DeftAd(PatchMethod):
         read = None if whole else ReadRows(0, slice(0, 2))
         normed = self.vision.hidden([front, first, patches], writes, read)
         return ImageTokens(normed, self.vision_proj(normed))
+
+    def image_features(self, batch: Batch) -> Tensor:
+        """Features of the images [B, e], projected and not normalised."""
+        return self.image_tokens(batch).projected[:, _CLS]
 
     def features(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Unit features of the images [B, e] and of the classes' sentences [C, e]."""
