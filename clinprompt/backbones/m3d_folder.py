@@ -9,7 +9,7 @@ import torch
 
 from clinprompt.backbones.hub import TOKENIZER_FILES
 from clinprompt.backbones.m3d import M3DClip, M3DSizes
-from clinprompt.data.volumes import VolumePreprocessing
+from clinprompt.data.volumes import VolumePreprocessing, three_sides
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.files import read_json
 
@@ -31,8 +31,21 @@ class M3DFolder:
 
     @property
     def preprocessing(self) -> VolumePreprocessing:
-        """As the model was trained: the foreground, stretched to its grid, in 0…1."""
-        return VolumePreprocessing(_three(self.config["img_size"]))
+        """As the model was trained: M3D-CLIP on the foreground, stretched to its grid, in 0…1.
+
+        A config may say otherwise by `spacing` (three sides of a voxel in millimetres) and `intensity`.
+
+        Raises:
+            InputCorrupt: the config says it in a way that can't be read.
+        """
+        try:
+            return VolumePreprocessing(
+                volume=_three(self.config["img_size"]),
+                intensity=self.config.get("intensity", "min_max"),
+                spacing=three_sides(self.config.get("spacing")),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputCorrupt(f"{self.folder / CONFIG}: no preprocessing can be read from it: {error}.") from None
 
     @property
     def files(self) -> list[str]:

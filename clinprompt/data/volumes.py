@@ -12,22 +12,27 @@ VOLUME = "volume"  # tells the settings of volumes from those of pictures
 
 @dataclass(frozen=True)
 class VolumePreprocessing:
-    """What a tower over volumes expects: the foreground of a volume, resized to its grid of voxels.
+    """What a tower over volumes expects: the foreground of a volume, on its grid of voxels.
 
-    The foreground is the box around all voxels above the darkest grey; it is stretched to the grid along each axis for
-    itself, as M3D-CLIP was trained on it.
+    The foreground is the box around all voxels above the darkest grey. Without `spacing` it is stretched to the grid
+    along each axis for itself, as M3D-CLIP was trained on it; with `spacing` its middle becomes the grid's, and what
+    lies beyond the grid is cut off, so that sizes in millimetres are kept.
 
     Attributes:
         volume: slices, rows and columns of the input.
         intensity: "min_max" (values in 0…1, as M3D-CLIP was trained) or "z_score" (mean 0, deviation 1).
+        spacing: millimetres from voxel to voxel along slices, rows and columns; None stretches.
     """
 
     volume: tuple[int, int, int]
     intensity: str = "min_max"
+    spacing: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.intensity not in ("min_max", "z_score"):
             raise ValueError(f"intensity must be 'min_max' or 'z_score', found {self.intensity!r}")
+        if self.spacing is not None and not min(self.spacing) > 0:
+            raise ValueError(f"spacing must be above 0 millimetres, found {self.spacing}")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -38,28 +43,47 @@ class VolumePreprocessing:
         """Crop, resize and scale a decoded volume to float32 [1, slices, rows, columns].
 
         Raises:
-            ValueError: it is a picture.
+            ValueError: it is a picture, or its spacing is asked for and not known.
         """
         if len(image.shape) != 3:
             raise ValueError("it is a picture, and the backbone reads volumes")
         values = _foreground(image.values[..., 0]).astype(np.float32)
-        for axis, side in enumerate(self.volume):
-            weights = _resizing(values.shape[axis], side)
+        dark = values.min()
+        values = values - dark  # so that what is beyond the volume, of weight 0, is dark
+        for axis, weights in enumerate(self._weights(values.shape, image.spacing)):
             values = np.moveaxis(np.tensordot(weights, values, axes=(1, axis)), 0, axis)
-        values = values / np.float32(255)
+        values = (values + dark) / np.float32(255)
         if self.intensity == "z_score":
             values = (values - values.mean()) / max(float(values.std()), 1e-6)
         return np.ascontiguousarray(values[None], dtype=np.float32)
 
+    def _weights(self, sides: tuple[int, ...], spacing: tuple[float, ...] | None) -> list[np.ndarray]:
+        """Of each axis of a foreground, what its voxels add to those of the grid [after, before]."""
+        if self.spacing is None:
+            return [_resizing(before, after) for before, after in zip(sides, self.volume, strict=True)]
+        if spacing is None:
+            raise ValueError("the file does not tell its voxels' spacing, which the backbone needs")
+        steps = [wanted / given for wanted, given in zip(self.spacing, spacing, strict=True)]
+        return [_placing(*axis) for axis in zip(sides, self.volume, steps, strict=True)]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and YAML."""
-        return {"kind": VOLUME, **asdict(self), "volume": list(self.volume)}
+        spacing = None if self.spacing is None else list(self.spacing)
+        return {"kind": VOLUME, **asdict(self), "volume": list(self.volume), "spacing": spacing}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "VolumePreprocessing":
         """The inverse of `to_dict`."""
         slices, rows, columns = (int(side) for side in values["volume"])
-        return cls((slices, rows, columns), values["intensity"])
+        return cls((slices, rows, columns), values["intensity"], three_sides(values.get("spacing")))
+
+
+def three_sides(values: Any) -> tuple[float, float, float] | None:
+    """Three numbers of a config; None where it has none."""
+    if values is None:
+        return None
+    first, second, third = (float(value) for value in values)
+    return first, second, third
 
 
 def _foreground(values: np.ndarray) -> np.ndarray:
@@ -83,3 +107,15 @@ def _resizing(before: int, after: int) -> np.ndarray:
         weights[places < 0, 0] = 1
         weights[places > before - 1, -1] = 1
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _placing(before: int, after: int, step: float) -> np.ndarray:
+    """Weights [after, before] of voxels that are `step` of the given ones apart, about the same middle; 0 beyond."""
+    places = (np.arange(after) - (after - 1) / 2) * step + (before - 1) / 2
+    reach = max(step, 1.0)
+    # The voxels beyond the edges are dark: they have their share of the weight, too.
+    beyond = int(np.ceil(reach))
+    voxels = np.arange(-beyond, before + beyond)
+    weights = np.clip(1 - np.abs(voxels[None] - places[:, None]) / reach, 0, None)
+    weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-6)
+    return weights[:, beyond : before + beyond].astype(np.float32)

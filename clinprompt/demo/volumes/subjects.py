@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clinprompt.demo.volumes.anatomy import STRUCTURES, Array
+from clinprompt.demo.volumes.anatomy import STRUCTURES
 from clinprompt.demo.volumes.deformation import Deformation, deform, smooth_noise
 from clinprompt.demo.volumes.scanners import SCANNERS, Pose
 
@@ -122,7 +122,7 @@ def _counts(per_class: int) -> dict[str, int]:
 
 
 def _typical(label: str) -> float:
-    """The logarithm of the hippocampal volume in mm³ that a class's typical subject has, in a head as the template's."""
+    """The logarithm of the hippocampal volume in mm³ of a class's typical subject, in a head as the template's."""
     return float(np.log(13500.0) + _DISEASE[0] * _STAGE[label])
 
 
