@@ -80,12 +80,12 @@ def _write_visit(folder: Path, subject: Subject, months: int, size: int, site_sh
     rng = np.random.default_rng([subject.seed, 3, months])
     seen = scan(brain, pose, seen_by(subject.scanner, site_shift), size, rng)
     path = f"{subject.name}-m{months:02d}.nii.gz"
-    (folder / path).write_bytes(_nifti(seen.values, seen.affine))
-    (folder / REGIONS / path).write_bytes(_nifti(seen.labels, seen.affine))
+    (folder / path).write_bytes(nifti_bytes(seen.values, seen.affine))
+    (folder / REGIONS / path).write_bytes(nifti_bytes(seen.labels, seen.affine))
     return _row(path, subject, months, facts)
 
 
-def _nifti(values: Array, affine: Array) -> bytes:
+def nifti_bytes(values: Array, affine: Array) -> bytes:
     """A compressed NIfTI-1 file, the same bytes whenever it is written."""
     import nibabel
 

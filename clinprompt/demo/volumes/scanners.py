@@ -81,6 +81,18 @@ def seen_by(name: str, site_shift: float) -> Scanner:
     )
 
 
+def random_pose(rng: np.random.Generator, scale: float) -> Pose:
+    """A head of some scale, turned and moved by a little."""
+    a, b, c = np.radians(rng.normal(0, 4, 3))
+    turn = np.eye(3)
+    for angle, (i, j) in ((a, (0, 1)), (b, (0, 2)), (c, (1, 2))):
+        rotation = np.eye(3)
+        rotation[i, i] = rotation[j, j] = np.cos(angle)
+        rotation[i, j], rotation[j, i] = -np.sin(angle), np.sin(angle)
+        turn = turn @ rotation
+    return Pose(turn, rng.normal(0, 2.0, 3), scale)
+
+
 def scan(brain: Deformation, pose: Pose, scanner: Scanner, size: int, rng: np.random.Generator) -> Scan:
     """The brain in a scanner whose slices have `size` rows and columns over 192 mm; 0 outside the brain."""
     side = CUBE / size

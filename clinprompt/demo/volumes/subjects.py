@@ -10,7 +10,7 @@ import numpy as np
 
 from clinprompt.demo.volumes.anatomy import STRUCTURES
 from clinprompt.demo.volumes.deformation import Deformation, deform, smooth_noise
-from clinprompt.demo.volumes.scanners import SCANNERS, Pose
+from clinprompt.demo.volumes.scanners import SCANNERS, Pose, random_pose
 
 CLASSES = ("nc", "mci", "ad")
 SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}
@@ -97,7 +97,7 @@ def brain_at(subject: Subject, months: int) -> tuple[Deformation, Pose, Visit]:
     mean, spread = _MMSE[subject.label]
     mmse = mean + _MMSE_SLOPE * hippocampus - 0.2 * (months / 12) * stage + spread * then.standard_normal()
     facts = Visit(int(age), int(np.clip(round(mmse), 0, 30)), tuple(round(float(volumes[m]), 1) for m in MEASURES))
-    return brain, _pose(then, scale), facts
+    return brain, random_pose(then, scale), facts
 
 
 def _subject(number: int, label: str, split: str, turn: int, rng: np.random.Generator) -> Subject:
@@ -124,14 +124,3 @@ def _counts(per_class: int) -> dict[str, int]:
 def _typical(label: str) -> float:
     """The logarithm of the hippocampal volume in mm³ of a class's typical subject, in a head as the template's."""
     return float(np.log(13500.0) + _DISEASE[0] * _STAGE[label])
-
-
-def _pose(rng: np.random.Generator, scale: float) -> Pose:
-    a, b, c = np.radians(rng.normal(0, 4, 3))
-    turn = np.eye(3)
-    for angle, (i, j) in ((a, (0, 1)), (b, (0, 2)), (c, (1, 2))):
-        rotation = np.eye(3)
-        rotation[i, i] = rotation[j, j] = np.cos(angle)
-        rotation[i, j], rotation[j, i] = -np.sin(angle), np.sin(angle)
-        turn = turn @ rotation
-    return Pose(turn, rng.normal(0, 2.0, 3), scale)

@@ -1,0 +1,227 @@
+"""`python -m clinprompt.demo.volumes.train`: trains `demo-m3d`, the small M3D-CLIP that the package carries.
+
+Contrastive training (symmetric InfoNCE, Radford et al. 2021) on drawn brains and captions of their sizes and of the
+scanner. It sees no diagnosis, and shares no seed with `brain-phantom-3d`.
+"""
+
+import logging
+import platform
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import transformers
+import typer
+from torch import Tensor, nn
+
+from clinprompt import cli
+from clinprompt.backbones.m3d import M3DClip
+from clinprompt.demo.volumes.captions import PARTS, Scene, caption, draw_scene
+from clinprompt.demo.volumes.model_card import model_card
+from clinprompt.demo.volumes.towers import PREPROCESSING, TOKENS, WEIGHTS, make_tokenizer, save, write_folder
+from clinprompt.files import atomic, sha256_file, write_json, write_text
+from clinprompt.progress import progress
+
+log = logging.getLogger(__name__)
+
+FOLDER = Path(__file__).parents[2] / "backbones" / "weights" / "demo-m3d"
+_FEATURE_SCALE = 8.0  # unit features have entries of about 0.1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that the weights depend on, beside the code."""
+
+    scenes: int = 1600
+    held_out: int = 200
+    steps: int = 560
+    batch_size: int = 48
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: int = 50
+    seed: int = 2027
+
+
+class Helper(nn.Module):
+    """The training loss, with heads that are thrown away: sizes and scanner, read from both towers' features.
+
+    The logit scale is trained as its logarithm, as CLIP's is; the saved model has the number itself, as M3D-CLIP's does.
+    """
+
+    def __init__(self, model: M3DClip) -> None:
+        super().__init__()
+        self._model = [model]  # in a list: its parameters are not this module's
+        width = model.mm_vision_proj.out_features
+        self.log_scale = nn.Parameter(torch.tensor(10.0).log())
+        self.sizes, self.scanner, self.told = (nn.Linear(width, n) for n in (len(PARTS), 3, len(PARTS)))
+
+    def forward(self, voxels: Tensor, ids: Tensor, facts: Tensor, told: Tensor) -> Tensor:
+        """The loss of voxels [B, 1, D, H, W], token ids [B, T], facts [B, 9] and which sizes a caption tells [B, 6]."""
+        model = self._model[0]
+        image = F.normalize(model.encode_image(voxels).float(), dim=-1)
+        text = F.normalize(model.encode_text(ids).float(), dim=-1)
+        logits = self.log_scale.exp() * image @ text.T
+        target = torch.arange(len(logits))
+        contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        sizes, scanner = facts[:, : len(PARTS)], facts[:, len(PARTS) :]
+        seen = F.mse_loss(self.sizes(image * _FEATURE_SCALE).float(), sizes)
+        by_scanner = F.mse_loss(self.scanner(image * _FEATURE_SCALE).float(), scanner)
+        read = F.mse_loss(self.told(text * _FEATURE_SCALE).float()[told], sizes[told])
+        return contrast + 2 * seen + 0.3 * by_scanner + read
+
+
+def train(folder: Path, recipe: Recipe, workers: int) -> dict[str, float]:
+    """Train and write everything to `folder`; returns the retrieval accuracies on held-out pairs."""
+    scenes = draw_scenes(recipe, workers)
+    model = write_folder(folder, recipe.seed)
+    tokenizer = make_tokenizer()
+    held_out, seen = scenes[: recipe.held_out], scenes[recipe.held_out :]
+    voxels, facts = voxels_of(seen), torch.from_numpy(np.stack([_facts(scene) for scene in seen]))
+    helper = Helper(model)
+    optimizer = _optimizer(nn.ModuleList([model, helper]), recipe)
+    rng = np.random.default_rng([recipe.seed, 32])
+    for step in progress(range(recipe.steps), "training demo-m3d", unit="step"):
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(step, recipe)
+        rows = rng.choice(len(seen), min(recipe.batch_size, len(seen)), replace=False)
+        texts, told = zip(*(caption(seen[row], rng) for row in rows), strict=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            batch = augment(voxels[rows], rng), ids_of(tokenizer, texts), facts[rows], torch.from_numpy(np.stack(told))
+            loss = helper(*batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            helper.log_scale.clamp_(0, np.log(50))
+        if step % 50 == 0:
+            log.info("step %d, loss %.3f", step, loss.item())
+    with torch.no_grad():
+        model.logit_scale.copy_(helper.log_scale.exp())
+    save(model, folder)
+    return measure(model.eval(), helper, tokenizer, held_out, recipe.seed)
+
+
+@torch.no_grad()
+def measure(model: M3DClip, helper: Helper, tokenizer: Any, scenes: Sequence[Scene], seed: int) -> dict[str, float]:
+    """Of held-out pairs: retrieval among 100, and the correlation of each part's size with what its head reads."""
+    rng = np.random.default_rng([seed, 33])
+    hits, chunks, read = {1: 0, 5: 0}, range(0, len(scenes), 100), []
+    for start in chunks:
+        chunk = scenes[start : start + 100]
+        image = F.normalize(model.encode_image(voxels_of(chunk).float() / 255), dim=-1)
+        text = F.normalize(model.encode_text(ids_of(tokenizer, [caption(s, rng)[0] for s in chunk])), dim=-1)
+        read.append(helper.sizes(image * _FEATURE_SCALE).numpy())
+        ranks = (image @ text.T).argsort(dim=-1, descending=True)
+        for k in hits:
+            hits[k] += int((ranks[:, :k] == torch.arange(len(chunk))[:, None]).any(-1).sum())
+    found = {f"retrieval_at_{k}_of_100": round(count / len(scenes), 4) for k, count in hits.items()}
+    sizes, heads = np.stack([scene.sizes for scene in scenes]), np.concatenate(read)
+    for number, part in enumerate(PARTS):
+        found[f"r_{part}"] = round(float(np.corrcoef(sizes[:, number], heads[:, number])[0, 1]), 3)
+    return found
+
+
+def draw_scenes(recipe: Recipe, workers: int) -> list[Scene]:
+    """All scenes, drawn in worker processes; the result does not depend on their number."""
+    total = recipe.scenes + recipe.held_out
+    draw = partial(draw_scene, recipe.seed, preprocessing=PREPROCESSING)
+    with ProcessPoolExecutor(workers) as pool:
+        return list(progress(pool.map(draw, range(total), chunksize=8), "drawing", total, "volume"))
+
+
+def voxels_of(scenes: Sequence[Scene]) -> Tensor:
+    """uint8 [N, 1, D, H, W]."""
+    return torch.from_numpy(np.stack([scene.voxels for scene in scenes]))[:, None]
+
+
+def ids_of(tokenizer: Any, texts: Sequence[str]) -> Tensor:
+    """Token ids [N, T], padded to the longest, at most the tower's context."""
+    encoded = [encoding.ids[:TOKENS] for encoding in tokenizer.encode_batch(list(texts))]
+    ids = torch.zeros(len(texts), max(map(len, encoded)), dtype=torch.int64)
+    for row, found in enumerate(encoded):
+        ids[row, : len(found)] = torch.tensor(found)
+    return ids
+
+
+def augment(voxels: Tensor, rng: np.random.Generator) -> Tensor:
+    """Small shifts, left for right, and brightness: float [B, 1, D, H, W] in 0…1 of uint8."""
+    shift = tuple(int(s) for s in rng.integers(-1, 2, 3))
+    moved = torch.roll(voxels.float() / 255, shift, dims=(2, 3, 4))
+    mirrored = torch.from_numpy(rng.random(len(voxels)) < 0.5)[:, None, None, None, None]
+    gain = torch.from_numpy(rng.uniform(0.85, 1.1, (len(voxels), 1, 1, 1, 1)).astype(np.float32))
+    return (torch.where(mirrored, moved.flip(4), moved) * gain).clamp(0, 1)
+
+
+def _facts(scene: Scene) -> np.ndarray:
+    seen = scene.scanner
+    scanner = [(seen.gamma - 1.25) / 0.26, (seen.noise - 0.045) / 0.015, (seen.thickness - 1.3) / 0.25]
+    return np.concatenate([scene.sizes, scanner]).astype(np.float32)
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
+
+
+def _rate(step: int, recipe: Recipe) -> float:
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / recipe.warmup
+    done = (step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1)
+    return recipe.learning_rate * (1 + float(np.cos(np.pi * done))) / 2
+
+
+def finish(folder: Path, recipe: Recipe, results: dict[str, float]) -> None:
+    """Write the recipe and the model card beside the weights."""
+    record = {
+        "recipe": asdict(recipe),
+        "results": results,
+        "sha256": sha256_file(folder / WEIGHTS),
+        "threads": torch.get_num_threads(),  # the order of sums, and so the last bits, depend on it
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+    write_json(folder / "recipe.json", record)
+    write_text(folder / "README.md", model_card(asdict(recipe), results, folder / WEIGHTS))
+
+
+app = cli.application()
+
+
+@app.command(help=__doc__)
+def write_model(
+    out: Annotated[Path, typer.Option(help="where the folder goes", show_default="the package")] = FOLDER,
+    workers: Annotated[int, typer.Option(help="processes that draw")] = 2,
+    scenes: int = Recipe.scenes,
+    held_out: int = Recipe.held_out,
+    steps: int = Recipe.steps,
+    batch_size: int = Recipe.batch_size,
+    seed: int = Recipe.seed,
+) -> None:
+    """Train and write a folder of M3D-CLIP; the old one is replaced when all is done."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    recipe = Recipe(scenes=scenes, held_out=held_out, steps=steps, batch_size=batch_size, seed=seed)
+    with atomic(out) as partial_folder:
+        finish(partial_folder, recipe, train(partial_folder, recipe, workers))
+    sys.stdout.write(f"{out}: SHA-256 of {WEIGHTS}: {sha256_file(out / WEIGHTS)}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    return cli.main(app, arguments, "python -m clinprompt.demo.volumes.train")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
