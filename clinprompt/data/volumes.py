@@ -42,14 +42,21 @@ class VolumePreprocessing:
         """
         if len(image.shape) != 3:
             raise ValueError("it is a picture, and the backbone reads volumes")
-        values = _foreground(image.values[..., 0]).astype(np.float32)
-        for axis, side in enumerate(self.volume):
-            weights = _resizing(values.shape[axis], side)
-            values = np.moveaxis(np.tensordot(weights, values, axes=(1, axis)), 0, axis)
-        values = values / np.float32(255)
+        values = self._resized(_foreground(image.values[..., 0])) / np.float32(255)
         if self.intensity == "z_score":
             values = (values - values.mean()) / max(float(values.std()), 1e-6)
         return np.ascontiguousarray(values[None], dtype=np.float32)
+
+    def _resized(self, values: np.ndarray) -> np.ndarray:
+        """float32 of the grid from uint8 of any shape; a slice is widened at a time, so that memory is the grid's."""
+        slices, rows, columns = (_resizing(*sides) for sides in zip(values.shape, self.volume, strict=True))
+        grid = np.zeros(self.volume, np.float32)
+        for number, plane in enumerate(values):
+            used = np.flatnonzero(slices[:, number])
+            if len(used):
+                small = rows @ plane.astype(np.float32) @ columns.T
+                grid[used] += slices[used, number, None, None] * small
+        return grid
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and YAML."""
@@ -64,12 +71,13 @@ class VolumePreprocessing:
 
 def _foreground(values: np.ndarray) -> np.ndarray:
     """The box around what is brighter than the darkest voxel; all of a volume of one grey."""
-    seen = values > values.min()
-    if not seen.any():
-        return values
+    darkest = values.min()
     box = []
     for axis in range(3):
-        used = np.flatnonzero(seen.any(axis=tuple(other for other in range(3) if other != axis)))
+        others = tuple(other for other in range(3) if other != axis)
+        used = np.flatnonzero(values.max(axis=others) > darkest)
+        if not len(used):
+            return values
         box.append(slice(int(used[0]), int(used[-1]) + 1))
     return values[tuple(box)]
 

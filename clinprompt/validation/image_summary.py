@@ -84,7 +84,7 @@ def _problem(width: int, height: int, min_side: int, low: int, high: int) -> tup
 
 def _damage(data: bytes, reason: str) -> str:
     # "Not identified" is Pillow's message for a PNG or JPEG header without pixels.
-    if "no pixels" in reason or "not identified by this driver" in reason:
+    if "no pixels" in reason or "no voxels" in reason or "not identified by this driver" in reason:
         return "empty"
     marker = next((marker for signature, marker in _END_MARKERS.items() if data.startswith(signature)), None)
     return "truncated" if "truncated" in reason or (marker and marker not in data[-64:]) else "undecodable"
