@@ -1,5 +1,6 @@
 """From a decoded volume to the numbers that a tower over volumes takes. Served models carry this code."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -42,21 +43,12 @@ class VolumePreprocessing:
         """
         if len(image.shape) != 3:
             raise ValueError("it is a picture, and the backbone reads volumes")
-        values = self._resized(_foreground(image.values[..., 0])) / np.float32(255)
+        foreground = _foreground(image.values[..., 0])
+        weights = [_resizing(*sides) for sides in zip(foreground.shape, self.volume, strict=True)]
+        values = resample(foreground, weights) / np.float32(255)
         if self.intensity == "z_score":
             values = (values - values.mean()) / max(float(values.std()), 1e-6)
         return np.ascontiguousarray(values[None], dtype=np.float32)
-
-    def _resized(self, values: np.ndarray) -> np.ndarray:
-        """float32 of the grid from uint8 of any shape; a slice is widened at a time, so that memory is the grid's."""
-        slices, rows, columns = (_resizing(*sides) for sides in zip(values.shape, self.volume, strict=True))
-        grid = np.zeros(self.volume, np.float32)
-        for number, plane in enumerate(values):
-            used = np.flatnonzero(slices[:, number])
-            if len(used):
-                small = rows @ plane.astype(np.float32) @ columns.T
-                grid[used] += slices[used, number, None, None] * small
-        return grid
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and YAML."""
@@ -67,6 +59,31 @@ class VolumePreprocessing:
         """The inverse of `to_dict`."""
         slices, rows, columns = (int(side) for side in values["volume"])
         return cls((slices, rows, columns), values["intensity"])
+
+
+def resample(values: np.ndarray, weights: Sequence[np.ndarray]) -> np.ndarray:
+    """float32 [a, b, c] from uint8 [slices, rows, columns] by weights [a, slices], [b, rows] and [c, columns].
+
+    A slice is widened at a time, so that the memory is the grid's and not the file's.
+    """
+    slices, rows, columns = weights
+    grid = np.zeros((len(slices), len(rows), len(columns)), np.float32)
+    for number, plane in enumerate(values):
+        used = np.flatnonzero(slices[:, number])
+        if len(used):
+            small = rows @ plane.astype(np.float32) @ columns.T
+            grid[used] += slices[used, number, None, None] * small
+    return grid
+
+
+def sampling(before: int, places: np.ndarray, step: float) -> np.ndarray:
+    """Weights [places, before] of linear interpolation; averages over `step` voxels where that is more than one.
+
+    Beyond the last centres nothing is seen: rows there are 0.
+    """
+    width = max(step, 1.0)
+    weights = np.clip(1 - np.abs(np.arange(before)[None] - places[:, None]) / width, 0, None)
+    return (weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-6)).astype(np.float32)
 
 
 def _foreground(values: np.ndarray) -> np.ndarray:

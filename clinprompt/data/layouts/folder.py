@@ -201,4 +201,6 @@ def _record(root: Path, path: str, place: Place, options: FolderOptions) -> Imag
                 "correct it, or write | at its end where images without that beginning are of unknown patients."
             )
         patient = found[1]
-    return ImageRecord(normal, source_of(file, normal), place.label, normal, place.split, {"patient": patient} if patient else {})
+    return ImageRecord(
+        normal, source_of(file, normal), place.label, normal, place.split, {"patient": patient} if patient else {}
+    )
