@@ -3,12 +3,15 @@
 import os
 import re
 import stat
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 _SIGNATURE = 352  # bytes, at least as many as the longest signature has
 _GZIP = b"\x1f\x8b"
 _GZIPPED = ".gz"
+_DICOM_FILES = ("", ".dcm", ".dicom", ".ima")
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,9 @@ GIF = Format("GIF", (".gif",), re.compile(rb"GIF8[79]a"))
 NIFTI = Format(
     "NIfTI", (".nii.gz", ".nii"), re.compile(rb".{344}n\+1\0|(?:\x1c\x02\0\0|\0\0\x02\x1c)n\+2\0|\x1f\x8b", re.DOTALL)
 )
+DICOM = Format("zipped DICOM", (".zip",), re.compile(rb"PK\x03\x04"))
 
-FORMATS = (PNG, JPEG, TIFF, BMP, WEBP, GIF, NIFTI)
+FORMATS = (PNG, JPEG, TIFF, BMP, WEBP, GIF, NIFTI, DICOM)
 # A suffix -> the customary one; compressed and plain volumes keep theirs.
 SUFFIXES = {suffix: kind.suffixes[0] for kind in FORMATS for suffix in kind.suffixes} | {".nii": ".nii"}
 
@@ -63,10 +67,44 @@ def image_suffix(file: str | Path) -> str | None:
     """
     suffix = suffix_of(file)
     if suffix:
-        return SUFFIXES.get(suffix)
+        return SUFFIXES.get(suffix) if suffix not in DICOM.suffixes or holds_dicom(file) else None
     head = _head(file)
     kind = None if head.startswith(_GZIP) else format_of(head)  # an archive of whatever is no image
+    if kind is DICOM and not holds_dicom(file):
+        return None
     return kind.suffixes[-1] if kind is NIFTI else kind.suffixes[0] if kind else None
+
+
+def is_dicom(file: str | Path) -> bool:
+    """Whether a file is a DICOM file by its name, if that has a suffix of those or none, and its first bytes."""
+    return suffix_of(file) in _DICOM_FILES and is_dicom_file(_head(file))
+
+
+def is_dicom_file(head: bytes) -> bool:
+    """Whether bytes begin as a DICOM file does."""
+    return head[128:132] == b"DICM"
+
+
+def holds_dicom(archive: str | Path) -> bool:
+    """Whether a zip holds a DICOM file, by the first of its files that is no index: others are downloads, say."""
+    try:
+        if not stat.S_ISREG(os.stat(archive).st_mode):
+            return False
+        with zipfile.ZipFile(archive) as opened:
+            first = next((entry for entry in opened.infolist() if is_member(entry)), None)
+            if first is None:
+                return False
+            with opened.open(first) as stream:
+                return is_dicom_file(stream.read(_SIGNATURE))
+    except (OSError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile):
+        return False
+
+
+def is_member(entry: zipfile.ZipInfo) -> bool:
+    """Whether an entry of a zip is a file of the series: not hidden, no folder, not the index DICOMDIR."""
+    parts = entry.filename.split("/")
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return not entry.is_dir() and not hidden and parts[-1].upper() != "DICOMDIR"
 
 
 def _head(file: str | Path) -> bytes:

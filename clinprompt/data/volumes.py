@@ -1,5 +1,6 @@
 """From a decoded volume to the numbers that a tower over volumes takes. Served models carry this code."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,12 +48,10 @@ class VolumePreprocessing:
         """
         if len(image.shape) != 3:
             raise ValueError("it is a picture, and the backbone reads volumes")
-        values = _foreground(image.values[..., 0]).astype(np.float32)
-        dark = values.min()
-        values = values - dark  # so that what is beyond the volume, of weight 0, is dark
-        for axis, weights in enumerate(self._weights(values.shape, image.spacing)):
-            values = np.moveaxis(np.tensordot(weights, values, axes=(1, axis)), 0, axis)
-        values = (values + dark) / np.float32(255)
+        foreground = _foreground(image.values[..., 0])
+        dark = foreground.min()  # so that what is beyond the volume, of weight 0, is as dark
+        values = resample(foreground - dark, self._weights(foreground.shape, image.spacing))
+        values = (values + np.float32(dark)) / np.float32(255)
         if self.intensity == "z_score":
             values = (values - values.mean()) / max(float(values.std()), 1e-6)
         return np.ascontiguousarray(values[None], dtype=np.float32)
@@ -86,14 +85,40 @@ def three_sides(values: Any) -> tuple[float, float, float] | None:
     return first, second, third
 
 
+def resample(values: np.ndarray, weights: Sequence[np.ndarray]) -> np.ndarray:
+    """float32 [a, b, c] from uint8 [slices, rows, columns] by weights [a, slices], [b, rows] and [c, columns].
+
+    A slice is widened at a time, so that the memory is the grid's and not the file's.
+    """
+    slices, rows, columns = weights
+    grid = np.zeros((len(slices), len(rows), len(columns)), np.float32)
+    for number, plane in enumerate(values):
+        used = np.flatnonzero(slices[:, number])
+        if len(used):
+            small = rows @ plane.astype(np.float32) @ columns.T
+            grid[used] += slices[used, number, None, None] * small
+    return grid
+
+
+def sampling(before: int, places: np.ndarray, step: float) -> np.ndarray:
+    """Weights [places, before] of linear interpolation; averages over `step` voxels where that is more than one.
+
+    Beyond the last centres nothing is seen: rows there are 0.
+    """
+    width = max(step, 1.0)
+    weights = np.clip(1 - np.abs(np.arange(before)[None] - places[:, None]) / width, 0, None)
+    return (weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-6)).astype(np.float32)
+
+
 def _foreground(values: np.ndarray) -> np.ndarray:
     """The box around what is brighter than the darkest voxel; all of a volume of one grey."""
-    seen = values > values.min()
-    if not seen.any():
-        return values
+    darkest = values.min()
     box = []
     for axis in range(3):
-        used = np.flatnonzero(seen.any(axis=tuple(other for other in range(3) if other != axis)))
+        others = tuple(other for other in range(3) if other != axis)
+        used = np.flatnonzero(values.max(axis=others) > darkest)
+        if not len(used):
+            return values
         box.append(slice(int(used[0]), int(used[-1]) + 1))
     return values[tuple(box)]
 

@@ -1,13 +1,15 @@
-"""The summary of one image file: size, intensities, a perceptual hash, a thumbnail, or what is wrong with it."""
+"""The summary of one image file: size, intensities, what tells its like, geometry; or what is wrong with it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import imagehash
 import numpy as np
 from PIL import Image
 
 from clinprompt.data import codecs
+from clinprompt.data.codecs.nifti import text_fields
 from clinprompt.data.near_duplicates.fingerprint import thumbnail
+from clinprompt.data.near_duplicates.volumes import volume_print
 
 _END_MARKERS = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}
 
@@ -22,7 +24,14 @@ class ImageSummary:
         phash: 64-bit perceptual hash in 16 hex digits.
         problem: None or one of zero bytes, undecodable, truncated, decompression bomb, empty, constant, tiny.
         reason: the problem in words, mostly the decoder's.
-        thumbnail: uint8 [64, 64] grey.
+        thumbnail: uint8 [64, 64] grey; of pictures.
+        depth: of a volume, the third side as stored.
+        spacing_slices, spacing_rows, spacing_columns: of a volume turned upright, mm from voxel to voxel.
+        view: of a volume, mm along its shortest side: the field of view.
+        anisotropy: of a volume, the longest side of a voxel to its shortest.
+        orientation: of a volume, where its axes pointed as stored, as "LPS"; "unknown" where the file does not tell.
+        header_text: of a NIfTI file, the header's fields that hold free text, by name.
+        coarse: of a volume, what its near-duplicates are told by.
     """
 
     width: int | None = None
@@ -35,7 +44,16 @@ class ImageSummary:
     phash: str | None = None
     problem: str | None = None
     reason: str | None = None
+    depth: int | None = None
+    spacing_slices: float | None = None
+    spacing_rows: float | None = None
+    spacing_columns: float | None = None
+    view: float | None = None
+    anisotropy: float | None = None
+    orientation: str | None = None
+    header_text: str | None = None
     thumbnail: np.ndarray | None = None
+    coarse: np.ndarray | None = None
 
 
 def summarise_image(data: bytes, intensity: codecs.Intensity, min_side: int, max_pixels: int) -> ImageSummary:
@@ -53,38 +71,58 @@ def summarise_image(data: bytes, intensity: codecs.Intensity, min_side: int, max
         excess = f"the image has {size}, more than the limit of {max_pixels}"
         return ImageSummary(width, height, mode, problem="decompression bomb", reason=excess)
     try:
-        image = Image.fromarray(codecs.decode(data, intensity, max_pixels)).convert("L")
+        image = codecs.decode_image(data, intensity, max_pixels)
     except ValueError as error:
         return ImageSummary(width, height, mode, problem=_damage(data, str(error)), reason=str(error))
-    grey = np.asarray(image)
+    if len(image.shape) == 3:
+        return _volume(data, image, ImageSummary(width, height, mode, depth=depth), min_side)
+    picture = Image.fromarray(image.picture()).convert("L")
+    summary = _greys(ImageSummary(width, height, mode), np.asarray(picture), min(width, height), min_side)
+    return replace(summary, phash=str(imagehash.phash(picture)), thumbnail=thumbnail(picture))
+
+
+def _greys(summary: ImageSummary, grey: np.ndarray, shortest: int, min_side: int) -> ImageSummary:
+    """The summary with what the grey levels tell."""
     low, high = int(grey.min()), int(grey.max())
-    problem, reason = _problem(width, height, min_side, low, high)
-    return ImageSummary(
-        width,
-        height,
-        mode,
-        mean=round(float(grey.mean()), 4),
-        std=round(float(grey.std()), 4),
-        min=low,
-        max=high,
-        phash=str(imagehash.phash(image)),
-        problem=problem,
-        reason=reason,
-        thumbnail=thumbnail(image),
+    sides = [side for side in (summary.width, summary.height, summary.depth) if side is not None]
+    problem, reason = _problem(sides, shortest, min_side, low, high)
+    mean, std = round(float(grey.mean()), 4), round(float(grey.std()), 4)
+    return replace(summary, mean=mean, std=std, min=low, max=high, problem=problem, reason=reason)
+
+
+def _volume(data: bytes, image: codecs.DecodedImage, summary: ImageSummary, min_side: int) -> ImageSummary:
+    """The summary of a volume, with its geometry. Few slices are usual: the other two sides are held to the least."""
+    values = image.values[..., 0]
+    summary = _greys(summary, values, sorted(image.shape)[1], min_side)
+    is_nifti = not data.startswith(b"PK")
+    spacing = image.spacing or (1.0, 1.0, 1.0)
+    return replace(
+        summary,
+        spacing_slices=spacing[0],
+        spacing_rows=spacing[1],
+        spacing_columns=spacing[2],
+        view=round(min(side * mm for side, mm in zip(image.shape, spacing, strict=True)), 3),
+        anisotropy=round(max(spacing) / min(spacing), 3),
+        orientation=image.orientation or "unknown",
+        header_text=", ".join(text_fields(data)) or None if is_nifti else None,
+        coarse=volume_print(values) if summary.problem != "constant" else None,
     )
 
 
-def _problem(width: int, height: int, min_side: int, low: int, high: int) -> tuple[str | None, str | None]:
-    if min(width, height) < min_side:
-        return "tiny", f"{width} x {height} pixels, at least {min_side} on each side are needed"
+def _problem(sides: list[int], shortest: int, min_side: int, low: int, high: int) -> tuple[str | None, str | None]:
+    unit, one = ("pixels", "pixel") if len(sides) == 2 else ("voxels", "voxel")
+    if shortest < min_side:
+        size = " x ".join(map(str, sides))
+        where = "each side" if len(sides) == 2 else "two sides"
+        return "tiny", f"{size} {unit}, at least {min_side} on {where} are needed"
     if low == high:
-        return "constant", f"every pixel is {low}"
+        return "constant", f"every {one} is {low}"
     return None, None
 
 
 def _damage(data: bytes, reason: str) -> str:
     # "Not identified" is Pillow's message for a PNG or JPEG header without pixels.
-    if "no pixels" in reason or "not identified by this driver" in reason:
+    if "no pixels" in reason or "no voxels" in reason or "not identified by this driver" in reason:
         return "empty"
     marker = next((marker for signature, marker in _END_MARKERS.items() if data.startswith(signature)), None)
     return "truncated" if "truncated" in reason or (marker and marker not in data[-64:]) else "undecodable"

@@ -19,8 +19,10 @@ from clinprompt.params import ValidationParams
 from clinprompt.progress import progress
 from clinprompt.validation.image_summary import ImageSummary, summarise_image
 
-COLUMNS = [field.name for field in fields(ImageSummary) if field.name != "thumbnail"]
+COLUMNS = [field.name for field in fields(ImageSummary) if field.name not in ("thumbnail", "coarse")]
 _TYPES = {"width": "Int64", "height": "Int64", "min": "Int64", "max": "Int64", "mean": "float64", "std": "float64"}
+_NUMBERS = ("spacing_slices", "spacing_rows", "spacing_columns", "view", "anisotropy")
+_TYPES |= {"depth": "Int64", **dict.fromkeys(_NUMBERS, "float64")}
 _WORTH_A_POOL = 500  # images; below, starting processes costs more than it saves
 _CHUNK = 32
 
@@ -94,7 +96,13 @@ def _collect(manifest: pd.DataFrame, ids: list[str], summaries: list[ImageSummar
         and summary.width is not None
         and summary.height is not None
     ]
-    return Summary(images=manifest[["path", "id"]].merge(table, on="id", how="left"), prints=collect(rows))
+    volumes = [
+        (image, summary.coarse)
+        for image, summary in zip(ids, summaries, strict=True)
+        if summary.problem is None and summary.coarse is not None
+    ]
+    images = manifest[["path", "id"]].merge(table, on="id", how="left")
+    return Summary(images=images, prints=collect(rows, volumes))
 
 
 def _table(ids: list[str], summaries: Iterable[ImageSummary]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from clinprompt.data.codecs import bmp, gif, jpeg, nifti, png, tiff, webp
+from clinprompt.data.codecs import bmp, dicom, gif, jpeg, nifti, png, tiff, webp
 from clinprompt.data.codecs.base import (
     MAX_ASPECT,
     MAX_PIXELS,
@@ -33,6 +33,7 @@ CODECS: tuple[Codec, ...] = (
     webp.CODEC,
     gif.CODEC,
     nifti.CODEC,
+    dicom.CODEC,
 )
 
 # What Pillow raises on broken files; anything else is a bug and must be seen.

@@ -24,10 +24,13 @@ class DecodedImage:
     Attributes:
         values: uint8 [*shape, channels], upright.
         spacing: millimetres from one value to the next along each axis of the shape; None where the file does not tell.
+        orientation: of a volume, where the axes in the file pointed before it was turned, as "LPS"; None where the file
+            does not tell, and the axes were taken for right, anterior, superior.
     """
 
     values: np.ndarray
     spacing: tuple[float, ...] | None = None
+    orientation: str | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -8,11 +8,13 @@ import numpy as np
 
 from clinprompt.data import formats
 from clinprompt.data.codecs.base import Codec, DecodedImage
+from clinprompt.data.codecs.volume_axes import turned
 
 _GZIP = b"\x1f\x8b"
 _HEADER = 540  # bytes, of NIfTI-2; NIfTI-1 has 348
 _FAR = 16  # bytes of a voxel, at most
 _SLACK = 1 << 20  # bytes of extensions in front of the voxels
+_TEXT_FIELDS = ("descrip", "aux_file", "intent_name", "db_name")  # where a scanner or tool may write who was scanned
 
 
 def _plain(data: bytes, limit: int) -> bytes:
@@ -52,6 +54,8 @@ def _shape(header: Any) -> tuple[int, int, int]:
     if len(sides) != 3:
         raise ValueError(f"the volume has {len(sides)} axes ({' x '.join(map(str, sides))}); three are read")
     first, second, third = sides
+    if min(sides) < 1:
+        raise ValueError(f"the volume has no voxels ({first} x {second} x {third})")
     return first, second, third
 
 
@@ -63,10 +67,13 @@ def _probe(data: bytes) -> tuple[int, int, str, int]:
 
 
 def _read(data: bytes) -> DecodedImage:
-    """The voxels [slices, rows, columns, 1], from inferior, posterior and left on, with their spacing."""
+    """The voxels [slices, rows, columns, 1], from inferior, posterior and left on, with their spacing.
+
+    Where the header has no orientation (both its codes are 0), the axes are taken for right, anterior, superior, as
+    NIfTI's method 1 has it, and the image says so.
+    """
     import nibabel
     from nibabel.filebasedimages import ImageFileError
-    from nibabel.orientations import OrientationError
     from nibabel.spatialimages import HeaderDataError
 
     header = _header(data)
@@ -76,18 +83,37 @@ def _read(data: bytes) -> DecodedImage:
     if len(raw) < min(size + int(header["vox_offset"]), size + _SLACK):
         raise ValueError("the file is truncated")
     kind = nibabel.Nifti2Image if raw[4:8] == b"n+2\0" else nibabel.Nifti1Image
+    oriented = bool(header["qform_code"] > 0 or header["sform_code"] > 0)
     try:
-        image = nibabel.as_closest_canonical(kind.from_bytes(raw))
-        values = np.asanyarray(image.dataobj)
-    except (HeaderDataError, ImageFileError, OrientationError, OSError, EOFError, np.linalg.LinAlgError) as error:
+        image = kind.from_bytes(raw)
+        values = _values(image.dataobj)
+        affine = image.affine if oriented else np.diag([*header.get_zooms()[:3], 1.0])
+    except (HeaderDataError, ImageFileError, OSError, EOFError, np.linalg.LinAlgError) as error:
         raise ValueError(f"broken NIfTI volume ({error})") from None
-    values = values.reshape(values.shape[:3])
+    return turned(values.reshape(values.shape[:3]), np.asarray(affine, np.float64), oriented=oriented)
+
+
+def _values(stored: Any) -> np.ndarray:
+    """The voxels, scaled as the header says, in no wider a type than that needs: nibabel's own is float64."""
+    values = np.asanyarray(stored.get_unscaled())
     if values.dtype.kind not in "uif":
         raise ValueError(f"voxels of type {values.dtype} are not read")
-    spacing = tuple(float(side) for side in image.header.get_zooms()[2::-1])
-    if not all(np.isfinite(side) and side > 0 for side in spacing):
-        raise ValueError(f"the voxels' sides are {spacing} millimetres")
-    return DecodedImage(np.ascontiguousarray(values.transpose(2, 1, 0))[..., None], spacing)
+    if (stored.slope, stored.inter) == (1, 0):
+        return values
+    return np.asarray(stored.get_scaled(np.float32))
+
+
+def text_fields(data: bytes) -> list[str]:
+    """The header's fields that hold free text, and "extension" for what follows it: names alone, never what they say.
+
+    Raises:
+        ValueError: it is no NIfTI file.
+    """
+    header = _header(data)
+    named = [name for name in _TEXT_FIELDS if name in header and bytes(header[name].tobytes()).strip(b"\0 ")]
+    size = int(header["sizeof_hdr"])
+    flag = _plain(data, size + 1)[size : size + 1]
+    return [*named, *(["extension"] if flag not in (b"", b"\0") else [])]
 
 
 CODEC = Codec(formats.NIFTI, _probe, _read)

@@ -5,13 +5,15 @@ import posixpath
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from clinprompt.data.card import Card
-from clinprompt.data.formats import image_suffix, suffix_of
+from clinprompt.data.formats import DICOM, image_suffix, suffix_of
 from clinprompt.data.layouts.words import SPLIT_WORDS, Splits, listed, split_words
 from clinprompt.data.names import existing
+from clinprompt.data.series import is_series, pack_archive, pack_folder
 from clinprompt.errors import BadParams, DataRejected, InputCorrupt, InputMissing
 from clinprompt.schema import Section
 
@@ -96,8 +98,15 @@ def check_splits(splits: Splits | None) -> Splits | None:
 
 
 def is_image(file: Path) -> bool:
-    """Whether a file is taken for an image; hidden ones are none."""
-    return not file.name.startswith(".") and image_suffix(file) is not None
+    """Whether a file, or a folder that holds DICOM files alone, is taken for an image; hidden ones are none."""
+    return not file.name.startswith(".") and (image_suffix(file) is not None or is_series(file))
+
+
+def source_of(file: Path, where: str) -> Path | Callable[[], bytes]:
+    """What gives an image's bytes: the file, but of a DICOM series a function that leaves out who the patient is."""
+    if file.is_dir():
+        return partial(pack_folder, file, where)
+    return partial(pack_archive, file, where) if image_suffix(file) in DICOM.suffixes else file
 
 
 def kind_of_file(name: str) -> str:
@@ -119,7 +128,8 @@ def inside(root: Path, relative: str, where: str) -> tuple[str, Path]:
     on disk is taken as the one on disk.
 
     Raises:
-        DataRejected: the path leaves the root by "..", by being absolute, or through a link; or is no regular file.
+        DataRejected: the path leaves the root by "..", by being absolute, or through a link; or is no regular file and
+            no folder of a DICOM series.
         InputMissing, InputCorrupt: there is no such file; it cannot be reached.
     """
     normal = _from_root(root, posixpath.normpath(relative))
@@ -137,9 +147,17 @@ def inside(root: Path, relative: str, where: str) -> tuple[str, Path]:
         raise InputMissing(f"{where}: the file {normal!r} does not exist below {root}.{hint}") from None
     except OSError as error:
         raise InputCorrupt(f"{where}: {normal!r} cannot be read: {error.strerror}.") from None
-    if not stat.S_ISREG(mode):
+    if stat.S_ISDIR(mode) and is_series(file):
+        _stays_inside(file, root, normal, where)
+    elif not stat.S_ISREG(mode):
         raise DataRejected(f"{where}: {normal!r} is not a regular file.")
     return normal, file
+
+
+def _stays_inside(series: Path, root: Path, name: str, where: str) -> None:
+    base = os.path.realpath(root)
+    if not all(Path(os.path.realpath(file)).is_relative_to(base) for file in series.iterdir()):
+        raise DataRejected(f"{where}: {name!r} holds a link that leads out of the dataset's folder.")
 
 
 def refuse_missing(missing: list[tuple[str, str]], total: int, where: str, root: Path, hint: str = "") -> None:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from clinprompt.data.card import Card
 from clinprompt.data.layouts import levels as pattern
-from clinprompt.data.layouts.base import ImageRecord, Layout, Listing, check_splits, inside
+from clinprompt.data.layouts.base import ImageRecord, Layout, Listing, check_splits, inside, source_of
 from clinprompt.data.layouts.levels import Place
 from clinprompt.data.layouts.tree import Tree, scan
 from clinprompt.data.layouts.words import Splits, are_folds, listed, mask_marks, means_masks, split_of
@@ -201,4 +201,6 @@ def _record(root: Path, path: str, place: Place, options: FolderOptions) -> Imag
                 "correct it, or write | at its end where images without that beginning are of unknown patients."
             )
         patient = found[1]
-    return ImageRecord(normal, file, place.label, normal, place.split, {"patient": patient} if patient else {})
+    return ImageRecord(
+        normal, source_of(file, normal), place.label, normal, place.split, {"patient": patient} if patient else {}
+    )

@@ -18,6 +18,7 @@ from clinprompt.data.layouts.base import (
     inside,
     is_image,
     refuse_missing,
+    source_of,
     unknown_columns,
 )
 from clinprompt.data.layouts.words import Splits, listed, split_of, split_words
@@ -80,7 +81,7 @@ def read(root: Path, card: Card, options: TableOptions) -> Listing:
         # A column of folds or of another split is nothing to a split by rule.
         split = _split(row.get(options.split or "", ""), options.splits, where) if is_given else None
         values = {name: whole_number(row[column]) for name, column in facts.items() if is_known(row[column])}
-        records.append(ImageRecord(normal, image, label, where, split, values))
+        records.append(ImageRecord(normal, source_of(image, where), label, where, split, values))
     hint = "Where the column holds ids without folder or extension, say reader.prefix and reader.suffix in the card."
     refuse_missing(missing, len(frame), options.file, root, hint)
     return Listing(records)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from clinprompt.data.layouts.base import check_text, is_image, kind_of_file
 from clinprompt.data.names import matching_key
+from clinprompt.data.series import is_series
 from clinprompt.errors import DataRejected, InputCorrupt
 
 _JUNK = ("__MACOSX",)
@@ -49,7 +50,11 @@ def scan(root: Path, exclude: Sequence[str] = ()) -> Tree:
     pending = [("", False)]  # folders, and whether they are excluded
     while pending:
         folder, is_out = pending.pop()
-        for entry in _entries(root / folder):
+        entries = _entries(root / folder)
+        if folder and is_series(root / folder):
+            _count(tree, root, folder, False, is_out)
+            continue
+        for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
             check_text(path, folder or str(root))
             is_hidden = entry.name.startswith(".") or entry.name in _JUNK

@@ -1,8 +1,8 @@
-"""What near-duplicates are told by: a small grey picture of each image, and a perceptual hash."""
+"""What near-duplicates are told by: a small grey picture and a perceptual hash; of a volume, a coarse volume."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import imagehash
@@ -12,25 +12,28 @@ from PIL import Image
 
 from clinprompt.data import codecs
 from clinprompt.data.near_duplicates.registration import SIDE
+from clinprompt.data.near_duplicates.volumes import Floats, VolumePrints, collect_volumes, volume_print
 
 _THREADS = 4
 
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """Of n different images that can be read and are not of one grey level.
+    """Of n different pictures, and of volumes, that can be read and are not of one grey level.
 
     Attributes:
         ids: sorted.
         hashes: uint64 [n], perceptual hashes.
         thumbnails: uint8 [n,64,64].
         small: bool [n], whether an image is smaller than its thumbnail.
+        volumes: of the volumes, which are compared with each other alone.
     """
 
     ids: list[str]
     hashes: NDArray[np.uint64]
     thumbnails: NDArray[np.uint8]
     small: NDArray[np.bool_]
+    volumes: VolumePrints = field(default_factory=lambda: collect_volumes([]))
 
 
 def thumbnail(grey: Image.Image) -> NDArray[np.uint8]:
@@ -48,21 +51,30 @@ def fingerprints(images: dict[str, Path], intensity: codecs.Intensity) -> Finger
     ids = sorted(images)
     with ThreadPoolExecutor(_THREADS) as pool:
         found = list(pool.map(lambda image: _fingerprint(images[image], intensity), ids))
-    return collect([(i, *print_) for i, print_ in zip(ids, found, strict=True) if print_ is not None])
+    pictures = [(i, *print_) for i, print_ in zip(ids, found, strict=True) if isinstance(print_, tuple)]
+    return collect(pictures, [(i, p) for i, p in zip(ids, found, strict=True) if isinstance(p, np.ndarray)])
 
 
-def collect(rows: Sequence[tuple[str, int, NDArray[np.uint8], bool]]) -> Fingerprints:
-    """Fingerprints from rows of id, hash, thumbnail and whether the image is small."""
+def collect(
+    rows: Sequence[tuple[str, int, NDArray[np.uint8], bool]], volumes: Sequence[tuple[str, Floats]] = ()
+) -> Fingerprints:
+    """Fingerprints from rows of id, hash, thumbnail and whether the image is small; of volumes, id and coarse volume."""
     thumbnails = np.stack([row[2] for row in rows]) if rows else np.empty((0, SIDE, SIDE), np.uint8)
     hashes = np.array([row[1] for row in rows], dtype=np.uint64)
-    return Fingerprints([row[0] for row in rows], hashes, thumbnails, np.array([row[3] for row in rows], dtype=bool))
+    small = np.array([row[3] for row in rows], dtype=bool)
+    return Fingerprints([row[0] for row in rows], hashes, thumbnails, small, collect_volumes(volumes))
 
 
-def _fingerprint(file: Path, intensity: codecs.Intensity) -> tuple[int, NDArray[np.uint8], bool] | None:
+def _fingerprint(file: Path, intensity: codecs.Intensity) -> tuple[int, NDArray[np.uint8], bool] | Floats | None:
     try:
-        grey = Image.fromarray(codecs.decode(file.read_bytes(), intensity)).convert("L")
+        image = codecs.decode_image(file.read_bytes(), intensity)
     except ValueError:
         return None  # validation names it
+    if image.values.min() == image.values.max():
+        return None
+    if len(image.shape) == 3:
+        return volume_print(image.values[..., 0])
+    grey = Image.fromarray(image.picture()).convert("L")
     low, high = grey.getextrema()
     if low == high:
         return None

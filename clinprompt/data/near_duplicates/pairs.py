@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from clinprompt.data.near_duplicates.fingerprint import Fingerprints
 from clinprompt.data.near_duplicates.registration import Floats, agreement
 from clinprompt.data.near_duplicates.search import Candidates, Indices, neighbours
+from clinprompt.data.near_duplicates.volumes import VolumePrints, volume_pairs
 
 COLUMNS = ("id_a", "id_b", "bits", "correlation")
 WORST_TILE = 0.85  # correlation of the details in the tile that agrees least, at least
@@ -29,11 +30,23 @@ def near_pairs(prints: Fingerprints, bits: int, correlation: float) -> pd.DataFr
     compared), and the nearest neighbours of each image, also mirrored, turned, inverted or cropped. Each candidate is
     laid on its partner, and is kept if their details correlate by at least `correlation`, and nowhere much less: so
     images of the same framing with other content are no pair. Images below 64 pixels have no details to tell by; there
-    the hash and the thumbnails are enough.
+    the hash and the thumbnails are enough. Volumes are compared as `near_duplicates.volumes` says.
 
     Returns:
-        id_a, id_b (id_a < id_b), bits and correlation of each pair, sorted.
+        id_a, id_b (id_a < id_b), bits (0 of volumes, which have no hash) and correlation of each pair, sorted.
     """
+    tables = [pairs for pairs in (_pictures(prints, bits, correlation), _volumes(prints.volumes)) if len(pairs)]
+    return pd.concat(tables).sort_values(["id_a", "id_b"], ignore_index=True) if tables else no_pairs()
+
+
+def _volumes(prints: VolumePrints) -> pd.DataFrame:
+    found = volume_pairs(prints)
+    a, b = (np.array([pair[side] for pair in found], np.intp) for side in (0, 1))
+    correlation = np.array([pair[2] for pair in found], np.float32)
+    return _table(prints.ids, a, b, np.zeros(len(prints.ids), np.uint64), correlation)
+
+
+def _pictures(prints: Fingerprints, bits: int, correlation: float) -> pd.DataFrame:
     if len(prints.ids) < 2:
         return no_pairs()
     alike = _alike(prints, bits)
