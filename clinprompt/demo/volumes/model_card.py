@@ -11,19 +11,16 @@ from clinprompt.files import sha256_file
 def model_card(recipe: dict[str, Any], results: dict[str, float], weights: Path) -> str:
     """Markdown with the recipe's numbers and the results on held-out pairs."""
     parameters = sum(tensor.numel() for tensor in load_file(weights).values())
-    sizes = ", ".join(
-        f"{name[2:].replace('_', ' ')} {value:.2f}"
-        for name, value in results.items()
-        if name[0] == "r" and name.startswith("r_")
-    )
+    read = {name[2:].replace("_", " "): value for name, value in results.items() if name.startswith("r_")}
+    sizes = ", ".join(f"{part} {value:.2f}" for part, value in read.items())
     facts = {"millions": parameters / 1e6, "digest": sha256_file(weights), "sizes": sizes}
     return _CARD.format(**facts, **recipe, **results)
 
 
 _CARD = """# demo-m3d
 
-An M3D-CLIP of {millions:.1f} million parameters for trying the pipeline out: volumes of 48 × 56 × 48 voxels of 3.5 mm, a
-vision transformer with patches of 8 voxels, a BERT of two layers, an embedding of 128 numbers. Apache-2.0.
+An M3D-CLIP of {millions:.1f} million parameters for trying the pipeline out: volumes of 48 × 56 × 48 voxels of 3.5 mm,
+a vision transformer with patches of 8 voxels, a BERT of two layers, an embedding of 128 numbers. Apache-2.0.
 
 **Not for diagnosis.** It has never seen a patient: it was trained on drawn brains and captions of what was drawn (sizes
 of six structures in words or in mm³, loss of tissue, scanner, age). No caption has a diagnosis, so asking by a class's
@@ -46,4 +43,4 @@ The helper losses ask the features for the sizes and the scanner; their heads ar
 can be equally true of a volume, which bounds the retrieval figures.
 
 Made by `python -m clinprompt.demo.volumes.train`; every number of the recipe and the versions are in `recipe.json`.
-"""
+"""  # noqa: E501

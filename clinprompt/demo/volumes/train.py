@@ -52,7 +52,7 @@ class Recipe:
 class Helper(nn.Module):
     """The training loss, with heads that are thrown away: sizes and scanner, read from both towers' features.
 
-    The logit scale is trained as its logarithm, as CLIP's is; the saved model has the number itself, as M3D-CLIP's does.
+    The logit scale is trained as its logarithm, as CLIP's is; the saved model has the number itself, as M3D-CLIP has.
     """
 
     def __init__(self, model: M3DClip) -> None:
