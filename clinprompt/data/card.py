@@ -140,6 +140,7 @@ class Card(Section):
     `patient_ids` says whether the patients' ids are secret, and get names that only the key's owner can make; ids that
     are public anyway are hashed without a key, the same on every machine.
     `record` says which of the `extra` columns are numbers of the subject's record.
+    `regions` is a folder beside the images with labels under the same paths, above 0 where the classes show.
     `slices` names columns, of the metadata's or `extra` ones, to slice by beside those of params.yaml.
     `methods` are knobs that this dataset sets instead of params.yaml, `base_to_novel` further ones in that protocol.
     """
@@ -157,6 +158,7 @@ class Card(Section):
     split: SplitRule = SplitRule()
     metadata: Metadata = Metadata()
     record: Record | None = None
+    regions: Name | None = None
     slices: list[Text] = []
     intensity: Literal["auto", "full"] | Annotated[list[float], Field(min_length=2, max_length=2)] = "auto"
     on_leak: Literal["fail", "drop_from_train"] = "fail"

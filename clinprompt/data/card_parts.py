@@ -15,7 +15,7 @@ _PROSE = {"title", "licence", "source", "how_to_get"}  # what a card says to peo
 _OF_CLASSES = {"aliases", "phrase"}
 # What only some stages read of a card, as dvc.yaml says; the part "card" is all the rest, but for the prose.
 _PARTS: dict[str, Any] = {
-    "files": dict.fromkeys(("path", "reader", "split", "metadata", "patient_ids"), True)
+    "files": dict.fromkeys(("path", "reader", "split", "metadata", "patient_ids", "regions"), True)
     | {"classes": {"__all__": {"aliases"}}},
     "checks": {"on_leak": True, "expectations": True},
     "phrases": {"classes": {"__all__": {"phrase"}}},

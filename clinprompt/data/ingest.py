@@ -22,6 +22,7 @@ from clinprompt.data.names import composed, is_known, sex_code
 from clinprompt.data.near_duplicates.fingerprint import fingerprints
 from clinprompt.data.near_duplicates.pairs import near_pairs
 from clinprompt.data.patient_ids import PatientKey, patient_key, public_id
+from clinprompt.data.regions import copy_regions
 from clinprompt.data.splits import assign_splits, check_splits, uncovered
 from clinprompt.errors import DataRejected, InputCorrupt
 from clinprompt.progress import progress
@@ -92,6 +93,8 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path, limits: NearLim
     frame = _rows(listing.records, card)
     frame["id"] = copy_images(listing.records, images)
     frame["file"] = _rename_by_id(frame, listing.records, images)
+    if card.regions is not None:
+        copy_regions(listing.records, frame["id"].tolist(), root / card.regions, images)
     near = _near(frame, images, card, limits)
     key = patient_key() if card.patient_ids == "secret" and frame["patient"].notna().any() else None
     pseudonyms = _pseudonyms(frame["patient"], card, key)

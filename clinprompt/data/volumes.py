@@ -46,15 +46,24 @@ class VolumePreprocessing:
         Raises:
             ValueError: it is a picture, or its spacing is asked for and not known.
         """
-        if len(image.shape) != 3:
-            raise ValueError("it is a picture, and the backbone reads volumes")
-        foreground = _foreground(image.values[..., 0])
-        dark = foreground.min()  # so that what is beyond the volume, of weight 0, is as dark
-        values = resample(foreground - dark, self._weights(foreground.shape, image.spacing))
-        values = (values + np.float32(dark)) / np.float32(255)
+        dark = image.values.min()  # so that what is beyond the volume, of weight 0, is as dark
+        values = (self.place(image, image.values - dark) + np.float32(dark)) / np.float32(255)
         if self.intensity == "z_score":
             values = (values - values.mean()) / max(float(values.std()), 1e-6)
         return np.ascontiguousarray(values[None], dtype=np.float32)
+
+    def place(self, image: DecodedImage, values: np.ndarray) -> np.ndarray:
+        """Other values uint8 [slices, rows, columns, 1] of a volume's voxels, where `apply` puts these: float32.
+
+        Raises:
+            ValueError: it is a picture, the values are of another grid, or its spacing is asked for and not known.
+        """
+        if len(image.shape) != 3:
+            raise ValueError("it is a picture, and the backbone reads volumes")
+        if values.shape != image.values.shape:
+            raise ValueError(f"the grids are {image.shape} and {values.shape[:-1]} voxels")
+        part = values[..., 0][_foreground(image.values[..., 0])]
+        return resample(part, self._weights(part.shape, image.spacing))
 
     def _weights(self, sides: tuple[int, ...], spacing: tuple[float, ...] | None) -> list[np.ndarray]:
         """Of each axis of a foreground, what its voxels add to those of the grid [after, before]."""
@@ -110,7 +119,7 @@ def sampling(before: int, places: np.ndarray, step: float) -> np.ndarray:
     return (weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-6)).astype(np.float32)
 
 
-def _foreground(values: np.ndarray) -> np.ndarray:
+def _foreground(values: np.ndarray) -> tuple[slice, ...]:
     """The box around what is brighter than the darkest voxel; all of a volume of one grey."""
     darkest = values.min()
     box = []
@@ -118,9 +127,9 @@ def _foreground(values: np.ndarray) -> np.ndarray:
         others = tuple(other for other in range(3) if other != axis)
         used = np.flatnonzero(values.max(axis=others) > darkest)
         if not len(used):
-            return values
+            return (slice(None),) * 3
         box.append(slice(int(used[0]), int(used[-1]) + 1))
-    return values[tuple(box)]
+    return tuple(box)
 
 
 def _resizing(before: int, after: int) -> np.ndarray:

@@ -24,7 +24,7 @@ def shown(image: np.ndarray, maps: tuple[Floats, Floats]) -> tuple[Floats, tuple
     through the brightest place of the second map, the image as [h, w, 3] and the maps as [h, w]."""
     if image.shape[-1] == 3 and maps[0].ndim == 2:
         return image, maps
-    first, second = (_enlarged(values, image.shape) for values in maps)
+    first, second = (enlarged(values, image.shape) for values in maps)
     at = np.unravel_index(int(second.argmax()), image.shape) if second.max() > 0 else None
     place = None if at is None else tuple(int(index) for index in at)
     planes = three_planes(image, at=place)
@@ -32,7 +32,7 @@ def shown(image: np.ndarray, maps: tuple[Floats, Floats]) -> tuple[Floats, tuple
     return picture, (three_planes(first, at=place), three_planes(second, at=place))
 
 
-def _enlarged(values: Floats, shape: tuple[int, ...]) -> Floats:
+def enlarged(values: Floats, shape: tuple[int, ...]) -> Floats:
     """Numbers of patches on the grid of voxels, linear between the patches' centres."""
     patches = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None, None]
     large: Floats = F.interpolate(patches, size=list(shape), mode="trilinear", align_corners=False)[0, 0].numpy()

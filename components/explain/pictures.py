@@ -14,8 +14,10 @@ from torch import Tensor
 
 from clinprompt.backbones.device import choose_device
 from clinprompt.backbones.load import Backbone
-from clinprompt.data.dataset import Dataset
+from clinprompt.data.codecs import decode_image
+from clinprompt.data.dataset import Dataset, read_image
 from clinprompt.data.preprocessing import AnyPreprocessing, preprocessing_of
+from clinprompt.data.regions import read_regions
 from clinprompt.errors import BadParams
 from clinprompt.evaluation.curves import evenly
 from clinprompt.features.extract import Forward, encoded
@@ -35,6 +37,7 @@ from clinprompt.understanding.descriptions import influence
 from clinprompt.understanding.figures import Example, attention_figure, change_figure, save, space_figure
 from clinprompt.understanding.intervention import change
 from clinprompt.understanding.models import InspectedModel, tuned, zero_shot
+from clinprompt.understanding.regions import expected_share, on_grid, share_inside
 from clinprompt.understanding.shown import as_seen, shown
 from clinprompt.understanding.space import Points, planes
 from components.runner import Job
@@ -55,6 +58,7 @@ def draw(job: Job, dataset: Dataset, name: str, model: TunedModel) -> dict[str, 
         gallery.add("attention.png", words, _attention(scene, both), images=True)
     except BadParams as error:  # the image tower is of a kind that can't be opened
         gallery.leave_out(words.title, str(error))
+    _regions(scene, both, gallery)
     _space(scene, gallery)
     if scene.after.method is not None:
         _intervention(scene, scene.after.method, gallery)
@@ -205,6 +209,32 @@ def _attention(scene: _Scene, both: tuple[InspectedModel, InspectedModel]) -> Fi
         image, maps = shown(seen[n], (before, after))
         examples.append(Example(image, int(label), maps, (p_before, p_after)))
     return attention_figure(examples, scene.names)
+
+
+def _regions(scene: _Scene, both: tuple[InspectedModel, InspectedModel], gallery: _Gallery) -> None:
+    """Where the dataset marks regions: the share of the evidence that lies in them, by class and in all."""
+    found: list[dict[str, Any]] = []
+    rows, card, seen = scene.rows("test"), scene.dataset.card, scene.backbone.preprocessing
+    for start in range(0, len(rows), BATCH) if card.regions is not None else ():
+        part = rows.iloc[start : start + BATCH]
+        labels = torch.tensor(scene.dataset.labels(part), device=scene.backbone.device)
+        maps = [_relevance(which, scene.pixels(part, which), labels)[0] for which in both]
+        for n, item in enumerate(scene.dataset.items(part)):
+            marked, image = read_regions(scene.dataset.images, item[0]), decode_image(read_image(item), card.intensity)
+            placed = None if marked is None else on_grid(image, marked, seen)
+            if placed is not None:
+                shares = {
+                    "before": share_inside(maps[0][n], placed),
+                    "after": share_inside(maps[1][n], placed),
+                    "of the head": expected_share(seen.apply(image)[0], placed),
+                }
+                found.append({"class": part["label"].iloc[n], **shares})
+    if not found:
+        return
+    frame = pd.DataFrame(found)
+    means = pd.concat([frame.groupby("class").mean(), frame.drop(columns="class").mean().to_frame("all classes").T])
+    table = means.map(lambda share: "" if np.isnan(share) else f"{share:.1%}").rename_axis("class").reset_index()
+    gallery.add("regions.csv", captions.regions(len(found)), table)
 
 
 def _relevance(which: InspectedModel, pixels: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
