@@ -47,15 +47,19 @@ class VolumePreprocessing:
         """
         if len(image.shape) != 3:
             raise ValueError("it is a picture, and the backbone reads volumes")
-        values = _foreground(image.values[..., 0]).astype(np.float32)
+        values = self.lay(image.values[..., 0], image) / np.float32(255)
+        if self.intensity == "z_score":
+            values = (values - values.mean()) / max(float(values.std()), 1e-6)
+        return np.ascontiguousarray(values[None], dtype=np.float32)
+
+    def lay(self, values: np.ndarray, image: DecodedImage) -> np.ndarray:
+        """Values [slices, rows, columns] of an image's voxels, its own or others, on the grid, as `apply` lays it."""
+        values = values[_foreground(image.values[..., 0])].astype(np.float32)
         dark = values.min()
         values = values - dark  # so that what is beyond the volume, of weight 0, is dark
         for axis, weights in enumerate(self._weights(values.shape, image.spacing)):
             values = np.moveaxis(np.tensordot(weights, values, axes=(1, axis)), 0, axis)
-        values = (values + dark) / np.float32(255)
-        if self.intensity == "z_score":
-            values = (values - values.mean()) / max(float(values.std()), 1e-6)
-        return np.ascontiguousarray(values[None], dtype=np.float32)
+        return values + dark
 
     def _weights(self, sides: tuple[int, ...], spacing: tuple[float, ...] | None) -> list[np.ndarray]:
         """Of each axis of a foreground, what its voxels add to those of the grid [after, before]."""
@@ -86,16 +90,16 @@ def three_sides(values: Any) -> tuple[float, float, float] | None:
     return first, second, third
 
 
-def _foreground(values: np.ndarray) -> np.ndarray:
+def _foreground(values: np.ndarray) -> tuple[slice, ...]:
     """The box around what is brighter than the darkest voxel; all of a volume of one grey."""
     seen = values > values.min()
     if not seen.any():
-        return values
+        return tuple(slice(side) for side in values.shape)
     box = []
     for axis in range(3):
         used = np.flatnonzero(seen.any(axis=tuple(other for other in range(3) if other != axis)))
         box.append(slice(int(used[0]), int(used[-1]) + 1))
-    return values[tuple(box)]
+    return tuple(box)
 
 
 def _resizing(before: int, after: int) -> np.ndarray:
