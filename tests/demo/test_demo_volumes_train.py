@@ -39,7 +39,10 @@ def scenes() -> list[Scene]:
     empty = np.zeros(PREPROCESSING.volume, np.uint8)
     volumes = np.array([13000.0, 14000, 4000, 28000, 36000, 1800000])
     sizes = rng.normal(0, 1, (40, len(PARTS)))
-    return [Scene(empty, size, volumes, SCANNERS["AB"[n % 2]], 60 + n % 20) for n, size in enumerate(sizes)]
+    return [
+        Scene(empty, np.zeros((252, 5)), size, volumes, SCANNERS["AB"[n % 2]], 60 + n % 20)
+        for n, size in enumerate(sizes)
+    ]
 
 
 def test_the_weights_in_the_package_are_those_of_the_table_and_of_the_card() -> None:
