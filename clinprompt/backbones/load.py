@@ -38,7 +38,7 @@ class Backbone:
         embed_dim: width e of the space that images and texts share.
         logit_scale: what cosines are multiplied with, exponentiated already where the model does that.
         card: its entry in the table; None for a folder that the user gave a name of its own.
-        folder: the open_clip folder that it was loaded from.
+        folder: the folder that it was loaded from.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Backbone:
 def load_backbone(
     name: str, path: str | Path | None = None, device: str | torch.device = "cpu", *, table: Path = TABLE
 ) -> Backbone:
-    """Load the backbone `name` of the table, or the open_clip folder at `path`.
+    """Load the backbone `name` of the table, or the folder (of open_clip or M3D-CLIP) at `path`.
 
     With a name of the table, the weights must be those of the table, wherever they lie. A folder with other weights
     goes by a name that the table does not hold.

@@ -27,7 +27,7 @@ class DeclaredSizes(Section):
 
 
 class BackboneEntry(Section):
-    """One backbone: an open_clip folder in this package (`folder`) or on the Hugging Face hub (`hub`, `revision`).
+    """One backbone: a folder of open_clip or M3D-CLIP, in this package (`folder`) or on the hub (`hub`, `revision`).
 
     `limits` says, in sentences for the report, what it was not trained on and what follows.
     `sizes` tells those of its towers, for a backbone whose folder is not there before it is downloaded.
@@ -80,6 +80,6 @@ def entry_of(name: str, path: str | Path | None, table: Path = TABLE) -> Backbon
     if name not in entries and path is None:
         raise BadParams(
             f"backbone.name: {name!r} is not in {table} (which has {', '.join(entries)}); "
-            "for an open_clip folder of your own, set backbone.path."
+            "for a folder of your own (open_clip or M3D-CLIP), set backbone.path."
         )
     return entries.get(name)

@@ -15,7 +15,7 @@ def ball(
     axes = [(np.arange(round(96 / s)) + 0.5) * s - 48 - middle for s in spacing]
     z, y, x = np.meshgrid(*axes, indexing="ij")
     inside = z**2 + y**2 + x**2 < radius**2
-    return DecodedImage((inside * grey).astype(np.uint8)[..., None], spacing)
+    return DecodedImage((inside * 200).astype(np.uint8)[..., None], spacing)
 
 
 def volume(values: np.ndarray, spacing: float) -> float:

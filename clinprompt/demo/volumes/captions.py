@@ -35,22 +35,25 @@ _RECORD = ("hippocampus", "ventricles", "whole_brain", "entorhinal", "fusiform",
 
 @dataclass(frozen=True)
 class Scene:
-    """A volume as the tower takes it, uint8 [D, H, W], and the facts that captions are made of.
+    """A volume on the tower's grid, and the facts that captions are made of.
 
     Attributes:
+        voxels: uint8 [D, H, W].
+        places: the share of each patch, in the tower's order, that each of `STRUCTURES` has [N, 5].
         sizes: logarithms of the parts' volumes against the template's, in parts of `SCALES` [6].
         volumes: in mm³ [6], in the order of `PARTS`.
     """
 
     voxels: Array
+    places: Array
     sizes: Array
     volumes: Array
     scanner: Scanner
     age: int
 
 
-def draw_scene(seed: int, index: int, preprocessing: VolumePreprocessing) -> Scene:
-    """The `index`-th scene of a seed."""
+def draw_scene(seed: int, index: int, preprocessing: VolumePreprocessing, patch: int) -> Scene:
+    """The `index`-th scene of a seed, for a tower with patches of so many voxels along each side."""
     rng = np.random.default_rng([seed, 31, index])
     loss = rng.uniform(-0.4, 1.4)  # of tissue everywhere; half of what varies
     logs = loss * np.array([-0.15, 0.25, -0.17, -0.08, -0.08]) + rng.normal(0, [0.13, 0.25, 0.15, 0.09, 0.09])
@@ -65,11 +68,15 @@ def draw_scene(seed: int, index: int, preprocessing: VolumePreprocessing) -> Sce
         flips=(1, 1, 1),
     )
     seen = scan(brain, random_pose(rng, scale), scanner, SIZE, rng)
-    values = preprocessing.apply(decode_image(nifti_bytes(seen.values, seen.affine)))[0]
+    image = decode_image(nifti_bytes(seen.values, seen.affine))
+    values = preprocessing.place(image, image.values)
+    labels = seen.labels.transpose(2, 1, 0)
+    places = [_shares(preprocessing.place(image, (labels == n)[..., None].astype(np.uint8)), patch) for n in range(1, len(STRUCTURES) + 1)]
     volumes = brain.volumes * scale**3
     masks = np.append(anatomy().masks.sum(axis=(1, 2, 3)), anatomy().brain.sum()) * SPACING**3
     return Scene(
-        voxels=(values * 255).round().astype(np.uint8),
+        voxels=values.round().astype(np.uint8),
+        places=np.stack(places, axis=1),
         sizes=(np.log(volumes / masks) / SCALES).astype(np.float32),
         volumes=volumes,
         scanner=scanner,
@@ -91,6 +98,12 @@ def caption(scene: Scene, rng: np.random.Generator) -> tuple[str, Array]:
     told[[PARTS.index(part) for part in there]] = True
     text = str(rng.choice([", ", ". ", "; "])).join(pieces)
     return f"{rng.choice(_OPENINGS)} {text}".strip(), told
+
+
+def _shares(mask: Array, patch: int) -> Array:
+    """The mean of each patch [N]."""
+    d, h, w = (side // patch for side in mask.shape)
+    return mask.reshape(d, patch, h, patch, w, patch).mean(axis=(1, 3, 5)).ravel()
 
 
 def _measured(scene: Scene, part: str, rng: np.random.Generator) -> str:

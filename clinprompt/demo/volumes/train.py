@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from clinprompt import cli
 from clinprompt.backbones.m3d import M3DClip
+from clinprompt.demo.volumes.anatomy import STRUCTURES
 from clinprompt.demo.volumes.captions import PARTS, Scene, caption, draw_scene
 from clinprompt.demo.volumes.model_card import model_card
-from clinprompt.demo.volumes.towers import PREPROCESSING, TOKENS, WEIGHTS, make_tokenizer, save, write_folder
+from clinprompt.demo.volumes.towers import PREPROCESSING, SIZES, TOKENS, WEIGHTS, make_tokenizer, save, write_folder
 from clinprompt.files import atomic, sha256_file, write_json, write_text
 from clinprompt.progress import progress
 
@@ -33,15 +34,16 @@ log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parents[2] / "backbones" / "weights" / "demo-m3d"
 _FEATURE_SCALE = 8.0  # unit features have entries of about 0.1
+_SHARE = 20.0  # a structure has about a twentieth of a patch that it lies in
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that the weights depend on, beside the code."""
 
-    scenes: int = 1600
+    scenes: int = 1500
     held_out: int = 200
-    steps: int = 560
+    steps: int = 520
     batch_size: int = 48
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
@@ -60,12 +62,22 @@ class Helper(nn.Module):
         self._model = [model]  # in a list: its parameters are not this module's
         width = model.mm_vision_proj.out_features
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())
+        self.places = nn.Linear(width, len(STRUCTURES))
         self.sizes, self.scanner, self.told = (nn.Linear(width, n) for n in (len(PARTS), 3, len(PARTS)))
 
-    def forward(self, voxels: Tensor, ids: Tensor, facts: Tensor, told: Tensor) -> Tensor:
-        """The loss of voxels [B, 1, D, H, W], token ids [B, T], facts [B, 9] and which sizes a caption tells [B, 6]."""
+    def forward(self, voxels: Tensor, places: Tensor, ids: Tensor, facts: Tensor, told: Tensor) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            voxels: [B, 1, D, H, W].
+            places: the share of each patch that each structure has [B, N, 5].
+            ids: tokens of the captions [B, T].
+            facts: sizes of the parts, then of the scanner [B, 9].
+            told: the parts that a caption tells of [B, 6].
+        """
         model = self._model[0]
-        image = F.normalize(model.encode_image(voxels).float(), dim=-1)
+        tokens = model.vision_encoder(voxels)
+        image = F.normalize(model.mm_vision_proj(tokens[:, 0]).float(), dim=-1)
         text = F.normalize(model.encode_text(ids).float(), dim=-1)
         logits = self.log_scale.exp() * image @ text.T
         target = torch.arange(len(logits))
@@ -74,7 +86,8 @@ class Helper(nn.Module):
         seen = F.mse_loss(self.sizes(image * _FEATURE_SCALE).float(), sizes)
         by_scanner = F.mse_loss(self.scanner(image * _FEATURE_SCALE).float(), scanner)
         read = F.mse_loss(self.told(text * _FEATURE_SCALE).float()[told], sizes[told])
-        return contrast + 2 * seen + 0.3 * by_scanner + read
+        where = F.mse_loss(self.places(tokens[:, 1:]).float(), _SHARE * places)
+        return contrast + 3 * seen + 0.3 * by_scanner + read + 3 * where
 
 
 def train(folder: Path, recipe: Recipe, workers: int) -> dict[str, float]:
@@ -83,6 +96,7 @@ def train(folder: Path, recipe: Recipe, workers: int) -> dict[str, float]:
     model = write_folder(folder, recipe.seed)
     tokenizer = make_tokenizer()
     held_out, seen = scenes[: recipe.held_out], scenes[recipe.held_out :]
+    places = torch.from_numpy(np.stack([scene.places for scene in seen]))
     voxels, facts = voxels_of(seen), torch.from_numpy(np.stack([_facts(scene) for scene in seen]))
     helper = Helper(model)
     optimizer = _optimizer(nn.ModuleList([model, helper]), recipe)
@@ -93,8 +107,8 @@ def train(folder: Path, recipe: Recipe, workers: int) -> dict[str, float]:
         rows = rng.choice(len(seen), min(recipe.batch_size, len(seen)), replace=False)
         texts, told = zip(*(caption(seen[row], rng) for row in rows), strict=True)
         with torch.autocast("cpu", torch.bfloat16):
-            batch = augment(voxels[rows], rng), ids_of(tokenizer, texts), facts[rows], torch.from_numpy(np.stack(told))
-            loss = helper(*batch)
+            image = augment(voxels[rows], places[rows], rng)
+            loss = helper(*image, ids_of(tokenizer, texts), facts[rows], torch.from_numpy(np.stack(told)))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -116,7 +130,7 @@ def measure(model: M3DClip, helper: Helper, tokenizer: Any, scenes: Sequence[Sce
     hits, chunks, read = {1: 0, 5: 0}, range(0, len(scenes), 100), []
     for start in chunks:
         chunk = scenes[start : start + 100]
-        image = F.normalize(model.encode_image(voxels_of(chunk).float() / 255), dim=-1)
+        image = F.normalize(model.encode_image(_normalise(voxels_of(chunk).float())), dim=-1)
         text = F.normalize(model.encode_text(ids_of(tokenizer, [caption(s, rng)[0] for s in chunk])), dim=-1)
         read.append(helper.sizes(image * _FEATURE_SCALE).numpy())
         ranks = (image @ text.T).argsort(dim=-1, descending=True)
@@ -132,7 +146,7 @@ def measure(model: M3DClip, helper: Helper, tokenizer: Any, scenes: Sequence[Sce
 def draw_scenes(recipe: Recipe, workers: int) -> list[Scene]:
     """All scenes, drawn in worker processes; the result does not depend on their number."""
     total = recipe.scenes + recipe.held_out
-    draw = partial(draw_scene, recipe.seed, preprocessing=PREPROCESSING)
+    draw = partial(draw_scene, recipe.seed, preprocessing=PREPROCESSING, patch=SIZES.patch[0])
     with ProcessPoolExecutor(workers) as pool:
         return list(progress(pool.map(draw, range(total), chunksize=8), "drawing", total, "volume"))
 
@@ -151,13 +165,21 @@ def ids_of(tokenizer: Any, texts: Sequence[str]) -> Tensor:
     return ids
 
 
-def augment(voxels: Tensor, rng: np.random.Generator) -> Tensor:
-    """Small shifts, left for right, and brightness: float [B, 1, D, H, W] in 0…1 of uint8."""
+def augment(voxels: Tensor, places: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Small shifts, and left for right: normalised [B, 1, D, H, W] of uint8, and the patches' shares [B, N, 5]."""
     shift = tuple(int(s) for s in rng.integers(-1, 2, 3))
-    moved = torch.roll(voxels.float() / 255, shift, dims=(2, 3, 4))
-    mirrored = torch.from_numpy(rng.random(len(voxels)) < 0.5)[:, None, None, None, None]
-    gain = torch.from_numpy(rng.uniform(0.85, 1.1, (len(voxels), 1, 1, 1, 1)).astype(np.float32))
-    return (torch.where(mirrored, moved.flip(4), moved) * gain).clamp(0, 1)
+    moved = torch.roll(voxels.float(), shift, dims=(2, 3, 4))
+    mirrored = torch.from_numpy(rng.random(len(voxels)) < 0.5)
+    flipped = places.unflatten(1, SIZES.grid).flip(3).flatten(1, 3)
+    voxels = torch.where(mirrored[:, None, None, None, None], moved.flip(4), moved)
+    return _normalise(voxels), torch.where(mirrored[:, None, None], flipped, places)
+
+
+def _normalise(voxels: Tensor) -> Tensor:
+    """Each volume [B, 1, D, H, W] to mean 0 and deviation 1, as the preprocessing does."""
+    flat = voxels.flatten(1)
+    mean, deviation = flat.mean(dim=1), flat.std(dim=1, correction=0)
+    return (voxels - mean[:, None, None, None, None]) / deviation[:, None, None, None, None]
 
 
 def _facts(scene: Scene) -> np.ndarray:

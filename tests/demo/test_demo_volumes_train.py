@@ -1,0 +1,129 @@
+"""The small M3D-CLIP: what the package carries loads and reads reports; its recipe sees sizes and no diagnosis."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clinprompt.backbones.load import Backbone, load_backbone
+from clinprompt.backbones.sizes import declared_sizes
+from clinprompt.backbones.table import read_table
+from clinprompt.data.load import load_card
+from clinprompt.demo.volumes import train
+from clinprompt.demo.volumes.captions import PARTS, Scene, caption
+from clinprompt.demo.volumes.phantom import nifti_bytes
+from clinprompt.demo.volumes.scanners import SCANNERS, scan
+from clinprompt.demo.volumes.subjects import brain_at, subjects
+from clinprompt.demo.volumes.towers import PREPROCESSING, TOKENS
+from clinprompt.files import read_json, sha256_file
+
+CARD = Path(__file__).parents[2] / "datasets" / "brain-phantom-3d.yaml"
+TINY = train.Recipe(scenes=4, held_out=2, steps=2, batch_size=3)
+REPORT = (
+    "A photo of mild cognitive impairment: Hippocampal Vol: 11249.73, Ventricular size: 13905.10, Whole brain Vol: "
+    "1733983.80, Entorhinal Vol: 3305.00, Fusiform Vol: 24962.00, Middle temporal Vol: Data unavailable"
+)
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return load_backbone("demo-m3d")
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    """Made up: what captions are written from, without a brain."""
+    rng = np.random.default_rng(0)
+    empty = np.zeros(PREPROCESSING.volume, np.uint8)
+    volumes = np.array([13000.0, 14000, 4000, 28000, 36000, 1800000])
+    sizes = rng.normal(0, 1, (40, len(PARTS)))
+    return [
+        Scene(empty, np.zeros((252, 5)), size, volumes, SCANNERS["AB"[n % 2]], 60 + n % 20)
+        for n, size in enumerate(sizes)
+    ]
+
+
+def test_the_weights_in_the_package_are_those_of_the_table_and_of_the_card() -> None:
+    digest = sha256_file(train.FOLDER / train.WEIGHTS)
+    assert digest == read_table()["demo-m3d"].sha256 == read_json(train.FOLDER / "recipe.json")["sha256"]
+    card = (train.FOLDER / "README.md").read_text(encoding="utf-8")
+    assert digest in card
+    assert "Not for diagnosis" in card
+    assert "Copyright (C) 1993-2009 Louis Collins" in " ".join(card.split())
+    assert sum(file.stat().st_size for file in train.FOLDER.rglob("*") if file.is_file()) < 10 * 2**20
+
+
+def test_declared_sizes_are_those_of_the_loaded_towers(backbone: Backbone) -> None:
+    assert declared_sizes("demo-m3d").model_dump() == {
+        "tokens": backbone.tokenize([""]).shape[1],
+        "positions": backbone.text.context,
+        "text_blocks": len(backbone.text.blocks),
+        "image_blocks": len(backbone.vision.blocks),
+        "patches": backbone.vision.patches,
+        "patch": backbone.vision.patch[-1],
+    }
+    assert backbone.preprocessing == PREPROCESSING
+
+
+def test_a_report_fits_beside_thirty_prompts_and_no_word_of_it_is_unknown(backbone: Backbone) -> None:
+    names = [info.name for info in load_card(CARD).classes]
+    ids = backbone.tokenize([REPORT, *names, "quixotic zebra, 12,345.6"])
+    assert ids.shape[1] == TOKENS
+    assert int((ids[0] != 0).sum()) + 30 <= TOKENS
+    assert backbone.unknown_id not in ids
+    assert len({tuple(row.tolist()) for row in ids}) == len(ids)
+    assert backbone.text.context >= TOKENS + 30
+
+
+def test_scans_of_both_scanners_are_read_to_the_grid_and_give_features(backbone: Backbone) -> None:
+    from clinprompt.data.codecs import decode_image
+
+    subject = subjects(6, 0)[0]
+    brain, pose, _ = brain_at(subject, 0)
+    pixels = []
+    for scanner in SCANNERS.values():
+        seen = scan(brain, pose, scanner, 64, np.random.default_rng(0))
+        pixels.append(backbone.preprocessing.apply(decode_image(nifti_bytes(seen.values, seen.affine))))
+    assert pixels[0].shape == (1, *PREPROCESSING.volume)
+    assert np.corrcoef(pixels[0].ravel(), pixels[1].ravel())[0, 1] > 0.85  # the same head in the same place
+    features = backbone.encode_images(torch.from_numpy(np.stack(pixels)))
+    assert features.isfinite().all()
+
+
+def test_captions_tell_sizes_and_never_a_diagnosis(scenes: list[Scene]) -> None:
+    rng = np.random.default_rng(1)
+    said = [caption(scene, rng) for scene in scenes for _ in range(10)]
+    words = " ".join(text.lower() for text, _ in said)
+    assert not any(word in words for word in ("alzheimer", "dementia", "cogniti", "impairment", "mmse", " nc", " mci"))
+    assert {len(told) for _, told in said} == {len(PARTS)}
+    for text, told in said:
+        for part, word in (("hippocampus", "hippocamp"), ("ventricles", "ventric"), ("fusiform", "fusiform")):
+            assert (word in text.lower()) == told[PARTS.index(part)]
+
+
+def test_sizes_in_words_agree_with_the_scene(scenes: list[Scene]) -> None:
+    rng = np.random.default_rng(2)
+    for scene in scenes:
+        for text in (caption(scene, rng)[0] for _ in range(10)):
+            size = scene.sizes[PARTS.index("ventricles")]
+            assert "enlarged ventricles" not in text or size > 0
+            assert "shrunken ventricles" not in text or size < 0
+
+
+def test_training_writes_a_folder_that_loads_and_records_its_recipe(tmp_path: Path) -> None:
+    options = {"scenes": 4, "held-out": 2, "steps": 2, "batch-size": 3, "workers": 2}
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    assert train.main(["--out", str(tmp_path / "own"), *arguments]) == 0
+    record = read_json(tmp_path / "own" / "recipe.json")
+    assert record["recipe"] == dataclasses.asdict(TINY)
+    own = load_backbone("own", tmp_path / "own")
+    assert own.preprocessing == PREPROCESSING
+    assert own.logit_scale == pytest.approx(10, rel=0.01)
+
+
+def test_scenes_do_not_depend_on_the_number_of_workers() -> None:
+    recipe = dataclasses.replace(TINY, scenes=2, held_out=1)
+    one, two = (train.draw_scenes(recipe, workers) for workers in (1, 2))
+    assert all((a.voxels == b.voxels).all() and (a.sizes == b.sizes).all() for a, b in zip(one, two, strict=True))
