@@ -43,12 +43,19 @@ def volume_print(values: NDArray[np.uint8]) -> Floats:
         step = 2 * extent / SIDE
         weights.append(sampling(side, centre + (np.arange(SIDE) + 0.5) * step - extent, step))
     coarse = resample(values, weights)
-    order = np.empty(coarse.size, np.float32)
-    order[np.argsort(coarse, axis=None, kind="stable")] = np.arange(coarse.size, dtype=np.float32)
-    ranks = order.reshape(coarse.shape)
+    # Greys of the background are equal or noise: only the foreground's are ranked, equal ones equally.
+    front = coarse > coarse.mean()
+    ordered = np.sort(coarse[front])
+    ranks = np.zeros(coarse.shape, np.float32)
+    ranks[front] = 1 + _ranks(ordered, coarse[front]) / len(ordered)
     flat = (ranks - gaussian_filter(ranks, _WIDE)).ravel()
     flat -= flat.mean()
     return np.asarray(flat / max(float(np.linalg.norm(flat)), np.finfo(np.float32).tiny), np.float32)
+
+
+def _ranks(ordered: Floats, values: Floats) -> NDArray[np.int64]:
+    """Twice the mean rank of each value, so that equal values have equal ranks."""
+    return np.asarray(np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right"))
 
 
 def collect_volumes(rows: Sequence[tuple[str, Floats]]) -> VolumePrints:
