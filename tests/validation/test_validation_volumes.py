@@ -113,8 +113,16 @@ def test_the_same_scan_in_another_file_is_a_leak(volumes: Dataset) -> None:
 
 
 def test_altered_copies_are_found_and_other_subjects_are_not() -> None:
-    heads = {f"head {seed}": drawn((32, 36, 40), seed).astype(float) for seed in range(12)}
-    noise = np.random.default_rng(0).normal(0, 6, (32, 36, 40))
+    shape = (32, 36, 40)
+    ball = drawn(shape, 0) > 0
+
+    def texture(seed: int) -> np.ndarray:
+        smooth = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 3)
+        return smooth / smooth.std()
+
+    common = texture(99)  # all heads are alike
+    heads = {f"head {seed}": ball * np.clip(500 + 100 * common + 50 * texture(seed), 1, None) for seed in range(12)}
+    noise = np.random.default_rng(0).normal(0, 20, shape)
     one = heads["head 0"]
     bias = np.exp(0.2 * gaussian_filter(np.random.default_rng(1).normal(size=one.shape), 12) / 0.004)
     altered = {
