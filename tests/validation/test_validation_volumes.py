@@ -117,12 +117,13 @@ def test_altered_copies_are_found_and_other_subjects_are_not() -> None:
     ball = drawn(shape, 0) > 0
 
     def texture(seed: int) -> np.ndarray:
-        smooth = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 3)
+        smooth = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 4)
         return smooth / smooth.std()
 
     common = texture(99)  # all heads are alike
-    heads = {f"head {seed}": ball * np.clip(500 + 100 * common + 50 * texture(seed), 1, None) for seed in range(12)}
-    noise = np.random.default_rng(0).normal(0, 20, shape)
+    greys = {f"head {seed}": 500 + 100 * common + 50 * texture(seed) for seed in range(12)}
+    heads = {name: np.pad(ball * np.clip(values, 1, None), 4) for name, values in greys.items()}
+    noise = np.random.default_rng(0).normal(0, 20, heads["head 0"].shape)
     one = heads["head 0"]
     bias = np.exp(0.2 * gaussian_filter(np.random.default_rng(1).normal(size=one.shape), 12) / 0.004)
     altered = {
