@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _KEPT = (
     "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "SliceThickness", "RescaleSlope",
-    "RescaleIntercept", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored",
-    "HighBit", "PixelRepresentation",
+    "RescaleIntercept", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated",
+    "BitsStored", "HighBit", "PixelRepresentation",
 )  # fmt: skip
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip knows
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"

@@ -193,7 +193,7 @@ def _summary(row: Row) -> str:
     if "left_out" in row:
         return f"left out: {row['left_out']}"
     tests = [f"{name} accuracy {row[name]['accuracy']}" for name in TESTS if name in row]
-    return " ".join([f"{key}={row[key]}" for key in ("shots", "fraction", "seed") if key in row] + tests)
+    return " ".join([f"{key}={row[key]}" for key in ("shots", "fraction", "fold", "seed") if key in row] + tests)
 
 
 def name_of(cell: Cell) -> str:

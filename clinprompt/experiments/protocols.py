@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 import pandas as pd
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from clinprompt.data.folds import folds
 from clinprompt.data.support import in_drawing_order, support_set
 from clinprompt.errors import BadParams, DataRejected
 from clinprompt.knobs import Knobs
@@ -23,7 +24,7 @@ class Cell:
     """One training and what it is tested on.
 
     Attributes:
-        key: what tells the cell from the protocol's others: the seed, and shots or fraction.
+        key: what tells the cell from the protocol's others: the seed, and shots, fraction or fold.
         train, val: rows of the manifest.
         classes: the ids of the classes that it learns, in the card's order.
         tests: the classes of each test, by the test's name; the test split's images of these classes are the test.
@@ -133,6 +134,26 @@ class LabelEfficiency(Protocol):
         return Cell(key, chosen, _split(manifest, "val"), classes, {"test": classes})
 
 
+class CrossValidation(Protocol):
+    """The subjects of train and val in `folds` parts: each in turn validates, the others train; every fold, every seed.
+
+    The test split is held out of all of them. The parts are the same for every seed and method.
+    """
+
+    folds: Annotated[int, Field(ge=2, le=100)]
+
+    def keys(self, seeds: Sequence[int]) -> Iterator[Key]:
+        """Every fold with every seed."""
+        return ({"fold": fold, "seed": seed} for fold in range(self.folds) for seed in seeds)
+
+    def cell(self, manifest: pd.DataFrame, classes: tuple[str, ...], key: Key) -> Cell:
+        """All subjects but the fold's train, the fold's validate."""
+        rows = manifest[manifest["split"].isin(("train", "val"))].sort_values("path", kind="stable")
+        is_fold = folds(rows, classes, self.folds) == key["fold"]
+        train, val = (rows[mask].reset_index(drop=True) for mask in (~is_fold, is_fold))
+        return Cell(key, train, val, classes, {"test": classes})
+
+
 class Transfer(Section):
     """Tuned candidates of the datasets `sources`, tested on the test splits of `targets`."""
 
@@ -145,6 +166,7 @@ PROTOCOLS: dict[str, type[Protocol]] = {
     "few_shot": FewShot,
     "base_to_novel": BaseToNovel,
     "label_efficiency": LabelEfficiency,
+    "cross_validation": CrossValidation,
 }
 
 
@@ -166,6 +188,7 @@ class Protocols(Section):
     few_shot: FewShot
     base_to_novel: BaseToNovel
     label_efficiency: LabelEfficiency
+    cross_validation: CrossValidation
     transfer: Transfer
 
     @model_validator(mode="after")

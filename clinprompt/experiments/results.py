@@ -43,7 +43,7 @@ class Result:
 
 
 def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows that differ in their seed only: by shots, fraction or candidate as text, else all under "all"."""
+    """The rows that differ in their seed or fold only: by shots, fraction or candidate, else all under "all"."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         name = next((row[key] for key in ("shots", "fraction", "candidate") if key in row), "all")

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from clinprompt.errors import BadParams
+from clinprompt.validation.expectation import TableExpectation
 from clinprompt.validation.shown import speaks_of_files
-from clinprompt.validation.suite import TableExpectation
 
 _META = "check"  # the key of an expectation's name in its meta data
 

@@ -64,12 +64,8 @@ def summarise_image(data: bytes, intensity: codecs.Intensity, min_side: int, max
         width, height, mode, depth = codecs.probe(data)
     except ValueError as error:
         return ImageSummary(problem=_damage(data, str(error)), reason=str(error))
-    if width < 1 or height < 1:
-        return ImageSummary(width, height, mode, problem="empty", reason=f"the image has {width} x {height} pixels")
-    if width * height * depth > max_pixels:
-        size = f"{width} x {height} pixels" if depth == 1 else f"{width} x {height} x {depth} voxels"
-        excess = f"the image has {size}, more than the limit of {max_pixels}"
-        return ImageSummary(width, height, mode, problem="decompression bomb", reason=excess)
+    if (refused := _size(width, height, mode, depth, max_pixels)) is not None:
+        return refused
     try:
         image = codecs.decode_image(data, intensity, max_pixels)
     except ValueError as error:
@@ -79,6 +75,17 @@ def summarise_image(data: bytes, intensity: codecs.Intensity, min_side: int, max
     picture = Image.fromarray(image.picture()).convert("L")
     summary = _greys(ImageSummary(width, height, mode), np.asarray(picture), min(width, height), min_side)
     return replace(summary, phash=str(imagehash.phash(picture)), thumbnail=thumbnail(picture))
+
+
+def _size(width: int, height: int, mode: str, depth: int, max_pixels: int) -> ImageSummary | None:
+    """The summary of a file that is not decoded, for its size; None for others."""
+    if width < 1 or height < 1:
+        return ImageSummary(width, height, mode, problem="empty", reason=f"the image has {width} x {height} pixels")
+    if width * height * depth <= max_pixels:
+        return None
+    size = f"{width} x {height} pixels" if depth == 1 else f"{width} x {height} x {depth} voxels"
+    excess = f"the image has {size}, more than the limit of {max_pixels}"
+    return ImageSummary(width, height, mode, problem="decompression bomb", reason=excess)
 
 
 def _greys(summary: ImageSummary, grey: np.ndarray, shortest: int, min_side: int) -> ImageSummary:

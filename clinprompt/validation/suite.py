@@ -1,8 +1,5 @@
 """What is expected of a dataset: the table that is validated, and the suite of expectations as plain data."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
-
 import pandas as pd
 
 from clinprompt.data.card import Card
@@ -10,39 +7,23 @@ from clinprompt.data.manifest import COLUMNS, SPLITS
 from clinprompt.errors import BadParams
 from clinprompt.params import ValidationParams
 from clinprompt.validation import leaks
+from clinprompt.validation.expectation import TableExpectation
 from clinprompt.validation.shown import names_of
 from clinprompt.validation.summary import Summary
+from clinprompt.validation.volumes import (
+    MEASURED,
+    measure_expectations,
+    volume_columns,
+    volume_expectations,
+)
 
 DAMAGE = ("zero bytes", "undecodable", "truncated", "empty")
-DERIVED = ("side", "pixels", "twin", "other_label_twin", "patient_elsewhere")
+DERIVED = ("side", "pixels", "voxel_longest", "voxel_shortest", "twin", "other_label_twin", "patient_elsewhere")
 IMAGE_LEAKS, PATIENT_LEAKS = LEAKS = ("leak: images", "leak: patients")  # checks
 COUNT = "count "  # begins the names of the checks on the images of a class in a split
 SEXES = ("F", "M", "O")
 MAX_AGE = 120
-_MEASURED = ("width", "height", "mode", "mean", "std", "min", "max", "phash", "problem", "reason")
-
-
-@dataclass(frozen=True)
-class TableExpectation:
-    """One expectation on the table.
-
-    Attributes:
-        name: the check's name in verdict.json.
-        type, kwargs: the class in `great_expectations.expectations` and its arguments.
-        about: what is expected, as a clause that follows "Expected that".
-        where: only rows with these values in these columns count.
-        shows: the column that explains an offending row; None: the column that is checked.
-        key: file and key where a user wrote it, for error messages; None for the built-in ones.
-    """
-
-    name: str
-    type: str
-    about: str
-    severity: Literal["critical", "warning"] = "critical"
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    where: dict[str, str] = field(default_factory=dict)
-    shows: str | None = None
-    key: str | None = None
+_MEASURED = ("width", "height", "mode", "mean", "std", "min", "max", "phash", "problem", "reason", *MEASURED)
 
 
 def build_table(manifest: pd.DataFrame, summary: Summary, near: pd.DataFrame) -> pd.DataFrame:
@@ -55,11 +36,14 @@ def build_table(manifest: pd.DataFrame, summary: Summary, near: pd.DataFrame) ->
     if clash:
         raise BadParams(f"metadata.extra: {clash[0]!r} is the name of a column that is computed; rename yours.")
     table = manifest.merge(summary.images.drop(columns="id"), on="path", how="left")
-    for column in ("width", "height", "min", "max"):
+    for column in ("width", "height", "depth", "min", "max"):
         table[column] = table[column].astype("float64")
     intact = ~table["problem"].isin(DAMAGE)
-    table["side"] = table[["width", "height"]].min(axis=1).where(intact)
-    table["pixels"] = (table["width"] * table["height"]).where(intact)
+    sides = table[["width", "height", "depth"]]  # of a volume, the shortest, often the slices, may be short
+    shortest = sides.median(axis=1).where(table["depth"].notna(), sides.min(axis=1))
+    table["side"] = shortest.where(intact)
+    table["pixels"] = (table["width"] * table["height"] * table["depth"].fillna(1)).where(intact)
+    table = volume_columns(table)
     names = names_of(manifest)
     twins = leaks.twins_across_splits(manifest, near).drop_duplicates("path")
     table["twin"] = _notes(table, twins["path"], twins["reason"] + " of " + twins["twin_path"].map(names))
@@ -71,9 +55,9 @@ def build_table(manifest: pd.DataFrame, summary: Summary, near: pd.DataFrame) ->
 
 
 def build_suite(
-    card: Card, card_file: str, limits: ValidationParams, *, patients_known: bool
+    card: Card, card_file: str, limits: ValidationParams, *, patients_known: bool, volumes: bool = False
 ) -> list[TableExpectation]:
-    """The expectations on every dataset, then the card's own.
+    """The expectations on every dataset, on volumes where there are any, then the card's own.
 
     Where no patient is known there is none on patients: it would hold, and nothing would have been checked.
     """
@@ -81,6 +65,8 @@ def build_suite(
         *_schema_expectations(card),
         *_count_expectations(card, limits),
         *_image_expectations(limits),
+        *(volume_expectations() if volumes else []),
+        *measure_expectations(card),
         *(e for e in _leak_expectations() if patients_known or e.name != PATIENT_LEAKS),
         *_demographic_expectations(),
         *_card_expectations(card, card_file),

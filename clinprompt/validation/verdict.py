@@ -21,10 +21,12 @@ from clinprompt.validation.gx import Outcome, run_suite
 from clinprompt.validation.shown import FILE_NAMES, dropped_images, images_by_id, names_of, pairs_by_id
 from clinprompt.validation.suite import COUNT, LEAKS, PATIENT_LEAKS, build_suite, build_table
 from clinprompt.validation.summary import summarise
+from clinprompt.validation.volumes import measure_columns
 
 NOT_LOOKED_FOR = (
     "Near-duplicates are not looked for beyond rotations of about 5 degrees (and by quarters), crops and borders of "
-    "about 5 % on each side, and, in images below 64 pixels, beyond what the perceptual hash tells."
+    "about 5 % on each side, and, in images below 64 pixels, beyond what the perceptual hash tells. Of volumes, turned "
+    "and mirrored copies are not looked for."
 )
 _ON_LEAK = (
     "The card's on_leak decides what happens with leaks: fail (now) stops here; drop_from_train leaves the image in the"
@@ -105,10 +107,12 @@ def validate(
     cleaned = leaks.Cleaned(manifest, pd.DataFrame(columns=list(leaks.DROPPED)))
     if card.on_leak == "drop_from_train":
         cleaned = leaks.drop(manifest, duplicates.near)
-    table = build_table(cleaned.manifest, summary, duplicates.near)
+    table = measure_columns(build_table(cleaned.manifest, summary, duplicates.near), card)
     without = int(cleaned.manifest["patient"].isna().sum())
     patients_known = without < len(cleaned.manifest)
-    suite_result = run_suite(table, build_suite(card, card_file, limits, patients_known=patients_known))
+    volumes = bool(table["depth"].notna().any())
+    suite = build_suite(card, card_file, limits, patients_known=patients_known, volumes=volumes)
+    suite_result = run_suite(table, suite)
     unknown = {str(column) for column in manifest.columns if manifest[column].isna().all()}
     checks = [_check_entry(outcome, table, unknown) for outcome in suite_result.outcomes]
     if not patients_known:

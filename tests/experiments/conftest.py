@@ -37,6 +37,7 @@ PROTOCOLS = {
     "few_shot": {"shots": [1, 4], "val_shots": 4, "methods": {}},
     "base_to_novel": {"shots": 4, "val_shots": 4, "methods": {}},
     "label_efficiency": {"fractions": [0.25, 1.0], "methods": {}},
+    "cross_validation": {"folds": 2, "methods": {}},
     "transfer": {"sources": ["toy"], "targets": ["toy"]},
 }
 

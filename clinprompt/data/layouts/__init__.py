@@ -12,6 +12,7 @@ from clinprompt.errors import BadParams
 KINDS = {
     "folder": "clinprompt.data.layouts.folder",
     "table": "clinprompt.data.layouts.table",
+    "visits": "clinprompt.data.layouts.visits",
     "medmnist": "clinprompt.data.layouts.npz",
     "phantom": "clinprompt.demo.layout",
     "phantom3d": "clinprompt.demo.volumes.layout",

@@ -67,9 +67,9 @@ def read(root: Path, card: Card, options: TableOptions) -> Listing:
     unknown_columns(columns, list(frame.columns), options.file)
     facts = _fact_columns(card.metadata)
     records, missing = [], []
-    for number, row in _rows(frame):
+    for number, row in numbered_rows(frame):
         where = f"{options.file} row {number}"
-        path, label = _filled(row, options.path, where), _label(row, options.label, card, where)
+        path, label = filled(row, options.path, where), _label(row, options.label, card, where)
         check_text(path, where)
         try:
             normal, image = find(root, path, options, where)
@@ -155,7 +155,7 @@ def _as_text(value: Any) -> str:
     return str(value)
 
 
-def _rows(frame: pd.DataFrame) -> Iterator[tuple[int, dict[str, str]]]:
+def numbered_rows(frame: pd.DataFrame) -> Iterator[tuple[int, dict[str, str]]]:
     """Row numbers as an editor shows them, the header being row 1, and the cells without surrounding blanks."""
     names = [str(column) for column in frame.columns]
     for number, cells in enumerate(frame.itertuples(index=False, name=None), start=2):
@@ -167,7 +167,12 @@ def _fact_columns(metadata: Metadata) -> dict[str, str]:
     return {name: column for name, column in named.items() if column} | {column: column for column in metadata.extra}
 
 
-def _filled(row: dict[str, str], column: str, where: str) -> str:
+def filled(row: dict[str, str], column: str, where: str) -> str:
+    """A row's cell that must say something.
+
+    Raises:
+        DataRejected: it says nothing.
+    """
     if not is_known(row[column]):
         raise DataRejected(f"{where}: the cell in column {column!r} is empty{_as_written(row[column])}.")
     return row[column]
@@ -176,7 +181,7 @@ def _filled(row: dict[str, str], column: str, where: str) -> str:
 def _label(row: dict[str, str], column: str, card: Card, where: str) -> str:
     """The label's cell; a class may well be called "none"."""
     label = row[column] if card.class_of(row[column]) else whole_number(row[column])
-    return label if card.class_of(label) else _filled(row, column, where)
+    return label if card.class_of(label) else filled(row, column, where)
 
 
 def _as_written(value: str) -> str:

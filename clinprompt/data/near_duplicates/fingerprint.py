@@ -58,7 +58,7 @@ def fingerprints(images: dict[str, Path], intensity: codecs.Intensity) -> Finger
 def collect(
     rows: Sequence[tuple[str, int, NDArray[np.uint8], bool]], volumes: Sequence[tuple[str, Floats]] = ()
 ) -> Fingerprints:
-    """Fingerprints from rows of id, hash, thumbnail and whether the image is small; of volumes, id and coarse volume."""
+    """Fingerprints from rows of id, hash, thumbnail and whether the image is small; of volumes, id and coarse one."""
     thumbnails = np.stack([row[2] for row in rows]) if rows else np.empty((0, SIDE, SIDE), np.uint8)
     hashes = np.array([row[1] for row in rows], dtype=np.uint64)
     small = np.array([row[3] for row in rows], dtype=bool)

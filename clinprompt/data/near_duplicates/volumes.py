@@ -17,9 +17,9 @@ from clinprompt.data.volumes import resample, sampling
 Floats = NDArray[np.float32]
 
 SIDE = 24  # voxels of the coarse volume along each axis
-SAME_VOLUME = 0.7  # correlation of two coarse volumes, less the mean of the others, from which on they are one scan
+SAME_VOLUME = 0.75  # correlation of two coarse volumes, less the mean of the others, from which on they are one scan
 _REACH = 2.2  # deviations of the foreground to each side of its centre
-_WIDE = 3.0  # voxels; coarser patterns are the scanner's
+_FINE, _WIDE = 1.0, 3.0  # voxels; finer patterns are lost with half a voxel's shift, coarser ones are the scanner's
 _ROWS = 1024
 
 
@@ -43,12 +43,19 @@ def volume_print(values: NDArray[np.uint8]) -> Floats:
         step = 2 * extent / SIDE
         weights.append(sampling(side, centre + (np.arange(SIDE) + 0.5) * step - extent, step))
     coarse = resample(values, weights)
-    order = np.empty(coarse.size, np.float32)
-    order[np.argsort(coarse, axis=None, kind="stable")] = np.arange(coarse.size, dtype=np.float32)
-    ranks = order.reshape(coarse.shape)
-    flat = (ranks - gaussian_filter(ranks, _WIDE)).ravel()
+    # Greys of the background are equal or noise: only the foreground's are ranked, equal ones equally.
+    front = coarse > coarse.mean()
+    ordered = np.sort(coarse[front])
+    ranks = np.zeros(coarse.shape, np.float32)
+    ranks[front] = 1 + _ranks(ordered, coarse[front]) / len(ordered)
+    flat = (gaussian_filter(ranks, _FINE) - gaussian_filter(ranks, _WIDE)).ravel()
     flat -= flat.mean()
     return np.asarray(flat / max(float(np.linalg.norm(flat)), np.finfo(np.float32).tiny), np.float32)
+
+
+def _ranks(ordered: Floats, values: Floats) -> NDArray[np.int64]:
+    """Twice the mean rank of each value, so that equal values have equal ranks."""
+    return np.asarray(np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right"))
 
 
 def collect_volumes(rows: Sequence[tuple[str, Floats]]) -> VolumePrints:

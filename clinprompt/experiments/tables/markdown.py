@@ -12,6 +12,7 @@ TITLES = {
     "full": "Full training split",
     "few_shot": "Few-shot: images per class",
     "base_to_novel": "Base-to-novel",
+    "cross_validation": "Cross-validation: mean over folds and seeds, on the held-out test split",
     "label_efficiency": "Label efficiency: share of the training split",
 }
 _TESTS = {"base": "base", "novel": "novel", "harmonic_mean": "harmonic mean"}
