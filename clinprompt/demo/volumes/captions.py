@@ -71,7 +71,10 @@ def draw_scene(seed: int, index: int, preprocessing: VolumePreprocessing, patch:
     image = decode_image(nifti_bytes(seen.values, seen.affine))
     values = preprocessing.place(image, image.values)
     labels = seen.labels.transpose(2, 1, 0)
-    places = [_shares(preprocessing.place(image, (labels == n)[..., None].astype(np.uint8)), patch) for n in range(1, len(STRUCTURES) + 1)]
+    places = [
+        _shares(preprocessing.place(image, (labels == n)[..., None].astype(np.uint8)), patch)
+        for n in range(1, len(STRUCTURES) + 1)
+    ]
     volumes = brain.volumes * scale**3
     masks = np.append(anatomy().masks.sum(axis=(1, 2, 3)), anatomy().brain.sum()) * SPACING**3
     return Scene(
