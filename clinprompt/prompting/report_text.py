@@ -44,8 +44,8 @@ def prompted_hidden(tower: "TextTower", prompts: Tensor, ids: Tensor, *, at_inpu
         outputs = run(tower.blocks, [prompts[None], words], causal=tower.causal, real={1: real})
         hidden = tower.norm(torch.cat([part[0].expand(len(ids), -1, -1) for part in outputs], dim=1))
     else:
-        [outputs] = run(tower.blocks, [words], causal=tower.causal, real={0: real})
-        hidden = torch.cat([prompts.expand(len(ids), -1, -1), tower.norm(outputs[0])], dim=1)
+        [plain] = run(tower.blocks, [words], causal=tower.causal, real={0: real})
+        hidden = torch.cat([prompts.expand(len(ids), -1, -1), tower.norm(plain[0])], dim=1)
     return hidden, F.pad(real, (prompts.shape[1], 0), value=True)
 
 

@@ -39,7 +39,7 @@ class NormativeModel:
             solution, _, rank, _ = np.linalg.lstsq(design[known], y[known], rcond=None)
             free = int(known.sum()) - int(rank)
             residuals = y[known] - design[known] @ solution
-            weights.append(solution)
+            weights.append(np.asarray(solution, np.float64))
             deviations.append(float(np.sqrt(residuals @ residuals / free)) if free > 0 else np.nan)
         return cls(used, adjust_for, tuple(weights), np.array(deviations))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,7 +30,8 @@ class CropFlip(Examples):
 
     def at(self, seed: int, epoch: int) -> Examples:
         """The same images as this epoch sees them."""
-        return replace(super().at(seed, epoch), drawn=(seed, epoch))
+        seen: Any = super().at(seed, epoch)  # of this class
+        return replace(seen, drawn=(seed, epoch))
 
     @torch.no_grad()
     def batch(self, rows: np.ndarray | slice) -> Batch:

@@ -10,7 +10,7 @@ import torch
 from clinprompt.backbones.load import Backbone, load_backbone
 from clinprompt.data.dataset import Dataset
 from clinprompt.data.preprocessing import AnyPreprocessing, Preprocessing
-from clinprompt.errors import BadParams, DataRejected, InputCorrupt, InputMissing
+from clinprompt.errors import BadParams, DataRejected, InputCorrupt, InputMissing, NotTrained
 from clinprompt.features.extract import Encode
 from clinprompt.features.precompute import precompute
 from clinprompt.features.store import FeatureStore
@@ -44,7 +44,7 @@ class ExampleLoader:
         subjects' reports and scores beside them.
 
         Raises:
-            NotTrained: the method reads records, and the card tells of none.
+            NotTrained: the method reads records, and the card tells of none; or volumes are to be augmented.
             DataRejected: a cell of a record is no number.
         """
         labels = self.dataset.labels(rows)
@@ -62,6 +62,11 @@ class ExampleLoader:
         targets = torch.tensor(labels, device=self.backbone.device)
         if augmentation == "none":
             return Examples(self._pixels(rows, needs, prepare), targets, **records)
+        if not isinstance(self.backbone.preprocessing, Preprocessing):
+            raise NotTrained(
+                f"params.yaml: training.augmentation: {augmentation} is for pictures, and {self.backbone.name} reads "
+                "volumes; set it to none."
+            )
         return CropFlip(self._pixels(rows, needs, lambda pixels: pixels), targets, prepare, **records)
 
     def _pixels(self, rows: pd.DataFrame, needs: Needs, encode: Encode) -> torch.Tensor:
