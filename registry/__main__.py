@@ -101,13 +101,17 @@ def _load(
         _ = loaded.model
     else:
         try:
-            values = loaded.predict([image.read_bytes()])[0].tolist()
+            answer = loaded.answers([image.read_bytes()]).iloc[0]
         except ValueError as error:
             raise BadParams(f"{image}: {_why_unread(image) or error}") from None
-        facts["prediction"] = dict(zip(loaded.classes, values, strict=True))
+        facts["prediction"] = {label: float(answer[f"p_{label}"]) for label in loaded.classes}
         width = max(map(len, loaded.classes))
         ranked = sorted(facts["prediction"].items(), key=lambda pair: -pair[1])
         lines += [f"  {name.ljust(width)}  {value:.4f}" for name, value in ranked]
+        estimates = {str(key): float(answer[key]) for key in answer.index if str(key).endswith("_estimate")}
+        if estimates:
+            facts["estimates"] = estimates
+            lines += [f"  {key.replace('_', ' ')}: {value:.1f}" for key, value in estimates.items()]
     return facts, "\n".join(lines) + "\n"
 
 

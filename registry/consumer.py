@@ -14,6 +14,7 @@ from registry.model_folder import FILES_TAG, LEFT_BY_MLFLOW, MLMODEL, PAYLOAD, v
 from registry.versions import CHAMPION, Version, by_alias
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow.pyfunc import PyFuncModel
 
 
@@ -83,11 +84,17 @@ class Champion:
 
         return mlflow.pyfunc.load_model(str(self.model_folder))
 
-    def predict(self, images: list[bytes]) -> np.ndarray:
-        """Probabilities [n, C] of encoded images."""
+    def answers(self, images: list[bytes]) -> "pd.DataFrame":
+        """What the model says of encoded images: `label`, `probability`, `p_<class>` and, where it estimates a score of
+        the subject, `<score>_estimate`."""
         import pandas as pd
 
         table: Any = self.model.predict(pd.DataFrame({"image": images}))
+        return pd.DataFrame(table)
+
+    def predict(self, images: list[bytes]) -> np.ndarray:
+        """Probabilities [n, C] of encoded images."""
+        table = self.answers(images)
         probabilities: np.ndarray = table[[f"p_{name}" for name in self.classes]].to_numpy(dtype=np.float64)
         return probabilities
 

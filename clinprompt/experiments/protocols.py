@@ -49,6 +49,7 @@ class Protocol(Section):
     """What all protocols have: `methods` sets methods' knobs in this protocol, before params.yaml's and the card's."""
 
     transfers: ClassVar[bool] = False  # whether what is trained must serve classes that it has not seen
+    keeps_predictions: ClassVar[bool] = False  # whether each cell tells what every test image was predicted as
     methods: Knobs = {}
 
     @abstractmethod
@@ -140,6 +141,7 @@ class CrossValidation(Protocol):
     The test split is held out of all of them. The parts are the same for every seed and method.
     """
 
+    keeps_predictions: ClassVar[bool] = True
     folds: Annotated[int, Field(ge=2, le=100)]
 
     def keys(self, seeds: Sequence[int]) -> Iterator[Key]:

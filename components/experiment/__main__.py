@@ -1,5 +1,6 @@
 """Train and test every cell of a protocol with one method on one dataset."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ def work(job: Job) -> dict[str, Any]:
     identity = sha256_bytes(to_json([facts, [cell.key for cell in planned], job.params("protocols.stack")]).encode())
     journal = Journal(_beside(job, "cells"), identity)
     to_train = [cell for cell in planned if isinstance(cell, Cell)]
-    runner = _runner(job, session, cls, config, identity)
+    runner = replace(_runner(job, session, cls, config, identity), keep_predictions=knobs.keeps_predictions)
     try:
         trained = iter(with_smaller_batches(lambda: runner.run(to_train, journal)))
     except NotTrained as error:
