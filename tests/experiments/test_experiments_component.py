@@ -177,3 +177,23 @@ def test_wrong_knobs_are_named_by_file_and_key(
     toy.write_card(card)
     assert toy.run("few_shot", "coop") == code
     assert message in capsys.readouterr().err
+
+
+def test_a_variant_is_run_with_its_own_knobs_under_its_own_name(toy: Any) -> None:
+    toy.change({"candidates.variants": {"short": {"method": "coop", "n_ctx": 2, "context_init": None, "epochs": 1}}})
+    toy.change({"protocols.few_shot.methods": {"coop": {"epochs": 2, "batch_size": 8}}, "protocols.seeds": [1]})
+    assert toy.run("few_shot", "short") == 0
+    result = toy.result("short")
+    assert result["method"] == "short"
+    assert (result["config"]["n_ctx"], result["config"]["epochs"], result["config"]["batch_size"]) == (2, 1, 8)
+
+
+def test_cross_validation_keeps_what_each_test_image_is_predicted_as(toy: Any) -> None:
+    toy.change({"protocols.cross_validation": {"folds": 2}, "protocols.seeds": [1]})
+    assert toy.run("cross_validation", "linear_probe") == 0
+    rows = toy.result("linear_probe")["cells"]
+    assert [(row["fold"], row["seed"]) for row in rows] == [(0, 1), (1, 1)]
+    test = toy.manifest[toy.manifest["split"] == "test"].sort_values("path")
+    truth = test["label"].map({c: k for k, c in enumerate(["adenoma", "benign", "cyst", "normal"])}).to_numpy()
+    for row in rows:
+        assert row["test"]["accuracy"] == pytest.approx((np.array(row["test"]["predicted"]) == truth).mean())
