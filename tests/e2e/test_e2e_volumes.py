@@ -1,5 +1,6 @@
 """Drawn heads go through the real graph to a champion that reads NIfTI files and zipped DICOM series."""
 
+import io
 import json
 import zipfile
 from collections.abc import Callable
@@ -50,8 +51,9 @@ def as_series(volume: Path, target: Path) -> None:
             plane.SamplesPerPixel, plane.PhotometricInterpretation = 1, "MONOCHROME2"
             plane.BitsAllocated, plane.BitsStored, plane.HighBit, plane.PixelRepresentation = 16, 16, 15, 1
             plane.PixelData = pixels.tobytes()
-            with archive.open(f"slice{z:03d}.dcm", "w") as file:
-                plane.save_as(file, enforce_file_format=True)
+            written = io.BytesIO()
+            plane.save_as(written, enforce_file_format=True)
+            archive.writestr(f"slice{z:03d}.dcm", written.getvalue())
 
 
 @pytest.fixture(scope="module")
