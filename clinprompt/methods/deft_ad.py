@@ -1,71 +1,28 @@
 """DEFT-VLM-AD: prompts, reports and the MMSE for volumes of the brain (arXiv 2509.07613)."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from clinprompt.backbones.blocks import ReadRows
 from clinprompt.errors import BadParams, NotTrained
-from clinprompt.limits import Limit
 from clinprompt.methods import register
 from clinprompt.prompting.base import Needs, Task
 from clinprompt.prompting.batches import Batch, Examples
 from clinprompt.prompting.contrastive import symmetric_contrast
+from clinprompt.prompting.deft_ad_config import DeftAdConfig
 from clinprompt.prompting.initial import attention, like_projection, linear, truncated_normal
-from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.prompting.report_text import TextTokens, cross_read, prompted_hidden
 from clinprompt.prompting.sentences import Sentences
-from clinprompt.prompting.teacher import Template
 from clinprompt.prompting.visual import PatchMethod
-from clinprompt.reports.style import ReportStyle
 from clinprompt.schema import Section
 
 _WHERE = "params.yaml: methods.deft_ad"
 _MOST_POINTS, _LARGEST_SCALE = 30.0, 100.0
 _CLS, _MMSE = 0, 1
-
-
-class DeftAdConfig(OptimiserSettings, ReportStyle):
-    """The knobs, beside those of the optimiser and of the reports.
-
-    `text_prompts` stand among the text tower's input or behind its output. `clip_image` is the class token that the
-    contrastive loss compares: "after" or "before" it has read the report by cross-attention, which the report in both
-    cases does of the image; "none": neither reads the other. `logit_scale` is multiplied raw or exponentiated. The
-    MMSE is read from the projected unit token or from the one behind the tower's norm, by an MLP or one layer, in units
-    of `mmse_divisor` points. `positives`: whether a text of another subject of the same class is a partner, too.
-    `projections` start as the backbone's, or are drawn anew. `head`: the class texts made from `template`, or a linear
-    head with a cross-entropy of its own. `depth: null` means all blocks.
-
-    Lengths, heads, the weight of the MMSE and the batch are the release's, whose optimiser, rate and epochs are not
-    published: those here are ours. Ours are also `clip_image: none`, the exponentiated scale, the divisor and the
-    projections of the backbone; the release's files have "after", "raw", 1 and "drawn".
-    """
-
-    LIMITS: ClassVar[tuple[Limit, ...]] = (Limit(knobs=["depth"], kind="at_most", size="image_blocks"),)
-
-    n_prompts: PositiveInt = 20
-    depth: PositiveInt | None = None
-    n_text_prompts: PositiveInt = 30
-    text_prompts: Literal["input", "after_encoder"] = "input"
-    clip_image: Literal["none", "after", "before"] = "none"
-    heads: PositiveInt = 8
-    logit_scale: Literal["exp", "raw"] = "exp"
-    positives: Literal["identity", "label"] = "identity"
-    mmse_token: Literal["projected", "normed"] = "projected"  # noqa: S105 - a token of a sequence
-    mmse_head: Literal["mlp", "linear"] = "mlp"
-    mmse_divisor: PositiveFloat = 30.0
-    mmse_weight: Annotated[float, Field(ge=0)] = 0.5
-    projections: Literal["backbone", "drawn"] = "backbone"
-    head: Literal["zero_shot", "linear"] = "zero_shot"
-    template: Template = "A photo of {}"
-    optimizer: Literal["sgd", "adamw"] = "adamw"
-    learning_rate: PositiveFloat = 0.001
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    batch_size: PositiveInt = 16
 
 
 class ImageTokens(NamedTuple):

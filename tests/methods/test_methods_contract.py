@@ -176,7 +176,9 @@ def bench(request: pytest.FixtureRequest) -> Any:
 def record_of(bench: Bench, model: PromptMethod) -> ModelRecord:
     """The record of a trained model, as tune writes it."""
     backbone, head = bench.backbone, model.export_head()
+    estimates = model.needed.reports is not None
     return ModelRecord(
+        score="mmse" if estimates else None,
         predicts_with="method" if head is None else "head", dataset="toy", candidate=model.name, method=model.name,
         config=model.config.model_dump(mode="json"), seed=5, classes=["a", "b", "c"],
         class_names=list(CLASSES),
@@ -345,7 +347,8 @@ def test_the_served_code_predicts_what_the_method_does(
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 26, 3), dtype=np.uint8)).save(image, "PNG")
     preprocess = preprocessing(clip.backbone, model.needed)
     pixels = torch.from_numpy(preprocess.apply(decode(image.getvalue())))[None]
-    expected = softmax(answers_of_pixels(model, clip.backbone, pixels).numpy())
+    answers = answers_of_pixels(model, clip.backbone, pixels).numpy()
+    expected = softmax(answers[:, : len(CLASSES)])
 
     head = model.export_head()
     write_model(
@@ -365,5 +368,9 @@ def test_the_served_code_predicts_what_the_method_does(
     monkeypatch.setattr("sys.meta_path", [*sys.meta_path])
     served = PromptTunedClassifier()
     served.load_context(SimpleNamespace(artifacts={"payload": str(tmp_path / "payload")}))
-    found = served.predict(None, pd.DataFrame({"image": [image.getvalue()]}))[["p_a", "p_b", "p_c"]].to_numpy()
-    np.testing.assert_allclose(found, expected, atol=0 if head is None else 1e-6, rtol=0)
+    found = served.predict(None, pd.DataFrame({"image": [image.getvalue()]}))
+    probabilities = found[["p_a", "p_b", "p_c"]].to_numpy()
+    np.testing.assert_allclose(probabilities, expected, atol=0 if head is None else 1e-6, rtol=0)
+    estimates = [name for name in found.columns if name.endswith("_estimate")]
+    assert estimates == (["mmse_estimate"] if model.needed.reports is not None else [])
+    np.testing.assert_array_equal(found[estimates].to_numpy(), answers[:, len(CLASSES) :])
