@@ -91,7 +91,7 @@ def test_the_score_is_measured_and_reported(finished: Any) -> None:
     runs = finished.folder / "runs" / DATASET
     metrics = json.loads((runs / "metrics/deft_ad-1.json").read_text())
     assert metrics["score"]["name"] == "MMSE"
-    assert metrics["score"]["n"] + metrics["score"].get("missing", 0) == len(tested(runs))
+    assert metrics["score"]["n"] + metrics["score"].get("missing", 0) == len(rows_of_test(runs))
     assert {key.split("=")[0] for key in metrics["score"]["slices"]} == {"site", "sex", "age_band"}
     frame = pd.read_parquet(runs / "evaluate/deft_ad-1/predictions.parquet")
     assert frame["score_estimate"].between(0, 30).all()
@@ -116,7 +116,7 @@ def test_a_second_run_decides_and_registers_nothing_new(finished: Any) -> None:
     assert "Running stage 'tune" not in done.stdout
 
 
-def tested(runs: Path) -> pd.DataFrame:
+def rows_of_test(runs: Path) -> pd.DataFrame:
     """The manifest's test rows."""
     manifest = pd.read_parquet(runs / "validate/manifest.parquet")
     return manifest[manifest["split"] == "test"]
