@@ -14,8 +14,8 @@ FILE = Path(__file__).with_name("params.schema.json")
 
 @cache
 def params_schema() -> dict[str, Any]:
-    """The whole schema; `properties` holds the two sections, `knowledge` what each method reads, `limits` what its
-    knobs must keep to."""
+    """The whole schema; `properties` holds the two sections, `knowledge` which files each method reads, `records` which
+    methods read the subjects' records, `limits` what a method's knobs must keep to."""
     schema: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
     return schema
 
@@ -29,6 +29,11 @@ def knowledge_of(method: str) -> list[str]:
     """Which files of the stage `describe` a method reads: "descriptions", "hidden_states", both or none."""
     names: list[str] = params_schema()["knowledge"][method]
     return names
+
+
+def reads_records(method: str) -> bool:
+    """Whether a method learns from the record that a dataset's card tells of each subject."""
+    return method in params_schema()["records"]
 
 
 def limits_of(method: str) -> list[dict[str, Any]]:

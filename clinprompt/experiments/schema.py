@@ -41,6 +41,7 @@ def schema() -> str:
         "type": "object",
         "properties": {"methods": {"$ref": "#/$defs/methods"}, "protocols": {"$ref": "#/$defs/protocols"}},
         "knowledge": {name: sorted(method(name).needs(config()).knowledge) for name, config in methods.items()},
+        "records": [name for name, config in methods.items() if method(name).needs(config()).reports is not None],
         "limits": {
             name: [limit.model_dump(mode="json", exclude_defaults=True) for limit in getattr(config, "LIMITS", ())]
             for name, config in methods.items()

@@ -8,6 +8,7 @@ import pandas as pd
 
 from clinprompt.data.card import Card, Measure
 from clinprompt.errors import BadParams
+from clinprompt.reports.needs import unmet
 from clinprompt.reports.normative import NormativeModel
 from clinprompt.reports.style import ReportStyle
 from clinprompt.reports.subjects import Numbers, Subjects
@@ -87,8 +88,9 @@ def write_reports(card: Card, rows: pd.DataFrame, training: pd.DataFrame, style:
         BadParams: the card has no record, or not what z-scores need.
         DataRejected: a cell of the record is no number.
     """
-    if card.record is None:
-        raise BadParams(f"datasets/{card.name}.yaml has no record, which reports of its subjects are written from.")
+    lacking = unmet(card, z_scores=style.z_scores, adjust_for=style.adjust_for)
+    if card.record is None or lacking:
+        raise BadParams(f"{lacking}.")
     subjects, names = Subjects.of(card, rows), {info.id: info.name for info in card.classes}
     z = _normative(card, training, style).z(subjects) if style.z_scores else None
     told = tuple(card.record.measures) if style.caption != "label" else ()
@@ -113,11 +115,7 @@ def write_reports(card: Card, rows: pd.DataFrame, training: pd.DataFrame, style:
 
 def _normative(card: Card, training: pd.DataFrame, style: ReportStyle) -> NormativeModel:
     assert card.record is not None  # noqa: S101 - `write_reports` has seen to it
-    where, columns = f"datasets/{card.name}.yaml: record", [measure.column for measure in card.record.measures]
-    if card.record.reference is None:
-        raise BadParams(f"{where}.reference: z_scores need the class of healthy subjects; name it, or set them false.")
-    if style.adjust_for is not None and style.adjust_for not in columns:
-        raise BadParams(f"{where}: adjust_for names {style.adjust_for!r}, which is none of {', '.join(columns)}.")
+    columns = [measure.column for measure in card.record.measures]
     healthy = training[training["label"] == card.record.reference]
     place = None if style.adjust_for is None else columns.index(style.adjust_for)
     return NormativeModel.fit(Subjects.of(card, healthy), place)

@@ -3,17 +3,18 @@
 From what files declare: nothing is loaded, and what no file tells is found out where a method is built.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from clinprompt.backbones.sizes import declared_sizes
-from clinprompt.contract.params_schema import knob_defaults, knowledge_of, limits_of
+from clinprompt.contract.params_schema import knob_defaults, knowledge_of, limits_of, reads_records
 from clinprompt.data.card import Card
 from clinprompt.errors import BadParams
 from clinprompt.knowledge.table import declared_layers
 from clinprompt.limits import Limit, Sizes, problems
 from clinprompt.params import Params
+from clinprompt.reports.needs import unmet
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,14 @@ class _Training:
 
 
 def check_fit(params: Params, cards: Sequence[Card]) -> None:
-    """Hold the knobs of every candidate and experiment on every dataset against the limits of their methods.
+    """Hold every candidate and experiment on every dataset against what their methods need of cards and knobs.
 
     Raises:
-        BadParams: some break a limit, or there is no such backbone or language model; all limits are told at once.
+        BadParams: a card lacks what a method's reports are written from; or knobs break a limit, or there is no such
+            backbone or language model. All of a kind are told at once.
     """
     trainings = [*_candidates(params, cards), *_experiments(params, cards)]
+    _check_records(trainings, {card.name: card for card in cards})
     sizes = _sizes(params, {training.method for training in trainings})
     datasets: dict[str, list[str]] = {}  # by what is wrong
     for training in trainings:
@@ -44,6 +47,20 @@ def check_fit(params: Params, cards: Sequence[Card]) -> None:
         raise BadParams(
             f"params.yaml: what can't be trained with the backbone {params.backbone.name}: {'; '.join(told)}. Change "
             "these knobs, or take out what has them."
+        )
+
+
+def _check_records(trainings: Sequence[_Training], cards: Mapping[str, Card]) -> None:
+    lacking: dict[str, None] = {}  # an ordered set
+    for training in trainings:
+        if reads_records(training.method):
+            knobs = knob_defaults(training.method) | training.knobs
+            lacks = unmet(cards[training.dataset], z_scores=knobs["z_scores"], adjust_for=knobs["adjust_for"])
+            lacking |= {f"{training.who} on {training.dataset}: {lacks}": None} if lacks else {}
+    if lacking:
+        raise BadParams(
+            f"params.yaml: what can't learn from the subjects' records: {'; '.join(lacking)}. Mend the cards, or take "
+            "these methods or datasets out."
         )
 
 

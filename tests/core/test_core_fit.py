@@ -126,6 +126,41 @@ def test_sizes_that_no_file_tells_are_left_to_tune(project: Project, tmp_path: P
     assert project.lock() == 0
 
 
+def test_what_reads_records_needs_a_card_that_has_them(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    project.params["candidates"] |= {"methods": ["coop", "reports"], "taught": []}
+    project.params["candidates"]["variants"] = {"reports": {"method": "deft_ad"}}
+    project.params["protocols"] |= {"methods": ["deft_ad"], "names": ["full"]}
+    assert project.lock() == 64
+    lacks = f"datasets/{NAME}.yaml has no record, which reports of its subjects are written from"
+    assert message(capsys) == (
+        f"params.yaml: what can't learn from the subjects' records: reports on {NAME}: {lacks}; deft_ad in full on "
+        f"{NAME}: {lacks}. Mend the cards, or take these methods or datasets out."
+    )
+    assert not Path("settings.lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("reference", "knobs", "said"),
+    [
+        (False, {"z_scores": True}, "record.reference: z_scores need the class of healthy subjects"),
+        (True, {"z_scores": True, "adjust_for": "brain"}, "record: adjust_for names 'brain', which is none of v"),
+        (True, {"z_scores": True, "adjust_for": "v"}, None),
+        (False, {}, None),
+    ],
+)
+def test_z_scores_need_what_tells_the_normal(
+    project: Project, capsys: pytest.CaptureFixture[str], reference: bool, knobs: dict[str, Any], said: str | None
+) -> None:
+    project.card.setdefault("metadata", {}).setdefault("extra", []).append("v")
+    project.card["record"] = {"measures": [{"column": "v", "name": "Ventricles"}]}
+    if reference:
+        project.card["record"]["reference"] = project.card["classes"][0]["id"]
+    project.params["candidates"] |= {"methods": ["deft_ad"], "taught": []}
+    project.params["methods"] = {"deft_ad": {"phrasings": "varied"} | knobs}
+    assert project.lock() == (64 if said else 0)
+    assert said is None or f"deft_ad on {NAME}: datasets/{NAME}.yaml: {said}" in message(capsys)
+
+
 def test_a_scheduled_run_is_refused_when_it_is_planned(project: Project) -> None:
     project.params["methods"] = {"coop": {"n_ctx": 44, "context_init": None}}
     project.lock()
