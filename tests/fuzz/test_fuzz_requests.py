@@ -22,14 +22,14 @@ from registry.model_script import PromptTunedClassifier
 class TwoClasses:
     """What a loaded model predicts with, in small."""
 
-    def logits(self, pixels: torch.Tensor) -> np.ndarray:
+    def answers(self, pixels: torch.Tensor) -> np.ndarray:
         return np.stack([pixels.numpy().mean((1, 2, 3)), np.zeros(len(pixels))], 1)
 
 
 @pytest.fixture
 def classifier() -> PromptTunedClassifier:
     model = PromptTunedClassifier()
-    model._max_pixels = MAX_PIXELS
+    model._max_pixels, model._score = MAX_PIXELS, None
     model._classes, model._intensity, model._model = ["a", "b"], "auto", TwoClasses()  # type: ignore[assignment]
     model._decode, model._preprocessing = decode, Preprocessing(8, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     return model
