@@ -181,6 +181,20 @@ def test_the_published_loss_can_ignore_the_report_and_the_default_one_cannot(bac
     assert found["after"][1] > 0.5
 
 
+@pytest.mark.parametrize("clip_image", ["none", "before"])
+def test_a_text_that_has_read_the_image_need_not_be_the_image_s_own(backbone: Any, clip_image: str) -> None:
+    """Volumes and reports tell the class; when images get reports of the other class, one loss hardly changes."""
+    model = build(backbone, clip_image=clip_image, epochs=40, learning_rate=0.01)
+    fit(model, examples_of(model, 24, 0), examples_of(model, 6, 1), Run(1))
+    own = examples_of(model, 6, 1).batch(slice(None))
+    assert own.reports is not None
+    others = replace(own, reports=own.reports.roll(1, 0))
+    with torch.no_grad():
+        losses = [float(symmetric_contrast(model.contrast(batch).scores)) for batch in (own, others)]
+    assert (losses[1] - losses[0] > 3.0) == (clip_image == "none")
+    assert (abs(losses[1] - losses[0]) < 0.2) == (clip_image == "before")
+
+
 def test_pairs_of_the_same_class_can_be_positives() -> None:
     labels, scores = torch.tensor([0, 1, 0]), torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
     found = symmetric_contrast(scores, labels)
