@@ -17,7 +17,7 @@ from clinprompt.errors import BadParams, DataRejected
 from clinprompt.experiments.pool import Pool
 from clinprompt.experiments.protocols import Cell, LeftOut, cells, check_protocol, halves
 from clinprompt.experiments.scores import deviation, harmonic, mean, scores
-from clinprompt.prompting.batches import Examples
+from clinprompt.prompting.batches import Examples, ReportIds
 from clinprompt.training.augmentation import CropFlip
 
 CLASSES = ("a", "b", "c", "d", "e")
@@ -159,3 +159,20 @@ def test_picked_examples_are_those_of_their_rows(manifest: Any, dim: int, augmen
     assert at.labels.tolist() == picked.labels[[2, 0]].tolist()
     assert torch.equal(picked.batch(slice(1, 3)).labels, picked.labels[1:3])
     assert not math.isnan(float(at.inputs.sum()))
+
+
+@pytest.mark.parametrize("dim", [2, 5])
+def test_picked_examples_carry_the_records_of_their_rows(manifest: Any, dim: int) -> None:
+    rows = manifest[manifest["split"] == "train"]
+    inputs, labels = torch.zeros(100, 5) if dim == 2 else torch.zeros(100, 1, 2, 2, 2), torch.zeros(100).long()
+    reports, scores = ReportIds(torch.arange(300).reshape(100, 3, 1), (0.2, 0.3, 0.5)), torch.arange(100.0)
+    whole = Examples(inputs, labels, reports=reports, scores=scores)
+    chosen = rows.iloc[[7, 3, 50]]
+    picked = Pool.of(whole, rows).pick(chosen, tuple(dict.fromkeys(chosen["label"])))
+    for epoch in (0, 1):  # each epoch draws its own words
+        found, expected = picked.at(1, epoch).batch(slice(None)), whole.at(1, epoch).batch(np.array([7, 3, 50]))
+        assert found.reports is not None
+        assert expected.reports is not None
+        assert torch.equal(found.reports, expected.reports)
+        assert found.scores is not None
+        assert found.scores.tolist() == [7.0, 3.0, 50.0]
