@@ -120,11 +120,11 @@ def _bare(dataset: "Dataset", name: str) -> "Dataset":
 
 def _written(dataset: "Dataset") -> bytes:
     from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian
+    from pydicom.uid import UID, ExplicitVRLittleEndian
 
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.ImplementationClassUID = _WRITER
+    dataset.file_meta.ImplementationClassUID = UID(_WRITER)
     dataset.file_meta.ImplementationVersionName = "CLINPROMPT"
     stream = io.BytesIO()
     dataset.save_as(stream, enforce_file_format=True)
