@@ -25,11 +25,11 @@ class ImageSummary:
         problem: None or one of zero bytes, undecodable, truncated, decompression bomb, empty, constant, tiny.
         reason: the problem in words, mostly the decoder's.
         thumbnail: uint8 [64, 64] grey; of pictures.
-        depth: of a volume, the third side as stored.
+        volume_depth: of a volume, the third side as stored.
         spacing_slices, spacing_rows, spacing_columns: of a volume turned upright, mm from voxel to voxel.
-        view: of a volume, mm along its shortest side: the field of view.
-        anisotropy: of a volume, the longest side of a voxel to its shortest.
-        orientation: of a volume, where its axes pointed as stored, as "LPS"; "unknown" where the file does not tell.
+        volume_view: of a volume, mm along its shortest side: the field of view.
+        volume_anisotropy: of a volume, the longest side of a voxel to its shortest.
+        volume_orientation: of a volume, where its axes pointed as stored, as "LPS"; "unknown" where the file does not tell.
         header_text: of a NIfTI file, the header's fields that hold free text, by name.
         coarse: of a volume, what its near-duplicates are told by.
     """
@@ -44,13 +44,13 @@ class ImageSummary:
     phash: str | None = None
     problem: str | None = None
     reason: str | None = None
-    depth: int | None = None
+    volume_depth: int | None = None
     spacing_slices: float | None = None
     spacing_rows: float | None = None
     spacing_columns: float | None = None
-    view: float | None = None
-    anisotropy: float | None = None
-    orientation: str | None = None
+    volume_view: float | None = None
+    volume_anisotropy: float | None = None
+    volume_orientation: str | None = None
     header_text: str | None = None
     thumbnail: np.ndarray | None = None
     coarse: np.ndarray | None = None
@@ -71,7 +71,7 @@ def summarise_image(data: bytes, intensity: codecs.Intensity, min_side: int, max
     except ValueError as error:
         return ImageSummary(width, height, mode, problem=_damage(data, str(error)), reason=str(error))
     if len(image.shape) == 3:
-        return _volume(data, image, ImageSummary(width, height, mode, depth=depth), min_side)
+        return _volume(data, image, ImageSummary(width, height, mode, volume_depth=depth), min_side)
     picture = Image.fromarray(image.picture()).convert("L")
     summary = _greys(ImageSummary(width, height, mode), np.asarray(picture), min(width, height), min_side)
     return replace(summary, phash=str(imagehash.phash(picture)), thumbnail=thumbnail(picture))
@@ -91,7 +91,7 @@ def _size(width: int, height: int, mode: str, depth: int, max_pixels: int) -> Im
 def _greys(summary: ImageSummary, grey: np.ndarray, shortest: int, min_side: int) -> ImageSummary:
     """The summary with what the grey levels tell."""
     low, high = int(grey.min()), int(grey.max())
-    sides = [side for side in (summary.width, summary.height, summary.depth) if side is not None]
+    sides = [side for side in (summary.width, summary.height, summary.volume_depth) if side is not None]
     problem, reason = _problem(sides, shortest, min_side, low, high)
     mean, std = round(float(grey.mean()), 4), round(float(grey.std()), 4)
     return replace(summary, mean=mean, std=std, min=low, max=high, problem=problem, reason=reason)
@@ -108,9 +108,9 @@ def _volume(data: bytes, image: codecs.DecodedImage, summary: ImageSummary, min_
         spacing_slices=spacing[0],
         spacing_rows=spacing[1],
         spacing_columns=spacing[2],
-        view=round(min(side * mm for side, mm in zip(image.shape, spacing, strict=True)), 3),
-        anisotropy=round(max(spacing) / min(spacing), 3),
-        orientation=image.orientation or "unknown",
+        volume_view=round(min(side * mm for side, mm in zip(image.shape, spacing, strict=True)), 3),
+        volume_anisotropy=round(max(spacing) / min(spacing), 3),
+        volume_orientation=image.orientation or "unknown",
         header_text=", ".join(text_fields(data)) or None if is_nifti else None,
         coarse=volume_print(values) if summary.problem != "constant" else None,
     )

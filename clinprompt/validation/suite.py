@@ -36,13 +36,13 @@ def build_table(manifest: pd.DataFrame, summary: Summary, near: pd.DataFrame) ->
     if clash:
         raise BadParams(f"metadata.extra: {clash[0]!r} is the name of a column that is computed; rename yours.")
     table = manifest.merge(summary.images.drop(columns="id"), on="path", how="left")
-    for column in ("width", "height", "depth", "min", "max"):
+    for column in ("width", "height", "volume_depth", "min", "max"):
         table[column] = table[column].astype("float64")
     intact = ~table["problem"].isin(DAMAGE)
-    sides = table[["width", "height", "depth"]]  # of a volume, the shortest, often the slices, may be short
-    shortest = sides.median(axis=1).where(table["depth"].notna(), sides.min(axis=1))
+    sides = table[["width", "height", "volume_depth"]]  # of a volume, the shortest, often the slices, may be short
+    shortest = sides.median(axis=1).where(table["volume_depth"].notna(), sides.min(axis=1))
     table["side"] = shortest.where(intact)
-    table["pixels"] = (table["width"] * table["height"] * table["depth"].fillna(1)).where(intact)
+    table["pixels"] = (table["width"] * table["height"] * table["volume_depth"].fillna(1)).where(intact)
     table = volume_columns(table)
     names = names_of(manifest)
     twins = leaks.twins_across_splits(manifest, near).drop_duplicates("path")

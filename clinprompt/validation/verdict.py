@@ -110,7 +110,7 @@ def validate(
     table = measure_columns(build_table(cleaned.manifest, summary, duplicates.near), card)
     without = int(cleaned.manifest["patient"].isna().sum())
     patients_known = without < len(cleaned.manifest)
-    volumes = bool(table["depth"].notna().any())
+    volumes = bool(table["volume_depth"].notna().any())
     suite = build_suite(card, card_file, limits, patients_known=patients_known, volumes=volumes)
     suite_result = run_suite(table, suite)
     unknown = {str(column) for column in manifest.columns if manifest[column].isna().all()}

@@ -12,7 +12,7 @@ ANISOTROPY = 5.0  # the longest side of a voxel to its shortest
 VIEW = 80.0  # mm along the shortest side
 UNKNOWN = "unknown"  # orientation
 MEASURED = (
-    "depth", "spacing_slices", "spacing_rows", "spacing_columns", "view", "anisotropy", "orientation", "header_text",
+    "volume_depth", "spacing_slices", "spacing_rows", "spacing_columns", "volume_view", "volume_anisotropy", "volume_orientation", "header_text",
 )  # fmt: skip
 _BETWEEN, _NULL = "ExpectColumnValuesToBeBetween", "ExpectColumnValuesToBeNull"
 
@@ -33,15 +33,15 @@ def volume_expectations() -> list[TableExpectation]:
             "voxel shape",
             _BETWEEN,
             f"no voxel is more than {ANISOTROPY:g} times as long as wide",
-            "anisotropy",
+            "volume_anisotropy",
             max_value=ANISOTROPY,
         ),
-        _warning("field of view", _BETWEEN, f"every volume shows at least {VIEW:g} mm", "view", min_value=VIEW),
+        _warning("field of view", _BETWEEN, f"every volume shows at least {VIEW:g} mm", "volume_view", min_value=VIEW),
         _warning(
             "orientation known",
             "ExpectColumnValuesToNotBeInSet",
             "every volume tells its orientation (others are taken as stored)",
-            "orientation",
+            "volume_orientation",
             value_set=[UNKNOWN],
         ),
         _warning("text in headers", _NULL, "no header of a volume holds free text, as of a patient", "header_text"),

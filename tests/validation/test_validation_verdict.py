@@ -37,7 +37,9 @@ def test_the_evidence_holds_the_agreed_tables(dataset: Dataset) -> None:
     dataset.validate()
     images, pairs = (pd.read_parquet(dataset.folder / f"validate/evidence/{n}.parquet") for n in ("images", "pairs"))
     assert list(images.columns) == [
-        *("id", "width", "height", "mode", "mean", "std", "min", "max", "phash", "problem", "reason")
+        *("id", "width", "height", "mode", "mean", "std", "min", "max", "phash", "problem", "reason"),
+        *("volume_depth", "spacing_slices", "spacing_rows", "spacing_columns", "volume_view", "volume_anisotropy"),
+        *("volume_orientation", "header_text"),
     ]
     assert images["id"].tolist() == sorted(set(dataset.frame()["id"]))
     assert list(pairs.columns) == [*("id_a", "id_b", "split_a", "split_b", "kind", "bits", "correlation", "same_label")]

@@ -40,7 +40,12 @@ def test_a_healthy_dataset_of_volumes_is_accepted_with_its_geometry(volumes: Dat
     assert volumes.failed() == volumes.failed("warning") == {}
     assert volumes.verdict()["leaks"]["near_pairs"] == 0
     row = geometry(volumes).iloc[0]
-    assert (row["depth"], row["view"], row["anisotropy"], row["orientation"]) == (24, 90, 1, "RAS")
+    assert (row["volume_depth"], row["volume_view"], row["volume_anisotropy"], row["volume_orientation"]) == (
+        24,
+        90,
+        1,
+        "RAS",
+    )
     assert (row["spacing_slices"], row["spacing_rows"], row["spacing_columns"]) == (5, 5, 5)
 
 
