@@ -29,7 +29,7 @@ class ImageSummary:
         spacing_slices, spacing_rows, spacing_columns: of a volume turned upright, mm from voxel to voxel.
         volume_view: of a volume, mm along its shortest side: the field of view.
         volume_anisotropy: of a volume, the longest side of a voxel to its shortest.
-        volume_orientation: of a volume, where its axes pointed as stored, as "LPS"; "unknown" where the file does not tell.
+        volume_orientation: of a volume, where its axes pointed as stored, as "LPS"; or "unknown".
         header_text: of a NIfTI file, the header's fields that hold free text, by name.
         coarse: of a volume, what its near-duplicates are told by.
     """

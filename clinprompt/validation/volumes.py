@@ -12,7 +12,8 @@ ANISOTROPY = 5.0  # the longest side of a voxel to its shortest
 VIEW = 80.0  # mm along the shortest side
 UNKNOWN = "unknown"  # orientation
 MEASURED = (
-    "volume_depth", "spacing_slices", "spacing_rows", "spacing_columns", "volume_view", "volume_anisotropy", "volume_orientation", "header_text",
+    "volume_depth", "spacing_slices", "spacing_rows", "spacing_columns", "volume_view", "volume_anisotropy",
+    "volume_orientation", "header_text",
 )  # fmt: skip
 _BETWEEN, _NULL = "ExpectColumnValuesToBeBetween", "ExpectColumnValuesToBeNull"
 
