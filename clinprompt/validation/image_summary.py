@@ -27,9 +27,9 @@ class ImageSummary:
         thumbnail: uint8 [64, 64] grey; of pictures.
         volume_depth: of a volume, the third side as stored.
         spacing_slices, spacing_rows, spacing_columns: of a volume turned upright, mm from voxel to voxel.
-        field_of_view: of a volume, mm along its shortest side.
-        voxel_anisotropy: of a volume, the longest side of a voxel to its shortest.
-        volume_orientation: where a volume's axes pointed as stored, as "LPS"; "unknown" where the file does not tell.
+        volume_view: of a volume, mm along its shortest side: the field of view.
+        volume_anisotropy: of a volume, the longest side of a voxel to its shortest.
+        volume_orientation: of a volume, where its axes pointed as stored, as "LPS"; or "unknown".
         header_text: of a NIfTI file, the header's fields that hold free text, by name.
         coarse: of a volume, what its near-duplicates are told by.
     """
@@ -48,8 +48,8 @@ class ImageSummary:
     spacing_slices: float | None = None
     spacing_rows: float | None = None
     spacing_columns: float | None = None
-    field_of_view: float | None = None
-    voxel_anisotropy: float | None = None
+    volume_view: float | None = None
+    volume_anisotropy: float | None = None
     volume_orientation: str | None = None
     header_text: str | None = None
     thumbnail: np.ndarray | None = None
@@ -108,8 +108,8 @@ def _volume(data: bytes, image: codecs.DecodedImage, summary: ImageSummary, min_
         spacing_slices=spacing[0],
         spacing_rows=spacing[1],
         spacing_columns=spacing[2],
-        field_of_view=round(min(side * mm for side, mm in zip(image.shape, spacing, strict=True)), 3),
-        voxel_anisotropy=round(max(spacing) / min(spacing), 3),
+        volume_view=round(min(side * mm for side, mm in zip(image.shape, spacing, strict=True)), 3),
+        volume_anisotropy=round(max(spacing) / min(spacing), 3),
         volume_orientation=image.orientation or "unknown",
         header_text=", ".join(text_fields(data)) or None if is_nifti else None,
         coarse=volume_print(values) if summary.problem != "constant" else None,

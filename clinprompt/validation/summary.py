@@ -21,7 +21,7 @@ from clinprompt.validation.image_summary import ImageSummary, summarise_image
 
 COLUMNS = [field.name for field in fields(ImageSummary) if field.name not in ("thumbnail", "coarse")]
 _TYPES = {"width": "Int64", "height": "Int64", "min": "Int64", "max": "Int64", "mean": "float64", "std": "float64"}
-_NUMBERS = ("spacing_slices", "spacing_rows", "spacing_columns", "field_of_view", "voxel_anisotropy")
+_NUMBERS = ("spacing_slices", "spacing_rows", "spacing_columns", "volume_view", "volume_anisotropy")
 _TYPES |= {"volume_depth": "Int64", **dict.fromkeys(_NUMBERS, "float64")}
 _WORTH_A_POOL = 500  # images; below, starting processes costs more than it saves
 _CHUNK = 32

@@ -12,15 +12,9 @@ ANISOTROPY = 5.0  # the longest side of a voxel to its shortest
 VIEW = 80.0  # mm along the shortest side
 UNKNOWN = "unknown"  # orientation
 MEASURED = (
-    "volume_depth",
-    "spacing_slices",
-    "spacing_rows",
-    "spacing_columns",
-    "field_of_view",
-    "voxel_anisotropy",
-    "volume_orientation",
-    "header_text",
-)
+    "volume_depth", "spacing_slices", "spacing_rows", "spacing_columns", "volume_view", "volume_anisotropy",
+    "volume_orientation", "header_text",
+)  # fmt: skip
 _BETWEEN, _NULL = "ExpectColumnValuesToBeBetween", "ExpectColumnValuesToBeNull"
 
 
@@ -40,12 +34,10 @@ def volume_expectations() -> list[TableExpectation]:
             "voxel shape",
             _BETWEEN,
             f"no voxel is more than {ANISOTROPY:g} times as long as wide",
-            "voxel_anisotropy",
+            "volume_anisotropy",
             max_value=ANISOTROPY,
         ),
-        _warning(
-            "field of view", _BETWEEN, f"every volume shows at least {VIEW:g} mm", "field_of_view", min_value=VIEW
-        ),
+        _warning("field of view", _BETWEEN, f"every volume shows at least {VIEW:g} mm", "volume_view", min_value=VIEW),
         _warning(
             "orientation known",
             "ExpectColumnValuesToNotBeInSet",

@@ -58,7 +58,10 @@ def test_classes_are_found_by_id_and_alias_in_any_case(tmp_path: Path) -> None:
         ({"modalitty": "MRI"}, "modalitty: no such key (did you mean 'modality'?)"),
         ({"split": {"rule": "given", "sed": 1}}, "split.sed: no such key (did you mean 'seed'?)"),
         ({"reader": {"kind": "folder", "split": 1}}, "reader.split: no such key (did you mean 'splits'?)"),
-        ({"reader": {"kind": "dicom"}}, "reader.kind: no reader 'dicom'; there are folder, table, medmnist, phantom"),
+        (
+            {"reader": {"kind": "dicom"}},
+            "reader.kind: no reader 'dicom'; there are folder, table, visits, medmnist, phantom",
+        ),
         ({"reader": {"kind": "folder", "splits": {"training": "x"}}}, "the keys are train, val and test"),
         ({"reader": {"kind": "folder", "splits": {"train": "x", "test": "X"}}}, "two splits have the same word"),
         ({"classes": CARD["classes"][:1]}, "classes: "),

@@ -186,7 +186,7 @@ def test_grey_with_transparency_in_16_bits_is_refused_with_advice() -> None:
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"%PDF-1.7" + bytes(50), "not a PNG, JPEG, TIFF, BMP, WebP, GIF, NIfTI or"),
+        (b"%PDF-1.7" + bytes(50), "not a PNG, JPEG, TIFF, BMP, WebP, GIF, NIfTI or zipped DICOM"),
         (b"\x89PNG\r\n\x1a\n", "broken"),
         (encoded(Image.fromarray(RGB), "PNG")[:-30], "broken"),
         (encoded(Image.fromarray(RGB), "JPEG")[:200], "broken"),
@@ -223,7 +223,7 @@ def test_any_damage_decodes_or_is_a_value_error(form: str) -> None:
 
 def test_a_decompression_bomb_is_refused_from_its_header() -> None:
     bomb = png(np.zeros((1, 1), np.uint16), 0, size=(50_000, 50_000))
-    assert probe(bomb)[:3] == (50_000, 50_000, "I;16")
+    assert probe(bomb) == (50_000, 50_000, "I;16", 1)
     with pytest.raises(ValueError, match="more than the limit"):
         decode(bomb)
     with pytest.raises(ValueError, match="more than the limit of 76"):
@@ -241,7 +241,7 @@ def test_a_decompression_bomb_is_refused_from_its_header() -> None:
     ],
 )
 def test_probe_tells_size_and_mode(data: bytes, mode: str) -> None:
-    assert probe(data)[:3] == (11, 7, mode)
+    assert probe(data) == (11, 7, mode, 1)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (37, 90), (91, 30), (224, 225), (1, 5), (300, 64)])

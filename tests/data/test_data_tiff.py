@@ -112,7 +112,7 @@ def test_a_thumbnail_beside_the_image_is_passed_over() -> None:
     with tifffile.TiffWriter(stream) as writer:
         writer.write(DEEP)
         writer.write(DEEP[:8, :8], subfiletype=1)
-    assert probe(stream.getvalue())[:3] == (53, 37, "1xuint16")
+    assert probe(stream.getvalue()) == (53, 37, "1xuint16", 1)
 
 
 def test_tags_that_no_pixel_depends_on_may_be_broken() -> None:

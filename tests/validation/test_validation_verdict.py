@@ -38,7 +38,7 @@ def test_the_evidence_holds_the_agreed_tables(dataset: Dataset) -> None:
     images, pairs = (pd.read_parquet(dataset.folder / f"validate/evidence/{n}.parquet") for n in ("images", "pairs"))
     assert list(images.columns) == [
         *("id", "width", "height", "mode", "mean", "std", "min", "max", "phash", "problem", "reason"),
-        *("volume_depth", "spacing_slices", "spacing_rows", "spacing_columns", "field_of_view", "voxel_anisotropy"),
+        *("volume_depth", "spacing_slices", "spacing_rows", "spacing_columns", "volume_view", "volume_anisotropy"),
         *("volume_orientation", "header_text"),
     ]
     assert images["id"].tolist() == sorted(set(dataset.frame()["id"]))

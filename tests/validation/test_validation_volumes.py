@@ -40,7 +40,7 @@ def test_a_healthy_dataset_of_volumes_is_accepted_with_its_geometry(volumes: Dat
     assert volumes.failed() == volumes.failed("warning") == {}
     assert volumes.verdict()["leaks"]["near_pairs"] == 0
     row = geometry(volumes).iloc[0]
-    assert (row["volume_depth"], row["field_of_view"], row["voxel_anisotropy"], row["volume_orientation"]) == (
+    assert (row["volume_depth"], row["volume_view"], row["volume_anisotropy"], row["volume_orientation"]) == (
         24,
         90,
         1,

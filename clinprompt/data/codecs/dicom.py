@@ -169,7 +169,7 @@ def _read(data: bytes) -> DecodedImage:
 
     Files are called by their number: names in an archive may tell who the patient is.
     """
-    datasets: list[Any] = []
+    datasets: list[Dataset] = []
     planes: list[np.ndarray] = []
     for number, (_, content) in enumerate(_members(data), start=1):
         name = f"file {number} of the series"
