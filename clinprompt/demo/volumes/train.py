@@ -41,9 +41,9 @@ _SHARE = 20.0  # a structure has about a twentieth of a patch that it lies in
 class Recipe:
     """Everything that the weights depend on, beside the code."""
 
-    scenes: int = 2200
+    scenes: int = 1500
     held_out: int = 200
-    steps: int = 1700
+    steps: int = 520
     batch_size: int = 48
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
