@@ -37,18 +37,25 @@ class LeftOut:
     names: Collection[str]
 
 
-def pruned(entries: Iterable[str], root: Path, package: str, left_out: LeftOut | None = None) -> dict[str, str | Path]:
+def pruned(
+    entries: Iterable[str],
+    root: Path,
+    package: str,
+    left_out: LeftOut | None = None,
+    absent: Collection[str] = (),
+) -> dict[str, str | Path]:
     """The needed code by file name below `root`: sources, and the paths of data files that they name beside them.
 
     Args:
         entries: what is called from outside, as "package.module:name".
         root: the folder that the package lies in.
         left_out: the members that are dropped.
+        absent: modules that are not carried. Imports of them stay, inside functions, and fail where they are run.
 
     Raises:
         ValueError: there is no such entry, or a module imports the package by a relative or a plain `import`.
     """
-    code = _Code(root, package, left_out)
+    code = _Code(root, package, left_out, absent)
     for entry in entries:
         module, _, name = entry.partition(":")
         if module_file(module, root) is None or not code.module(module).binding(name):
@@ -126,8 +133,8 @@ class _Module:
 class _Code:
     """The modules of a package that are needed so far."""
 
-    def __init__(self, root: Path, package: str, left_out: LeftOut | None) -> None:
-        self.root, self.package, self.left_out = root, package, left_out
+    def __init__(self, root: Path, package: str, left_out: LeftOut | None, absent: Collection[str]) -> None:
+        self.root, self.package, self.left_out, self.absent = root, package, left_out, absent
         self.modules: dict[str, _Module] = {}
 
     def module(self, name: str) -> _Module:
@@ -184,6 +191,8 @@ class _Code:
         if statement.level or statement.module is None:
             raise ValueError("served code must import by absolute names")
         if statement.module.partition(".")[0] != self.package:
+            return None
+        if {statement.module, f"{statement.module}.{alias.name}"} & set(self.absent):
             return None
         if target := self._submodule(statement.module, alias.name):
             self.module(target)

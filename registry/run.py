@@ -11,7 +11,7 @@ import numpy as np
 
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.data.load import load_card
-from clinprompt.data.volumes import VOLUME
+from clinprompt.data.preprocessing import VOLUME
 from clinprompt.evaluation.metrics_record import Metrics
 from clinprompt.files import sha256_file, to_json
 from clinprompt.tuned.record import ModelRecord

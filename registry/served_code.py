@@ -9,6 +9,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import clinprompt
+from clinprompt.data.preprocessing import VOLUME
 from clinprompt.prompting.hooks import NOT_SERVED
 from clinprompt.sources import imported_modules, without_docstrings
 from clinprompt.tuned.record import ModelRecord
@@ -26,6 +27,9 @@ _TOWERS = (
     "clinprompt.tuned.restore:restore",
 )
 
+# What models of pictures do without; what imports it does so inside a function.
+_OF_VOLUMES = ("clinprompt.backbones.load_volumes", "clinprompt.data.codecs.volumes", "clinprompt.data.volumes")
+
 _TRAINING = LeftOut("clinprompt.prompting.base:PromptMethod", NOT_SERVED)
 
 
@@ -33,6 +37,7 @@ def code_of(model: ModelRecord, root: Path = ROOT) -> dict[str, bytes]:
     """The code in a payload, by file name: MLflow's script, and below `code/` what that calls.
 
     For a linear head, that is the decoding of images and their preprocessing; else also the backbone and the method.
+    What reads volumes goes along with models of volumes alone.
 
     Args:
         model: the tuned model's record.
@@ -43,7 +48,8 @@ def code_of(model: ModelRecord, root: Path = ROOT) -> dict[str, bytes]:
         entries += [*_TOWERS, _class_of(model.method, root)]
     script = ast.unparse(without_docstrings(ast.parse(SCRIPT.read_bytes()))) + "\n"
     code = {"model_script.py": script.encode()}
-    for name, content in pruned(entries, root, PACKAGE, _TRAINING).items():
+    absent = () if model.preprocessing.get("kind") == VOLUME else _OF_VOLUMES
+    for name, content in pruned(entries, root, PACKAGE, _TRAINING, absent).items():
         inside = Path(name).relative_to(PACKAGE).as_posix()
         code[f"code/{inside}"] = content.read_bytes() if isinstance(content, Path) else content.encode()
     return code

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clinprompt.backbones.hub import TOKENIZER_FILES, download
-from clinprompt.backbones.m3d_folder import WEIGHTS as M3D_WEIGHTS
-from clinprompt.backbones.m3d_folder import M3DFolder, open_m3d
 from clinprompt.backbones.table import CONFIG, TABLE, BackboneEntry, entry_of
 from clinprompt.data.preprocessing import AnyPreprocessing, Preprocessing
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
@@ -121,14 +119,18 @@ def _folder(name: str, entry: BackboneEntry | None, path: str | Path | None, tab
 
 
 def _load_folder(name: str, folder: Path, entry: BackboneEntry | None, device: torch.device) -> Backbone:
-    volumes = open_m3d(folder)
-    if volumes is not None:
-        return _load_volumes(name, volumes, entry, device)
+    if not (folder / CONFIG).is_file():
+        # Models of pictures are served without it.
+        from clinprompt.backbones.load_volumes import load_volumes
+
+        volumes = load_volumes(name, folder, entry, device)
+        if volumes is not None:
+            return volumes
     config = _read_config(folder)
-    weights = _weights(folder, WEIGHTS, entry)
-    weights_digest = _weights_digest(name, weights, entry)
+    weights = weights_file(folder, WEIGHTS, entry)
+    weights_digest = checked_digest(name, weights, entry)
     text_config = _text_config(folder, config["model_cfg"], entry)
-    with _offline(), tempfile.TemporaryDirectory() as scratch:
+    with offline(), tempfile.TemporaryDirectory() as scratch:
         model = _build(folder, config["model_cfg"], text_config, Path(scratch))
         _load_weights(model, weights)
         tokenizer = _tokenizer(folder, config["model_cfg"])
@@ -146,27 +148,12 @@ def _load_folder(name: str, folder: Path, entry: BackboneEntry | None, device: t
     )
 
 
-def _load_volumes(name: str, files: M3DFolder, entry: BackboneEntry | None, device: torch.device) -> Backbone:
-    weights = _weights(files.folder, M3D_WEIGHTS, entry)
-    digests = {file: sha256_file(files.folder / file) for file in files.files}
-    facts = {"files": digests, "weights": _weights_digest(name, weights, entry)}
-    with _offline():
-        model, tokenizer = files.build(weights), files.tokenizer()
-    return Backbone(
-        name=name,
-        digest=sha256_bytes(to_json(facts).encode()),
-        model=model.to(device).eval().requires_grad_(False),
-        tokenizer=tokenizer,
-        preprocessing=files.preprocessing,
-        embed_dim=model.mm_vision_proj.out_features,
-        logit_scale=float(model.logit_scale.detach()),
-        card=entry,
-        folder=files.folder,
-        device=device,
-    )
+def checked_digest(name: str, weights: Path, entry: BackboneEntry | None) -> str:
+    """SHA-256 of a weights file.
 
-
-def _weights_digest(name: str, weights: Path, entry: BackboneEntry | None) -> str:
+    Raises:
+        InputCorrupt: the table pins another.
+    """
     digest = sha256_file(weights)
     if entry is not None and digest != entry.sha256:
         raise InputCorrupt(
@@ -185,7 +172,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return {"model_cfg": model, "preprocess_cfg": config.get("preprocess_cfg") or {}}
 
 
-def _weights(folder: Path, customary: Sequence[str], entry: BackboneEntry | None) -> Path:
+def weights_file(folder: Path, customary: Sequence[str], entry: BackboneEntry | None) -> Path:
+    """The file with a folder's weights: the table's, or the first of the customary names that is there.
+
+    Raises:
+        InputMissing: there is none.
+    """
     names = customary if entry is None else (entry.weights,)
     for name in names:
         if (folder / name).is_file():
@@ -291,7 +283,7 @@ def _one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _offline() -> Iterator[None]:
+def offline() -> Iterator[None]:
     """Keep libraries from asking the hub inside the block, whatever the names in a config."""
     from huggingface_hub import constants
 

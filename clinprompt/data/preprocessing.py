@@ -1,13 +1,17 @@
 """From an upright image of 8 bits to the numbers that a backbone takes. Served models carry this code."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from clinprompt.data.codecs.base import DecodedImage, check_size
-from clinprompt.data.volumes import VOLUME, VolumePreprocessing
+
+if TYPE_CHECKING:
+    from clinprompt.data.volumes import VolumePreprocessing
+
+VOLUME = "volume"  # tells the settings of volumes from those of pictures
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,13 @@ class Preprocessing:
         return cls(**(values | {"mean": mean, "std": std}))
 
 
-AnyPreprocessing = Preprocessing | VolumePreprocessing
+AnyPreprocessing: TypeAlias = "Preprocessing | VolumePreprocessing"
 
 
 def preprocessing_of(values: dict[str, Any]) -> AnyPreprocessing:
     """The preprocessing of pictures or of volumes whose `to_dict` gave these values."""
-    return VolumePreprocessing.from_dict(values) if values.get("kind") == VOLUME else Preprocessing.from_dict(values)
+    if values.get("kind") != VOLUME:
+        return Preprocessing.from_dict(values)
+    from clinprompt.data.volumes import VolumePreprocessing  # models of pictures are served without it
+
+    return VolumePreprocessing.from_dict(values)

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from clinprompt.data.codecs.base import DecodedImage
-
-VOLUME = "volume"  # tells the settings of volumes from those of pictures
+from clinprompt.data.preprocessing import VOLUME
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,15 @@
 
 import ast
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from clinprompt import methods
+from clinprompt.data.preprocessing import VOLUME
 from clinprompt.prompting.base import FeatureMethod
 from clinprompt.prompting.hooks import NOT_SERVED
 from clinprompt.sources import imported_modules
@@ -38,15 +41,17 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_a_linear_head_carries_the_reading_of_images_alone() -> None:
-    codecs = {f"code/data/codecs/{path.name}" for path in (ROOT / "clinprompt/data/codecs").glob("*.py")}
-    names = ("__init__", "data/__init__", "data/formats", "data/preprocessing", "data/volumes")
+    of_volumes = {"nifti.py", "dicom.py", "volume_axes.py", "volumes.py"}
+    modules = {path.name for path in (ROOT / "clinprompt/data/codecs").glob("*.py")} - of_volumes
+    codecs = {f"code/data/codecs/{name}" for name in modules}
+    names = ("__init__", "data/__init__", "data/formats", "data/preprocessing")
     others = {f"code/{name}.py" for name in names}
     assert set(code_of(HEAD)) == codecs | others | {"model_script.py"}
 
 
 def test_a_method_carries_its_towers_and_nothing_of_training() -> None:
     code = code_of(VPT)
-    assert len(code) <= 54
+    assert len(code) <= 46
     folders = {Path(name).parts[1] for name in code if len(Path(name).parts) > 2}
     assert folders == {"backbones", "contract", "data", "methods", "prompting", "tuned"}
     assert [name for name in code if name.startswith("code/methods")] == [
@@ -54,6 +59,23 @@ def test_a_method_carries_its_towers_and_nothing_of_training() -> None:
         "code/methods/vpt.py",
     ]
     assert b"cross_entropy" not in b"".join(code.values())
+
+
+def test_what_reads_volumes_goes_along_with_models_of_volumes_alone(tmp_path: Path) -> None:
+    volumes = code_of(VPT.model_copy(update={"preprocessing": {"kind": VOLUME}}))
+    assert {"code/data/codecs/nifti.py", "code/data/codecs/dicom.py", "code/data/volumes.py"} <= set(volumes)
+    assert {"nibabel", "pydicom"} <= distributions(volumes)
+    assert not {"nibabel", "pydicom"} & distributions(code_of(VPT))
+
+
+def test_a_model_of_pictures_says_that_it_reads_no_volume(tmp_path: Path) -> None:
+    for name, source in code_of(HEAD).items():
+        file = tmp_path / name.replace("code/", "clinprompt/", 1)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(source)
+    script = "from clinprompt.data.codecs import decode_image\nhead = bytes(344) + b'n+1\\0'\ndecode_image(head)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "ValueError: it is a volume (NIfTI), and this model reads pictures" in done.stderr
 
 
 @pytest.mark.parametrize("method", methods.names())

@@ -1,6 +1,7 @@
 """From an image file's bytes to pixels: one module per format. Served models carry this code.
 
-A new format is its line in `clinprompt.data.formats`, a module with a `Codec`, and its line in `CODECS`.
+A new format is its line in `clinprompt.data.formats`, a module with a `Codec`, and its line in `CODECS`, here or, of
+volumes, in `volumes`.
 """
 
 import struct
@@ -10,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from clinprompt.data.codecs import bmp, dicom, gif, jpeg, nifti, png, tiff, webp
+from clinprompt.data import formats
+from clinprompt.data.codecs import bmp, gif, jpeg, png, tiff, webp
 from clinprompt.data.codecs.base import (
     MAX_ASPECT,
     MAX_PIXELS,
@@ -21,7 +23,6 @@ from clinprompt.data.codecs.base import (
     check_size,
     to_8_bits,
 )
-from clinprompt.data.formats import format_of
 
 __all__ = ["CODECS", "MAX_ASPECT", "MAX_PIXELS", "DecodedImage", "Intensity", "decode", "decode_image", "probe"]
 
@@ -32,9 +33,9 @@ CODECS: tuple[Codec, ...] = (
     bmp.CODEC,
     webp.CODEC,
     gif.CODEC,
-    nifti.CODEC,
-    dicom.CODEC,
 )
+
+_VOLUMES = (formats.NIFTI, formats.DICOM)
 
 # What Pillow raises on broken files; anything else is a bug and must be seen.
 _BROKEN = (
@@ -109,12 +110,22 @@ def _codec(data: bytes) -> Codec:
     """The format of a file, by its first bytes: nothing else is tried."""
     if not data:
         raise ValueError("the file is empty")
-    kind = format_of(data)
+    kind = formats.format_of(data)
+    if kind in _VOLUMES:
+        return _volume_codec(kind)
     for codec in CODECS:
         if codec.format is kind:
             return codec
-    *names, last = (codec.format.name for codec in CODECS)
+    *names, last = (known.name for known in (*(codec.format for codec in CODECS), *_VOLUMES))
     raise ValueError(f"not a {', '.join(names)} or {last} image (it begins with the bytes {data[:4].hex(' ')})")
+
+
+def _volume_codec(kind: formats.Format) -> Codec:
+    try:
+        from clinprompt.data.codecs import volumes
+    except ImportError:  # a served model of pictures does not carry it
+        raise ValueError(f"it is a volume ({kind.name}), and this model reads pictures") from None
+    return next(codec for codec in volumes.CODECS if codec.format is kind)
 
 
 def _reason(error: BaseException) -> str:
