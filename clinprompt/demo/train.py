@@ -5,7 +5,6 @@ attributes. The images are drawn from seeds of their own and share nothing with 
 """
 
 import logging
-import platform
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,12 +19,13 @@ import torch
 import torch.nn.functional as F
 import typer
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from clinprompt import cli
 from clinprompt.backbones.text import TextTower
 from clinprompt.demo.captions import FACTS, Scene, attributes, caption, draw_scene
+from clinprompt.demo.towers import learning_rate, make_optimizer, word_pieces, write_record
 from clinprompt.files import atomic, sha256_file, write_json, write_text
 from clinprompt.progress import progress
 
@@ -37,9 +37,6 @@ SIZE = 64
 PATCH = 8
 MEAN, STD = 0.3, 0.25
 _FEATURE_SCALE = 8.0  # unit features have entries of about 0.1
-_UNKNOWN = "[UNK]"
-# One entry a line, in the order of the ids. It is kept rather than learnt anew: the trainer of the tokenizers library
-# breaks ties at random.
 _VOCABULARY = Path(__file__).with_name("vocabulary.txt")
 
 
@@ -82,15 +79,7 @@ def model_config(vocabulary: int) -> dict[str, Any]:
 
 def make_tokenizer() -> Tokenizer:
     """A WordPiece tokenizer over the captions' words and single letters; the end token has the highest id."""
-    ids = {entry: number for number, entry in enumerate(_VOCABULARY.read_text(encoding="utf-8").split())}
-    tokenizer = Tokenizer(models.WordPiece(ids, unk_token=_UNKNOWN))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[SOT]", "[EOT]"])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[SOT] $A [EOT]", special_tokens=[("[SOT]", ids["[SOT]"]), ("[EOT]", ids["[EOT]"])]
-    )
-    return tokenizer
+    return word_pieces(_VOCABULARY, "[SOT]", "[EOT]")
 
 
 def write_folder(folder: Path, recipe: Recipe) -> Any:
@@ -127,10 +116,10 @@ def train(folder: Path, recipe: Recipe, workers: int) -> dict[str, float]:
     )
     facts = torch.tensor([attributes(scene) for scene in training_scenes])
     helper = Helper(model)
-    optimizer = _optimizer(nn.ModuleList([model, helper]), recipe)
+    optimizer = make_optimizer(nn.ModuleList([model, helper]), recipe)
     rng = np.random.default_rng([recipe.seed, 13])
     for step in progress(range(recipe.steps), "training demo-clip", unit="step"):
-        rate = _rate(step, recipe)
+        rate = learning_rate(step, recipe)
         for group in optimizer.param_groups:
             group["lr"] = rate
         rows = rng.choice(len(training_scenes), recipe.batch_size, replace=False)
@@ -211,20 +200,6 @@ def draw_scenes(recipe: Recipe, workers: int) -> list[Scene]:
         return list(progress(drawn, "drawing", total, "image"))
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
-
-
-def _rate(step: int, recipe: Recipe) -> float:
-    if step < recipe.warmup:
-        return recipe.learning_rate * (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / (recipe.steps - recipe.warmup)
-    return recipe.learning_rate * (1 + float(np.cos(np.pi * done))) / 2
-
-
 def _pixels(scenes: Sequence[Scene]) -> Tensor:
     return torch.from_numpy(np.stack([scene.pixels for scene in scenes]))
 
@@ -256,17 +231,8 @@ def finish(folder: Path, recipe: Recipe, results: dict[str, float]) -> None:
     """Write the recipe and the model card beside the weights."""
     digest = sha256_file(folder / WEIGHTS)
     parameters = sum(t.numel() for t in load_file(folder / WEIGHTS).values())
-    threads = torch.get_num_threads()  # the order of sums, and so the last bits, depend on it
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "open_clip": open_clip.__version__}
-    record = {
-        "recipe": asdict(recipe),
-        "results": results,
-        "parameters": parameters,
-        "sha256": digest,
-        "threads": threads,
-        "versions": versions,
-    }
-    write_json(folder / "recipe.json", record)
+    record = {"recipe": asdict(recipe), "results": results, "parameters": parameters, "sha256": digest}
+    write_record(folder, record, ("open_clip", open_clip.__version__))
     facts = {"digest": digest, "millions": parameters / 1e6, **asdict(recipe), **results}
     write_text(folder / "README.md", _CARD.format(**facts))
 

@@ -1,7 +1,5 @@
 """M3D-CLIP's towers: against the original code's numbers, against a convolution, and opened up for prompts."""
 
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,44 +7,27 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from golden_volumes import BACKBONE, backbone_of, cases_of, record_of
 from safetensors.torch import load_file
-from transformers import BertConfig, BertModel
 
-from clinprompt.backbones.m3d import M3DClip, M3DSizes
+from clinprompt.backbones.m3d import M3DClip
 from clinprompt.backbones.text import TextTower
 from clinprompt.backbones.vision import VisionTower
-
-GOLDEN = Path(os.environ.get("CLINPROMPT_GOLDEN_VOLUMES", Path(__file__).parents[3] / "shared" / "golden-volumes"))
-CASES = sorted(path.parent for path in GOLDEN.glob("*/case.json"))
-# Those of the backbone alone: the others are a method's.
-BACKBONE_CASES = [path for path in CASES if json.loads((path / "case.json").read_text())["method"] == "M3D-CLIP"] or [
-    None
-]
 
 
 class Case:
     """A golden case: its record and tensors, and the model with its weights."""
 
     def __init__(self, folder: Path) -> None:
-        self.record = json.loads((folder / "case.json").read_text())
+        self.record, self.model = record_of(folder), backbone_of(folder)
         self.inputs, self.expected = (load_file(folder / f"{name}.safetensors") for name in ("inputs", "expected"))
-        config = json.loads((folder / "model_config.json").read_text())
-        sizes = M3DSizes(
-            channels=config["in_channels"], volume=tuple(config["img_size"]), patch=tuple(config["patch_size"]),
-            width=config["hidden_size"], mlp=config["mlp_dim"], layers=config["num_layers"], heads=config["num_heads"],
-        )  # fmt: skip
-        text = BertModel(BertConfig(**json.loads((folder / "bert/config.json").read_text())))
-        self.model = M3DClip(sizes, text).eval()
-        self.model.load_state_dict(load_file(folder / "weights.safetensors"), strict=True)
 
     def near(self, found: torch.Tensor, name: str, **tolerance: float) -> None:
         torch.testing.assert_close(found, self.expected[name], **({"rtol": 0.0, "atol": 5e-6} | tolerance))
 
 
-@pytest.fixture(params=CASES or [None], ids=lambda path: path.name if path else "none")
+@pytest.fixture(params=cases_of())
 def case(request: pytest.FixtureRequest) -> Case:
-    if request.param is None:
-        pytest.skip(f"no golden cases at {GOLDEN}; set CLINPROMPT_GOLDEN_VOLUMES to their folder")
     return Case(request.param)
 
 
@@ -67,7 +48,6 @@ def unit(features: torch.Tensor) -> torch.Tensor:
 
 
 def test_features_are_the_original_code_s(case: Case) -> None:
-    assert case.record["method"] in {"M3D-CLIP", "DEFT-VLM-AD"}, "a kind of case that this test does not know"
     image, text = VisionTower(case.model), TextTower(case.model)
     case.near(unit(case.model.encode_image(case.inputs["images"])), "plain_image_features")
     case.near(unit(image.encode([image.embed(case.inputs["images"])])), "plain_image_features")
@@ -75,7 +55,7 @@ def test_features_are_the_original_code_s(case: Case) -> None:
     case.near(unit(text.encode_ids(case.inputs["token_ids"])), "plain_text_features")
 
 
-@pytest.mark.parametrize("case", BACKBONE_CASES, indirect=True, ids=lambda path: path.name if path else "none")
+@pytest.mark.parametrize("case", cases_of(BACKBONE), indirect=True)
 def test_tokens_logits_loss_and_gradients_are_the_original_code_s(case: Case) -> None:
     model, inputs = case.model, case.inputs
     tokens = model.vision_encoder(inputs["images"])
@@ -99,7 +79,7 @@ def test_tokens_logits_loss_and_gradients_are_the_original_code_s(case: Case) ->
     assert compared == sum(name.startswith("grad.") for name in case.expected)
 
 
-@pytest.mark.parametrize("case", BACKBONE_CASES, indirect=True, ids=lambda path: path.name if path else "none")
+@pytest.mark.parametrize("case", cases_of(BACKBONE), indirect=True)
 def test_positions_are_interpolated_to_another_grid(case: Case) -> None:
     found = case.inputs["resized_images"]
     grid = tuple(side // step for side, step in zip(found.shape[2:], case.record["patch_size"], strict=True))

@@ -1,7 +1,5 @@
 """DEFT-VLM-AD against the numbers of its golden cases."""
 
-import json
-import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,11 +8,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from golden_volumes import METHOD, backbone_of, cases_of, record_of
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import BertConfig, BertModel
 
-from clinprompt.backbones.m3d import M3DClip, M3DSizes
 from clinprompt.backbones.text import TextTower
 from clinprompt.backbones.vision import VisionTower
 from clinprompt.methods import check_config, method
@@ -24,12 +21,6 @@ from clinprompt.prompting.contrastive import symmetric_contrast
 from clinprompt.training.fit import fit
 from clinprompt.training.loop import Run
 
-GOLDEN = Path(os.environ.get("CLINPROMPT_GOLDEN_VOLUMES", Path(__file__).parents[3] / "shared" / "golden-volumes"))
-FOLDERS = sorted(path.parent for path in GOLDEN.glob("*/case.json"))
-OTHERS = {"M3D-CLIP"}  # cases of the backbone alone
-CASES = [
-    path for path in FOLDERS if json.loads((path / "case.json").read_text())["method"] not in OTHERS
-] or [None]  # fmt: skip
 SWITCHES = ("text_prompts", "clip_image", "logit_scale", "mmse_head", "mmse_token", "mmse_divisor")
 NUMBER = r"\d[\d.]*(?:e-?\d+)?"
 
@@ -38,23 +29,14 @@ class Case:
     """A golden case: its record and tensors, the backbone with its weights, and the method at the recorded state."""
 
     def __init__(self, folder: Path) -> None:
-        self.record = json.loads((folder / "case.json").read_text())
-        assert self.record["method"] == "DEFT-VLM-AD", "a kind of case that this test does not know"
+        self.record, self.model = record_of(folder), backbone_of(folder).requires_grad_(False)
         self.params, self.inputs, self.expected = (
             load_file(folder / f"{name}.safetensors") for name in ("params", "inputs", "expected")
         )
-        config = json.loads((folder / "model_config.json").read_text())
-        sizes = M3DSizes(
-            channels=config["in_channels"], volume=tuple(config["img_size"]), patch=tuple(config["patch_size"]),
-            width=config["hidden_size"], mlp=config["mlp_dim"], layers=config["num_layers"], heads=config["num_heads"],
-        )  # fmt: skip
-        text = BertModel(BertConfig(**json.loads((folder / "bert/config.json").read_text())))
-        self.model = M3DClip(sizes, text)
-        self.model.load_state_dict(load_file(folder / "weights.safetensors"), strict=True)
-        self.model.eval().requires_grad_(False)
         self.backbone: Any = SimpleNamespace(
             name=self.record["case"], model=self.model, text=TextTower(self.model), vision=VisionTower(self.model),
-            tokenize=self.tokenize, embed_dim=sizes.width, logit_scale=1.0, device=torch.device("cpu"), unknown_id=None,
+            tokenize=self.tokenize, embed_dim=self.record["embed_dim"], logit_scale=1.0, device=torch.device("cpu"),
+            unknown_id=None,
         )  # fmt: skip
 
     def tokenize(self, texts: list[str]) -> Tensor:
@@ -117,10 +99,8 @@ class Case:
         assert bool(((found - self.expected[f"adamw{steps}.{name}"]).abs() <= bounds).all()), name
 
 
-@pytest.fixture(params=CASES, ids=lambda path: path.name if path else "none")
+@pytest.fixture(params=cases_of(METHOD))
 def case(request: pytest.FixtureRequest) -> Case:
-    if request.param is None:
-        pytest.skip(f"no golden cases at {GOLDEN}; set CLINPROMPT_GOLDEN_VOLUMES to their folder")
     return Case(request.param)
 
 

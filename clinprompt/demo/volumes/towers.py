@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel
 
 from clinprompt.backbones.m3d import M3DClip, M3DSizes
 from clinprompt.data.volumes import VolumePreprocessing
+from clinprompt.demo.towers import word_pieces
 from clinprompt.files import atomic, write_json
 
 WEIGHTS = "model.safetensors"
@@ -19,21 +20,12 @@ SIZES = M3DSizes(channels=1, volume=VOLUME, patch=(8, 8, 8), width=128, mlp=384,
 PREPROCESSING = VolumePreprocessing(VOLUME, intensity="z_score", spacing=SPACING)
 TOKENS = 96  # of a text: a report of six volumes needs about 80
 _POSITIONS = 192  # room for prompts beside them
-# One entry a line, in the order of the ids.
 _VOCABULARY = Path(__file__).with_name("vocabulary.txt")
 
 
 def make_tokenizer() -> Tokenizer:
     """A WordPiece tokenizer over words of captions and reports, single letters, and numbers by pairs of digits."""
-    ids = {entry: number for number, entry in enumerate(_VOCABULARY.read_text(encoding="utf-8").split())}
-    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))  # noqa: S106 - a token of text
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])]
-    )
-    return tokenizer
+    return word_pieces(_VOCABULARY, "[CLS]", "[SEP]")
 
 
 def text_config(vocabulary: int) -> dict[str, Any]:

@@ -5,7 +5,6 @@ scanner. It sees no diagnosis, and shares no seed with `brain-phantom-3d`.
 """
 
 import logging
-import platform
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,11 +22,12 @@ from torch import Tensor, nn
 
 from clinprompt import cli
 from clinprompt.backbones.m3d import M3DClip
+from clinprompt.demo.towers import learning_rate, make_optimizer, write_record
 from clinprompt.demo.volumes.anatomy import STRUCTURES
 from clinprompt.demo.volumes.captions import PARTS, Scene, caption, draw_scene
 from clinprompt.demo.volumes.model_card import model_card
 from clinprompt.demo.volumes.towers import PREPROCESSING, SIZES, TOKENS, WEIGHTS, make_tokenizer, save, write_folder
-from clinprompt.files import atomic, sha256_file, write_json, write_text
+from clinprompt.files import atomic, sha256_file, write_text
 from clinprompt.progress import progress
 
 log = logging.getLogger(__name__)
@@ -99,11 +99,11 @@ def train(folder: Path, recipe: Recipe, workers: int) -> dict[str, float]:
     places = torch.from_numpy(np.stack([scene.places for scene in seen]))
     voxels, facts = voxels_of(seen), torch.from_numpy(np.stack([_facts(scene) for scene in seen]))
     helper = Helper(model)
-    optimizer = _optimizer(nn.ModuleList([model, helper]), recipe)
+    optimizer = make_optimizer(nn.ModuleList([model, helper]), recipe)
     rng = np.random.default_rng([recipe.seed, 32])
     for step in progress(range(recipe.steps), "training demo-m3d", unit="step"):
         for group in optimizer.param_groups:
-            group["lr"] = _rate(step, recipe)
+            group["lr"] = learning_rate(step, recipe)
         rows = rng.choice(len(seen), min(recipe.batch_size, len(seen)), replace=False)
         texts, told = zip(*(caption(seen[row], rng) for row in rows), strict=True)
         with torch.autocast("cpu", torch.bfloat16):
@@ -188,34 +188,10 @@ def _facts(scene: Scene) -> np.ndarray:
     return np.concatenate([scene.sizes, scanner]).astype(np.float32)
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
-
-
-def _rate(step: int, recipe: Recipe) -> float:
-    if step < recipe.warmup:
-        return recipe.learning_rate * (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1)
-    return recipe.learning_rate * (1 + float(np.cos(np.pi * done))) / 2
-
-
 def finish(folder: Path, recipe: Recipe, results: dict[str, float]) -> None:
     """Write the recipe and the model card beside the weights."""
-    record = {
-        "recipe": asdict(recipe),
-        "results": results,
-        "sha256": sha256_file(folder / WEIGHTS),
-        "threads": torch.get_num_threads(),  # the order of sums, and so the last bits, depend on it
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
-    }
-    write_json(folder / "recipe.json", record)
+    record = {"recipe": asdict(recipe), "results": results, "sha256": sha256_file(folder / WEIGHTS)}
+    write_record(folder, record, ("transformers", transformers.__version__))
     write_text(folder / "README.md", model_card(asdict(recipe), results, folder / WEIGHTS))
 
 
