@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clinprompt.contract.candidates import CandidateId
+from clinprompt.data.codecs.base import VOLUME
 from clinprompt.data.load import load_card
-from clinprompt.data.preprocessing import VOLUME
 from clinprompt.evaluation.metrics_record import Metrics
 from clinprompt.files import sha256_file, to_json
 from clinprompt.tuned.record import ModelRecord

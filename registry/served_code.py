@@ -9,7 +9,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import clinprompt
-from clinprompt.data.preprocessing import VOLUME
+from clinprompt.data.codecs.base import VOLUME
 from clinprompt.prompting.hooks import NOT_SERVED
 from clinprompt.sources import imported_modules, without_docstrings
 from clinprompt.tuned.record import ModelRecord
@@ -28,7 +28,7 @@ _TOWERS = (
 )
 
 # What models of pictures do without; what imports it does so inside a function.
-_OF_VOLUMES = ("clinprompt.backbones.load_volumes", "clinprompt.data.codecs.volumes", "clinprompt.data.volumes")
+_OF_VOLUMES = ("clinprompt.backbones.m3d_folder", "clinprompt.data.codecs.volumes", "clinprompt.data.volumes")
 
 _TRAINING = LeftOut("clinprompt.prompting.base:PromptMethod", NOT_SERVED)
 

@@ -1,6 +1,8 @@
-"""An open_clip folder from the Hugging Face hub, at one commit."""
+"""An open_clip folder from the Hugging Face hub, at one commit, and loading without asking the hub."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from clinprompt.backbones.table import CONFIG, BackboneEntry
@@ -55,3 +57,16 @@ def download(name: str, entry: BackboneEntry) -> Path:
         raise ServiceDown(
             f"Could not download {model}: {reason}. Try again later, or put its folder somewhere and set backbone.path."
         ) from None
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Keep libraries from asking the hub inside the block, whatever the names in a config."""
+    from huggingface_hub import constants
+
+    previous = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = previous

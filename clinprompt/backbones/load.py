@@ -1,10 +1,9 @@
-"""Load a frozen open_clip model from this package, from the hub at a pinned commit, or from a local folder."""
+"""Load a frozen open_clip model or M3D-CLIP: from this package, from the hub at a pinned commit, or from a folder."""
 
 import json
 import pickle
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clinprompt.backbones.hub import TOKENIZER_FILES, download
+from clinprompt.backbones.hub import TOKENIZER_FILES, download, offline
 from clinprompt.backbones.table import CONFIG, TABLE, BackboneEntry, entry_of
 from clinprompt.data.preprocessing import AnyPreprocessing, Preprocessing
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
 
 if TYPE_CHECKING:
+    from clinprompt.backbones.m3d_folder import M3DFolder
     from clinprompt.backbones.text import TextTower
     from clinprompt.backbones.vision import VisionTower
 
@@ -120,15 +120,14 @@ def _folder(name: str, entry: BackboneEntry | None, path: str | Path | None, tab
 
 def _load_folder(name: str, folder: Path, entry: BackboneEntry | None, device: torch.device) -> Backbone:
     if not (folder / CONFIG).is_file():
-        # Models of pictures are served without it.
-        from clinprompt.backbones.load_volumes import load_volumes
+        from clinprompt.backbones.m3d_folder import open_m3d  # models of pictures are served without it
 
-        volumes = load_volumes(name, folder, entry, device)
-        if volumes is not None:
-            return volumes
+        files = open_m3d(folder)
+        if files is not None:
+            return _load_m3d(name, files, entry, device)
     config = _read_config(folder)
-    weights = weights_file(folder, WEIGHTS, entry)
-    weights_digest = checked_digest(name, weights, entry)
+    weights = _weights_file(folder, WEIGHTS, entry)
+    weights_digest = _checked_digest(name, weights, entry)
     text_config = _text_config(folder, config["model_cfg"], entry)
     with offline(), tempfile.TemporaryDirectory() as scratch:
         model = _build(folder, config["model_cfg"], text_config, Path(scratch))
@@ -148,7 +147,29 @@ def _load_folder(name: str, folder: Path, entry: BackboneEntry | None, device: t
     )
 
 
-def checked_digest(name: str, weights: Path, entry: BackboneEntry | None) -> str:
+def _load_m3d(name: str, files: "M3DFolder", entry: BackboneEntry | None, device: torch.device) -> Backbone:
+    from clinprompt.backbones.m3d_folder import WEIGHTS as M3D_WEIGHTS
+
+    weights = _weights_file(files.folder, M3D_WEIGHTS, entry)
+    digests = {file: sha256_file(files.folder / file) for file in files.files}
+    facts = {"files": digests, "weights": _checked_digest(name, weights, entry)}
+    with offline():
+        model, tokenizer = files.build(weights), files.tokenizer()
+    return Backbone(
+        name=name,
+        digest=sha256_bytes(to_json(facts).encode()),
+        model=model.to(device).eval().requires_grad_(False),
+        tokenizer=tokenizer,
+        preprocessing=files.preprocessing,
+        embed_dim=model.mm_vision_proj.out_features,
+        logit_scale=float(model.logit_scale.detach()),
+        card=entry,
+        folder=files.folder,
+        device=device,
+    )
+
+
+def _checked_digest(name: str, weights: Path, entry: BackboneEntry | None) -> str:
     """SHA-256 of a weights file.
 
     Raises:
@@ -172,7 +193,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return {"model_cfg": model, "preprocess_cfg": config.get("preprocess_cfg") or {}}
 
 
-def weights_file(folder: Path, customary: Sequence[str], entry: BackboneEntry | None) -> Path:
+def _weights_file(folder: Path, customary: Sequence[str], entry: BackboneEntry | None) -> Path:
     """The file with a folder's weights: the table's, or the first of the customary names that is there.
 
     Raises:
@@ -280,16 +301,3 @@ def _digest(folder: Path, weights: str, text_config: dict[str, Any] | None) -> s
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()).rstrip(".")
     return text if len(text) <= 300 else f"{text[:300]} …"
-
-
-@contextmanager
-def offline() -> Iterator[None]:
-    """Keep libraries from asking the hub inside the block, whatever the names in a config."""
-    from huggingface_hub import constants
-
-    previous = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = previous

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from clinprompt.data.codecs.base import DecodedImage, check_size
+from clinprompt.data.codecs.base import VOLUME, DecodedImage, check_size
 
 if TYPE_CHECKING:
     from clinprompt.data.volumes import VolumePreprocessing
-
-VOLUME = "volume"  # tells the settings of volumes from those of pictures
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from clinprompt.data.codecs.base import DecodedImage
-from clinprompt.data.preprocessing import VOLUME
+from clinprompt.data.codecs.base import VOLUME, DecodedImage
 
 
 @dataclass(frozen=True)

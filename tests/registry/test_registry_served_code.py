@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 from clinprompt import methods
-from clinprompt.data.preprocessing import VOLUME
+from clinprompt.data.codecs.base import VOLUME
 from clinprompt.prompting.base import FeatureMethod
 from clinprompt.prompting.hooks import NOT_SERVED
 from clinprompt.sources import imported_modules

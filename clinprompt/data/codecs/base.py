@@ -12,6 +12,7 @@ from clinprompt.data.formats import Format
 MAX_PIXELS = 100_000_000
 MAX_ASPECT = 100  # longer side to shorter: resizing the shorter side makes the longer one longer, too
 AUTO_PERCENTILES = (0.5, 99.5)
+VOLUME = "volume"  # tells the preprocessing of volumes, in a record, from that of pictures
 _BLOCK = 1 << 22  # values that are widened at once
 
 Intensity = str | list[float] | tuple[float, float]
