@@ -90,6 +90,9 @@ class DeftAd(PatchMethod):
             self.cross_attention = attention(e, config.heads, g)
         self.linear_head = linear(e, len(task.class_names), g) if config.head == "linear" else None
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+        if not config.clip_weight:
+            for unread in (self.text_prompts, *self.text_proj.parameters(), self.logit_scale):
+                unread.requires_grad_(False)
         self.register_buffer("scored", torch.ones(()))
         self.to(backbone.device)
         self._texts: Tensor | None = None
@@ -124,7 +127,7 @@ class DeftAd(PatchMethod):
     def image_tokens(self, batch: Batch, *, whole: bool | None = None) -> ImageTokens:
         """CLS and MMSE; all tokens where `whole`, by default where a report is to read them."""
         if whole is None:
-            whole = self.config.clip_image != "none" and batch.reports is not None
+            whole = self.config.clip_image != "none" and batch.reports is not None and self.config.clip_weight > 0
         patches = batch.inputs[:, 1:]
         first, *deeper = self.visual_prompts
         writes = {layer: {1: prompts} for layer, prompts in enumerate(deeper, 1)}
@@ -186,18 +189,21 @@ class DeftAd(PatchMethod):
         return predicted[:, 0]
 
     def loss(self, batch: Batch, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """InfoNCE, the weighted error of the MMSE, and the cross-entropy of a linear head.
+        """The weighted InfoNCE and error of the MMSE, and the cross-entropy of a linear head.
 
         Raises:
             NotTrained: the batch is a single image, which has nothing to be told from.
         """
-        if len(batch) == 1:
+        if len(batch) == 1 and self.config.clip_weight:
             raise NotTrained(
                 f"{_WHERE}.batch_size: the contrastive loss tells the images of a batch apart, and this part of a "
                 "batch holds one; take more images, fewer micro-batches or fewer processes"
             )
-        images, labels = self._last, batch.labels if self.config.positives == "label" else None
-        parts = {"clip": symmetric_contrast(self.contrast(batch, images).scores.float(), labels)}
+        images, parts = self._last, {}
+        if self.config.clip_weight:
+            labels = batch.labels if self.config.positives == "label" else None
+            scores = self.contrast(batch, images).scores.float()
+            parts["clip"] = self.config.clip_weight * symmetric_contrast(scores, labels)
         if batch.scores is not None:
             parts["mmse"] = self.config.mmse_weight * self._error(images, batch.scores)
         if self.linear_head is not None:

@@ -208,6 +208,20 @@ def test_pairs_of_the_same_class_can_be_positives() -> None:
     torch.testing.assert_close(symmetric_contrast(scores, torch.arange(3)), symmetric_contrast(scores))
 
 
+def test_without_the_contrastive_loss_no_report_is_read(backbone: Any) -> None:
+    model = build(backbone, head="linear", clip_weight=0.0)
+    assert not {"text_prompts", "text_proj.weight", "logit_scale"} & set(model.trainable_parameters())
+    examples = examples_of(model, 6)
+    batch, silent = (one.batch(slice(None)) for one in (examples, replace(examples, reports=None)))
+    (loss, parts), (other, _) = (model.loss(one, model(one)) for one in (batch, silent))
+    assert set(parts) == {"mmse", "ce"}
+    assert torch.equal(loss, other)
+    alone = examples.batch(slice(0, 1))
+    assert torch.isfinite(model.loss(alone, model(alone))[0])  # nothing compares the images of a batch
+    with pytest.raises(BadParams, match="clip_weight: without the contrastive loss no class is learned"):
+        build(backbone, clip_weight=0.0)
+
+
 def test_a_scale_is_clamped_and_one_image_alone_is_refused(backbone: Any) -> None:
     model = build(backbone)
     assert float(model.scale().detach()) == pytest.approx(1 / 0.07)
@@ -221,7 +235,15 @@ def test_a_scale_is_clamped_and_one_image_alone_is_refused(backbone: Any) -> Non
         build(backbone, clip_image="after", heads=8)
 
 
-@pytest.mark.parametrize("knobs", [{}, {"head": "linear"}, {"positives": "label", "text_prompts": "after_encoder"}])
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        {"head": "linear"},
+        {"head": "linear", "clip_weight": 0.0},
+        {"positives": "label", "text_prompts": "after_encoder"},
+    ],
+)
 def test_training_learns_classes_and_mmse_and_is_read_back(
     backbone: Any, tmp_path: Path, knobs: dict[str, Any]
 ) -> None:
