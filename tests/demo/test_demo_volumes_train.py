@@ -8,19 +8,26 @@ import pytest
 import torch
 
 from clinprompt.backbones.load import Backbone, load_backbone
+from clinprompt.backbones.m3d import VolumeEncoder
 from clinprompt.backbones.sizes import declared_sizes
 from clinprompt.backbones.table import read_table
 from clinprompt.data.load import load_card
 from clinprompt.demo.volumes import train
 from clinprompt.demo.volumes.captions import PARTS, Scene, caption
+from clinprompt.demo.volumes.objective import Places, start_at_differences
 from clinprompt.demo.volumes.phantom import nifti_bytes
 from clinprompt.demo.volumes.scanners import SCANNERS, scan
 from clinprompt.demo.volumes.subjects import brain_at, subjects
-from clinprompt.demo.volumes.towers import PREPROCESSING, TOKENS
+from clinprompt.demo.volumes.towers import PREPROCESSING, SIZES, TOKENS
 from clinprompt.files import read_json, sha256_file
 
 CARD = Path(__file__).parents[2] / "datasets" / "brain-phantom-3d.yaml"
-TINY = train.Recipe(scenes=4, held_out=2, steps=2, batch_size=3)
+TINY = train.Recipe(
+    scenes=4,
+    held_out=2,
+    seeing=dataclasses.replace(train.Recipe.seeing, steps=2),
+    pairing=dataclasses.replace(train.Recipe.pairing, steps=2),
+)
 REPORT = (
     "A photo of mild cognitive impairment: Hippocampal Vol: 11249.73, Ventricular size: 13905.10, Whole brain Vol: "
     "1733983.80, Entorhinal Vol: 3305.00, Fusiform Vol: 24962.00, Middle temporal Vol: Data unavailable"
@@ -113,7 +120,7 @@ def test_sizes_in_words_agree_with_the_scene(scenes: list[Scene]) -> None:
 
 
 def test_training_writes_a_folder_that_loads_and_records_its_recipe(tmp_path: Path) -> None:
-    options = {"scenes": 4, "held-out": 2, "steps": 2, "batch-size": 3, "workers": 2}
+    options = {"scenes": 4, "held-out": 2, "seeing-steps": 2, "pairing-steps": 2, "workers": 2}
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     assert train.main(["--out", str(tmp_path / "own"), *arguments]) == 0
     record = read_json(tmp_path / "own" / "recipe.json")
@@ -121,6 +128,45 @@ def test_training_writes_a_folder_that_loads_and_records_its_recipe(tmp_path: Pa
     own = load_backbone("own", tmp_path / "own")
     assert own.preprocessing == PREPROCESSING
     assert own.logit_scale == pytest.approx(10, rel=0.01)
+
+
+@torch.no_grad()
+def test_the_tower_starts_at_what_tells_heads_apart() -> None:
+    torch.manual_seed(0)
+    sizes = dataclasses.replace(SIZES, volume=(16, 16, 16), width=6, heads=2, layers=1)
+    encoder = VolumeEncoder(sizes)
+    heads = torch.randn(1, 1, 16, 16, 16) + 0.1 * torch.randn(40, 1, 16, 16, 16)
+    start_at_differences(encoder, heads)
+    tokens = encoder.embed(heads)[:, 1:]
+    varied = tokens - tokens.mean(0)
+    assert float(varied.std()) == pytest.approx(1, abs=0.02)
+    assert torch.allclose(tokens.mean(0), encoder.embed(heads.mean(0, keepdim=True))[0, 1:], atol=1e-3)
+    codes = tokens.mean(0)
+    assert len(torch.unique(codes.round(decimals=3), dim=0)) == len(codes)  # each place has its own
+    cut = encoder.patch_embedding.patch_embeddings[0](heads)
+    found = (cut - cut.mean(0)).flatten(0, 1)
+    covariance = (varied.flatten(0, 1).T @ varied.flatten(0, 1)) / len(found)
+    assert torch.allclose(covariance, covariance.diag().diag(), atol=1e-3)  # principal components do not correlate
+    variance = torch.linalg.eigvalsh(found.T @ found / len(found)).flip(0)[:6]
+    assert torch.allclose(
+        covariance.diag() / covariance.diag().sum(), variance.sqrt() / variance.sqrt().sum(), atol=1e-3
+    )
+
+
+def test_places_are_targets_where_structures_vary() -> None:
+    rng = np.random.default_rng(0)
+    shares = np.zeros((30, 8, 5), np.float32)
+    shares[:, 2] = rng.uniform(0, 1, (30, 5))
+    shares[:, 3] = 0.5  # alike in all
+    some = [Scene(np.zeros((1, 1, 1)), one, np.zeros(6), np.zeros(6), SCANNERS["A"], 60) for one in shares]
+    places = Places.of(some)
+    assert places.telling.tolist() == [2]
+    deviations = places.deviations(places.shares)
+    assert torch.allclose(deviations.square().mean((0, 1)), torch.ones(5), atol=1e-4)
+    assert not deviations[:, 3].any()
+    chosen = places.some(3, rng).tolist()
+    assert chosen[0] == 2
+    assert len(set(chosen)) == 4
 
 
 def test_scenes_do_not_depend_on_the_number_of_workers() -> None:

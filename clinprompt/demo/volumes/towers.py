@@ -16,7 +16,7 @@ from clinprompt.files import atomic, write_json
 WEIGHTS = "model.safetensors"
 VOLUME = (48, 56, 48)
 SPACING = (3.5, 3.5, 3.5)  # millimetres: the grid is 168 x 196 x 168 mm, and holds a head
-SIZES = M3DSizes(channels=1, volume=VOLUME, patch=(8, 8, 8), width=128, mlp=384, layers=4, heads=4)
+SIZES = M3DSizes(channels=1, volume=VOLUME, patch=(8, 8, 8), width=128, mlp=384, layers=4, heads=8)
 PREPROCESSING = VolumePreprocessing(VOLUME, intensity="z_score", spacing=SPACING)
 TOKENS = 96  # of a text: a report of six volumes needs about 80
 _POSITIONS = 192  # room for prompts beside them
