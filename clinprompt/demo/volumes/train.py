@@ -26,7 +26,17 @@ from clinprompt.demo.towers import learning_rate, make_optimizer, write_record
 from clinprompt.demo.volumes.anatomy import STRUCTURES
 from clinprompt.demo.volumes.captions import PARTS, Scene, caption, draw_scene
 from clinprompt.demo.volumes.model_card import model_card
-from clinprompt.demo.volumes.towers import PREPROCESSING, SIZES, TOKENS, WEIGHTS, make_tokenizer, save, write_folder
+from clinprompt.demo.volumes.towers import (
+    DEMO,
+    PREPROCESSING,
+    SIZES,
+    TOKENS,
+    WEIGHTS,
+    initial_model,
+    make_tokenizer,
+    save,
+    write_files,
+)
 from clinprompt.files import atomic, sha256_file, write_text
 from clinprompt.progress import progress
 
@@ -93,7 +103,8 @@ class Helper(nn.Module):
 def train(folder: Path, recipe: Recipe, workers: int) -> dict[str, float]:
     """Train and write everything to `folder`; returns the retrieval accuracies on held-out pairs."""
     scenes = draw_scenes(recipe, workers)
-    model = write_folder(folder, recipe.seed)
+    write_files(folder, DEMO)
+    model = initial_model(DEMO, recipe.seed)
     tokenizer = make_tokenizer()
     held_out, seen = scenes[: recipe.held_out], scenes[recipe.held_out :]
     places = torch.from_numpy(np.stack([scene.places for scene in seen]))
