@@ -17,8 +17,8 @@ from clinprompt.files import atomic, sha256_file, write_text
 
 _README = """# M3D-CLIP with random weights
 
-The published sizes and configs (arXiv 2404.00578), the tokenizer of `demo-m3d`, and weights drawn with the seed {seed} and
-never trained. For measuring time and memory. **Whatever it predicts means nothing.**
+The published sizes and configs (arXiv 2404.00578), the tokenizer of `demo-m3d`, and weights that were drawn and never
+trained, with the seed {seed}. For measuring time and memory. **Whatever it predicts means nothing.**
 
 Made by `python -m clinprompt.demo.volumes.random_weights --seed {seed}`.
 """
