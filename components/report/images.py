@@ -10,7 +10,7 @@ from clinprompt.data.card import Card
 from clinprompt.data.dataset import Dataset, Item, read_image
 from clinprompt.data.manifest import shown_id
 from clinprompt.parquet import read_frame
-from components.report.figures import data_uri, thumbnail
+from components.report.figures import thumbnail
 
 MOST_WRONG = 8
 
@@ -64,7 +64,7 @@ def _dropped(image: dict[str, Any], images: Path, card: Card) -> dict[str, Any]:
     data = read_image((image["id"], images / image["file"]))
     names = {info.id: info.name for info in card.classes}
     return {
-        "source": data_uri(thumbnail(data, card.intensity), "image/png"),
+        "picture": thumbnail(data, card.intensity),
         "id": shown_id(image["id"]),
         "split": image["split"],
         "label": names.get(image["label"], image["label"]),
@@ -78,7 +78,7 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _example(row: dict[str, Any], item: Item, card: Card) -> dict[str, Any]:
     names = {info.id: info.name for info in card.classes}
     return {
-        "source": data_uri(thumbnail(read_image(item), card.intensity), "image/png"),
+        "picture": thumbnail(read_image(item), card.intensity),
         "id": shown_id(row["id"]),
         "label": names[row["label"]],
         "predicted": names[row["predicted"]],

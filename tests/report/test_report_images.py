@@ -1,17 +1,23 @@
 """The images of patients in the report, and the copy of it that has none."""
 
+import base64
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from drawn_volumes import drawn, nifti
 from fabricate import Run
 from pages import Page, registry_report, report
+from PIL import Image
 
+from clinprompt.data.codecs import decode_image
 from clinprompt.data.manifest import read_manifest
-from clinprompt.files import read_json, write_json
+from clinprompt.files import read_json, sha256_bytes, write_json
 
 
 def test_it_shows_mistakes_and_right_answers_of_the_chosen_candidate(run: Run) -> None:
@@ -51,6 +57,30 @@ def test_a_dropped_image_is_shown_beside_its_twin(run: Run) -> None:
     assert html.count(f'<img alt="{name}"') == 2 * 20
     assert "The first 20 of 23; all are in the evidence's verdict.json." in Page(html).text
     assert "similarity" not in Page(html).text
+
+
+def test_a_dropped_pair_of_volumes_is_shown_in_three_planes_one_above_the_other(run: Run) -> None:
+    scan, upright = drawn((18, 20, 24)), np.diag([5.0, 5, 5, 1])
+    scans = {sha256_bytes(data): data for data in (nifti(scan, upright), nifti(scan * 2, upright))}
+    files = {name: f"{name[:2]}/{name}.nii" for name in scans}
+    for name, data in scans.items():
+        file = run.folder / "ingest" / "images" / files[name]
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(data)
+    assert 'class="twins"' in report(run)
+    verdict, (dropped, kept) = run.folder / "validate" / "evidence" / "verdict.json", scans
+    record = read_json(verdict)
+    one = record["dropped"][0] | {"id": dropped, "file": files[dropped], "twin_id": kept, "twin_file": files[kept]}
+    write_json(verdict, record | {"dropped": [one]})
+    html = report(run)
+    assert 'class="twins wide"' in html
+    for name, data in scans.items():
+        [source] = re.findall(rf'<img alt="image {name[:12]}" src="data:image/png;base64,([^"]*)"', html)
+        shown = Image.open(io.BytesIO(base64.b64decode(source)))
+        planes = Image.fromarray(decode_image(data).picture()[:, :, 0])  # axial, coronal, sagittal
+        assert shown.width / shown.height == pytest.approx(planes.width / planes.height, rel=0.02)
+        wanted = np.asarray(planes.resize(shown.size, Image.Resampling.LANCZOS), float)
+        assert np.abs(np.asarray(shown, float) - wanted).max() <= 1
 
 
 def test_the_registry_s_copy_shows_no_patient_s_image(run: Run) -> None:
