@@ -1,4 +1,4 @@
-"""What the report shows of single images: right and wrong answers, and the dropped ones beside their twins."""
+"""What the report shows of single images: right and wrong answers, dropped ones beside their twins, flagged ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,12 +55,22 @@ def dropped_pairs(dropped: Sequence[dict[str, Any]], images: Path, card: Card) -
     pairs = []
     for one in dropped:
         twin = {key: one[f"twin_{key}"] for key in ("id", "file", "label", "split")}
-        both = [_dropped(image, images, card) for image in (one, twin)]
+        both = [_pictured(image, images, card) for image in (one, twin)]
         pairs.append({"reason": one["reason"], "similarity": one["similarity"], "images": both})
     return pairs
 
 
-def _dropped(image: dict[str, Any], images: Path, card: Card) -> dict[str, Any]:
+def flagged_images(flagged: Sequence[dict[str, Any]], images: Path, card: Card) -> list[dict[str, Any]]:
+    """Images that checks of validation flag: of each its id, split, class, picture and the checks' names.
+
+    Args:
+        flagged: entries of verdict.json.
+        images: the folder of ingest's copies.
+    """
+    return [_pictured(one, images, card) | {"checks": one["checks"]} for one in flagged]
+
+
+def _pictured(image: dict[str, Any], images: Path, card: Card) -> dict[str, Any]:
     data = read_image((image["id"], images / image["file"]))
     names = {info.id: info.name for info in card.classes}
     return {

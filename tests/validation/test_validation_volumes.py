@@ -67,6 +67,15 @@ def test_unusual_geometry_is_flagged_and_used(volumes: Dataset) -> None:
     assert f"{volumes.name('lost.nii')} (unknown)" in warned["orientation known"]
     assert f"{volumes.name('named.nii')} (descrip)" in warned["text in headers"]
     assert f"{volumes.name('narrow.nii')} (18.0)" in warned["field of view"]
+    flagged = {one["id"]: one["checks"] for one in volumes.verdict()["flagged"]}
+    ids = {name: volumes.rows[f"{name}.nii"]["id"] for name in ("thick", "lost", "named", "narrow")}
+    assert flagged == {
+        ids["thick"]: ["voxel size", "voxel shape"],
+        ids["lost"]: ["orientation known"],
+        ids["named"]: ["text in headers"],
+        ids["narrow"]: ["field of view"],
+    }
+    assert volumes.verdict()["flagged_images"] == 4
     for file in (volumes.folder / "validate" / "evidence").rglob("*.*"):
         assert PATIENT.encode() not in file.read_bytes()
 
