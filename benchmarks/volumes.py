@@ -21,9 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.plain import volumes as plain
-from clinprompt.backbones.m3d import M3DClip, M3DSizes
+from clinprompt.backbones.m3d import M3DClip
 from clinprompt.backbones.text import TextTower
 from clinprompt.backbones.vision import VisionTower
+from clinprompt.demo.volumes.towers import PUBLISHED, initial_model
 from clinprompt.methods import method
 from clinprompt.prompting.base import Task
 from clinprompt.prompting.batches import Batch
@@ -34,10 +35,7 @@ PATHS = ("plain", "clinprompt")
 
 def build() -> tuple[Any, M3DClip]:
     """The method on random weights of the full size."""
-    from transformers import BertConfig, BertModel
-
-    torch.manual_seed(0)
-    clip = M3DClip(M3DSizes(), BertModel(BertConfig(), add_pooling_layer=False)).eval().requires_grad_(False)
+    clip = initial_model(PUBLISHED, seed=0).eval().requires_grad_(False)
     backbone: Any = SimpleNamespace(
         name="m3d-clip", model=clip, text=TextTower(clip), vision=VisionTower(clip), logit_scale=1.0, embed_dim=768,
         device=torch.device("cpu"), unknown_id=None, tokenize=lambda texts: F.pad(reports(len(texts))[:, :8], (0, 24)),

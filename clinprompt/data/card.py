@@ -6,15 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
-from clinprompt.data.manifest import COLUMNS
+from clinprompt.data.manifest import COLUMNS, FOLD
 from clinprompt.data.names import composed, matching_key
+from clinprompt.data.split_rule import SplitRule
 from clinprompt.knobs import Knobs
-from clinprompt.schema import Fraction, Name, Section, UserPath
+from clinprompt.schema import Name, Section, UserPath
 
 Text = Annotated[str, Field(min_length=1)]
 ColumnName = Annotated[Text, AfterValidator(composed)]  # of a dataset's own table
 SLICED = ("site", "sex", "age_band")  # what every manifest can be sliced by
-Seed = Annotated[int, Field(ge=0)]
 
 
 class ClassInfo(Section):
@@ -37,37 +37,6 @@ class LayoutChoice(Section):
     def options(self) -> dict[str, Any]:
         """What stands beside `kind`."""
         return dict(self.model_extra or {})
-
-
-class Fractions(Section):
-    """How the images are shared out by a stratified split."""
-
-    train: Fraction = 0.7
-    val: Fraction = 0.15
-    test: Fraction = 0.15
-
-    @model_validator(mode="after")
-    def _sum_to_one(self) -> "Fractions":
-        if abs(self.train + self.val + self.test - 1) > 1e-6:
-            raise ValueError(f"train, val and test must sum to 1, found {self.train + self.val + self.test:g}")
-        if min(self.train, self.val, self.test) == 0:
-            raise ValueError("train, val and test must all be above 0")
-        return self
-
-
-class SplitRule(Section):
-    """The publisher's split, or a stratified one grouped by patient; `val_from_train` makes a missing val split."""
-
-    rule: Literal["given", "stratified"] = "given"
-    fractions: Fractions = Fractions()
-    seed: Seed = 0
-    val_from_train: Annotated[float, Field(gt=0, lt=1)] | None = None
-
-    @model_validator(mode="after")
-    def _single_validation_source(self) -> "SplitRule":
-        if self.rule == "stratified" and self.val_from_train is not None:
-            raise ValueError("val_from_train goes with rule given; with rule stratified set fractions.val")
-        return self
 
 
 class Metadata(Section):
@@ -180,6 +149,12 @@ class Card(Section):
         if isinstance(intensity, list) and not intensity[0] < intensity[1]:
             raise ValueError(f"[low, high] must ascend, found {intensity}")
         return intensity
+
+    @model_validator(mode="after")
+    def _fold_is_a_column_of_ours(self) -> "Card":
+        if self.split.folds is not None and FOLD in self.metadata.extra:
+            raise ValueError(f"metadata.extra: {FOLD!r} is the column that split.folds makes; rename yours")
+        return self
 
     @model_validator(mode="after")
     def _slices_are_columns(self) -> "Card":

@@ -9,7 +9,9 @@ from clinprompt.data.groups import group_names
 from clinprompt.errors import DataRejected
 
 
-def folds(frame: pd.DataFrame, classes: Sequence[str], count: int, seed: int = 0) -> pd.Series:
+def folds(
+    frame: pd.DataFrame, classes: Sequence[str], count: int, seed: int = 0, near: pd.DataFrame | None = None
+) -> pd.Series:
     """The fold, 0 to `count` - 1, of each row: a patient's rows, and rows of the same bytes, are in one fold.
 
     A group counts for the class that it has most rows of; the groups of a class are dealt out in an order that the seed
@@ -17,11 +19,12 @@ def folds(frame: pd.DataFrame, classes: Sequence[str], count: int, seed: int = 0
 
     Args:
         frame: columns id, label, patient (null: unknown).
+        near: pairs of near-duplicates, columns id_a and id_b, which are in one fold too.
 
     Raises:
         DataRejected: a class has fewer groups than there are folds.
     """
-    groups = group_names(frame)
+    groups = group_names(frame, near)
     counts = pd.crosstab(groups, frame["label"]).reindex(columns=list(classes), fill_value=0)
     main = counts.idxmax(axis=1)
     fold_of: dict[str, int] = {}

@@ -17,13 +17,13 @@ from clinprompt.data.card import Card
 from clinprompt.data.formats import SUFFIXES, image_suffix, suffix_of
 from clinprompt.data.layouts import ImageRecord, layout_of
 from clinprompt.data.layouts.base import counted
-from clinprompt.data.manifest import COLUMNS, SPLITS, write_manifest
+from clinprompt.data.manifest import COLUMNS, FOLD, SPLITS, write_manifest
 from clinprompt.data.names import composed, is_known, sex_code
 from clinprompt.data.near_duplicates.fingerprint import fingerprints
 from clinprompt.data.near_duplicates.pairs import near_pairs
 from clinprompt.data.patient_ids import PatientKey, patient_key, public_id
 from clinprompt.data.regions import copy_regions
-from clinprompt.data.splits import assign_splits, check_splits, uncovered
+from clinprompt.data.splits import check_splits, uncovered, with_splits
 from clinprompt.errors import DataRejected, InputCorrupt
 from clinprompt.progress import progress
 from clinprompt.schema import check
@@ -99,14 +99,15 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path, limits: NearLim
     key = patient_key() if card.patient_ids == "secret" and frame["patient"].notna().any() else None
     pseudonyms = _pseudonyms(frame["patient"], card, key)
     frame["patient"] = _pseudonyms(frame["patient"], card, None)  # splits are the same whatever the key
-    frame["split"] = assign_splits(frame, card.split, card.class_ids, near)
+    frame = with_splits(frame, card.split, card.class_ids, near)
     check_splits(frame)
     warnings = [*_unknown_patients(frame, card), *uncovered(frame, card.split, card.class_ids, near)]
     frame["patient"] = pseudonyms
     for warning in warnings:
         log.warning("%s: %s", card.name, warning)
     fingerprint = key.fingerprint if key else None
-    write_manifest(frame[[*COLUMNS, *card.metadata.extra]], manifest, key_fingerprint=fingerprint)
+    columns = [*COLUMNS, *card.metadata.extra, *([FOLD] if card.split.folds else [])]
+    write_manifest(frame[columns], manifest, key_fingerprint=fingerprint)
     labels, splits = Counter(frame["label"]), Counter(frame["split"])
     return Ingested(
         images=len(frame),
@@ -123,7 +124,7 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path, limits: NearLim
 
 def _near(frame: pd.DataFrame, images: Path, card: Card, limits: NearLimits | None) -> pd.DataFrame | None:
     """The pairs of near-duplicates, where the card's rule makes a split."""
-    if limits is None or (card.split.rule == "given" and card.split.val_from_train is None):
+    if limits is None or not card.split.shares_out:
         return None
     files = {image: images / file for image, file in zip(frame["id"], frame["file"], strict=True)}
     prints = fingerprints(files, card.intensity)

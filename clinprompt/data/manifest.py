@@ -12,6 +12,7 @@ from clinprompt.parquet import DAMAGED, checked_table
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("path", "id", "file", "label", "split", "patient", "site", "sex", "age", "modality")
+FOLD = "fold"  # of each row outside the test split, from "0"; there where the card's rule makes folds
 _NEVER_NULL = ("path", "id", "file", "label", "split", "modality")
 _ID = r"[0-9a-f]{64}"
 _SHOWN = 12  # digits of an id

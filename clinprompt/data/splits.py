@@ -17,13 +17,30 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from clinprompt.data.card import SplitRule
+from clinprompt.data.folds import folds
 from clinprompt.data.groups import group_names
-from clinprompt.data.manifest import SPLITS
+from clinprompt.data.manifest import FOLD, SPLITS
+from clinprompt.data.split_rule import SplitRule
 from clinprompt.errors import DataRejected
 
 SLACK = 0.1
 _TOO_LARGE = 2.0  # times a split's share of a class: without such a group the split is nearer to it
+
+
+def with_splits(
+    frame: pd.DataFrame, rule: SplitRule, classes: Sequence[str], near: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """The rows with their split and, where the rule makes folds, with their fold (null in the test split).
+
+    Args, raises: as of `assign_splits`; DataRejected also where a class has fewer groups than there are folds.
+    """
+    shared = frame.assign(split=assign_splits(frame, rule, classes, near))
+    if rule.folds is None:
+        return shared
+    number = folds(shared[shared["split"] != "test"], classes, rule.folds, rule.seed, near)
+    shared[FOLD] = number.map(str).reindex(shared.index)
+    shared.loc[number.index, "split"] = np.where(number == rule.fold, "val", "train")
+    return shared
 
 
 def assign_splits(
@@ -90,7 +107,7 @@ def uncovered(
         frame: columns id, label, patient and the split as assigned.
         near: pairs of near-duplicates, columns id_a and id_b.
     """
-    splits = list(SPLITS) if rule.rule == "stratified" else ["train", "val"] if rule.val_from_train else []
+    splits = list(SPLITS) if rule.rule == "stratified" else ["train", "val"] if rule.shares_out else []
     made = frame[frame["split"].isin(splits)]
     groups = group_names(made, near)
     sentences = []

@@ -3,6 +3,7 @@
 The manifest alone has the paths; `python -m clinprompt.data.lookup` tells the file behind an id.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,22 @@ def dropped_images(dropped: pd.DataFrame, manifest: pd.DataFrame, near: pd.DataF
         told.append({**about, **{f"twin_{key}": twin[key] for key in twin}, "twin_split": row["twin_split"]})
     keys = ("split", "twin_split", "reason", "id", "twin_id")
     return sorted(told, key=lambda row: [str(row[key]) for key in keys])
+
+
+def flagged_images(found: Iterable[tuple[str, Sequence[str]]], rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """What verdict.json tells of each image that a check flags, by split and id: id, file, label, split, the checks.
+
+    Args:
+        found: a check's name, and the paths of the rows that it flags.
+        rows: columns path, id, file, label, split.
+    """
+    checks: dict[str, list[str]] = {}
+    for name, paths in found:
+        for path in paths:
+            checks.setdefault(path, []).append(name)
+    flagged = rows.loc[rows["path"].isin(list(checks)), ["path", "id", "file", "label", "split"]]
+    records = flagged.sort_values(["split", "id", "path"]).to_dict("records")
+    return [{str(key): row[key] for key in row if key != "path"} | {"checks": checks[row["path"]]} for row in records]
 
 
 def images_by_id(images: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,14 @@ from clinprompt.validation import leaks
 from clinprompt.validation.data_docs import render
 from clinprompt.validation.duplicates import find_duplicates
 from clinprompt.validation.gx import Outcome, run_suite
-from clinprompt.validation.shown import FILE_NAMES, dropped_images, images_by_id, names_of, pairs_by_id
+from clinprompt.validation.shown import (
+    FILE_NAMES,
+    dropped_images,
+    flagged_images,
+    images_by_id,
+    names_of,
+    pairs_by_id,
+)
 from clinprompt.validation.suite import COUNT, LEAKS, PATIENT_LEAKS, build_suite, build_table
 from clinprompt.validation.summary import summarise
 from clinprompt.validation.volumes import measure_columns
@@ -37,6 +44,7 @@ _TOO_FEW = (
     "min_images_per_class in params.yaml says how few will do."
 )
 _NAMED = 5  # images in a sentence
+_FLAGGED = 100  # images in verdict.json: a check may fail for all of a large dataset
 _NAMES_IMAGE = re.compile(r"image [0-9a-f]{12} in ")
 _SENTENCES = 3  # in the message of a rejection
 
@@ -56,7 +64,7 @@ class Verdict:
 
     Attributes:
         accepted: the manifest's rows that remain after leaks have been dropped.
-        record: verdict.json: verdict, checks, counts, dropped, leaks.
+        record: verdict.json: verdict, checks, counts, dropped, flagged, leaks.
         images, pairs: images.parquet and pairs.parquet, by ids: the manifest alone has the paths.
         docs: the Data Docs page.
     """
@@ -115,6 +123,7 @@ def validate(
     suite_result = run_suite(table, suite)
     unknown = {str(column) for column in manifest.columns if manifest[column].isna().all()}
     checks = [_check_entry(outcome, table, unknown) for outcome in suite_result.outcomes]
+    flagged = flagged_images(((one.expectation.name, one.offenders) for one in suite_result.outcomes), table)
     if not patients_known:
         checks.append(_PATIENTS_NOT_CHECKED)
     elif without:
@@ -129,6 +138,8 @@ def validate(
         "counts": _counts(cleaned.manifest, card.class_ids),
         "dropped": dropped_images(cleaned.dropped, manifest, duplicates.near),
         "dropped_sentence": _dropped_sentence(cleaned.dropped),
+        "flagged": flagged[:_FLAGGED],
+        "flagged_images": len(flagged),
         "not_looked_for": NOT_LOOKED_FOR,
         "leaks": {"on_leak": card.on_leak, **leaks.counts(manifest, duplicates.near)},
     }

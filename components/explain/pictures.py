@@ -1,8 +1,6 @@
-"""Makes the pictures: gathers what the library needs from the run's files, and writes what it gives."""
+"""Makes the pictures: gives the library what it needs of the scene, and writes what it draws."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +10,25 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from clinprompt.backbones.device import choose_device
-from clinprompt.backbones.load import Backbone
 from clinprompt.data.codecs import decode_image
 from clinprompt.data.dataset import Dataset, read_image
-from clinprompt.data.preprocessing import AnyPreprocessing, preprocessing_of
 from clinprompt.data.regions import read_regions
 from clinprompt.errors import BadParams
-from clinprompt.evaluation.curves import evenly
-from clinprompt.features.extract import Forward, encoded
-from clinprompt.features.image_batches import decoded
-from clinprompt.features.precompute import BATCH, WORKERS
-from clinprompt.features.store import FeatureStore
-from clinprompt.methods import BASELINE
-from clinprompt.params import BackboneParams
+from clinprompt.features.precompute import BATCH
 from clinprompt.prompting.base import Knowledge, Needs, PromptMethod, Task
 from clinprompt.prompting.teacher import TeacherBank
-from clinprompt.training.inputs import knowledge, open_backbone
+from clinprompt.training.inputs import knowledge
 from clinprompt.tuned.artifact import TunedModel
-from clinprompt.tuned.config import method_config
 from clinprompt.understanding import captions
 from clinprompt.understanding.attention import relevance
 from clinprompt.understanding.descriptions import influence
 from clinprompt.understanding.figures import Example, attention_figure, change_figure, save, space_figure
 from clinprompt.understanding.intervention import change
-from clinprompt.understanding.models import InspectedModel, tuned, zero_shot
+from clinprompt.understanding.models import InspectedModel
 from clinprompt.understanding.regions import expected_share, on_grid, share_inside
 from clinprompt.understanding.shown import as_seen, shown
-from clinprompt.understanding.space import Points, planes
+from clinprompt.understanding.space import planes
+from components.explain.scene import Scene
 from components.runner import Job
 
 
@@ -52,7 +41,7 @@ def draw(job: Job, dataset: Dataset, name: str, model: TunedModel) -> dict[str, 
     Raises:
         InputMissing, InputCorrupt: a file of the run is not there, or is not what the others say.
     """
-    scene, gallery = _Scene(job, dataset, name, model), _Gallery(job.outputs["pictures"])
+    scene, gallery = Scene(job, dataset, name, model), _Gallery(job.outputs["pictures"])
     both, words = (scene.before, scene.after), captions.attention(scene.template)
     try:
         gallery.add("attention.png", words, _attention(scene, both), images=True)
@@ -86,104 +75,7 @@ class _Gallery:
         self.index["left_out"].append({"title": title, "why": why})
 
 
-@dataclass
-class _Scene:
-    """The run's files, opened once."""
-
-    job: Job
-    dataset: Dataset
-    name: str
-    model: TunedModel
-
-    @cached_property
-    def store(self) -> FeatureStore:
-        return FeatureStore.open(self.job.inputs["features"])
-
-    @cached_property
-    def backbone(self) -> Backbone:
-        choice, device = self.job.params(BackboneParams), choose_device()
-        return open_backbone(choice.name, choice.path, device, self.store, self.job.inputs["features"])
-
-    @cached_property
-    def template(self) -> str:
-        """The baseline's: what a class's sentence is before tuning."""
-        config = method_config(BASELINE, self.job.params("methods").get(BASELINE, {}), self.dataset.card)
-        return str(config.model_dump()["template"])
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        return tuple(info.name for info in self.dataset.card.classes)
-
-    @cached_property
-    def before(self) -> InspectedModel:
-        return zero_shot(self.backbone, self.names, self.template)
-
-    @cached_property
-    def after(self) -> InspectedModel:
-        return tuned(self.job.inputs["models"] / self.name, self.model, self.backbone)
-
-    def preprocessing(self, which: InspectedModel) -> AnyPreprocessing:
-        return self.backbone.preprocessing if which.frozen else preprocessing_of(self.model.record.preprocessing)
-
-    def rows(self, split: str) -> pd.DataFrame:
-        """At most `explain.images` of a split's images, spread evenly over the classes as they come."""
-        rows = self.dataset.split(split).drop_duplicates("id")
-        rows = rows.sort_values(["label", "path"], ignore_index=True)
-        return rows.iloc[evenly(len(rows), self.job.params("explain").images)]
-
-    @cached_property
-    def tested(self) -> Points:
-        """What the tuned model makes of the test images."""
-        return self.points("test", self.after)
-
-    def points(self, split: str, which: InspectedModel) -> Points:
-        """What a model makes of a split's images; texts that depend on the image are averaged over the images."""
-        features = np.concatenate(list(self._features(self.rows(split), which)))  # [n, 1 + texts, e]
-        return Points(features[:, 0], features[:, 1:].mean(0) if features.shape[1] > 1 else None)
-
-    def images(self, points: Points) -> Tensor:
-        return torch.from_numpy(points.images).to(self.backbone.device)
-
-    def _features(self, rows: pd.DataFrame, which: InspectedModel) -> Iterator[np.ndarray]:
-        device = self.backbone.device
-
-        def packed(inputs: Tensor) -> Tensor:
-            images, texts = which.features(inputs)
-            if texts is None:
-                return images[:, None]
-            return torch.cat([images[:, None], texts.expand(len(images), -1, -1)], dim=1)
-
-        if which.frozen:
-            forward = Forward(lambda x: packed(x.to(device)), BATCH, device, "float32")
-            for part in torch.from_numpy(self.store.get(rows["id"].tolist())).split(BATCH):
-                yield forward(part).cpu().numpy()
-            return
-        batches = encoded(
-            lambda pixels: packed(which.prepare(pixels.to(device))),
-            self.dataset.items(rows),
-            self.preprocessing(which),
-            device,
-            intensity=self.dataset.card.intensity,
-            batch_size=BATCH,
-            workers=WORKERS,
-            precision="float32",
-        )
-        yield from (part for _, part in batches)
-
-    def pixels(self, rows: pd.DataFrame, which: InspectedModel) -> Tensor:
-        """Preprocessed pixels [n, 3, S, S] of a few images."""
-        batches = decoded(
-            self.dataset.items(rows),
-            self.preprocessing(which),
-            self.dataset.card.intensity,
-            batch_size=len(rows),
-            workers=0,
-            ahead=0,
-        )
-        return torch.from_numpy(next(iter(batches))[1].copy()).to(self.backbone.device)
-
-
-def _attention(scene: _Scene, both: tuple[InspectedModel, InspectedModel]) -> Figure:
+def _attention(scene: Scene, both: tuple[InspectedModel, InspectedModel]) -> Figure:
     """Some test images of each class, drawn at random, and what speaks for their class before and after.
 
     Raises:
@@ -211,7 +103,7 @@ def _attention(scene: _Scene, both: tuple[InspectedModel, InspectedModel]) -> Fi
     return attention_figure(examples, scene.names)
 
 
-def _regions(scene: _Scene, both: tuple[InspectedModel, InspectedModel], gallery: _Gallery) -> None:
+def _regions(scene: Scene, both: tuple[InspectedModel, InspectedModel], gallery: _Gallery) -> None:
     """Where the dataset marks regions: the share of the evidence that lies in them, by class and in all."""
     found: list[dict[str, Any]] = []
     rows, card, seen = scene.rows("test"), scene.dataset.card, scene.backbone.preprocessing
@@ -243,14 +135,14 @@ def _relevance(which: InspectedModel, pixels: Tensor, labels: Tensor) -> tuple[n
     return maps, p
 
 
-def _space(scene: _Scene, gallery: _Gallery) -> None:
+def _space(scene: Scene, gallery: _Gallery) -> None:
     before = scene.points("test", scene.before)
     projected = planes(before, scene.tested)
     figure = space_figure(projected, scene.dataset.labels(scene.rows("test")), scene.names)
     gallery.add("features.png", captions.space(projected, len(before.images)), figure)
 
 
-def _intervention(scene: _Scene, model: PromptMethod, gallery: _Gallery) -> None:
+def _intervention(scene: Scene, model: PromptMethod, gallery: _Gallery) -> None:
     """Where a method bends rows of the language model's states: how far, before and after training."""
     task = Task(scene.backbone, scene.names, scene.model.record.seed, model.knowledge_in(model.state()))
     trained = model.bent_rows()
@@ -262,7 +154,7 @@ def _intervention(scene: _Scene, model: PromptMethod, gallery: _Gallery) -> None
     gallery.add("intervention.png", captions.intervention(end), change_figure(start, end))
 
 
-def _descriptions(scene: _Scene, gallery: _Gallery) -> None:
+def _descriptions(scene: Scene, gallery: _Gallery) -> None:
     path, method = scene.job.inputs["descriptions"], scene.model.record.method
     known: Knowledge = knowledge(Needs(knowledge=frozenset({"descriptions"})), scene.dataset.card.class_ids, path, path)
     bank = TeacherBank.of(Task(scene.backbone, scene.names, 0, known), method)

@@ -33,7 +33,15 @@ def data_uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def thumbnail(data: bytes, intensity: Intensity) -> bytes:
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small picture as an address that needs no other file, and whether it is wide: three planes of a volume."""
+
+    source: str
+    wide: bool
+
+
+def thumbnail(data: bytes, intensity: Intensity) -> Thumbnail:
     """A small PNG of an image file, grey where the image is; of a volume three planes."""
     image = decode_image(data, intensity)
     pixels, planes = image.picture(), 1 if len(image.shape) == 2 else 3
@@ -43,7 +51,7 @@ def thumbnail(data: bytes, intensity: Intensity) -> bytes:
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     out = io.BytesIO()
     picture.resize(size, Image.Resampling.LANCZOS).save(out, "PNG", optimize=True)
-    return out.getvalue()
+    return Thumbnail(data_uri(out.getvalue(), "image/png"), planes > 1)
 
 
 def curve_charts(curves: pd.DataFrame) -> list[Chart]:

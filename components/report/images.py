@@ -1,4 +1,4 @@
-"""What the report shows of single images: right and wrong answers, and the dropped ones beside their twins."""
+"""What the report shows of single images: right and wrong answers, dropped ones beside their twins, flagged ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from clinprompt.data.card import Card
 from clinprompt.data.dataset import Dataset, Item, read_image
 from clinprompt.data.manifest import shown_id
 from clinprompt.parquet import read_frame
-from components.report.figures import data_uri, thumbnail
+from components.report.figures import thumbnail
 
 MOST_WRONG = 8
 
@@ -55,16 +55,26 @@ def dropped_pairs(dropped: Sequence[dict[str, Any]], images: Path, card: Card) -
     pairs = []
     for one in dropped:
         twin = {key: one[f"twin_{key}"] for key in ("id", "file", "label", "split")}
-        both = [_dropped(image, images, card) for image in (one, twin)]
+        both = [_pictured(image, images, card) for image in (one, twin)]
         pairs.append({"reason": one["reason"], "similarity": one["similarity"], "images": both})
     return pairs
 
 
-def _dropped(image: dict[str, Any], images: Path, card: Card) -> dict[str, Any]:
+def flagged_images(flagged: Sequence[dict[str, Any]], images: Path, card: Card) -> list[dict[str, Any]]:
+    """Images that checks of validation flag: of each its id, split, class, picture and the checks' names.
+
+    Args:
+        flagged: entries of verdict.json.
+        images: the folder of ingest's copies.
+    """
+    return [_pictured(one, images, card) | {"checks": one["checks"]} for one in flagged]
+
+
+def _pictured(image: dict[str, Any], images: Path, card: Card) -> dict[str, Any]:
     data = read_image((image["id"], images / image["file"]))
     names = {info.id: info.name for info in card.classes}
     return {
-        "source": data_uri(thumbnail(data, card.intensity), "image/png"),
+        "picture": thumbnail(data, card.intensity),
         "id": shown_id(image["id"]),
         "split": image["split"],
         "label": names.get(image["label"], image["label"]),
@@ -78,7 +88,7 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _example(row: dict[str, Any], item: Item, card: Card) -> dict[str, Any]:
     names = {info.id: info.name for info in card.classes}
     return {
-        "source": data_uri(thumbnail(read_image(item), card.intensity), "image/png"),
+        "picture": thumbnail(read_image(item), card.intensity),
         "id": shown_id(row["id"]),
         "label": names[row["label"]],
         "predicted": names[row["predicted"]],

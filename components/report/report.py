@@ -21,7 +21,7 @@ from clinprompt.evaluation.table import patient_count
 from clinprompt.files import read_json, sha256_file
 from clinprompt.parquet import read_frame
 from components.report.figures import curve_charts, data_uri
-from components.report.images import dropped_pairs, examples
+from components.report.images import dropped_pairs, examples, flagged_images
 from components.report.origin import model_record, origin
 from components.report.verdict import read_verdict
 
@@ -33,7 +33,7 @@ PLOTS = {
     "projection": "Image features",
     "score": "Estimated score",
 }
-MOST_LISTED = 20  # dropped images and rejected descriptions that are shown one by one
+MOST_LISTED = 20  # dropped and flagged images and rejected descriptions that are shown one by one
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ def build(sources: Sources) -> Pages:
         "headline": _headline(shown),
         "data": _data(verdict, card),
         "pairs": dropped_pairs(verdict["dropped"][:MOST_LISTED], sources.images, card),
+        "flagged": flagged_images(verdict["flagged"][:MOST_LISTED], sources.images, card),
         "patients": patient_count(dataset.rows),
         "knowledge": _knowledge(sources.descriptions, card) if reads else None,
         "candidate": _candidate(sources, shown) if shown else None,

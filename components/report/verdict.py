@@ -35,11 +35,21 @@ class _Dropped(_Part):
     twin_split: str
 
 
+class _Flagged(_Part):
+    id: str
+    file: _File
+    label: str
+    split: str
+    checks: list[str]
+
+
 class _Verdict(_Part):
     verdict: str
     counts: dict[str, dict[str, int]]
     checks: list[_Check]
     dropped: list[_Dropped]
+    flagged: list[_Flagged]
+    flagged_images: int
     leaks: dict[str, Any] | None = None
 
 

@@ -44,7 +44,8 @@ def work(job: Job) -> dict[str, Any]:
             rows.append(row | {"left_out": why})
             continue
         tested, score = dataset.split("test"), dataset.card.score
-        actual = None if score is None else actual_scores(tested, score)
+        # A model that has learned no score may still tell one, for classes that it was built for anew.
+        actual = None if score is None or tuned.record.score is None else actual_scores(tested, score)
         rows.append(row | {"test": measured(model, session.examples(model, tested), actual)})
     about = session.data_facts() | {"protocol": "transfer", "dataset": source, "target": target}
     write_json(job.outputs["result"], Result(about, rows).to_json())
@@ -52,20 +53,21 @@ def work(job: Job) -> dict[str, Any]:
 
 
 def _built(job: Job, folder: str, tuned: "TunedModel", session: "TuningSession") -> "tuple[PromptMethod | None, str]":
-    """The candidate for the target's classes, or why it can't be."""
+    """The candidate for the target's classes, or why it can't be; where they are the source's, it is taken as it is."""
     from clinprompt.experiments.transfer import LEFT_OUT, moved
     from clinprompt.tuned.artifact import PROMPTS
     from clinprompt.tuned.restore import restore
 
     cls, tensors = method(tuned.record.method), job.inputs["models"] / folder / PROMPTS
     original = restore(tuned.record.to_json(), tensors, session.backbone)
-    if job.arguments["source"] == job.arguments["target"]:
+    record, wanted = tuned.record, [(info.id, info.name) for info in session.dataset.card.classes]
+    if wanted == list(zip(record.classes, record.class_names, strict=True)):
         return original, ""
     config: Any = original.config
     if not cls.transfers(config):
         return None, LEFT_OUT
     try:
-        return moved(session.build(cls, config, tuned.record.seed), original.trainable_parameters()), ""
+        return moved(session.build(cls, config, record.seed), original.trainable_parameters()), ""
     except NotTrained as error:  # the target's names are too long for its prompts, say
         return None, str(error)
 

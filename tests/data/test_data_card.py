@@ -76,6 +76,13 @@ def test_classes_are_found_by_id_and_alias_in_any_case(tmp_path: Path) -> None:
         ({"intensity": "half"}, "intensity"),
         ({"split": {"rule": "stratified", "fractions": {"train": 0.5, "val": 0.1, "test": 0.1}}}, "must sum to 1"),
         ({"split": {"rule": "stratified", "val_from_train": 0.1}}, "val_from_train goes with rule given"),
+        ({"split": {"folds": 5, "fold": 5}}, "fold must be below folds, found fold 5 of folds 5"),
+        ({"split": {"fold": 1}}, "fold must be below folds, found fold 1 of folds None"),
+        ({"split": {"folds": 5, "val_from_train": 0.1}}, "val_from_train and folds both make the val split"),
+        (
+            {"reader": {"kind": "table"}, "metadata": {"extra": ["fold"]}, "split": {"folds": 5}},
+            "'fold' is the column that split.folds makes",
+        ),
         ({"metadata": {"patient": "id"}}, "knows no columns"),
         ({"reader": {"kind": "table"}, "metadata": {"extra": ["site"]}}, "'site' is a column of every manifest"),
         ({"expectations": [{"type": "expect_it", "severity": "critical"}]}, "expectations.0.type"),

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clinprompt.data.card import Fractions, SplitRule
-from clinprompt.data.splits import assign_splits, check_splits, group_names, uncovered
+from clinprompt.data.split_rule import Fractions, SplitRule
+from clinprompt.data.splits import assign_splits, check_splits, group_names, uncovered, with_splits
 from clinprompt.data.support import support_set
 from clinprompt.errors import DataRejected
 
@@ -111,6 +111,35 @@ def test_val_from_train_leaves_test_alone() -> None:
     frame.loc[0, "split"] = "val"
     with pytest.raises(DataRejected, match="has a val split of its own"):
         assign_splits(frame, rule, CLASSES)
+
+
+@pytest.mark.parametrize("rule", ["given", "stratified"])
+def test_folds_partition_the_patients_outside_the_test_split_and_the_rule_says_which_validates(rule: str) -> None:
+    frame = images(240, per_patient=2)
+    frame["split"] = np.where(frame["patient"].map(lambda p: int(p, 16) % 5 == 0), "test", "train")
+    alone = SplitRule.model_validate({"rule": rule, "seed": 3})
+    test = assign_splits(frame, alone, CLASSES) == "test"
+    validated = pd.Series(0, index=frame.index)
+    for fold in range(5):
+        made = with_splits(frame, alone.model_copy(update={"folds": 5, "fold": fold}), CLASSES)
+        assert (made["split"][test] == "test").all()
+        assert made["fold"][test].isna().all()
+        assert set(made["fold"][~test]) == set("01234")
+        assert made.groupby("patient")["split"].nunique().max() == 1
+        assert ((made["split"] == "val") == (made["fold"] == str(fold))).all()
+        validated += made["split"] == "val"
+    assert (validated == ~test).all()
+    assert "fold" not in with_splits(frame, alone, CLASSES)
+
+
+def test_folds_keep_near_duplicates_together_and_need_a_patient_of_each_class() -> None:
+    frame = images(60).assign(split="train")
+    near = pd.DataFrame({"id_a": frame["id"].iloc[0:1].to_numpy(), "id_b": frame["id"].iloc[3:4].to_numpy()})
+    for seed in range(8):
+        made = with_splits(frame, SplitRule(folds=10, seed=seed), CLASSES, near)
+        assert made["fold"].iloc[0] == made["fold"].iloc[3]
+    with pytest.raises(DataRejected, match="'a' has 20 subjects in train and val, fewer than the 21 folds"):
+        with_splits(frame, SplitRule(folds=21), CLASSES)
 
 
 def test_given_without_splits_and_an_empty_split_are_refused() -> None:

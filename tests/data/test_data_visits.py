@@ -153,6 +153,16 @@ def test_adnis_card_reads_a_miniature(place: Workspace) -> None:
     assert (row["sex"], row["age"], row["MMSE"], row["Hippocampus"]) == ("F", 71.3, "29", "5000")
 
 
+def test_a_card_may_ask_for_a_fold_and_the_manifest_tells_each_scans(place: Workspace) -> None:
+    place.card(**VISITS | {"split": {"rule": "stratified", "folds": 3, "fold": 1}})
+    assert ingested(place, *tables(place, {}, MMSE=28, age=70)) == 0
+    frame = place.manifest()
+    assert list(frame.columns)[-2:] == ["MMSE", "fold"]
+    told = {(split, None if pd.isna(fold) else fold) for split, fold in zip(frame["split"], frame["fold"], strict=True)}
+    assert told == {("test", None), ("val", "1"), ("train", "0"), ("train", "2")}
+    assert frame.groupby("fold")["label"].nunique().tolist() == [3, 3, 3]
+
+
 def test_aibls_card_reads_a_miniature(place: Workspace) -> None:
     real_card(place, "aibl")
     assert ingested(place, *tables(place, {}, MMSE=29, age=71, sex="M")) == 0

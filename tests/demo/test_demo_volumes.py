@@ -4,11 +4,13 @@ import csv
 import hashlib
 import inspect
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from clinprompt.data.codecs.nifti import CODEC
 from clinprompt.data.layouts import layout_of
@@ -16,12 +18,13 @@ from clinprompt.data.load import load_card
 from clinprompt.demo.volumes.anatomy import CUBE, STRUCTURES, anatomy
 from clinprompt.demo.volumes.deformation import deform, smooth_noise
 from clinprompt.demo.volumes.phantom import COLUMNS, REGIONS, write_phantom
-from clinprompt.demo.volumes.scanners import scan, seen_by
+from clinprompt.demo.volumes.scanners import SCANNERS, scan, seen_by
 from clinprompt.demo.volumes.subjects import CLASSES, MEASURES, Subject, brain_at, subjects
 from clinprompt.errors import BadParams
 from clinprompt.files import sha256_folder
 
 CARD = Path(__file__).parents[2] / "datasets" / "brain-phantom-3d.yaml"
+SINGLE = ("brain-phantom-3d-a", "brain-phantom-3d-b")
 PER_CLASS = 6
 FACTS = ("sex", "age", "mmse", *MEASURES)
 
@@ -60,7 +63,7 @@ def table(folder: Path, **options: Any) -> Rows:
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_volumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clinprompt.demo.volumes.phantom.subjects", lambda count, seed: subjects(count, seed)[:2])
+    monkeypatch.setattr("clinprompt.demo.volumes.phantom.subjects", lambda *asked: subjects(*asked)[:2])
     for name in ("a", "b"):
         write_phantom(tmp_path / name, subjects_per_class=PER_CLASS, size=32)
     assert sha256_folder(tmp_path / "a") == sha256_folder(tmp_path / "b")
@@ -95,6 +98,41 @@ def test_every_split_has_every_class_and_scanner_and_no_subject_is_in_two() -> N
     assert len(counts) == 3 * 3 * 2
     assert Counter(s.split for s in everyone) == {"train": 108, "val": 27, "test": 45}
     assert {(s.split, s.scanner) for s in subjects(PER_CLASS, 0)} >= {(a, b) for a in ("train", "test") for b in "AB"}
+
+
+def test_one_scanner_alone_scans_everybody_and_changes_nothing_else_about_the_subjects() -> None:
+    both = subjects(PER_CLASS, 0)
+    for name in SCANNERS:
+        alone = subjects(PER_CLASS, 0, [name])
+        assert {s.scanner for s in alone} == {name}
+        assert [replace(a, scanner="") for a in alone] == [replace(b, scanner="") for b in both]
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_table_has_the_scanners_that_the_reader_asks_for(tmp_path: Path) -> None:
+    rows = table(tmp_path / "p", scanners=["B"])
+    assert {row["scanner"] for row in rows} == {"B"}
+    assert {row["split"] for row in rows} == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize("value", ["A", [], ["C"], ["A", "A"], [["A"]], None])
+def test_scanners_that_there_are_not_are_named_and_nothing_is_written(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(BadParams, match=r"reader\.scanners: must be a list of one or more of A and B, each once"):
+        write_phantom(tmp_path / "p", scanners=value)
+    assert not (tmp_path / "p").exists()
+
+
+def test_the_cards_of_one_scanner_are_the_card_of_both_with_other_people() -> None:
+    cards = {name: yaml.safe_load((CARD.parent / f"{name}.yaml").read_text()) for name in (CARD.stem, *SINGLE)}
+    assert [cards[name]["reader"]["scanners"] for name in SINGLE] == [["A"], ["B"]]
+    people = [{s.seed for s in subjects(60, card["reader"]["seed"])} for card in cards.values()]
+    assert len(set().union(*people)) == sum(map(len, people))
+    for name, card in cards.items():
+        assert card.pop("name") == name
+        card.pop("title")
+        for own in ("seed", "scanners"):
+            card["reader"].pop(own)
+        assert card == cards[CARD.stem]
 
 
 def test_the_two_scanners_differ_in_grid_and_orientation_and_both_are_read_to_one(clean: tuple[Path, Rows]) -> None:

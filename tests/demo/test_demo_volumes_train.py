@@ -12,14 +12,14 @@ from clinprompt.backbones.m3d import VolumeEncoder
 from clinprompt.backbones.sizes import declared_sizes
 from clinprompt.backbones.table import read_table
 from clinprompt.data.load import load_card
-from clinprompt.demo.volumes import train
+from clinprompt.demo.volumes import random_weights, train
 from clinprompt.demo.volumes.captions import PARTS, Scene, caption
 from clinprompt.demo.volumes.objective import Places, start_at_differences
 from clinprompt.demo.volumes.phantom import nifti_bytes
 from clinprompt.demo.volumes.scanners import SCANNERS, scan
 from clinprompt.demo.volumes.subjects import brain_at, subjects
-from clinprompt.demo.volumes.towers import PREPROCESSING, SIZES, TOKENS
-from clinprompt.files import read_json, sha256_file
+from clinprompt.demo.volumes.towers import DEMO, PREPROCESSING, PUBLISHED, SIZES, TOKENS, initial_model, write_files
+from clinprompt.files import read_json, sha256_file, sha256_folder
 
 CARD = Path(__file__).parents[2] / "datasets" / "brain-phantom-3d.yaml"
 TINY = train.Recipe(
@@ -173,3 +173,41 @@ def test_scenes_do_not_depend_on_the_number_of_workers() -> None:
     recipe = dataclasses.replace(TINY, scenes=2, held_out=1)
     one, two = (train.draw_scenes(recipe, workers) for workers in (1, 2))
     assert all((a.voxels == b.voxels).all() and (a.sizes == b.sizes).all() for a, b in zip(one, two, strict=True))
+
+
+def test_the_small_preset_is_that_of_the_package(tmp_path: Path) -> None:
+    write_files(tmp_path, DEMO)
+    for file in ("config.json", "bert/config.json", "bert/tokenizer.json", "bert/tokenizer_config.json"):
+        assert (tmp_path / file).read_bytes() == (train.FOLDER / file).read_bytes(), file
+
+
+def test_the_published_preset_has_the_published_number_of_parameters_and_grid(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        model = initial_model(PUBLISHED, 0)
+    assert sum(p.numel() for p in model.parameters()) == 198_052_609
+    write_files(tmp_path, PUBLISHED)
+    declared = declared_sizes("published", tmp_path)
+    assert (declared.image_blocks, declared.text_blocks, declared.tokens) == (12, 12, 512)
+    config = read_json(tmp_path / "config.json")
+    assert (config["img_size"], config["patch_size"]) == ([32, 256, 256], [4, 16, 16])
+
+
+def test_random_weights_are_a_backbone_with_the_bytes_of_their_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random_weights, "PUBLISHED", DEMO)  # of 198 million parameters there would be 0.8 GB a folder
+    for name, seed in (("a", 1), ("again", 1), ("other", 2)):
+        assert random_weights.main(["--out", str(tmp_path / name), "--seed", str(seed)]) == 0
+    assert sha256_folder(tmp_path / "a") == sha256_folder(tmp_path / "again")
+    assert sha256_file(tmp_path / "a" / train.WEIGHTS) != sha256_file(tmp_path / "other" / train.WEIGHTS)
+    own = load_backbone("random", tmp_path / "a")
+    assert own.encode_images(torch.zeros(1, 1, *DEMO.sizes.volume)).shape == (1, own.embed_dim)
+    assert "predicts means nothing" in (tmp_path / "a" / "README.md").read_text(encoding="utf-8")
+
+
+def test_random_weights_replace_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    assert random_weights.main(["--out", str(tmp_path / "mine")]) == 64
+    assert "is there already" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"

@@ -171,8 +171,33 @@ def test_transfers_have_a_column_for_each_target(project: Path, capsys: Any) -> 
         facts = {"protocol": "transfer", "dataset": "a", "target": target}
         write_json(project / f"runs/a/transfer/{target}.json", Result(facts, rows).to_json())
     text = shown(capsys, "table", "--protocol", "transfer")
+    assert "Mean absolute error" not in text
     assert "| a | coop | 52.00 ± 1.41 | 52.00 ± 1.41 |" in text
     assert "| a | linear_probe | – (a) | – (a) |" in text
+
+
+def test_transfers_tell_the_error_of_the_score_where_it_is_estimated(project: Path, capsys: Any) -> None:
+    for target, error in (("a", 1.5), ("b", 2.5)):
+        rows: list[dict[str, Any]] = [{"candidate": "coop", "seed": 1, "test": dict.fromkeys(SELECTABLE, 0.5)}]
+        rows += [
+            {"candidate": "deft_ad", "seed": s, "test": dict.fromkeys(SELECTABLE, 0.5) | {"score": {"mae": error + s}}}
+            for s in (0, 1)
+        ]
+        facts = {"protocol": "transfer", "dataset": "a", "target": target}
+        write_json(project / f"runs/a/transfer/{target}.json", Result(facts, rows).to_json())
+    text = shown(capsys, "table", "--protocol", "transfer").partition("Mean absolute error of the estimated score")[2]
+    assert "| a | deft_ad | 2.00 ± 0.71 | 3.00 ± 0.71 |" in text
+    assert "coop" not in text
+
+
+def test_cross_validation_shows_the_mean_over_the_folds_of_each_seed(write: Write, capsys: Any) -> None:
+    rows = [
+        {"fold": fold, "seed": seed, "test": dict.fromkeys(SELECTABLE, 0.5 + fold / 10 + seed / 100)}
+        for fold in (0, 1, 2)
+        for seed in (1, 3)
+    ]
+    write("cross_validation", "brain-phantom", "coop", rows)
+    assert "| coop | 62.00 ± 1.41 |" in shown(capsys, "table", "--protocol", "cross_validation")
 
 
 def test_papers_tell_what_is_here(project: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -72,6 +73,23 @@ def test_context_goes_over_to_other_class_names_and_a_linear_head_stays_behind(t
     assert rows["coop"]["test"] == measured(other.eval(), Examples.of(features, labels))
 
 
+def test_a_dataset_with_the_same_classes_is_predicted_by_a_linear_head_too(tuned: Any) -> None:
+    """As another scanner's: nothing of the head belongs to what the target lacks."""
+    tuned.write_card({"name": "other"})
+    (tuned.folder / "toy.yaml").rename(tuned.folder / "other.yaml")
+    test = tuned.manifest[tuned.manifest["split"] == "test"].groupby("label").head(3)
+    rest = tuned.manifest[tuned.manifest["split"] != "test"]
+    write_manifest(pd.concat([rest, test]).sort_values("path", ignore_index=True), tuned.folder / "other.parquet")
+    rows = {row["method"]: row for row in run(tuned, "other")["cells"]}
+    assert set(rows) == {"coop", "linear_probe"}
+    head = load_model(tuned.folder / "tune/linear_probe-1").head
+    features = FeatureStore.open(tuned.folder / "features").get(test["id"].tolist())
+    assert head is not None
+    hits = np.array(sorted(test["label"].unique()))[head.probabilities(features).argmax(1)] == test["label"].to_numpy()
+    assert rows["linear_probe"]["test"]["images"] == len(test) == 12
+    assert rows["linear_probe"]["test"]["accuracy"] == pytest.approx(hits.mean(), abs=1e-6)
+
+
 def test_on_its_own_dataset_every_candidate_is_tested(tuned: Any) -> None:
     rows = run(tuned, "toy")["cells"]
     assert [row["method"] for row in rows] == ["coop", "linear_probe"]
@@ -103,3 +121,29 @@ def test_a_candidate_that_could_not_be_trained_is_left_out_with_the_reason(tuned
     coop, probe = run(tuned, "toy")["cells"]
     assert coop == {"candidate": "coop", "method": "coop", "seed": 1, "left_out": "It was not trained: it diverged."}
     assert "test" in probe
+
+
+RECORD = {"measures": [{"column": "volume", "name": "Vol"}], "score": {"column": "mmse", "name": "MMSE", "high": 30}}
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_the_score_is_measured_on_the_target_where_it_was_learned_on_the_source(toy: Any, learned: bool) -> None:
+    knobs = {"epochs": 1, "batch_size": 8, "n_prompts": 1, "n_text_prompts": 1}
+    toy.change({"candidates.methods": ["deft_ad"], "candidates.seeds": [1], "methods.deft_ad": knobs})
+    toy.write_card({"reader": {"kind": "table"}, "metadata": {"extra": ["volume", "mmse"]}, "record": RECORD})
+    scored = toy.manifest.assign(volume="12.5", mmse=[str(20 + n % 9) for n in range(len(toy.manifest))])
+    write_manifest(scored, toy.folder / "manifest.parquet")
+    card = yaml.safe_load((toy.folder / "toy.yaml").read_text())
+    card |= {"name": "other", "classes": [{"id": c, "name": f"{c} skin", "phrase": c} for c in ("cyst", "normal")]}
+    (toy.folder / "other.yaml").write_text(yaml.safe_dump(card))
+    write_manifest(scored[scored["label"].isin(["cyst", "normal"])], toy.folder / "other.parquet")
+    if not learned:
+        write_manifest(scored.assign(mmse=None), toy.folder / "manifest.parquet")
+    values = {"dataset": "toy", "candidate": "deft_ad", "seed": 1, "model": "tune/deft_ad-1"} | PATHS
+    assert execute("tune", tune, options(values), COMPONENTS) == 0
+    [row] = run(toy, "other")["cells"]
+    assert row["test"]["images"] == 16
+    assert ("score" in row["test"]) is learned
+    if learned:
+        assert row["test"]["score"]["images"] == 16
+        assert 0 <= row["test"]["score"]["mae"] <= 30

@@ -130,6 +130,8 @@ def write_evidence(folder: Path) -> None:
                 **{f"twin_{key}": value for key, value in twin.items()},
             }
         ],
+        "flagged": [],
+        "flagged_images": 0,
         "dropped_sentence": "1 image was dropped: 1 from train (exact duplicate, test).",
         "leaks": {
             "on_leak": "drop_from_train",

@@ -230,6 +230,9 @@ FORGED = {
     "an image from elsewhere": lambda verdict: (
         verdict | {"dropped": [verdict["dropped"][0] | {"twin_file": "/somewhere/else.png"}]}
     ),
+    "a flagged image above": lambda verdict: (
+        verdict | {"flagged": [verdict["dropped"][0] | {"file": "../../else.png", "checks": []}]}
+    ),
     "an image above": lambda verdict: verdict | {"dropped": [verdict["dropped"][0] | {"file": "../../else.png"}]},
 }
 

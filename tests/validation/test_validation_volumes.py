@@ -12,9 +12,11 @@ from drawn_volumes import PATIENT, drawn, nifti, slices, zipped
 from scipy.ndimage import gaussian_filter, shift, zoom
 from tiny_dataset import CLASSES, Dataset
 
+from clinprompt.data.load import load_card
 from clinprompt.data.near_duplicates.fingerprint import collect
 from clinprompt.data.near_duplicates.pairs import near_pairs
 from clinprompt.data.near_duplicates.volumes import volume_print
+from components.report.images import dropped_pairs
 
 MM = np.diag([5.0, 5, 5, 1])
 
@@ -65,6 +67,15 @@ def test_unusual_geometry_is_flagged_and_used(volumes: Dataset) -> None:
     assert f"{volumes.name('lost.nii')} (unknown)" in warned["orientation known"]
     assert f"{volumes.name('named.nii')} (descrip)" in warned["text in headers"]
     assert f"{volumes.name('narrow.nii')} (18.0)" in warned["field of view"]
+    flagged = {one["id"]: one["checks"] for one in volumes.verdict()["flagged"]}
+    ids = {name: volumes.rows[f"{name}.nii"]["id"] for name in ("thick", "lost", "named", "narrow")}
+    assert flagged == {
+        ids["thick"]: ["voxel size", "voxel shape"],
+        ids["lost"]: ["orientation known"],
+        ids["named"]: ["text in headers"],
+        ids["narrow"]: ["field of view"],
+    }
+    assert volumes.verdict()["flagged_images"] == 4
     for file in (volumes.folder / "validate" / "evidence").rglob("*.*"):
         assert PATIENT.encode() not in file.read_bytes()
 
@@ -115,6 +126,21 @@ def test_the_same_scan_in_another_file_is_a_leak(volumes: Dataset) -> None:
     assert volumes.validate() == 65
     assert "train" in volumes.failed()["leak: images"]
     assert volumes.verdict()["leaks"]["near_pairs"] == 3
+
+
+def test_of_a_pair_of_volumes_one_is_dropped_and_the_report_s_pictures_are_both_scans_planes(volumes: Dataset) -> None:
+    volumes.card |= {"on_leak": "drop_from_train"}
+    path = "train/none/0.nii"
+    head = drawn((18, 20, 24), zlib.crc32(path.encode()))
+    volumes.put("test/copy.nii.gz", gzip.compress(nifti(head * 2, MM), mtime=0), "test", "none")
+    volumes.params["min_images_per_class"] = 4
+    assert volumes.validate() == 0
+    [one] = volumes.verdict()["dropped"]
+    assert (one["id"], one["twin_id"]) == (volumes.rows[path]["id"], volumes.rows["test/copy.nii.gz"]["id"])
+    assert (one["reason"], one["split"], one["twin_split"]) == ("near duplicate", "train", "test")
+    [pair] = dropped_pairs([one], volumes.folder / "images", load_card(volumes.folder / "demo.yaml"))
+    assert [image["split"] for image in pair["images"]] == ["train", "test"]
+    assert all(image["picture"].wide for image in pair["images"])
 
 
 def test_altered_copies_are_found_and_other_subjects_are_not() -> None:

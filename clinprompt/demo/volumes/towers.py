@@ -1,5 +1,6 @@
-"""The folder of `demo-m3d`: configs, tokenizer and weights, in the layout of M3D-CLIP's."""
+"""Folders in M3D-CLIP's layout: configs, tokenizer and weights; the sizes of `demo-m3d`, and the published ones."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,45 @@ from clinprompt.files import atomic, write_json
 WEIGHTS = "model.safetensors"
 VOLUME = (48, 56, 48)
 SPACING = (3.5, 3.5, 3.5)  # millimetres: the grid is 168 x 196 x 168 mm, and holds a head
+TOKENS = 96  # of a text: a report of six volumes needs about 80
+_VOCABULARY = Path(__file__).with_name("vocabulary.txt")
+
+
+@dataclass(frozen=True)
+class TextSizes:
+    """The sizes of a BERT.
+
+    Attributes:
+        vocabulary: how many tokens have an embedding; None: as many as the tokenizer knows.
+        context: tokens of a text at most; `positions` leaves room for prompts beside them.
+    """
+
+    vocabulary: int | None = None
+    width: int = 128
+    mlp: int = 384
+    layers: int = 2
+    heads: int = 4
+    context: int = TOKENS
+    positions: int = 192
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Both towers' sizes, and how volumes are prepared."""
+
+    sizes: M3DSizes
+    text: TextSizes
+    preprocessing: VolumePreprocessing
+
+
 SIZES = M3DSizes(channels=1, volume=VOLUME, patch=(8, 8, 8), width=128, mlp=384, layers=4, heads=8)
 PREPROCESSING = VolumePreprocessing(VOLUME, intensity="z_score", spacing=SPACING)
-TOKENS = 96  # of a text: a report of six volumes needs about 80
-_POSITIONS = 192  # room for prompts beside them
-_VOCABULARY = Path(__file__).with_name("vocabulary.txt")
+DEMO = Preset(SIZES, TextSizes(), PREPROCESSING)
+PUBLISHED = Preset(
+    M3DSizes(),
+    TextSizes(vocabulary=30522, width=768, mlp=3072, layers=12, heads=12, context=512, positions=512),
+    VolumePreprocessing(M3DSizes().volume),
+)
 
 
 def make_tokenizer() -> Tokenizer:
@@ -28,54 +63,55 @@ def make_tokenizer() -> Tokenizer:
     return word_pieces(_VOCABULARY, "[CLS]", "[SEP]")
 
 
-def text_config(vocabulary: int) -> dict[str, Any]:
+def text_config(sizes: TextSizes) -> dict[str, Any]:
     """Hugging Face's config of the text tower."""
     return {
         "model_type": "bert",
-        "vocab_size": vocabulary,
-        "hidden_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 384,
+        "vocab_size": sizes.vocabulary or make_tokenizer().get_vocab_size(),
+        "hidden_size": sizes.width,
+        "num_hidden_layers": sizes.layers,
+        "num_attention_heads": sizes.heads,
+        "intermediate_size": sizes.mlp,
         "hidden_act": "gelu",
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
-        "max_position_embeddings": _POSITIONS,
+        "max_position_embeddings": sizes.positions,
         "type_vocab_size": 2,
         "layer_norm_eps": 1e-12,
         "pad_token_id": 0,
     }
 
 
-def write_folder(folder: Path, seed: int) -> M3DClip:
-    """Write configs and tokenizer to `folder`, and return the model with initial weights."""
+def initial_model(preset: Preset, seed: int) -> M3DClip:
+    """The model with the initial weights that a seed gives."""
+    torch.manual_seed(seed)
+    return M3DClip(preset.sizes, BertModel(BertConfig(**text_config(preset.text)), add_pooling_layer=True))
+
+
+def write_files(folder: Path, preset: Preset) -> None:
+    """Write configs and tokenizer to `folder`: all but the weights."""
     text = folder / "bert"
     text.mkdir(parents=True, exist_ok=True)
-    tokenizer = make_tokenizer()
-    tokenizer.save(str(text / "tokenizer.json"))
+    make_tokenizer().save(str(text / "tokenizer.json"))
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    names = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": TOKENS}
+    names = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": preset.text.context}
     write_json(text / "tokenizer_config.json", special | names)
-    config = text_config(tokenizer.get_vocab_size())
-    write_json(text / "config.json", config)
-    write_json(
-        folder / "config.json",
-        {
-            "model_type": "m3d_clip",
-            "in_channels": SIZES.channels,
-            "img_size": list(SIZES.volume),
-            "patch_size": list(SIZES.patch),
-            "hidden_size": SIZES.width,
-            "mlp_dim": SIZES.mlp,
-            "num_layers": SIZES.layers,
-            "num_heads": SIZES.heads,
-            "max_text_len": TOKENS,
-            "spacing": list(SPACING),
-            "intensity": PREPROCESSING.intensity,
-        },
-    )
-    torch.manual_seed(seed)
-    return M3DClip(SIZES, BertModel(BertConfig(**config), add_pooling_layer=True))
+    write_json(text / "config.json", text_config(preset.text))
+    sizes, preprocessing = preset.sizes, preset.preprocessing
+    config = {
+        "model_type": "m3d_clip",
+        "in_channels": sizes.channels,
+        "img_size": list(sizes.volume),
+        "patch_size": list(sizes.patch),
+        "hidden_size": sizes.width,
+        "mlp_dim": sizes.mlp,
+        "num_layers": sizes.layers,
+        "num_heads": sizes.heads,
+        "max_text_len": preset.text.context,
+    }
+    if preprocessing.spacing is not None:
+        config["spacing"] = list(preprocessing.spacing)
+    write_json(folder / "config.json", config | {"intensity": preprocessing.intensity})
 
 
 def save(model: M3DClip, folder: Path) -> None:

@@ -27,7 +27,17 @@ from clinprompt.demo.towers import learning_rate, make_optimizer, write_record
 from clinprompt.demo.volumes.captions import PARTS, Scene, caption, draw_scene
 from clinprompt.demo.volumes.model_card import model_card
 from clinprompt.demo.volumes.objective import FEATURE_SCALE, Objective, Places, start_at_differences
-from clinprompt.demo.volumes.towers import PREPROCESSING, SIZES, TOKENS, WEIGHTS, make_tokenizer, save, write_folder
+from clinprompt.demo.volumes.towers import (
+    DEMO,
+    PREPROCESSING,
+    SIZES,
+    TOKENS,
+    WEIGHTS,
+    initial_model,
+    make_tokenizer,
+    save,
+    write_files,
+)
 from clinprompt.files import atomic, sha256_file, write_text
 from clinprompt.progress import progress
 
@@ -67,7 +77,8 @@ class Recipe:
 def train(folder: Path, recipe: Recipe, workers: int) -> dict[str, float]:
     """Train and write everything to `folder`; returns the results on held-out pairs."""
     scenes = draw_scenes(recipe, workers)
-    model = write_folder(folder, recipe.seed)
+    write_files(folder, DEMO)
+    model = initial_model(DEMO, recipe.seed)
     held_out, seen = scenes[: recipe.held_out], scenes[recipe.held_out :]
     first = voxels_of(seen[:_FOR_COMPONENTS]).float()
     start_at_differences(model.vision_encoder, _normalise(first))

@@ -100,6 +100,7 @@ class ResultsTable:
         return Missing("not defined") if percent is None else Value(percent, None)
 
     def _by_seed(self, dataset: str, method: str, group: str, test: str, metric: str) -> dict[int, float] | Missing:
+        """In percent; where a seed has several folds, their mean."""
         result = self.results.get((dataset, method))
         if result is None:
             return Missing(NOT_RUN)
@@ -109,10 +110,13 @@ class ResultsTable:
         for row in rows:
             if "left_out" in row:
                 return Missing(row["left_out"])
-        values = {row["seed"]: row[test].get(metric) for row in rows}
+        values: dict[int, list[float | None]] = {}
+        for row in rows:
+            values.setdefault(row["seed"], []).append(row[test].get(metric))
         if not values:
             return Missing(NOT_RUN)
-        known = {seed: 100 * value for seed, value in values.items() if value is not None}
+        means = {seed: mean(of_folds) for seed, of_folds in values.items()}
+        known = {seed: 100 * value for seed, value in means.items() if value is not None}
         return known if len(known) == len(values) else Missing("not defined on this test")
 
 
