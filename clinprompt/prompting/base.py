@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 # What to descend for a parameter, given the gradients of the loss's parts at it by name.
 GradientRule = Callable[[dict[str, Tensor]], Tensor]
 
-KnowledgeFile = Literal["descriptions", "hidden_states"]
+KnowledgeFile = Literal["descriptions", "hidden_states", "paraphrases"]
+
+
+def file_of(knowledge: KnowledgeFile) -> str:
+    """The input of a stage that holds it: paraphrases stand in the table of the descriptions."""
+    return "descriptions" if knowledge == "paraphrases" else knowledge
 
 
 @dataclass(frozen=True)
