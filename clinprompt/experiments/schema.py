@@ -65,7 +65,8 @@ def _plain(model: dict[str, Any]) -> dict[str, Any]:
 
 def _by_knob(name: str, config: type[BaseModel]) -> dict[str, dict[str, list[str]]]:
     """What a method reads beyond what it always does, by a knob that decides it and the knob's value."""
-    always, found = method(name).needs(config()).knowledge, {}
+    always = method(name).needs(config()).knowledge
+    found: dict[str, dict[str, list[str]]] = {}
     for knob, value in _choices(config):
         try:
             further = method(name).needs(config(**{knob: value})).knowledge - always
