@@ -36,7 +36,7 @@ def file_of(knowledge: KnowledgeFile) -> str:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method must be fed: frozen image features from the cache, or pixels; and which knowledge files.
+    """What a method must be fed: frozen image features from the cache, or pixels; and which knowledge.
 
     `image_size`: the side of the images in pixels; None: the backbone's.
     `reports`: how the reports of the subjects are written, of a method that learns from the card's record; its batches

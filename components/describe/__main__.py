@@ -1,4 +1,4 @@
-"""describe: what a language model says of the classes, as descriptions and as hidden states."""
+"""describe: what a language model says of the classes, as descriptions and as hidden states, and how it words reports."""
 
 import logging
 from pathlib import Path
