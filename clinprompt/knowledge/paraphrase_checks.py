@@ -4,7 +4,6 @@ It is filled with facts of patients, so that it must hold each placeholder at it
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -15,7 +14,7 @@ from clinprompt.reports.frame import PLACEHOLDER, Frame
 # Function words with which a sentence says something of its own.
 _CLAIMS = frozenset(
     words_of("above all also below from inside into like may more most near no not often out outside over some than")
-    + words_of("under usually very without")
+    + words_of("under usually very without but can or other")
 )
 # What a report may say beside the frame's own words: nothing that could be found in a subject, and no disease.
 _REPORT_WORDS = frozenset(
@@ -42,6 +41,7 @@ class Paraphrase(Statement):
 
 def paraphrase_checks(frame: Frame) -> tuple[DescriptionCheck, ...]:
     """The checks of paraphrases of a frame, in the order in which they give the reason."""
+    modality = set(words_of(frame.modality))
 
     def placeholders(statement: Statement, context: Context) -> float:
         """How many placeholders don't stand there exactly once, and how many braces belong to none."""
@@ -55,20 +55,18 @@ def paraphrase_checks(frame: Frame) -> tuple[DescriptionCheck, ...]:
         return float(_out_of_place(statement.text, frame))
 
     def numbers(statement: Statement, context: Context) -> float:
-        """How many words with a digit the text holds outside of placeholders, but for the frame's own."""
-        own = set(words_of(frame.sentence))
-        return float(sum(any(map(str.isdigit, word)) and word not in own for word in _outside(statement.text)))
+        """How many words with a digit the text holds outside of placeholders and names, but for the modality's."""
+        words = _own_words(statement.text, frame)
+        return float(sum(any(map(str.isdigit, word)) and word not in modality for word in words))
 
     def classes(statement: Statement, context: Context) -> float:
         """How many classes of the card the text names."""
-        return other_classes(replace(statement, text=" ".join(_outside(statement.text))), context)
+        return other_classes(replace(statement, text=" ".join(_own_words(statement.text, frame))), context)
 
     def strangers(statement: Statement, context: Context) -> float:
         """How many words are neither the frame's nor known to say nothing of a subject: diseases, findings, units."""
-        known = (FUNCTION_WORDS - _CLAIMS) | _REPORT_WORDS | set(words_of(frame.sentence))
-        known |= {word for slot in frame.slots for name in slot.names for word in words_of(name)}
-        known |= set(words_of(frame.organ))
-        return float(sum(word not in known for word in _outside(statement.text)))
+        known = (FUNCTION_WORDS - _CLAIMS) | _REPORT_WORDS | modality | set(words_of(frame.organ))
+        return float(sum(word not in known for word in _own_words(statement.text, frame)))
 
     def length(statement: Statement, context: Context) -> float:
         """Its words, as a multiple of the frame's."""
@@ -86,16 +84,16 @@ def paraphrase_checks(frame: Frame) -> tuple[DescriptionCheck, ...]:
     )
 
 
-def _outside(text: str) -> list[str]:
-    """The words outside of placeholders."""
-    return words_of(PLACEHOLDER.sub(" ", text))
+def _own_words(text: str, frame: Frame) -> list[str]:
+    """The words that are neither placeholders nor names of facts."""
+    return words_of(_pattern(frame).sub(" ", text.casefold()))
 
 
 def _out_of_place(text: str, frame: Frame) -> int:
-    owners = {name.casefold(): slot.key for slot in frame.slots for name in slot.names}
+    owners = {" ".join(name.casefold().split()): slot.key for slot in frame.slots for name in slot.names}
     named = {slot.key for slot in frame.slots if slot.names}
     wrong, waiting = 0, None
-    for event in _events(text, list(owners)):
+    for event in _pattern(frame).findall(text.casefold()):
         key = event[1:-1] if event.startswith("{") else None
         if key is None:  # a name, whose value must come next
             wrong += waiting is not None
@@ -108,9 +106,8 @@ def _out_of_place(text: str, frame: Frame) -> int:
     return wrong + (waiting is not None)
 
 
-def _events(text: str, names: Sequence[str]) -> list[str]:
-    """Names and placeholders as they follow each other; of overlapping names the longest counts."""
-    longest_first = sorted(names, key=lambda name: (-len(name), name))
-    spelled = [r"\s+".join(re.escape(word) for word in name.split()) for name in longest_first]
-    pattern = rf"\{{\w+\}}|(?<!\w)(?:{'|'.join(spelled)})(?!\w)"
-    return re.findall(pattern, text.casefold())
+def _pattern(frame: Frame) -> re.Pattern[str]:
+    """Placeholders and names, in lower case; of overlapping names the longest counts."""
+    names = {name.casefold() for slot in frame.slots for name in slot.names}
+    spelled = [r"\s+".join(map(re.escape, name.split())) for name in sorted(names, key=lambda n: (-len(n), n))]
+    return re.compile(rf"\{{\w+\}}|(?<!\w)(?:{'|'.join(spelled)})(?!\w)")

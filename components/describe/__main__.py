@@ -1,4 +1,4 @@
-"""describe: what a language model says of the classes, as descriptions and as hidden states, and how it words reports."""
+"""describe: what a language model says of the classes, in descriptions and hidden states, and how it words reports."""
 
 import logging
 from pathlib import Path
@@ -20,7 +20,7 @@ from components.runner import Job, run
 
 log = logging.getLogger(__name__)
 
-KNOWLEDGE = ("descriptions", "hidden_states", "paraphrases")
+OF_CLASSES = ("descriptions", "hidden_states")
 
 
 def work(job: Job) -> dict[str, Any]:
@@ -61,8 +61,8 @@ def work(job: Job) -> dict[str, Any]:
 
 
 def _needed(settings: Path | None) -> set[str]:
-    """What the candidates and the experiments read, of `KNOWLEDGE`."""
-    return set(KNOWLEDGE) if settings is None else set(read_yaml(settings)["knowledge"])
+    """What the candidates and the experiments read: of the classes, and `paraphrases`; if not told, all but these."""
+    return set(OF_CLASSES) if settings is None else set(read_yaml(settings)["knowledge"])
 
 
 def _nothing(job: Job, dataset: str) -> dict[str, Any]:

@@ -91,6 +91,7 @@ def test_a_faithful_paraphrase_is_accepted_with_all_scores(frame: Frame, brains:
         ("subject", "healthy subject", "other_word"),
         ("subject", "man", "other_word"),
         ("the MRI shows", "the MRI may not show", "other_word"),
+        ("the MRI shows", "the CT shows", "other_word"),
         ("{age} and", "{age} years and", "other_word"),
         ("{age} and", "{age}, seventy, and", "other_word"),
         ("In a", "In the scan of the brain that is of the report of this study of the " * 8 + "a", "length"),
@@ -101,6 +102,19 @@ def test_each_reason(frame: Frame, brains: Card, old: str, new: str, reason: str
     verdict = judged(GOOD.replace(old, new), frame, brains)
     assert not verdict.accepted
     assert verdict.reason == reason
+
+
+def test_a_measure_s_name_may_hold_a_class_s_name_and_a_digit(brains: Card) -> None:
+    assert brains.record is not None
+    measure = brains.record.measures[0].model_copy(update={"name": "Dementia ratio 2"})
+    record = brains.record.model_copy(update={"measures": [measure]})
+    classes = [brains.classes[0].model_copy(update={"name": "dementia", "id": "dementia"})]
+    card = brains.model_copy(update={"record": record, "classes": classes})
+    found = Frame.of(card)
+    assert found is not None
+    text = "A scan of {label}, age {age} and sex {sex}, with Dementia ratio 2 of {dementia_ratio_2}."
+    assert judged(text, found, card).accepted
+    assert judged(text.replace("scan of", "scan of dementia,"), found, card).reason == "other_class"
 
 
 @pytest.mark.parametrize(("one", "other"), [("hippocampal_vol", "fusiform_vol"), ("age", "sex"), ("age", "label")])
