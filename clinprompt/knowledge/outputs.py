@@ -17,10 +17,10 @@ from clinprompt.knowledge.completion import Sampling
 from clinprompt.knowledge.generate import Description, sampling_of
 from clinprompt.knowledge.hidden_states import ClassStates
 from clinprompt.knowledge.llm import Llm
-from clinprompt.knowledge.paraphrase import OF_NO_CLASS, Paraphrased
+from clinprompt.knowledge.paraphrase import Paraphrased
 from clinprompt.params import KnowledgeParams
 from clinprompt.parquet import read_frame
-from clinprompt.reports.frame import PLACEHOLDER, Frame
+from clinprompt.reports.frame import OF_NO_CLASS, PLACEHOLDER, Frame
 
 _SCORES = [f"score_{check.name}" for check in CHECKS]
 COLUMNS = [

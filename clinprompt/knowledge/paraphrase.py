@@ -15,9 +15,8 @@ from clinprompt.knowledge.llm import Llm
 from clinprompt.knowledge.paraphrase_checks import Paraphrase, paraphrase_checks
 from clinprompt.knowledge.prompts import Prompt, prompt_of, token_ids
 from clinprompt.params import KnowledgeParams
-from clinprompt.reports.frame import PLACEHOLDER, Frame, Slot
+from clinprompt.reports.frame import OF_NO_CLASS, PLACEHOLDER, Frame, Slot
 
-OF_NO_CLASS = ""  # in the place of a class's id
 QUESTION = "Rewrite this sentence in other words. Keep every word in braces as it is: {}"
 # The words with which the sentence must begin, and how they tell the first measures: so a small model sees how names
 # and placeholders go together.

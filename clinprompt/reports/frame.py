@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from clinprompt.data.card import Card, Measure
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
+OF_NO_CLASS = ""  # in the place of a class's id, where a table has sentences of classes and of reports
 LABEL, AGE, SEX = "label", "age", "sex"
 
 

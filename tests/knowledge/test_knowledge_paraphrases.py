@@ -11,10 +11,10 @@ from clinprompt.knowledge import paraphrase as module
 from clinprompt.knowledge.checks import Assessment, Context, judge
 from clinprompt.knowledge.completion import Completion
 from clinprompt.knowledge.llm import Llm
-from clinprompt.knowledge.paraphrase import OF_NO_CLASS, OPENINGS, paraphrase
+from clinprompt.knowledge.paraphrase import OPENINGS, paraphrase
 from clinprompt.knowledge.paraphrase_checks import Paraphrase, paraphrase_checks
 from clinprompt.params import KnowledgeParams
-from clinprompt.reports.frame import Frame
+from clinprompt.reports.frame import OF_NO_CLASS, Frame
 
 ROOT = Path(__file__).parents[2]
 GOOD = (
