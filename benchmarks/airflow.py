@@ -55,7 +55,7 @@ def make_project(folder: Path, methods: list[str]) -> Path:
         else:
             shutil.copy(ROOT / part, target)
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    taught = [method for method in methods if knowledge_of(method)]
+    taught = [method for method in methods if knowledge_of(method, {})]
     params["candidates"] |= {"methods": [m for m in methods if m not in taught], "taught": taught, "seeds": SEEDS}
     params["airflow"]["python"] = sys.executable
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))

@@ -94,8 +94,9 @@ class CandidatesParams(Section):
         return [*self.methods, *self.taught]
 
     def is_taught(self, name: str) -> bool:
-        """Whether a listed name reads what the stage `describe` makes."""
-        return bool(knowledge_of(self.method_of(name)))
+        """Whether a listed name reads what the stage `describe` makes, with its method's defaults or its own knobs."""
+        own = self.variants[name].knobs if name in self.variants else {}
+        return bool(knowledge_of(self.method_of(name), own))
 
     @property
     def ids(self) -> list[CandidateId]:
@@ -146,7 +147,7 @@ class BackboneParams(Section):
 
 
 class KnowledgeParams(Section):
-    """How class descriptions are generated, and how many must be accepted."""
+    """How class descriptions and paraphrases of reports are generated, and how many must be accepted."""
 
     llm: Name
     path: UserPath | None
@@ -154,6 +155,8 @@ class KnowledgeParams(Section):
     aspects: list[str] = Field(min_length=1)
     descriptions_per_aspect: Count
     min_accepted_per_class: Annotated[int, Field(ge=0, le=1_000_000)]
+    paraphrases_per_opening: Count
+    min_accepted_paraphrases: Annotated[int, Field(ge=1, le=1_000_000)]
     max_new_tokens: Count
     hidden_states: Literal["answer_end_all_layers", "question_end_all_layers", "answer_last_layer"]
     temperature: Annotated[float, Field(ge=0)]

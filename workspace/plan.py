@@ -112,5 +112,6 @@ def _with_candidates(task: PlanTask, root: Path) -> dict[str, Any]:
 
 def _is_taught(name: str, variants: dict[str, Any]) -> bool:
     """Whether a name's method reads knowledge; what is no name is refused with the run's params."""
-    method = variants.get(name, {}).get("method", name)
-    return method in method_names() and bool(knowledge_of(method))
+    knobs = variants.get(name, {})
+    method = knobs.get("method", name)
+    return method in method_names() and bool(knowledge_of(method, knobs))

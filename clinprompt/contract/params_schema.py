@@ -5,6 +5,7 @@ cannot import them.
 """
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ FILE = Path(__file__).with_name("params.schema.json")
 
 @cache
 def params_schema() -> dict[str, Any]:
-    """The whole schema; `properties` holds the two sections, `knowledge` which files each method reads, `records` which
-    methods read the subjects' records, `limits` what a method's knobs must keep to."""
+    """The whole schema; `properties` holds the two sections, `knowledge` what each method reads of a language model,
+    `knowledge_by_knob` what it reads beyond that with a certain value of a knob, `records` which methods read the
+    subjects' records, `limits` what a method's knobs must keep to."""
     schema: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
     return schema
 
@@ -25,10 +27,12 @@ def method_names() -> list[str]:
     return sorted(params_schema()["$defs"]["methods"]["properties"])
 
 
-def knowledge_of(method: str) -> list[str]:
-    """Which files of the stage `describe` a method reads: "descriptions", "hidden_states", both or none."""
-    names: list[str] = params_schema()["knowledge"][method]
-    return names
+def knowledge_of(method: str, knobs: Mapping[str, Any]) -> list[str]:
+    """What of the stage `describe` a method with these knobs reads: "descriptions", "hidden_states", "paraphrases", or
+    none. Knobs that are not given have their defaults."""
+    by_knob: dict[str, dict[str, list[str]]] = params_schema()["knowledge_by_knob"].get(method, {})
+    further = [name for knob, values in by_knob.items() for name in values.get(str(knobs.get(knob)), [])]
+    return sorted({*params_schema()["knowledge"][method], *further})
 
 
 def reads_records(method: str) -> bool:

@@ -5,9 +5,10 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 
 from clinprompt.contract.params_schema import FILE
@@ -41,6 +42,7 @@ def schema() -> str:
         "type": "object",
         "properties": {"methods": {"$ref": "#/$defs/methods"}, "protocols": {"$ref": "#/$defs/protocols"}},
         "knowledge": {name: sorted(method(name).needs(config()).knowledge) for name, config in methods.items()},
+        "knowledge_by_knob": {name: found for name, config in methods.items() if (found := _by_knob(name, config))},
         "records": [name for name, config in methods.items() if method(name).needs(config()).reports is not None],
         "limits": {
             name: [limit.model_dump(mode="json", exclude_defaults=True) for limit in getattr(config, "LIMITS", ())]
@@ -59,6 +61,27 @@ def _plain(model: dict[str, Any]) -> dict[str, Any]:
         for name, knob in model.get("properties", {}).items()
     }
     return kept | {"properties": properties}
+
+
+def _by_knob(name: str, config: type[BaseModel]) -> dict[str, dict[str, list[str]]]:
+    """What a method reads beyond what it always does, by a knob that decides it and the knob's value."""
+    always = method(name).needs(config()).knowledge
+    found: dict[str, dict[str, list[str]]] = {}
+    for knob, value in _choices(config):
+        try:
+            further = method(name).needs(config(**{knob: value})).knowledge - always
+        except ValidationError:  # it needs another knob beside it
+            continue
+        if further:
+            found.setdefault(knob, {})[value] = sorted(further)
+    return found
+
+
+def _choices(config: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """Every knob that takes one of some words, with each."""
+    for knob, model in config.model_json_schema()["properties"].items():
+        for value in model.get("enum", []):
+            yield knob, value
 
 
 def main() -> int:

@@ -1,1 +1,1 @@
-"""Knowledge of a language model about each class: descriptions, the checks that accept them, and hidden states."""
+"""What a language model says: descriptions of each class, paraphrases of reports, their checks, and hidden states."""

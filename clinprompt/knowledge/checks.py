@@ -46,10 +46,16 @@ class Statement:
         """The text's words in lower case, without punctuation."""
         return words_of(self.text)
 
+    @property
+    def compared(self) -> frozenset[str]:
+        """What makes two texts alike: their words."""
+        return frozenset(self.words)
+
 
 @dataclass(frozen=True)
 class Context:
-    """What a statement is judged against: the card's classes, and the texts accepted so far, by class."""
+    """What a statement is judged against: the card's classes, and of the texts accepted so far, by class, what is
+    compared."""
 
     classes: Sequence[ClassInfo]
     accepted: dict[str, list[frozenset[str]]] = field(default_factory=dict)
@@ -97,12 +103,14 @@ def has_sentence(text: str) -> bool:
     return bool(newline) or (whole and len(sentence) < len(line.lstrip()))
 
 
-def judge(statement: Statement, context: Context) -> Assessment:
-    """Score a statement by every check and remember it in the context when it is accepted."""
-    scores = {check.name: check.score(statement, context) for check in CHECKS}
-    reason = next((check.name for check in CHECKS if not check.low <= scores[check.name] <= check.high), None)
+def judge(statement: Statement, context: Context, checks: "Sequence[DescriptionCheck] | None" = None) -> Assessment:
+    """Score a statement by every check, by default those of descriptions, and remember it in the context when it is
+    accepted."""
+    checks = CHECKS if checks is None else checks
+    scores = {check.name: check.score(statement, context) for check in checks}
+    reason = next((check.name for check in checks if not check.low <= scores[check.name] <= check.high), None)
     if reason is None:
-        context.accepted.setdefault(statement.class_id, []).append(frozenset(statement.words))
+        context.accepted.setdefault(statement.class_id, []).append(statement.compared)
     return Assessment(reason is None, reason, scores)
 
 
@@ -171,7 +179,7 @@ def other_classes(statement: Statement, context: Context) -> float:
 
 def similarity(statement: Statement, context: Context) -> float:
     """The largest Jaccard index of the text's words with those of a text accepted before, for the same class."""
-    words = frozenset(statement.words)
+    words = statement.compared
     earlier = context.accepted.get(statement.class_id, [])
     return max((len(words & other) / len(words | other) for other in earlier if words | other), default=0.0)
 

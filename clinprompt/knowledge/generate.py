@@ -1,7 +1,7 @@
 """Generate descriptions of each class by aspect, judge them, and sample again for classes with too few accepted."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from clinprompt.data.card import Card, ClassInfo
@@ -60,7 +60,8 @@ def describe(llm: Llm, card: Card, classes: Sequence[ClassInfo], params: Knowled
             for prompt in prompts[class_id]
             for k in range(params.descriptions_per_aspect)
         ]
-        completions = _complete(llm, samples, params, number)
+        label = "Describing the classes" if number == 0 else f"Describing again, round {number + 1}"
+        completions = complete_samples(llm, samples, params, sampling_of(params), label, has_sentence)
         for (prompt, index), completion in zip(samples, completions, strict=True):
             descriptions.append(_judge(prompt, index, number, completion, context))
     return descriptions
@@ -71,16 +72,27 @@ def accepted_counts(descriptions: Sequence[Description]) -> Counter[str]:
     return Counter(description.prompt.class_id for description in descriptions if description.verdict.accepted)
 
 
-def _complete(llm: Llm, samples: list[tuple[Prompt, int]], params: KnowledgeParams, number: int) -> list[Completion]:
-    sampling = sampling_of(params)
+def complete_samples(
+    llm: Llm,
+    samples: Sequence[tuple[Prompt, int]],
+    params: KnowledgeParams,
+    sampling: Sampling,
+    label: str,
+    enough: Callable[[str], bool],
+) -> list[Completion]:
+    """Complete prompts, each with its index among the samples of the prompt, in batches.
+
+    Args:
+        label: what the progress bar says.
+        enough: stops a text early.
+    """
     starts = range(0, len(samples), params.batch_size)
     completions: list[Completion] = []
-    label = "Describing the classes" if number == 0 else f"Describing again, round {number + 1}"
     for start in progress(starts, label, unit="batch") if samples else ():
         batch = samples[start : start + params.batch_size]
         ids = [token_ids(llm, prompt.text) for prompt, _ in batch]
         seeds = [seed_of(params.seed, prompt.class_id, prompt.aspect, index) for prompt, index in batch]
-        completions += complete(llm, ids, seeds, sampling, enough=has_sentence)
+        completions += complete(llm, ids, seeds, sampling, enough)
     return completions
 
 

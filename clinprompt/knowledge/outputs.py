@@ -10,13 +10,17 @@ import pandas as pd
 import safetensors.numpy
 
 from clinprompt.data.card import ClassInfo
+from clinprompt.errors import InputCorrupt
 from clinprompt.files import sha256_bytes, sha256_file
-from clinprompt.knowledge.checks import CHECKS
+from clinprompt.knowledge.checks import CHECKS, DescriptionCheck
+from clinprompt.knowledge.completion import Sampling
 from clinprompt.knowledge.generate import Description, sampling_of
 from clinprompt.knowledge.hidden_states import ClassStates
 from clinprompt.knowledge.llm import Llm
+from clinprompt.knowledge.paraphrase import Paraphrased
 from clinprompt.params import KnowledgeParams
 from clinprompt.parquet import read_frame
+from clinprompt.reports.frame import OF_NO_CLASS, PLACEHOLDER, Frame
 
 _SCORES = [f"score_{check.name}" for check in CHECKS]
 COLUMNS = [
@@ -27,32 +31,41 @@ COLUMNS = [
 _TEXT = ["class", "aspect", "text", "raw", "reason", "llm", "revision", "digest", "prompt_digest"]
 
 
-def description_table(descriptions: Sequence[Description], llm: Llm, params: KnowledgeParams) -> pd.DataFrame:
-    """One row per description, accepted or not, in the order of judging, with its provenance; columns `COLUMNS`."""
-    sampling = sampling_of(params)
-    rows = [
-        {
-            "class": d.prompt.class_id,
-            "aspect": d.prompt.aspect,
-            "index": d.index,
-            "round": d.round,
-            "text": d.text,
-            "raw": d.raw,
-            "accepted": d.verdict.accepted,
-            "reason": d.verdict.reason,
-            **{f"score_{name}": score for name, score in d.verdict.scores.items()},
-            "llm": llm.name,
-            "revision": llm.revision,
-            "digest": llm.digest,
-            "prompt_digest": d.prompt.digest,
-            "seed": params.seed,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "max_new_tokens": sampling.max_new_tokens,
-        }
-        for d in descriptions
-    ]
-    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(_TEXT, "str"))
+def description_table(
+    descriptions: Sequence[Description], llm: Llm, params: KnowledgeParams, told: Paraphrased | None = None
+) -> pd.DataFrame:
+    """One row per description, accepted or not, in the order of judging, with its provenance; columns `COLUMNS`.
+
+    Those of paraphrases follow, of no class, and their scores' columns.
+    """
+    rows = [_row(d, llm, params, sampling_of(params)) for d in descriptions]
+    if told is None:
+        return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(_TEXT, "str"))
+    rows += [_row(d, llm, params, told.sampling) for d in told.paraphrases]
+    columns = [*COLUMNS, *(f"score_{check.name}" for check in told.checks if f"score_{check.name}" not in COLUMNS)]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(_TEXT, "str"))
+
+
+def _row(d: Description, llm: Llm, params: KnowledgeParams, sampling: Sampling) -> dict[str, Any]:
+    return {
+        "class": d.prompt.class_id,
+        "aspect": d.prompt.aspect,
+        "index": d.index,
+        "round": d.round,
+        "text": d.text,
+        "raw": d.raw,
+        "accepted": d.verdict.accepted,
+        "reason": d.verdict.reason,
+        **{f"score_{name}": score for name, score in d.verdict.scores.items()},
+        "llm": llm.name,
+        "revision": llm.revision,
+        "digest": llm.digest,
+        "prompt_digest": d.prompt.digest,
+        "seed": params.seed,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_new_tokens": sampling.max_new_tokens,
+    }
 
 
 def no_descriptions() -> pd.DataFrame:
@@ -70,6 +83,24 @@ def read_descriptions(path: Path) -> pd.DataFrame:
     return read_frame(path, COLUMNS, "describe")
 
 
+def read_paraphrases(path: Path, frame: Frame) -> tuple[str, ...]:
+    """The accepted paraphrases of a frame, from a table of descriptions.
+
+    Raises:
+        InputMissing, InputCorrupt: as `read_descriptions`; or one lacks a placeholder of the frame.
+    """
+    table = read_descriptions(path)
+    texts = tuple(table.loc[(table["class"] == OF_NO_CLASS) & table["accepted"].astype(bool), "text"])
+    keys = sorted(slot.key for slot in frame.slots)
+    for text in texts:
+        if sorted(PLACEHOLDER.findall(text)) != keys:
+            raise InputCorrupt(
+                f"{path}: the paraphrase {text!r} does not hold the placeholders {', '.join(keys)} once each; run the "
+                "stage describe again (dvc repro)."
+            )
+    return texts
+
+
 def write_states(path: Path, states: Sequence[ClassStates]) -> None:
     """Write the hidden states as safetensors without header metadata: {class id: [L, D] float32}."""
     tensors = {s.prompt.class_id: np.ascontiguousarray(s.states, dtype=np.float32) for s in states}
@@ -85,8 +116,10 @@ def report(
     llm: Llm,
     params: KnowledgeParams,
     states_file: Path,
+    told: Paraphrased | None = None,
 ) -> dict[str, Any]:
-    """The report: provenance, counts by class and reason, the prompts of descriptions and hidden states.
+    """The report: provenance, counts by class and reason, the prompts of descriptions and hidden states; and where they
+    were asked for, the same of paraphrases.
 
     Args:
         descriptions: all of them, accepted or not.
@@ -115,7 +148,7 @@ def report(
             "descriptions_per_aspect": params.descriptions_per_aspect,
             "min_accepted_per_class": params.min_accepted_per_class,
         },
-        "checks": {check.name: {"low": check.low, "high": check.high} for check in CHECKS},
+        "checks": _bounds(CHECKS),
         "classes": {c.id: _counts([d for d in descriptions if d.prompt.class_id == c.id]) for c in classes},
         "total": _counts(descriptions),
         "prompts": prompts,
@@ -126,7 +159,26 @@ def report(
             "width": int(states[0].states.shape[1]) if states else None,
             "classes": {s.prompt.class_id: _answer(s) for s in states},
         },
+        **({} if told is None else {"paraphrases": _of_paraphrases(told, params)}),
     }
+
+
+def _of_paraphrases(told: Paraphrased, params: KnowledgeParams) -> dict[str, Any]:
+    return {
+        "frame": told.frame.sentence,
+        "sampling": {
+            "max_new_tokens": told.sampling.max_new_tokens,
+            "paraphrases_per_opening": params.paraphrases_per_opening,
+            "min_accepted_paraphrases": params.min_accepted_paraphrases,
+        },
+        "checks": _bounds(told.checks),
+        "total": _counts(told.paraphrases),
+        "prompts": {d.prompt.aspect: {"prompt": d.prompt.text, "digest": d.prompt.digest} for d in told.paraphrases},
+    }
+
+
+def _bounds(checks: Sequence[DescriptionCheck]) -> dict[str, Any]:
+    return {check.name: {"low": check.low, "high": check.high} for check in checks}
 
 
 def _counts(descriptions: Sequence[Description]) -> dict[str, Any]:

@@ -73,9 +73,14 @@ def token_ids(llm: Llm, text: str) -> list[int]:
 def _prompt(llm: Llm, card: Card, info: ClassInfo, aspect: str, template: tuple[str, str]) -> Prompt:
     fields = {"modality": card.modality, "organ": card.organ, "name": info.name, "phrase": info.phrase}
     question, opening = (text_template.format(**fields) for text_template in template)
+    return prompt_of(llm, info.id, aspect, question, opening)
+
+
+def prompt_of(llm: Llm, class_id: str, aspect: str, question: str, opening: str) -> Prompt:
+    """The prompt that asks a question, as the model's chat template has it, and begins the answer."""
     if llm.chat:
         messages = [{"role": "user", "content": question}]
         text = llm.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False) + opening
     else:
         text = f"Question: {question}\nAnswer: {opening}".rstrip()
-    return Prompt(info.id, aspect, question, opening, text)
+    return Prompt(class_id, aspect, question, opening, text)

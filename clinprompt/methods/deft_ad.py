@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from clinprompt.backbones.blocks import ReadRows
 from clinprompt.errors import BadParams, NotTrained
 from clinprompt.methods import register
-from clinprompt.prompting.base import Needs, Task
+from clinprompt.prompting.base import KnowledgeFile, Needs, Task
 from clinprompt.prompting.batches import Batch, Examples
 from clinprompt.prompting.contrastive import symmetric_contrast
 from clinprompt.prompting.deft_ad_config import DeftAdConfig
@@ -102,8 +102,9 @@ class DeftAd(PatchMethod):
 
     @classmethod
     def needs(cls, config: DeftAdConfig) -> Needs:
-        """Pixels, and the subjects' records."""
-        return Needs("pixels", reports=config)
+        """Pixels, and the subjects' records; of a language model, paraphrases where reports are made of them."""
+        read: frozenset[KnowledgeFile] = frozenset({"paraphrases"} if config.phrasings == "paraphrased" else ())
+        return Needs("pixels", read, reports=config)
 
     @classmethod
     def transfers(cls, config: DeftAdConfig) -> bool:

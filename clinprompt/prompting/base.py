@@ -26,12 +26,17 @@ if TYPE_CHECKING:
 # What to descend for a parameter, given the gradients of the loss's parts at it by name.
 GradientRule = Callable[[dict[str, Tensor]], Tensor]
 
-KnowledgeFile = Literal["descriptions", "hidden_states"]
+KnowledgeFile = Literal["descriptions", "hidden_states", "paraphrases"]
+
+
+def file_of(knowledge: KnowledgeFile) -> str:
+    """The input of a stage that holds it: paraphrases stand in the table of the descriptions."""
+    return "descriptions" if knowledge == "paraphrases" else knowledge
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method must be fed: frozen image features from the cache, or pixels; and which knowledge files.
+    """What a method must be fed: frozen image features from the cache, or pixels; and which knowledge.
 
     `image_size`: the side of the images in pixels; None: the backbone's.
     `reports`: how the reports of the subjects are written, of a method that learns from the card's record; its batches

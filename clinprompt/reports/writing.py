@@ -1,6 +1,6 @@
 """Reports in words: the published sentence, and others of the same facts. What is absent is said to be unavailable."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,12 +8,14 @@ import pandas as pd
 
 from clinprompt.data.card import Card, Measure
 from clinprompt.errors import BadParams
+from clinprompt.reports.frame import AGE, LABEL, SEX, fill, measure_keys
 from clinprompt.reports.needs import unmet
 from clinprompt.reports.normative import NormativeModel
 from clinprompt.reports.style import ReportStyle
 from clinprompt.reports.subjects import Numbers, Subjects
 
 PHOTO = "A photo of {}"
+UNAVAILABLE = "unavailable"
 
 
 @dataclass(frozen=True)
@@ -77,15 +79,33 @@ PHRASINGS: dict[str, tuple[Callable[[Facts], str], ...]] = {
 }
 
 
-def write_reports(card: Card, rows: pd.DataFrame, training: pd.DataFrame, style: ReportStyle) -> Reports:
+def paraphrased(text: str) -> Callable[[Facts], str]:
+    """What a sentence with the placeholders of the card's frame tells of a subject; a class left out is unavailable."""
+
+    def sentence(facts: Facts) -> str:
+        values = [
+            (LABEL, facts.label or UNAVAILABLE),
+            (AGE, f"{facts.age:.0f} years" if np.isfinite(facts.age) else UNAVAILABLE),
+            (SEX, facts.sex or UNAVAILABLE),
+            *zip(measure_keys(facts.measures), _told(facts, "{value}", UNAVAILABLE), strict=True),
+        ]
+        return fill(text, dict(values))
+
+    return sentence
+
+
+def write_reports(
+    card: Card, rows: pd.DataFrame, training: pd.DataFrame, style: ReportStyle, paraphrases: Sequence[str] = ()
+) -> Reports:
     """Write the reports of a manifest's rows; the same rows give the same words.
 
     Args:
         training: the rows of the training split, of which the healthy ones tell what is normal. Not read without
             z-scores.
+        paraphrases: of the card's frame, where the style asks for them.
 
     Raises:
-        BadParams: the card has no record, or not what z-scores need.
+        BadParams: the card has no record, or not what z-scores need; or there is no paraphrase.
         DataRejected: a cell of the record is no number.
     """
     lacking = unmet(card, z_scores=style.z_scores, adjust_for=style.adjust_for)
@@ -96,7 +116,7 @@ def write_reports(card: Card, rows: pd.DataFrame, training: pd.DataFrame, style:
     told = tuple(card.record.measures) if style.caption != "label" else ()
     with_label = 0.0 if style.caption == "measures" else 1.0
     with_label -= style.label_dropout if style.caption == "full" else 0.0
-    sentences = PHRASINGS[style.phrasings]
+    sentences = _sentences(style, paraphrases)
     heads = [(named, share / len(sentences)) for named, share in ((True, with_label), (False, 1 - with_label)) if share]
 
     def facts(place: int, named: bool) -> Facts:
@@ -111,6 +131,17 @@ def write_reports(card: Card, rows: pd.DataFrame, training: pd.DataFrame, style:
         ),
         shares=tuple(share for _, share in heads for _ in sentences),
     )
+
+
+def _sentences(style: ReportStyle, paraphrases: Sequence[str]) -> tuple[Callable[[Facts], str], ...]:
+    if style.phrasings != "paraphrased":
+        return PHRASINGS[style.phrasings]
+    if not paraphrases:
+        raise BadParams(
+            "phrasings: paraphrased needs an accepted paraphrase of the reports' sentence, and there is none; run the "
+            "stage describe again (dvc repro), name another knowledge.llm in params.yaml, or set phrasings: varied."
+        )
+    return (published, *map(paraphrased, paraphrases))
 
 
 def _normative(card: Card, training: pd.DataFrame, style: ReportStyle) -> NormativeModel:

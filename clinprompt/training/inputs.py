@@ -30,12 +30,14 @@ class ExampleLoader:
     Attributes:
         store: the images' cached features.
         scratch: a folder for what is too large for memory.
+        descriptions: the table of the stage describe, for reports that are paraphrased.
     """
 
     dataset: Dataset
     store: FeatureStore
     scratch: Path
     backbone: Backbone
+    descriptions: Path | None = None
 
     def examples(self, model: PromptMethod, rows: pd.DataFrame, augmentation: Augmentation = "none") -> Examples:
         """The images of a manifest's rows: their cached features, or what the method makes of their pixels.
@@ -46,12 +48,13 @@ class ExampleLoader:
         Raises:
             NotTrained: the method reads records, and the card tells of none; or volumes are to be augmented.
             DataRejected: a cell of a record is no number.
+        InputMissing, InputCorrupt: the paraphrases that its reports need are not there, or can't be read.
         """
         labels = self.dataset.labels(rows)
         needs = model.needed
         records: RecordTensors = {}
         if needs.reports is not None:
-            records = records_of(self.dataset, rows, needs.reports, self.backbone, model.name)
+            records = records_of(self.dataset, rows, needs.reports, self.backbone, model.name, self.descriptions)
         if needs.images == "features":
             features = Examples.of(self.store.get(rows["id"].tolist()), labels, self.backbone.device)
             return replace(features, **records)

@@ -18,7 +18,7 @@ from clinprompt.errors import BadParams, DataRejected, NotTrained
 from clinprompt.features.store import FeatureStore
 from clinprompt.files import sha256_file
 from clinprompt.params import BackboneParams, TrainingParams
-from clinprompt.prompting.base import PromptMethod, Task
+from clinprompt.prompting.base import PromptMethod, Task, file_of
 from clinprompt.prompting.batches import Examples
 from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.schema import Section
@@ -68,7 +68,8 @@ class TuningSession:
         """
         store, device = FeatureStore.open(files["features"]), choose_device(training.device)
         loaded = open_backbone(backbone.name, backbone.path, device, store, files["features"])
-        return cls(dataset, loaded, ExampleLoader(dataset, store, scratch, loaded), training, files)
+        loader = ExampleLoader(dataset, store, scratch, loaded, files.get("descriptions"))
+        return cls(dataset, loaded, loader, training, files)
 
     @cached_property
     def is_mixed(self) -> bool:
@@ -126,6 +127,7 @@ class TuningSession:
         return self.data_facts() | {
             "method": cls.name,
             "config": config.model_dump(mode="json"),
-            "knowledge": {key: sha256_file(self.files[key]) for key in sorted(cls.needs(config).knowledge)} or None,
+            "knowledge": {key: sha256_file(self.files[file_of(key)]) for key in sorted(cls.needs(config).knowledge)}
+            or None,
             "versions": {"torch": str(torch.__version__), "clinprompt": __version__},
         }

@@ -1,4 +1,4 @@
-"""describe: what a language model says of the classes, as descriptions and as hidden states."""
+"""describe: what a language model says of the classes, in descriptions and hidden states, and how it words reports."""
 
 import logging
 from pathlib import Path
@@ -12,22 +12,26 @@ from clinprompt.knowledge.generate import Description, accepted_counts, describe
 from clinprompt.knowledge.hidden_states import ClassStates, hidden_states
 from clinprompt.knowledge.llm import load_llm
 from clinprompt.knowledge.outputs import description_table, no_descriptions, report, write_states
+from clinprompt.knowledge.paraphrase import Paraphrased, paraphrase
 from clinprompt.params import KnowledgeParams
+from clinprompt.reports.frame import Frame
 from clinprompt.schema import read_yaml
 from components.runner import Job, run
 
 log = logging.getLogger(__name__)
 
-KNOWLEDGE = ("descriptions", "hidden_states")
+OF_CLASSES = ("descriptions", "hidden_states")
 
 
 def work(job: Job) -> dict[str, Any]:
     """Make what is read of the language model, write all of it, then refuse if a class has too few accepted
-    descriptions."""
+    descriptions, or reports too few paraphrases."""
     params = job.params(KnowledgeParams)
     card = load_card(job.inputs["card"])
     classes = _classes(card, job.inputs["classes"])
-    needed = _needed(job.inputs.get("settings"))
+    needed, frame = _needed(job.inputs.get("settings")), Frame.of(card)
+    if frame is None:  # who would read paraphrases isn't trained on this dataset
+        needed -= {"paraphrases"}
     if not needed:
         return _nothing(job, card.name)
     llm = load_llm(params.llm, params.path)
@@ -35,7 +39,8 @@ def work(job: Job) -> dict[str, Any]:
     states: list[ClassStates] = []
     if "hidden_states" in needed:
         states = hidden_states(llm, card, classes, params.max_new_tokens, params.hidden_states)
-    description_table(descriptions, llm, params).to_parquet(job.outputs["descriptions"], index=False)
+    told = paraphrase(llm, card, frame, params) if frame is not None and "paraphrases" in needed else None
+    description_table(descriptions, llm, params, told).to_parquet(job.outputs["descriptions"], index=False)
     write_states(job.outputs["hidden_states"], states)
     facts = report(
         card.name,
@@ -45,16 +50,19 @@ def work(job: Job) -> dict[str, Any]:
         llm=llm,
         params=params,
         states_file=job.outputs["hidden_states"],
+        told=told,
     )
     write_json(job.outputs["report"], facts)
     if "descriptions" in needed:
         _refuse_too_few(descriptions, classes, params)
+    if told is not None:
+        _refuse_too_few_paraphrases(told, params)
     return {"asked": facts["total"]["asked"], "accepted": facts["total"]["accepted"], "llm": llm.name}
 
 
 def _needed(settings: Path | None) -> set[str]:
-    """Which files the candidates and the experiments read: `descriptions`, `hidden_states`, both or none."""
-    return set(KNOWLEDGE) if settings is None else set(read_yaml(settings)["knowledge"])
+    """What the candidates and the experiments read: of the classes, and `paraphrases`; if not told, all but these."""
+    return set(OF_CLASSES) if settings is None else set(read_yaml(settings)["knowledge"])
 
 
 def _nothing(job: Job, dataset: str) -> dict[str, Any]:
@@ -89,6 +97,17 @@ def _refuse_too_few(descriptions: list[Description], classes: list[ClassInfo], p
                 "in the card, or lower knowledge.min_accepted_per_class.",
                 publish=True,
             )
+
+
+def _refuse_too_few_paraphrases(told: Paraphrased, params: KnowledgeParams) -> None:
+    if told.accepted < params.min_accepted_paraphrases:
+        raise DataRejected(
+            f"{told.accepted} of {len(told.paraphrases)} paraphrases of the reports' sentence were accepted, "
+            f"{params.min_accepted_paraphrases} are needed; report.json counts the reasons. Use a larger model "
+            "(knowledge.llm), raise knowledge.paraphrases_per_opening, lower knowledge.min_accepted_paraphrases, or "
+            "set phrasings: varied.",
+            publish=True,
+        )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from clinprompt.reports.needs import unmet
 
 
 @dataclass(frozen=True)
-class _Training:
+class Training:
     """One method with its knobs on one dataset; `who` is the candidate, or the method in a protocol."""
 
     who: str
@@ -31,14 +31,16 @@ def check_fit(params: Params, cards: Sequence[Card]) -> None:
     """Hold every candidate and experiment on every dataset against what their methods need of cards and knobs.
 
     Raises:
-        BadParams: a card lacks what a method's reports are written from; or knobs break a limit, or there is no such
-            backbone or language model. All of a kind are told at once.
+        BadParams: a card lacks what a method's reports are written from; or who reads what `describe` makes would not
+            wait for it; or knobs break a limit, or there is no such backbone or language model. All of a kind are told
+            at once.
     """
-    trainings = [*_candidates(params, cards), *_experiments(params, cards)]
-    _check_records(trainings, {card.name: card for card in cards})
-    sizes = _sizes(params, {training.method for training in trainings})
+    planned = trainings(params, cards)
+    _check_records(planned, {card.name: card for card in cards})
+    _check_taught(params, cards)
+    sizes = _sizes(params, planned)
     datasets: dict[str, list[str]] = {}  # by what is wrong
-    for training in trainings:
+    for training in planned:
         limits = [Limit(**limit) for limit in limits_of(training.method)]
         for problem in problems(limits, knob_defaults(training.method) | training.knobs, sizes):
             datasets.setdefault(f"{training.who}: {problem}", []).append(training.dataset)
@@ -50,9 +52,26 @@ def check_fit(params: Params, cards: Sequence[Card]) -> None:
         )
 
 
-def _check_records(trainings: Sequence[_Training], cards: Mapping[str, Card]) -> None:
+def trainings(params: Params, cards: Sequence[Card]) -> list[Training]:
+    """Every candidate and experiment on every dataset that it is for."""
+    return [*_candidates(params, cards), *_experiments(params, cards)]
+
+
+def _check_taught(params: Params, cards: Sequence[Card]) -> None:
+    """A candidate whose knobs make it read knowledge must be known to by itself: the graph sees no card's knobs."""
+    for training in _candidates(params, cards):
+        read = knowledge_of(training.method, training.knobs)
+        if read and not params.candidates.is_taught(training.who):
+            raise BadParams(
+                f"params.yaml: candidates.methods: {training.who!r} on {training.dataset} reads {', '.join(read)} of "
+                "the stage describe, by knobs that the card or the section methods sets; set them in a variant instead "
+                "(candidates.variants), and list that under candidates.taught."
+            )
+
+
+def _check_records(planned: Sequence[Training], cards: Mapping[str, Card]) -> None:
     lacking: dict[str, None] = {}  # an ordered set
-    for training in trainings:
+    for training in planned:
         if reads_records(training.method):
             knobs = knob_defaults(training.method) | training.knobs
             lacks = unmet(cards[training.dataset], z_scores=knobs["z_scores"], adjust_for=knobs["adjust_for"])
@@ -64,14 +83,14 @@ def _check_records(trainings: Sequence[_Training], cards: Mapping[str, Card]) ->
         )
 
 
-def _candidates(params: Params, cards: Sequence[Card]) -> Iterator[_Training]:
+def _candidates(params: Params, cards: Sequence[Card]) -> Iterator[Training]:
     for name in params.candidates.names:
         spec = params.candidate(name)
         for card in cards:
-            yield _Training(name, card.name, spec.method, spec.knobs | _own(card, spec.method) | spec.variant)
+            yield Training(name, card.name, spec.method, spec.knobs | _own(card, spec.method) | spec.variant)
 
 
-def _experiments(params: Params, cards: Sequence[Card]) -> Iterator[_Training]:
+def _experiments(params: Params, cards: Sequence[Card]) -> Iterator[Training]:
     protocols = params.protocols
     for protocol in protocols["names"]:
         for name in protocols["methods"]:
@@ -79,7 +98,7 @@ def _experiments(params: Params, cards: Sequence[Card]) -> Iterator[_Training]:
             method, last = spec.method, protocols[protocol].get("methods", {}).get(spec.method, {}) | spec.variant
             for card in (card for card in cards if card.name in protocols["datasets"]):
                 knobs = params.methods.get(method, {}) | _own(card, method, protocol) | last
-                yield _Training(f"{name} in {protocol}", card.name, method, knobs)
+                yield Training(f"{name} in {protocol}", card.name, method, knobs)
 
 
 def _own(card: Card, method: str, protocol: str | None = None) -> dict[str, Any]:
@@ -94,10 +113,10 @@ def _where(datasets: Sequence[str], cards: Sequence[Card]) -> str:
     return "" if len(datasets) == len(cards) else f" (on {', '.join(datasets)})"
 
 
-def _sizes(params: Params, methods: set[str]) -> Sizes:
+def _sizes(params: Params, planned: Sequence[Training]) -> Sizes:
     declared: dict[str, int | None] = declared_sizes(params.backbone.name, params.backbone.path).model_dump()
     layers = None
-    if any(knowledge_of(method) for method in methods):
+    if any(knowledge_of(training.method, training.knobs) for training in planned):
         layers = declared_layers(params.knowledge.llm, params.knowledge.path)
     if params.knowledge.hidden_states == "answer_last_layer":  # a row for each token of an answer
         layers = None

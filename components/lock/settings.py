@@ -1,5 +1,6 @@
 """The settings that decide results: what of the dataset cards and of params.yaml a stage depends on."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from clinprompt.data.load import load_card
 from clinprompt.files import write_text
 from clinprompt.params import Params
 from clinprompt.schema import to_yaml
+from components.lock.fit import trainings
 from components.sources import digest_of, method_digest
 
 _HEAD = "# What of the cards and of params.yaml decides results. `dvc repro` renews this file first.\n"
@@ -26,10 +28,12 @@ def settings_lock(params: Params, root: Path) -> str:
 
     It holds `datasets` (of each the digests of the parts of its card, and of its layout's code), `candidates` and
     `methods`, with the variants (of each the digest of the method's code, and the knobs that are not its defaults), and
-    `knowledge`, the files of the stage `describe` that they read.
+    `knowledge`, what of the stage `describe` they read.
     """
-    content: dict[str, Any] = {"datasets": {}, "candidates": {}, "methods": {}, "knowledge": _knowledge(params)}
-    for name, card in zip(params.datasets, cards(params, root), strict=True):
+    content: dict[str, Any] = {"datasets": {}, "candidates": {}, "methods": {}, "knowledge": []}
+    known = cards(params, root)
+    content["knowledge"] = _knowledge(params, known)
+    for name, card in zip(params.datasets, known, strict=True):
         layout = digest_of([KINDS[card.reader.kind]], root)
         _put(content["datasets"], name, {**card_digests(card), "layout": layout})
     for name in params.candidates.names:
@@ -48,12 +52,11 @@ def write_settings_lock(params: Params, root: Path, path: Path) -> None:
     write_text(path, settings_lock(params, root))
 
 
-def _knowledge(params: Params) -> list[str]:
-    methods = {
-        *(params.candidate(name).method for name in params.candidates.names),
-        *(params.candidate(name).method for name in params.protocols.get("methods") or []),
-    }
-    return sorted({file for method in methods for file in knowledge_of(method)})
+def _knowledge(params: Params, known: Sequence[Card]) -> list[str]:
+    listed = [params.candidate(name) for name in params.protocols.get("methods") or []]
+    read = [(spec.method, spec.knobs | spec.variant) for spec in listed]
+    read += [(training.method, training.knobs) for training in trainings(params, known)]
+    return sorted({name for method, knobs in read for name in knowledge_of(method, knobs)})
 
 
 def _put(mapping: dict[str, Any], name: str, value: Any) -> None:

@@ -3,6 +3,7 @@
 Equal inputs give equal bytes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from clinprompt.evaluation.metrics_record import Metrics, ScoreMetrics, SliceMet
 from clinprompt.evaluation.table import patient_count
 from clinprompt.files import read_json, sha256_file
 from clinprompt.parquet import read_frame
+from clinprompt.reports.frame import OF_NO_CLASS
+from clinprompt.tuned.record import ModelRecord
 from components.report.figures import curve_charts, data_uri
 from components.report.images import dropped_pairs, examples, flagged_images
 from components.report.origin import model_record, origin
@@ -72,8 +75,8 @@ def build(sources: Sources) -> Pages:
     shown = decision.shown()
     names = {info.id: info.name for info in card.classes}
     model = model_record(sources.models, shown)
-    reads = model is not None and "descriptions" in (model.knowledge or {})
-    facts = origin(_digests(sources, reads), decision, shown, model)
+    reads = {} if model is None else _sentences(model, card)
+    facts = origin(_digests(sources, bool(reads)), decision, shown, model)
     verdict = read_verdict(sources.evidence / "verdict.json")
     context = {
         "card": card,
@@ -88,7 +91,8 @@ def build(sources: Sources) -> Pages:
         "pairs": dropped_pairs(verdict["dropped"][:MOST_LISTED], sources.images, card),
         "flagged": flagged_images(verdict["flagged"][:MOST_LISTED], sources.images, card),
         "patients": patient_count(dataset.rows),
-        "knowledge": _knowledge(sources.descriptions, card) if reads else None,
+        "knowledge": _knowledge(sources.descriptions, reads) if reads else None,
+        "of_reports": OF_NO_CLASS in reads,
         "candidate": _candidate(sources, shown) if shown else None,
         "examples": examples(sources.evaluations / shown.name, dataset) if shown else None,
         "looks": _looks(sources, card) if shown else None,
@@ -144,17 +148,24 @@ def _plain(value: Any) -> str:
     return str(value).replace("_", " ")
 
 
-def _knowledge(table: Path, card: Card) -> list[dict[str, Any]]:
+def _sentences(model: ModelRecord, card: Card) -> dict[str, str]:
+    """Of what a language model's sentences are that the model learned from, by the id in the table, with its name."""
+    read = model.knowledge or {}
+    classes = {info.id: info.name for info in card.classes} if "descriptions" in read else {}
+    return classes | ({OF_NO_CLASS: "reports"} if "paraphrases" in read else {})
+
+
+def _knowledge(table: Path, names: Mapping[str, str]) -> list[dict[str, Any]]:
     """Per class: how many descriptions were made, the accepted ones, and the rejected ones with their reasons."""
     columns = ["class", "aspect", "text", "accepted", "reason"]
     frame = read_frame(table, columns, "describe").sort_values(columns[:3], kind="stable")
     groups = []
-    for info in card.classes:
-        rows = frame[frame["class"] == info.id]
+    for class_id, name in names.items():
+        rows = frame[frame["class"] == class_id]
         accepted = rows["accepted"].astype(bool)
         groups.append(
             {
-                "name": info.name,
+                "name": name,
                 "made": len(rows),
                 "accepted": rows[accepted][["aspect", "text"]].to_dict("records"),
                 "rejected": rows[~accepted][["aspect", "text", "reason"]].to_dict("records"),

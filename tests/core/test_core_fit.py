@@ -161,6 +161,47 @@ def test_z_scores_need_what_tells_the_normal(
     assert said is None or f"deft_ad on {NAME}: datasets/{NAME}.yaml: {said}" in message(capsys)
 
 
+def paraphrasing(project: Project) -> None:
+    """Two variants of a method that reads records, one of them paraphrases too, on a card that has such."""
+    project.card.setdefault("metadata", {}).setdefault("extra", []).append("v")
+    project.card["record"] = {"measures": [{"column": "v", "name": "Ventricles"}]}
+    project.params["candidates"] |= {"methods": ["plain"], "taught": ["told"], "variants": {}}
+    for name, phrasings in (("plain", "varied"), ("told", "paraphrased")):
+        project.params["candidates"]["variants"][name] = {"method": "deft_ad", "phrasings": phrasings}
+    project.params["protocols"] |= {"methods": [], "names": []}
+
+
+def test_who_reads_paraphrases_is_taught_and_nobody_else_has_them_made(project: Project) -> None:
+    paraphrasing(project)
+    assert project.lock() == 0
+    assert yaml.safe_load(Path("settings.lock").read_text())["knowledge"] == ["paraphrases"]
+    project.params["candidates"]["taught"] = []
+    assert project.lock() == 0
+    assert yaml.safe_load(Path("settings.lock").read_text())["knowledge"] == []
+    project.params["protocols"] |= {"methods": ["deft_ad"], "names": ["full"]}
+    project.params["protocols"]["full"]["methods"] = {"deft_ad": {"phrasings": "paraphrased"}}
+    assert project.lock() == 0
+    assert yaml.safe_load(Path("settings.lock").read_text())["knowledge"] == ["paraphrases"]
+
+
+def test_who_reads_paraphrases_must_be_listed_where_it_waits_for_them(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paraphrasing(project)
+    project.params["candidates"] |= {"methods": ["plain", "told"], "taught": []}
+    assert project.lock() == 64
+    assert "'told' reads what the stage describe makes; list it under candidates.taught" in message(capsys)
+    project.params["candidates"] |= {"methods": ["deft_ad"], "taught": []}
+    project.params["methods"] = {"deft_ad": {"phrasings": "paraphrased"}}
+    assert project.lock() == 64
+    told = message(capsys)
+    assert f"'deft_ad' on {NAME} reads paraphrases of the stage describe, by knobs that the card or the section" in told
+    project.params["methods"] = {}
+    project.card["methods"] = {"deft_ad": {"phrasings": "paraphrased"}}
+    assert project.lock() == 64
+    assert message(capsys) == told
+
+
 def test_a_scheduled_run_is_refused_when_it_is_planned(project: Project) -> None:
     project.params["methods"] = {"coop": {"n_ctx": 44, "context_init": None}}
     project.lock()

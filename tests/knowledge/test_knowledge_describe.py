@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ import pytest
 import safetensors.numpy
 import yaml
 
+from clinprompt.data.load import load_card
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.files import sha256_bytes, sha256_file, sha256_folder
-from clinprompt.knowledge import generate
-from clinprompt.knowledge.outputs import COLUMNS, read_descriptions
+from clinprompt.knowledge import generate, paraphrase
+from clinprompt.knowledge.completion import Completion
+from clinprompt.knowledge.outputs import COLUMNS, read_descriptions, read_paraphrases
+from clinprompt.reports.frame import Frame
 from components.describe.__main__ import work
 from components.runner import execute
+from registry.package import accepted_descriptions
 
 ROOT = Path(__file__).parents[2]
 OUTPUTS = ("descriptions.parquet", "hidden_states.safetensors", "report.json")
@@ -33,7 +38,7 @@ def write_classes(folder: Path, classes: Any) -> None:
     (folder / "classes.json").write_text(json.dumps({"dataset": "small", "classes": classes}))
 
 
-def call(folder: Path, **knowledge: Any) -> int:
+def call(folder: Path, further: dict[str, Any] | None = None, **knowledge: Any) -> int:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["knowledge"] |= SMALL | knowledge
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
@@ -45,8 +50,24 @@ def call(folder: Path, **knowledge: Any) -> int:
         "--hidden-states": folder / OUTPUTS[1],
         "--report": folder / OUTPUTS[2],
         "--params": folder / "params.yaml",
+        **(further or {}),
     }
     return execute("describe", work, [str(word) for pair in options.items() for word in pair], ROOT / "components")
+
+
+def settings(folder: Path, *read: str) -> dict[str, Any]:
+    """The option that tells what is read."""
+    (folder / "settings.lock").write_text(yaml.safe_dump({"knowledge": list(read)}))
+    return {"--settings": folder / "settings.lock"}
+
+
+def with_record(folder: Path) -> None:
+    """Give the card a record, which reports are written from."""
+    card = yaml.safe_load((folder / "small.yaml").read_text())
+    card["reader"] = {"kind": "table"}
+    card["metadata"] = {"extra": ["v", "h"]}
+    card["record"] = {"measures": [{"column": "v", "name": "Ventricles"}, {"column": "h", "name": "Hippocampi"}]}
+    (folder / "small.yaml").write_text(yaml.safe_dump(card))
 
 
 def digests(folder: Path) -> list[str]:
@@ -107,6 +128,65 @@ def test_too_few_accepted_is_refused_with_numbers_and_a_way_out(
     assert "knowledge.min_accepted_per_class" in line["message"]
     assert len(read_descriptions(folder / OUTPUTS[0])) == 2 * asked
     assert all((folder / name).is_file() for name in OUTPUTS)
+
+
+def test_paraphrases_are_made_where_they_are_read_and_kept_with_their_reasons(
+    folder: Path, llm_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_record(folder)
+    said = iter([" Hippocampi {hippocampi}.", " Hippocampi {hippocampi} of 7.", " Hippocampi {hippocampi} in stroke."])
+
+    def answers(llm: Any, samples: list[Any], *others: object) -> list[Completion]:
+        return [Completion([], next(said), True) for _ in samples]
+
+    monkeypatch.setattr(paraphrase, "complete_samples", answers)
+    reads, one = settings(folder, "paraphrases"), {"paraphrases_per_opening": 1, "min_accepted_paraphrases": 1}
+    assert call(folder, reads, path=str(llm_folder), llm="tiny", **one) == 0
+    frame = read_descriptions(folder / OUTPUTS[0])
+    assert set(COLUMNS) < set(frame.columns)
+    assert set(frame["class"]) == {""}
+    reasons = frame["reason"].astype(object).where(frame["reason"].notna(), None).tolist()
+    assert reasons == [None, "number", "other_word"]
+    assert frame["score_number"].tolist() == [0.0, 1.0, 0.0]
+    assert (frame["digest"] == sha256_folder(llm_folder)).all()
+    report = json.loads((folder / OUTPUTS[2]).read_text())["paraphrases"]
+    assert report["frame"] == "MRI of {label}: age {age}, sex {sex}, Ventricles {ventricles}, Hippocampi {hippocampi}."
+    assert report["total"] == {"asked": 3, "accepted": 1, "rejected": {"number": 1, "other_word": 1}, "rounds": 1}
+    for row in frame.itertuples():
+        prompt = report["prompts"][row.aspect]
+        assert prompt["digest"] == row.prompt_digest == sha256_bytes(prompt["prompt"].encode())
+    # They stand in the table, and models read them, by their accepted texts.
+    of = Frame.of(load_card(folder / "small.yaml"))
+    assert of is not None
+    assert read_paraphrases(folder / OUTPUTS[0], of) == (frame["text"][0],)
+    assert [row["text"] for row in accepted_descriptions(folder / OUTPUTS[0])] == [frame["text"][0]]
+    other = replace(of, slots=of.slots[:-1])
+    with pytest.raises(InputCorrupt, match="does not hold the placeholders age, label, sex, ventricles once each"):
+        read_paraphrases(folder / OUTPUTS[0], other)
+
+
+def test_too_few_paraphrases_are_refused_with_a_way_out(
+    folder: Path, llm_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_record(folder)
+    reads, one = settings(folder, "paraphrases"), {"paraphrases_per_opening": 1}
+    assert call(folder, reads, path=str(llm_folder), llm="tiny", **one) == 65
+    told = json.loads(capsys.readouterr().out)["message"]
+    assert "0 of 12 paraphrases of the reports' sentence were accepted, 1 are needed; report.json counts" in told
+    assert "knowledge.min_accepted_paraphrases" in told
+    assert len(read_descriptions(folder / OUTPUTS[0])) == 12
+
+
+def test_nothing_changes_where_no_paraphrase_is_read(folder: Path, llm_folder: Path) -> None:
+    """Nor where the card has no record that a report could be written from."""
+    runs = []
+    for read in (["descriptions"], ["descriptions", "paraphrases"]):
+        assert call(folder, settings(folder, *read), path=str(llm_folder), llm="tiny") == 0
+        runs.append(digests(folder))
+    with_record(folder)
+    assert call(folder, settings(folder, "descriptions"), path=str(llm_folder), llm="tiny") == 0
+    assert runs[0] == runs[1] == digests(folder)
+    assert list(read_descriptions(folder / OUTPUTS[0]).columns) == COLUMNS
 
 
 @pytest.mark.parametrize("classes", [["glioma", "stroke"], [], "glioma", None])

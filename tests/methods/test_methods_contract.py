@@ -267,9 +267,11 @@ def test_a_head_is_exported_exactly_where_one_gives_the_logits(bench: Bench, nam
     assert not isinstance(model, FeatureMethod)
 
 
-@pytest.mark.parametrize(("name", "knobs"), CASES)
+@pytest.mark.parametrize(
+    ("name", "knobs"), [*CASES, pytest.param("deft_ad", {"phrasings": "paraphrased"}, id="deft_ad-paraphrased")]
+)
 def test_the_schema_says_which_knowledge_is_needed(clip: Bench, name: str, knobs: dict[str, Any]) -> None:
-    assert knowledge_of(name) == sorted(clip.build(name, knobs).needed.knowledge)
+    assert knowledge_of(name, knobs) == sorted(clip.build(name, knobs).needed.knowledge)
 
 
 @pytest.mark.parametrize(("name", "knobs"), CASES)

@@ -24,10 +24,10 @@ def registry_report(run: Run) -> str:
     return (run.folder / "report" / "registry" / "report.html").read_text(encoding="utf-8")
 
 
-def taught(run: Run) -> None:
-    """Let the chosen model be one that reads descriptions."""
+def taught(run: Run, kind: str = "descriptions") -> None:
+    """Let the chosen model be one that reads descriptions, or another kind of knowledge."""
     file = run.folder / "tune" / "coop-1" / "model.yaml"
-    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"knowledge": {"descriptions": "a" * 64}}))
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"knowledge": {kind: "a" * 64}}))
 
 
 def forget_patients(run: Run, keep: int = 0) -> None:

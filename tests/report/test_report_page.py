@@ -96,6 +96,21 @@ def test_descriptions_are_shown_only_where_the_model_reads_them_and_as_a_machine
     assert "No clinician has checked them." in text
 
 
+def test_paraphrases_are_shown_where_the_model_reads_them(run: Run) -> None:
+    path = run.folder / "describe" / "descriptions.parquet"
+    frame = pd.read_parquet(path)
+    told = {"class": "", "aspect": "report_shows", "text": "A scan of {label}, age {age}.", "accepted": True}
+    pd.concat([frame, pd.DataFrame([told])]).to_parquet(path)
+    taught(run)
+    assert "A scan of {label}" not in Page(report(run)).text
+    taught(run, "paraphrases")
+    text = Page(report(run)).text
+    assert "What a language model wrote about the reports that are read in training, and what" in text
+    assert "reports: 1 of 1 accepted" in text
+    assert "A scan of {label}, age {age}." in text
+    assert "with four sides" not in text
+
+
 def test_a_slice_that_was_left_out_is_named(run: Run) -> None:
     path = run.folder / "metrics" / "coop-1.json"
     write_json(path, read_json(path) | {"not_sliced": {"age_band": "it is known of no image"}})

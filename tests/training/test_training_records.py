@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from clinprompt.data.card import Card
 from clinprompt.data.dataset import Dataset
 from clinprompt.data.load import load_card
-from clinprompt.errors import DataRejected, NotTrained
+from clinprompt.errors import DataRejected, InputMissing, NotTrained
+from clinprompt.knowledge.outputs import COLUMNS
 from clinprompt.prompting.base import Needs
 from clinprompt.prompting.batches import ReportIds
 from clinprompt.reports.style import ReportStyle
@@ -99,6 +101,62 @@ def listed(dataset: Dataset, style: ReportStyle) -> str:
     """The report of that subject that holds z-scores behind each value."""
     ids: Tensor = records(dataset, style)["reports"].ids
     return "".join(map(chr, ids[VALIDATES, 1].tolist())).rstrip("\0")
+
+
+PARAPHRASE = (
+    "In a subject of age {age} and sex {sex}, the MRI shows {label}: Hippocampal Vol {hippocampal_vol}, Ventricular "
+    "size {ventricular_size}, Whole brain Vol {whole_brain_vol}, Entorhinal Vol {entorhinal_vol}, Fusiform Vol "
+    "{fusiform_vol}, Middle temporal Vol {middle_temporal_vol}."
+)
+
+
+def described(path: Path, *texts: str) -> Path:
+    """A table of descriptions with paraphrases, all but the first of them rejected."""
+    rows = [dict.fromkeys(COLUMNS, "") | {"text": text, "accepted": not k} for k, text in enumerate(texts)]
+    pd.DataFrame(rows, columns=COLUMNS).to_parquet(path)
+    return path
+
+
+def test_a_paraphrase_is_filled_with_the_subject_s_facts(card: Card, tmp_path: Path) -> None:
+    dataset, style = dataset_of(card), ReportStyle(phrasings="paraphrased", label_dropout=0.5)
+    dataset.rows.loc[0, ["age", "sex", "hippocampus", "ventricles"]] = [71.6, "F", "3400.4", None]
+    dataset.rows.loc[1, ["age", "sex", "hippocampus"]] = [np.nan, None, "{sex}"]
+    with pytest.raises(DataRejected, match=r"holds '\{sex\}'"):
+        records_of(
+            dataset, dataset.rows, style, backbone_of(), "deft_ad", described(tmp_path / "d.parquet", PARAPHRASE)
+        )
+    dataset.rows.loc[1, "hippocampus"] = None
+    table = described(tmp_path / "d.parquet", PARAPHRASE, "Rejected {label}.")
+    found: Any = records_of(dataset, dataset.rows, style, backbone_of(), "deft_ad", table)
+    assert found["reports"].shares == pytest.approx([0.25] * 4)  # the published sentence and it, with the class or not
+    texts = ["".join(map(chr, row.tolist())).rstrip("\0") for row in found["reports"].ids[0]]
+    told = "In a subject of age 72 years and sex F, the MRI shows {}: Hippocampal Vol 3400 mm3, Ventricular size"
+    told += " unavailable,"
+    assert texts[0].startswith("A photo of normal cognition: Hippocampal Vol: 3400.40, ")
+    assert texts[1].startswith(told.format("normal cognition"))
+    assert texts[3].startswith(told.format("unavailable"))
+    assert not any("{" in text or "nan" in text for text in texts)
+    second = "".join(map(chr, found["reports"].ids[1, 1].tolist()))
+    assert second.startswith(
+        "In a subject of age unavailable and sex unavailable, the MRI shows mild cognitive impairment"
+    )
+    assert "Hippocampal Vol unavailable, " in second
+    with_z = style.model_copy(update={"z_scores": True})
+    scored: Any = records_of(dataset, dataset.rows, with_z, backbone_of(), "deft_ad", table)
+    assert "(z " in "".join(map(chr, scored["reports"].ids[0, 1].tolist()))
+
+
+def test_without_a_paraphrase_it_is_said_what_to_do(card: Card, tmp_path: Path) -> None:
+    dataset, style = dataset_of(card), ReportStyle(phrasings="paraphrased")
+    with pytest.raises(InputMissing, match="deft_ad reads paraphrases .*: list it under candidates.taught"):
+        records(dataset, style)
+    empty = described(tmp_path / "d.parquet")
+    with pytest.raises(
+        NotTrained, match="phrasings: paraphrased needs an accepted paraphrase .* set phrasings: varied"
+    ):
+        records_of(dataset, dataset.rows, style, backbone_of(), "deft_ad", empty)
+    with pytest.raises(ValidationError, match="paraphrases tell of measures, and caption: label of none"):
+        ReportStyle(phrasings="paraphrased", caption="label")
 
 
 def test_normal_is_what_the_healthy_of_the_training_split_are(card: Card) -> None:

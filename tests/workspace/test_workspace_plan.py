@@ -76,6 +76,13 @@ def test_a_plan_names_the_candidates_and_keeps_the_overrides(project: Project) -
     assert settled.partition == "drawn@r1"
 
 
+def test_a_variant_that_reads_paraphrases_is_planned_to_wait_for_describe(project: Project) -> None:
+    """Else it would be refused for that; that the card has no record is asked after it."""
+    variants = {"told": {"method": "deft_ad", "phrasings": "paraphrased"}}
+    with pytest.raises(BadParams, match="told on drawn: .* has no record"):
+        project.plan(methods=["told"], overrides={"candidates": {"variants": variants}})
+
+
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
