@@ -174,7 +174,7 @@ class TrainingParams(Section):
     device: Literal["auto", "cpu", "cuda"]
     processes: Count
     precision: Literal["float32", "bfloat16"]
-    augmentation: Literal["none", "crop_flip"]
+    augmentation: Literal["none", "crop", "crop_flip"]
     shots: Count | None
     checkpoint_every: Count
 

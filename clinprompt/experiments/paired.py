@@ -14,9 +14,10 @@ from clinprompt.errors import BadParams
 from clinprompt.evaluation.intervals import SEED, draw
 from clinprompt.evaluation.metrics import Floats, Ints, confusion
 from clinprompt.experiments.journal import Row
+from clinprompt.experiments.results import TESTS
 
 RESAMPLES = 5000
-_NOT_A_KEY = {"images", "support", "trainable_parameters", "test", "left_out"}
+_NOT_A_KEY = {"images", "support", "trainable_parameters", "training", *TESTS, "left_out"}
 
 
 @dataclass(frozen=True)

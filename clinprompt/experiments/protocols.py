@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import pandas as pd
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from clinprompt.data.folds import folds
 from clinprompt.data.support import in_drawing_order, support_set
@@ -45,11 +45,34 @@ class LeftOut:
     reason: str
 
 
+class Budget(Section):
+    """The same training for every method that descends a gradient, so that what is compared is not the schedule.
+
+    Attributes:
+        steps: of the optimiser, as nearly as whole epochs allow.
+        batch_size: of every method; None: each keeps its own, and steps see unlike numbers of images.
+        rates: factors of the method's own learning rate. Each is trained with the whole budget, and the one with the
+            best balanced accuracy on the cell's validation images is tested; of equally good ones that with the
+            smallest cross-entropy there.
+    """
+
+    steps: PositiveInt
+    batch_size: PositiveInt | None = None
+    rates: list[PositiveFloat] = Field([1.0], min_length=1)
+
+
 class Protocol(Section):
-    """What all protocols have: `methods` sets methods' knobs in this protocol, before params.yaml's and the card's."""
+    """What all protocols have.
+
+    Attributes:
+        preset: the paper whose published settings are trained with, of `tables/presets.yaml`; None: the methods' own.
+        budget: what every method gets alike, whatever its settings; None: the settings' own epochs.
+        methods: methods' knobs in this protocol, which win over the preset, the card and the rest of params.yaml.
+    """
 
     transfers: ClassVar[bool] = False  # whether what is trained must serve classes that it has not seen
-    keeps_predictions: ClassVar[bool] = False  # whether each cell tells what every test image was predicted as
+    preset: Name | None = None
+    budget: Budget | None = None
     methods: Knobs = {}
 
     @abstractmethod
@@ -141,7 +164,6 @@ class CrossValidation(Protocol):
     The test split is held out of all of them. The parts are the same for every seed and method.
     """
 
-    keeps_predictions: ClassVar[bool] = True
     folds: Annotated[int, Field(ge=2, le=100)]
 
     def keys(self, seeds: Sequence[int]) -> Iterator[Key]:

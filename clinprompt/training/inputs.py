@@ -67,7 +67,8 @@ class ExampleLoader:
                 f"params.yaml: training.augmentation: {augmentation} is for pictures, and {self.backbone.name} reads "
                 "volumes; set it to none."
             )
-        return CropFlip(self._pixels(rows, needs, lambda pixels: pixels), targets, prepare, **records)
+        pixels = self._pixels(rows, needs, lambda pixels: pixels)
+        return CropFlip(pixels, targets, prepare, flips=augmentation == "crop_flip", **records)
 
     def _pixels(self, rows: pd.DataFrame, needs: Needs, encode: Encode) -> torch.Tensor:
         return precompute(

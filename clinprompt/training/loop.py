@@ -22,7 +22,7 @@ from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.training.checkpoint import Checkpoint, Curves
 from clinprompt.training.distributed import ALONE, Ranks
 from clinprompt.training.gradients import PartGradients
-from clinprompt.training.optimiser import learning_rate, make_optimizer
+from clinprompt.training.optimiser import learning_rate, make_optimizer, set_rate
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +130,6 @@ def descend(method: Trainable, train: Examples, val: Examples, settings: Optimis
     done, label = len(curves), f"training {method.name}"
     for epoch in progress(range(done, settings.epochs), label, settings.epochs, "epoch", done):
         rate = learning_rate(epoch, settings)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         try:
             with _seeded(run.seed, epoch):
                 means = _epoch(method, optimizer, train, epoch, settings, run)
@@ -173,10 +171,10 @@ def _epoch(
 ) -> dict[str, float]:
     method.train()
     examples = train.at(run.seed, epoch)
-    steps = [
-        _step(method, optimizer, examples, rows, settings, run)
-        for rows in epoch_rows(len(train), settings.batch_size, run.seed, epoch)
-    ]
+    batches, steps = epoch_rows(len(train), settings.batch_size, run.seed, epoch), []
+    for number, rows in enumerate(batches):
+        set_rate(optimizer, epoch + number / len(batches), settings)
+        steps.append(_step(method, optimizer, examples, rows, settings, run))
     return {key: float(torch.stack([step[key] for step in steps]).mean()) for key in steps[0]}
 
 

@@ -68,6 +68,16 @@ def test_crops_have_the_papers_sizes_and_half_are_mirrored() -> None:
     assert 120 < mirrored < 180
 
 
+def test_crops_without_flips_are_the_same_crops_none_of_them_mirrored() -> None:
+    ramp = torch.linspace(0, 1, 32).expand(3, 32, 32)
+    pairs = [(crop_flip(ramp, [0, 0, n]), crop_flip(ramp, [0, 0, n], flips=False)) for n in range(40)]
+    rising = [bool(plain[0, 8, -8] > plain[0, 8, 8]) for _, plain in pairs]
+    assert all(rising)
+    assert all(torch.equal(plain, flipped) or torch.equal(plain, flipped.flip(-1)) for flipped, plain in pairs)
+    data = CropFlip(images(), labels(), nn.Identity(), flips=False).at(1, 2)
+    assert torch.equal(data.batch(np.array([3])).inputs[0], crop_flip(images()[3], [1, 2, 3], flips=False))
+
+
 class Pooled(nn.Module):
     """Logits = W x for prepared inputs x [B, 3]."""
 

@@ -97,6 +97,23 @@ def test_the_learning_rate_is_a_constant_warm_up_and_then_torchs_cosine() -> Non
     assert [row["learning_rate"] for row in train()[0]] == pytest.approx(expected, rel=1e-12)
 
 
+def test_by_steps_the_rate_is_torchs_cosine_over_all_steps() -> None:
+    settings = OptimiserSettings(**KNOBS | {"schedule": "step", "warmup_epochs": 0, "epochs": 5})
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=settings.learning_rate)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 5 * 3)
+    expected = []
+    for _ in range(15):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        cosine.step()
+    found = [learning_rate(k + step / 3, settings) for k in range(5) for step in range(3)]
+    assert found == pytest.approx(expected, rel=1e-9)
+    by_epoch = settings.model_copy(update={"schedule": "epoch"})
+    assert learning_rate(2 + 2 / 3, by_epoch) == learning_rate(2, by_epoch)
+    assert not torch.equal(train(schedule="step")[1], train()[1])
+
+
 def test_the_published_rates_come_out() -> None:
     coop = OptimiserSettings(**KNOBS | {"learning_rate": 0.002, "warmup_learning_rate": 1e-5, "epochs": 50})
     found = [learning_rate(k, coop) for k in (0, 1, 26, 49)]
