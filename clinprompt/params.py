@@ -282,6 +282,18 @@ class Params(Section):
     registry: RegistryParams
     airflow: AirflowParams
 
+    @model_validator(mode="after")
+    def _experiments_are_of_what_there_is(self) -> "Params":
+        known, sentences = [*method_names(), *self.candidates.variants], []
+        for place, name in enumerate(self.protocols.get("methods", [])):
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else "neither a method nor one of candidates.variants"
+                sentences.append(f"protocols.methods.{place}: there is no such name ({hint}), found {name!r}")
+        if sentences:
+            raise ValueError("; ".join(sentences))
+        return self
+
     def candidate(self, name: str) -> CandidateSpec:
         """What a name means that `candidates.methods` may list: a variant, or a method with its knobs.
 

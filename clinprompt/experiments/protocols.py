@@ -1,4 +1,4 @@
-"""The section `protocols` of params.yaml, and which images each of a protocol's cells trains and tests on."""
+"""The protocols, and which images each of a protocol's cells trains and tests on."""
 
 import math
 from abc import abstractmethod
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import pandas as pd
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from clinprompt.data.folds import folds
 from clinprompt.data.support import in_drawing_order, support_set
@@ -178,13 +178,6 @@ class CrossValidation(Protocol):
         return Cell(key, train, val, classes, {"test": classes})
 
 
-class Transfer(Section):
-    """Tuned candidates of the datasets `sources`, tested on the test splits of `targets`."""
-
-    sources: list[Name]
-    targets: list[Name]
-
-
 PROTOCOLS: dict[str, type[Protocol]] = {
     "full": Full,
     "few_shot": FewShot,
@@ -192,44 +185,6 @@ PROTOCOLS: dict[str, type[Protocol]] = {
     "label_efficiency": LabelEfficiency,
     "cross_validation": CrossValidation,
 }
-
-
-class Protocols(Section):
-    """The whole section `protocols`.
-
-    Attributes:
-        datasets: must be among the params' `datasets` too.
-        names: which protocols are run, of every dataset with every method.
-        stack: how many cells are trained at once, for methods that allow it.
-    """
-
-    datasets: list[Name]
-    methods: list[Name]
-    names: list[Name]
-    seeds: list[NonNegativeInt] = Field(min_length=1)
-    stack: PositiveInt
-    full: Full
-    few_shot: FewShot
-    base_to_novel: BaseToNovel
-    label_efficiency: LabelEfficiency
-    cross_validation: CrossValidation
-    transfer: Transfer
-
-    @model_validator(mode="after")
-    def _known_names(self) -> "Protocols":
-        for name in self.names:
-            if name not in PROTOCOLS:
-                raise ValueError(f"names: there is no protocol {name!r}; known: {', '.join(PROTOCOLS)}")
-        return self
-
-
-def check_protocols(value: Any) -> Protocols:
-    """The section `protocols` of params.yaml, checked.
-
-    Raises:
-        BadParams: a key is unknown, missing or wrong; it is named by its path.
-    """
-    return check(Protocols, value, "params.yaml", "protocols")
 
 
 def check_protocol(name: str, value: Any) -> Protocol:

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from clinprompt.contract.params_schema import FILE
-from clinprompt.experiments.protocols import PROTOCOLS, Protocols
+from clinprompt.experiments.protocols import PROTOCOLS
+from clinprompt.experiments.section import Protocols
 from clinprompt.experiments.tables.presets import presets
 from clinprompt.files import write_text
 from clinprompt.methods import method, names
@@ -30,8 +31,7 @@ def schema() -> str:
         defs[protocol.__name__]["properties"]["methods"] = {"$ref": "#/$defs/methods"}
         known_presets = [name for name, one in presets().items() if key in one.protocols]
         defs[protocol.__name__]["properties"]["preset"]["anyOf"][0] = {"enum": known_presets}
-    for key, known in (("methods", names()), ("names", list(PROTOCOLS))):
-        defs[Protocols.__name__]["properties"][key]["items"] = {"enum": known}
+    defs[Protocols.__name__]["properties"]["names"]["items"] = {"enum": list(PROTOCOLS)}
     defs["methods"] = {
         "type": "object",
         "additionalProperties": False,

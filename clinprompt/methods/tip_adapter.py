@@ -21,7 +21,8 @@ class TipAdapterConfig(OptimiserSettings):
     """`finetune: true` is Tip-Adapter-F; without it, nothing descends a gradient.
 
     While the keys are trained, α and β are `init_alpha` and `init_beta`. Both are then searched between 0.1 and
-    `max_alpha` and `max_beta`, at `alpha_steps` times `beta_steps` places. The optimiser's defaults are those of the published code, except the decay, AdamW's own.
+    `max_alpha` and `max_beta`, at `alpha_steps` times `beta_steps` places. The optimiser's defaults are those of the
+    published code, except the decay, AdamW's own.
     """
 
     template: Template = "a photo of a {}."

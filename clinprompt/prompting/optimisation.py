@@ -11,8 +11,9 @@ class OptimiserSettings(Section):
     """The knobs that every method trained by gradient descent has.
 
     `momentum` is SGD's alone, `epsilon` AdamW's; `clip_norm` bounds the norm of the whole gradient, null leaves it
-    alone. `schedule`: the cosine takes a step behind each epoch, or behind each step. The defaults are CoOp's for a ViT-B/16 (2109.01134; momentum and decay are those of Dassl, its trainer),
-    which most papers keep; a method's own class sets what its paper or code has instead.
+    alone. `schedule`: the cosine falls behind each epoch, or behind each step. The defaults are CoOp's for a ViT-B/16
+    (2109.01134; momentum and decay are those of Dassl, its trainer), which most papers keep; a method's own class sets
+    what its paper or code has instead.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"

@@ -22,7 +22,8 @@ class CropFlip(Examples):
     """Preprocessed pixels [n, 3, S, S] as `inputs`; a batch holds what `prepare` makes of random crops of them.
 
     A crop has 8 % to 100 % of the area and a ratio of sides of 3:4 to 4:3, and is resized to the images' size; with
-    `flips`, half of them are flipped left to right. What is drawn depends on the seed, the epoch and the image's row alone.
+    `flips`, half of them are flipped left to right. What is drawn depends on the seed, the epoch and the image's row
+    alone.
     """
 
     prepare: Prepare

@@ -118,7 +118,9 @@ def _full(board: ResultsTable, sources: Sequence[Published]) -> list[str]:
     titles = [OVERALL[metric].name for metric in SELECTABLE]
     lines = [*table_lines(["dataset", "method", *titles], rows), *_end(notes)]
     for source in sources:
-        if source.full:
+        if source.full and source.language_model is not None:
+            lines += [f"Not shown here, as its language model is {source.language_model}: {source.name}.", ""]
+        elif source.full:
             cells = [
                 [f"*{dataset}*", f"*{method}*", *(f"*{row[m]:.2f}*" if m in row else "" for m in SELECTABLE)]
                 for dataset, by_method in source.full.items()
