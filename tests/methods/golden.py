@@ -68,9 +68,7 @@ class Case:
         ids, n_ctx = self.inputs["token_ids"], self.record.get("n_ctx", self.record.get("n_ctx_text"))
         if len(texts) == len(ids) and self.record.get("context_init_text"):
             return ids
-        if len(texts) == len(
-            ids
-        ):  # without a phrase, the recorded ids hold placeholders that the method puts in itself
+        if len(texts) == len(ids):  # without a phrase the ids hold placeholders, which the method puts in by itself
             return torch.cat([ids[:, :1], ids[:, 1 + n_ctx :], ids.new_zeros(len(ids), n_ctx)], dim=1)
         row = ids[:1].clone()
         row[:, 1 + n_ctx], row[:, 2 + n_ctx :] = ids[0].tolist()[int((ids[0] > 0).sum()) - 1], 0
