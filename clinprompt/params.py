@@ -155,6 +155,7 @@ class KnowledgeParams(Section):
     descriptions_per_aspect: Count
     min_accepted_per_class: Annotated[int, Field(ge=0, le=1_000_000)]
     max_new_tokens: Count
+    answer_tokens: Count
     hidden_states: Literal["answer_end_all_layers", "question_end_all_layers", "answer_last_layer"]
     temperature: Annotated[float, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=1, le=65_536)]

@@ -34,7 +34,7 @@ def work(job: Job) -> dict[str, Any]:
     descriptions = describe(llm, card, classes, params) if "descriptions" in needed else []
     states: list[ClassStates] = []
     if "hidden_states" in needed:
-        states = hidden_states(llm, card, classes, params.max_new_tokens, params.hidden_states)
+        states = hidden_states(llm, card, classes, params.answer_tokens, params.hidden_states)
     description_table(descriptions, llm, params).to_parquet(job.outputs["descriptions"], index=False)
     write_states(job.outputs["hidden_states"], states)
     facts = report(
