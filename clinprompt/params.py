@@ -175,7 +175,7 @@ class TrainingParams(Section):
     device: Literal["auto", "cpu", "cuda"]
     processes: Count
     precision: Literal["float32", "bfloat16"]
-    augmentation: Literal["none", "crop", "crop_flip"]
+    augmentation: Literal["none", "crop", "crop_flip", "fundus"]
     shots: Count | None
     checkpoint_every: Count
 
