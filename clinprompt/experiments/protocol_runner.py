@@ -155,7 +155,7 @@ class ProtocolRunner:
 
     def _stackable(self, cell: Cell) -> bool:
         run, cls = self.session.run(self.config, 0), self.method
-        if self.stack == 1 or run.micro_batches > 1 or run.mixed:
+        if self.stack == 1 or run.micro_batches > 1 or run.mixed or getattr(self.config, "keep", "last") != "last":
             return False
         if (
             cls.forward is not ContextTuning.forward

@@ -131,6 +131,7 @@ def test_dvpt_and_cilmp_get_their_released_sizes() -> None:
         dvpt = got("dvpt", protocol, "dvpt")
         assert (dvpt.n_prompts, dvpt.latent_dim, dvpt.share_group, dvpt.image_size) == (50, 20, 3, 288)
         assert (dvpt.optimizer, dvpt.learning_rate, dvpt.epochs, dvpt.batch_size) == ("adamw", 5e-4, 60, 50)
+        assert (dvpt.keep, presets()["dvpt"].protocols[protocol].augmentation) == ("kappa", "fundus")
     cilmp = got("cilmp", "full", "cilmp")
     assert (cilmp.rank, cilmp.prefix_length, cilmp.suffix_length, cilmp.dropout) == (8, 4, 4, 0.1)
     assert cilmp.averaging.model_dump() == {"mean": 100.0, "std": 30.0}

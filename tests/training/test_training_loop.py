@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import cohen_kappa_score
 from torch import Tensor, nn
 
 from clinprompt.errors import BadParams, BatchTooLarge, NotTrained
@@ -17,6 +18,7 @@ from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.training.checkpoint import Checkpoint
 from clinprompt.training.loop import Run, accuracy, descend, micro_batches
 from clinprompt.training.optimiser import learning_rate
+from clinprompt.training.selection import quadratic_kappa
 
 KNOBS: dict[str, Any] = {
     "learning_rate": 0.2, "momentum": 0.9, "weight_decay": 0.01, "warmup_epochs": 1, "warmup_learning_rate": 0.01,
@@ -142,6 +144,34 @@ def test_curves_hold_the_losses_parts() -> None:
     assert all(row["loss"] == pytest.approx(row["ce"] + row["norm"], abs=1e-6) for row in curves)
 
 
+def test_the_epoch_with_the_best_kappa_on_validation_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, val = OptimiserSettings(**KNOBS | {"keep": "kappa", "learning_rate": 9.0}), data(30, 1)
+
+    def after(epochs: int) -> Tensor:
+        model = Softmax()
+        with monkeypatch.context() as patch:
+            stop_at(patch, epochs)
+            with pytest.raises(Stopped):
+                descend(model, data(), val, settings, Run(5))
+        return model.weight.detach()
+
+    model = Softmax()
+    kappas = [row["val_quadratic_kappa"] for row in descend(model, data(), val, settings, Run(5))]
+    at = kappas.index(max(kappas))
+    assert at + 1 < len(kappas)  # another than the last
+    assert torch.equal(model.weight, after(at + 1))
+    found = model(val.batch(slice(None))).argmax(-1).numpy()
+    assert kappas[at] == pytest.approx(cohen_kappa_score(val.labels.numpy(), found, weights="quadratic"), abs=1e-9)
+
+
+def test_kappa_is_scikit_learns_and_0_where_all_are_of_one_class() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels, found = (torch.randint(0, 4, (50,), generator=generator) for _ in range(2))
+    expected = cohen_kappa_score(labels.numpy(), found.numpy(), weights="quadratic")
+    assert quadratic_kappa(labels, found) == pytest.approx(expected, abs=1e-12)
+    assert quadratic_kappa(torch.zeros(3), torch.zeros(3)) == 0.0
+
+
 def test_accuracy_counts_hits_over_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clinprompt.training.loop._EVALUATION_BATCH", 3)
     model = Softmax()
@@ -165,19 +195,19 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
     monkeypatch.setattr("clinprompt.training.loop.epoch_rows", rows)
 
 
-@pytest.mark.parametrize("momentum", [0.9, 0.0])
+@pytest.mark.parametrize("knobs", [{}, {"momentum": 0.0}, {"keep": "kappa", "learning_rate": 9.0}])
 @pytest.mark.parametrize("killed_in", [1, 4, 5, 6])
 def test_resuming_gives_the_same_bytes_as_not_stopping(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: int, momentum: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: int, knobs: dict[str, Any]
 ) -> None:
     checkpoint = Checkpoint(tmp_path / "c", every=2, identity="a")
     with monkeypatch.context() as patch:
         stop_at(patch, killed_in)
         with pytest.raises(Stopped):
-            train(checkpoint, momentum=momentum)
+            train(checkpoint, **knobs)
     assert checkpoint.path.exists() == (killed_in >= 2)
-    curves, weight = train(checkpoint, momentum=momentum)
-    expected_curves, expected_weight = train(momentum=momentum)
+    curves, weight = train(checkpoint, **knobs)
+    expected_curves, expected_weight = train(**knobs)
     assert curves == expected_curves
     assert torch.equal(weight, expected_weight)
 
