@@ -40,6 +40,7 @@ TRAINED: dict[tuple[str, str, str], tuple[float, int, int]] = {
     ("biomed_dpt", "few_shot", "vpt"): (0.002, 32, 100),
     ("biomed_dpt", "base_to_novel", "biomed_dpt"): (0.0025, 4, 50),
     ("coop", "few_shot", "coop"): (0.002, 32, 200),
+    ("prograd", "few_shot", "prograd"): (0.002, 32, 200),
     ("cocoop", "base_to_novel", "cocoop"): (0.002, 1, 10),
     ("maple", "base_to_novel", "maple"): (0.0035, 4, 5),
     ("maple", "base_to_novel", "vpt"): (0.0025, 4, 5),
