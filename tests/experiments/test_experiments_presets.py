@@ -127,6 +127,15 @@ def test_the_adapters_and_lora_get_their_published_settings() -> None:
     assert published.steps_per_shot == 500
 
 
+def test_vpt_gets_its_released_schedule_and_what_is_searched_there_is_left_open() -> None:
+    vpt = got("vpt", "full", "vpt")
+    assert (vpt.optimizer, vpt.momentum, vpt.epochs, vpt.batch_size) == ("sgd", 0.9, 100, 128)
+    assert (vpt.warmup, vpt.warmup_epochs, vpt.head) == ("linear", 10, "linear")
+    settings = preset_method("vpt", "full", "vpt")
+    assert settings is not None
+    assert set(settings.not_published) == {"learning_rate", "weight_decay", "n_prompts"}
+
+
 def test_dvpt_and_cilmp_get_their_released_sizes() -> None:
     for protocol in ("full", "label_efficiency"):
         dvpt = got("dvpt", protocol, "dvpt")

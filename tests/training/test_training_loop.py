@@ -99,6 +99,16 @@ def test_the_learning_rate_is_a_constant_warm_up_and_then_torchs_cosine() -> Non
     assert [row["learning_rate"] for row in train()[0]] == pytest.approx(expected, rel=1e-12)
 
 
+def test_a_linear_warm_up_rises_from_0_and_its_cosine_ends_at_0_with_the_last_epoch() -> None:
+    settings = OptimiserSettings(**KNOBS | {"warmup": "linear", "warmup_epochs": 4, "epochs": 20})
+    rates = [learning_rate(k, settings) for k in range(20)]
+    assert rates[:5] == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2])
+    assert rates[12] == pytest.approx(0.1)
+    assert rates[5:] == pytest.approx([0.1 * (1 + math.cos(math.pi * k / 16)) for k in range(1, 16)])
+    all_rising = settings.model_copy(update={"epochs": 4})
+    assert [learning_rate(k, all_rising) for k in range(4)] == pytest.approx([0.0, 0.05, 0.1, 0.15])
+
+
 def test_by_steps_the_rate_is_torchs_cosine_over_all_steps() -> None:
     settings = OptimiserSettings(**KNOBS | {"schedule": "step", "warmup_epochs": 0, "epochs": 5})
     parameter = nn.Parameter(torch.zeros(1))
