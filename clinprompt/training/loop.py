@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from clinprompt.contract.variables import MICRO_BATCHES
 from clinprompt.errors import BadParams, BatchTooLarge, NotTrained
 from clinprompt.progress import progress
-from clinprompt.prompting.averaging import GaussianAverage
-from clinprompt.prompting.base import GradientRule
 from clinprompt.prompting.batches import Batch, Examples, epoch_rows
 from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.training.checkpoint import Checkpoint, Curves
@@ -24,6 +22,7 @@ from clinprompt.training.distributed import ALONE, Ranks
 from clinprompt.training.gradients import PartGradients
 from clinprompt.training.optimiser import learning_rate, make_optimizer, set_rate
 from clinprompt.training.selection import BestEpoch, quadratic_kappa
+from clinprompt.training.trainable import Trainable
 
 log = logging.getLogger(__name__)
 
@@ -31,29 +30,6 @@ T = TypeVar("T")
 
 _EVALUATION_BATCH = 4096  # features; whole images' tokens are larger
 _EVALUATION_IMAGES = 64
-
-
-class Trainable(Protocol):
-    """What the loop needs of a method.
-
-    The loss must be a mean over the batch's examples, plus terms that don't depend on them: then the weighted sum over
-    micro-batches is the loss of the whole batch.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    def __call__(self, batch: Batch) -> Tensor: ...
-
-    def loss(self, batch: Batch, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]: ...
-
-    def trainable_parameters(self) -> dict[str, nn.Parameter]: ...
-
-    def averaging(self) -> GaussianAverage | None: ...
-
-    def gradient_rule(self) -> GradientRule | None: ...
-
-    def train(self) -> Any: ...
 
 
 @dataclass(frozen=True)
