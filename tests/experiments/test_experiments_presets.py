@@ -171,7 +171,7 @@ def test_a_preset_wins_over_params_and_card_and_the_protocols_own_knobs_over_it(
 
 
 def test_a_method_that_the_paper_does_not_train_keeps_its_own() -> None:
-    assert preset_knobs("biomed_dpt", "few_shot", "linear_probe") == {}
+    assert preset_knobs("biomed_dpt", "few_shot", "dvpt") == {}
     assert preset_knobs(None, "few_shot", "coop") == {}
 
 
