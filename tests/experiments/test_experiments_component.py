@@ -225,3 +225,12 @@ def test_methods_are_compared_on_one_number_of_shots_or_on_the_novel_classes_alo
             means = [np.mean([cell["novel"]["balanced_accuracy"] for cell in results[name]]) for name in results]
             assert f"| {100 * means[0]:.1f} | {100 * means[1]:.1f} |" in row
     assert main(["compare", "coop", "zero_shot", "--protocol", "few_shot", "--test", "novel"]) == 64
+
+
+def test_a_method_that_reads_pixels_may_see_other_crops_in_each_epoch(toy: Any) -> None:
+    toy.change({"protocols.few_shot.shots": [1], "protocols.seeds": [1], "methods.vpt": {"epochs": 2, "batch_size": 4}})
+    toy.change({"training.augmentation": "crop"})
+    for out in ("one", "again"):
+        assert toy.run("few_shot", "vpt", out) == 0
+    assert toy.result("vpt", "one") == toy.result("vpt", "again")
+    assert toy.result("vpt", "one")["training"]["augmentation"] == "crop"
