@@ -216,6 +216,11 @@ def test_a_table_of_ablations_brings_its_variants_and_its_budget_and_another_tak
     }
     shown(capsys, "use", "biomed_dpt_few_shot")
     assert load_params(project / "params.yaml").protocols["few_shot"]["budget"] is None
+    augmentations = []
+    for name in ("dvpt_label_efficiency", "cilmp_full", "equal_few_shot"):
+        shown(capsys, "use", name)
+        augmentations.append(load_params(project / "params.yaml").training.augmentation)
+    assert augmentations == ["fundus", "crop_flip", "none"]
 
 
 @pytest.mark.parametrize(
