@@ -65,7 +65,7 @@ class Protocol(Section):
     """What all protocols have.
 
     Attributes:
-        preset: the paper whose published settings are trained with, of `tables/presets.yaml`; None: the methods' own.
+        preset: the paper whose published settings are trained with, of `tables/presets_*.yaml`; None: the methods' own.
         budget: what every method gets alike, whatever its settings; None: the settings' own epochs.
         methods: methods' knobs in this protocol, which win over the preset, the card and the rest of params.yaml.
     """

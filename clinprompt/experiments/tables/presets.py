@@ -1,4 +1,4 @@
-"""The papers' own settings by protocol, from `presets.yaml`: what `protocols.<protocol>.preset` trains with."""
+"""The papers' own settings by protocol, from YAML files: what `protocols.<protocol>.preset` trains with."""
 
 from functools import cache
 from pathlib import Path
@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from clinprompt.errors import BadParams
 from clinprompt.schema import Section, check, read_yaml
 
-FILE = Path(__file__).with_name("presets.yaml")
+FILES = [Path(__file__).with_name(name) for name in ("presets_biomed.yaml", "presets_originals.yaml")]
 
 
 class Published(Section):
@@ -87,8 +87,12 @@ class _PresetsFile(Section):
 
 @cache
 def presets() -> dict[str, Preset]:
-    """All of them, in the file's order."""
-    return check(_PresetsFile, {"presets": read_yaml(FILE)}, str(FILE)).presets
+    """All of them, in the files' order."""
+    return {
+        name: one
+        for file in FILES
+        for name, one in check(_PresetsFile, {"presets": read_yaml(file)}, str(file)).presets.items()
+    }
 
 
 def preset(name: str, where: str = "the command line") -> Preset:
