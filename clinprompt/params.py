@@ -158,6 +158,7 @@ class KnowledgeParams(Section):
     paraphrases_per_opening: Count
     min_accepted_paraphrases: Annotated[int, Field(ge=1, le=1_000_000)]
     max_new_tokens: Count
+    answer_tokens: Count
     hidden_states: Literal["answer_end_all_layers", "question_end_all_layers", "answer_last_layer"]
     temperature: Annotated[float, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=1, le=65_536)]
@@ -177,7 +178,7 @@ class TrainingParams(Section):
     device: Literal["auto", "cpu", "cuda"]
     processes: Count
     precision: Literal["float32", "bfloat16"]
-    augmentation: Literal["none", "crop_flip"]
+    augmentation: Literal["none", "crop", "crop_flip", "fundus"]
     shots: Count | None
     checkpoint_every: Count
 
@@ -284,6 +285,18 @@ class Params(Section):
     gate: GateParams
     registry: RegistryParams
     airflow: AirflowParams
+
+    @model_validator(mode="after")
+    def _experiments_are_of_what_there_is(self) -> "Params":
+        known, sentences = [*method_names(), *self.candidates.variants], []
+        for place, name in enumerate(self.protocols.get("methods", [])):
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else "neither a method nor one of candidates.variants"
+                sentences.append(f"protocols.methods.{place}: there is no such name ({hint}), found {name!r}")
+        if sentences:
+            raise ValueError("; ".join(sentences))
+        return self
 
     def candidate(self, name: str) -> CandidateSpec:
         """What a name means that `candidates.methods` may list: a variant, or a method with its knobs.

@@ -10,13 +10,16 @@ import typer
 from clinprompt import cli
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.evaluation.metric_names import SELECTABLE
-from clinprompt.experiments.protocols import PROTOCOLS, Protocols, check_protocols
+from clinprompt.experiments.protocols import PROTOCOLS, halves
+from clinprompt.experiments.section import Protocols, check_protocols
 from clinprompt.experiments.tables.papers import availability, edit_params, edits, paper, papers
+from clinprompt.experiments.tables.presets import describe, presets
 from clinprompt.files import write_text
 from clinprompt.schema import read_yaml
 
 PARAMS = Path("params.yaml")
 TABLES = (*PROTOCOLS, "transfer")
+TESTED = ("base", "novel")
 _INTRO = "<!-- Made by python -m clinprompt.experiments {command} -->\n\n"
 
 
@@ -89,17 +92,23 @@ def compare(
     first: Annotated[str, typer.Argument(help="a method, or a variant")],
     others: Annotated[list[str], typer.Argument(help="what it is compared with")],
     dataset: Annotated[str | None, typer.Option(help="by default the first of protocols.datasets")] = None,
-    protocol: Annotated[str, typer.Option(help="one that keeps predictions")] = "cross_validation",
+    protocol: Annotated[
+        str, typer.Option(callback=cli.one_of(PROTOCOLS), help=", ".join(PROTOCOLS))
+    ] = "cross_validation",
+    test: Annotated[
+        str | None, typer.Option(callback=cli.one_of(TESTED), help="of base_to_novel: base or novel (default: novel)")
+    ] = None,
+    group: Annotated[str | None, typer.Option(help="only the cells with this number of shots, or this share")] = None,
     runs: Annotated[Path, typer.Option(metavar="FOLDER", help="where the results are")] = Path("runs"),
 ) -> None:
     """Print a table of differences in balanced accuracy, with intervals and p."""
     from clinprompt.data.manifest import read_manifest
     from clinprompt.experiments.paired import compare as paired
     from clinprompt.experiments.paired import render as rendered
-    from clinprompt.experiments.results import read_results
+    from clinprompt.experiments.results import grouped, read_results
     from clinprompt.files import sha256_file
 
-    name = dataset or _protocols().datasets[0]
+    name, part = dataset or _protocols().datasets[0], _part(protocol, test)
     found = [result for result in read_results([runs], protocol) if result["dataset"] == name]
     manifest = runs / name / "validate" / "manifest.parquet"
     for result in found:
@@ -107,11 +116,38 @@ def compare(
             raise InputCorrupt(
                 f"The results of {result['method']} are of other images than {manifest}; run them again."
             )
-    rows = read_manifest(manifest)
-    cells = {result["method"]: result["cells"] for result in found}
+    cells = {
+        result["method"]: result["cells"] if group is None else grouped(result["cells"]).get(group, [])
+        for result in found
+    }
     classes = found[0]["classes"] if found else []
-    compared = paired(cells, rows[rows["split"] == "test"], classes, first, others)
-    sys.stdout.write(rendered(compared, {"dataset": name, "protocol": protocol}))
+    if classes and part != "test":
+        classes = list(dict(zip(TESTED, halves(tuple(classes)), strict=True))[part])
+    rows = read_manifest(manifest)
+    tested = rows[(rows["split"] == "test") & rows["label"].isin(classes)]
+    about = {"dataset": name, "protocol": protocol} | ({"group": group} if group else {})
+    about |= {"test": f"{part} classes"} if part != "test" else {}
+    sys.stdout.write(rendered(paired(cells, tested, classes, first, others, part), about))
+
+
+def _part(protocol: str, asked: str | None) -> str:
+    if protocol == "base_to_novel":
+        return asked or "novel"
+    if asked is not None:
+        raise BadParams(f"--test: {protocol} has one test; leave it out.")
+    return "test"
+
+
+@app.command("presets", help="the papers' published settings, each with the file it comes from")
+def show_preset(name: Annotated[str | None, typer.Argument(help="one of them; by default their list")] = None) -> None:
+    """Print the presets' names, or one of them as Markdown."""
+    if name is not None:
+        sys.stdout.write(describe(name))
+        return
+    lines = [f"{key}: {one.title} ({one.paper}); {', '.join(one.protocols)}" for key, one in presets().items()]
+    lines += ["", "Train with one: protocols.<protocol>.preset in params.yaml, or"]
+    lines += ["  dvc exp run experiments/dvc.yaml -S 'protocols.few_shot.preset=biomed_dpt'"]
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 @app.command("papers", help="the ready-made tables and what each needs")

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +13,10 @@ from clinprompt.errors import BadParams
 from clinprompt.evaluation.intervals import SEED, draw
 from clinprompt.evaluation.metrics import Floats, Ints, confusion
 from clinprompt.experiments.journal import Row
+from clinprompt.experiments.results import TESTS
 
 RESAMPLES = 5000
-_NOT_A_KEY = {"images", "support", "trainable_parameters", "test", "left_out"}
+_NOT_A_KEY = {"images", "support", "trainable_parameters", "training", *TESTS, "left_out"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,12 @@ class Comparison:
 
 
 def compare(
-    results: Mapping[str, Sequence[Row]], test: pd.DataFrame, classes: Sequence[str], first: str, others: Sequence[str]
+    results: Mapping[str, Sequence[Row]],
+    test: pd.DataFrame,
+    classes: Sequence[str],
+    first: str,
+    others: Sequence[str],
+    part: str = "test",
 ) -> list[Comparison]:
     """Compare one method with others.
 
@@ -55,7 +60,8 @@ def compare(
 
     Args:
         results: the cells of each method, with `predicted` in their test.
-        test: the manifest's test rows.
+        test: the manifest's test rows of these classes.
+        part: which test of a cell: "test", or "base" or "novel".
 
     Raises:
         BadParams: a method has no result, or its cells keep no predictions, or none that both have.
@@ -64,15 +70,16 @@ def compare(
     labels, owners = class_indices(rows["label"], classes), patients(rows).to_numpy(dtype=str)
     compared = []
     for other in others:
-        keys = [key for key in _cells(results, first) if key in _cells(results, other)]
+        mine, theirs = (_cells(results, name, part) for name in (first, other))
+        keys = [key for key in mine if key in theirs]
         if not keys:
             raise BadParams(f"{first} and {other} have no cell in common; run both with the same protocol and seeds.")
-        pair = [np.array([_cells(results, name)[key] for key in keys]) for name in (first, other)]
+        pair = [np.array([cells[key] for key in keys]) for cells in (mine, theirs)]
         compared.append(_compared(first, other, pair, labels, owners, len(classes)))
     return _holm(compared)
 
 
-def _cells(results: Mapping[str, Sequence[Row]], method: str) -> dict[str, list[int]]:
+def _cells(results: Mapping[str, Sequence[Row]], method: str, part: str) -> dict[str, list[int]]:
     """What each cell predicts of the test images, by its key."""
     if method not in results:
         raise BadParams(f"There is no result of {method}; there are {', '.join(results) or 'none'}.")
@@ -80,9 +87,9 @@ def _cells(results: Mapping[str, Sequence[Row]], method: str) -> dict[str, list[
     for row in results[method]:
         if "left_out" in row:
             continue
-        if "predicted" not in row["test"]:
-            raise BadParams("The results keep no predictions; compare those of the protocol cross_validation.")
-        cells[str({key: value for key, value in row.items() if key not in _NOT_A_KEY})] = row["test"]["predicted"]
+        if "predicted" not in row[part]:
+            raise BadParams(f"The results of {method} keep no predictions; run them again.")
+        cells[str({key: value for key, value in row.items() if key not in _NOT_A_KEY})] = row[part]["predicted"]
     return cells
 
 
@@ -124,10 +131,14 @@ def _holm(compared: Sequence[Comparison]) -> list[Comparison]:
     return adjusted
 
 
-def render(compared: Sequence[Comparison], facts: Mapping[str, Any]) -> str:
-    """A Markdown table, in percent and percentage points."""
+def render(compared: Sequence[Comparison], facts: Mapping[str, str]) -> str:
+    """A Markdown table, in percent and percentage points.
+
+    Args:
+        facts: what is compared on, in words by their kind, as "dataset" and "protocol".
+    """
     lines = [
-        f"{facts['dataset']}, {facts['protocol']}, test split; balanced accuracy in percent, mean over the cells. The "
+        f"{', '.join(facts.values())}; balanced accuracy on the test split in percent, mean over the cells. The "
         "difference with its 95 % interval from a bootstrap over cells and patients; p by Holm for all rows.",
         "",
         "| | cells | first | second | difference | p | |",

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from clinprompt.errors import NotTrained
 from clinprompt.evaluation.metric_names import SELECTABLE
 from clinprompt.evaluation.metrics import Floats
 from clinprompt.evaluation.score import actual_scores, measure_scores
+from clinprompt.experiments.budget import Schedule, Trial, best, training_facts
 from clinprompt.experiments.journal import Journal, Row
 from clinprompt.experiments.pool import Pool
 from clinprompt.experiments.protocols import Cell, LeftOut
@@ -22,9 +23,11 @@ from clinprompt.experiments.results import TESTS, left_out_row
 from clinprompt.experiments.scores import harmonic, rounded, scores
 from clinprompt.experiments.stacked import Member, descend_stacked
 from clinprompt.experiments.transfer import moved
+from clinprompt.files import to_json
 from clinprompt.prompting.base import PromptMethod
 from clinprompt.prompting.batches import Batch, Examples
 from clinprompt.prompting.context import ContextTuning
+from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.schema import Section
 from clinprompt.training.checkpoint import Checkpoint
 from clinprompt.training.fit import fit
@@ -37,13 +40,22 @@ _AT_ONCE = {True: 4096, False: 64}  # features, or what else `prepare` gives
 
 
 @dataclass(frozen=True)
+class _Trained:
+    """A cell's model, the config that it was trained with, and all learning rates that were tried for it."""
+
+    model: PromptMethod
+    config: Section
+    trials: Sequence[Trial] = ()
+
+
+@dataclass(frozen=True)
 class ProtocolRunner:
     """What all cells share: a dataset, a backbone, a method with its knobs, and how it is trained.
 
     Attributes:
         checkpoint: keeps the cell in training; its argument names the cell.
         stack: how many cells are trained at once, where the method allows it.
-        keep_predictions: whether a row tells what each test image was predicted as, to be compared pair by pair.
+        schedule: how long a training is, and which learning rates are tried.
     """
 
     session: TuningSession
@@ -51,11 +63,11 @@ class ProtocolRunner:
     config: Section
     checkpoint: Callable[[str], Checkpoint | None] = lambda cell: None
     stack: int = 1
-    keep_predictions: bool = False
+    schedule: Schedule = field(default_factory=Schedule)
 
-    def build(self, classes: Sequence[str], seed: int) -> PromptMethod:
+    def build(self, classes: Sequence[str], seed: int, config: Section | None = None) -> PromptMethod:
         """The method for some classes of the card, untrained."""
-        return self.session.build(self.method, self.config, seed, classes)
+        return self.session.build(self.method, config or self.config, seed, classes)
 
     def run(self, cells: Sequence[Cell], journal: Journal) -> list[Row]:
         """Train and test the cells that the journal does not have; returns a row of numbers for each, in order.
@@ -78,12 +90,52 @@ class ProtocolRunner:
     def _rows(self, cells: Sequence[Cell], pools: dict[str, Pool]) -> list[Row]:
         """A row for each cell; one that can't be trained says why, and does not stop the others."""
         try:
-            models = self._train(cells, pools)
+            chosen = self._search(cells, pools)
         except NotTrained as error:
             if len(cells) == 1:
                 return [left_out_row(LeftOut(cells[0].key, str(error)))]
             return [row for cell in cells for row in self._rows([cell], pools)]  # whose fault it is shows alone
-        return [self._row(cell, model, pools["test"]) for cell, model in zip(cells, models, strict=True)]
+        return [self._row(cell, one, pools["test"]) for cell, one in zip(cells, chosen, strict=True)]
+
+    def _search(self, cells: Sequence[Cell], pools: dict[str, Pool]) -> list[_Trained]:
+        """The cells' models, each trained with the learning rate that validates best.
+
+        Raises:
+            NotTrained: a single cell can't be trained with any rate, or one of several cells with one of them.
+        """
+        descends = self.build(cells[0].classes, 0).descends
+        plans = [self.schedule.settings(self.config, cell) if descends else [self.config] for cell in cells]
+        if len(plans[0]) == 1:
+            models = self._train(cells, pools, [plan[0] for plan in plans])
+            return [_Trained(model, plan[0]) for model, plan in zip(models, plans, strict=True)]
+        kept: list[_Trained | None] = [None] * len(cells)
+        trials: list[list[Trial]] = [[] for _ in cells]
+        for configs in zip(*plans, strict=True):
+            for n, (trial, model) in enumerate(self._try(cells, pools, configs)):
+                trials[n].append(trial)
+                if model is not None and best(trials[n]) == len(trials[n]) - 1:
+                    kept[n] = _Trained(model, configs[n], trials[n])
+        for one, tried in zip(kept, trials, strict=True):
+            if one is None:
+                raise NotTrained(tried[-1].failed or "no learning rate could be trained")
+        return [one for one in kept if one is not None]
+
+    def _try(
+        self, cells: Sequence[Cell], pools: dict[str, Pool], configs: Sequence[Section]
+    ) -> list[tuple[Trial, PromptMethod | None]]:
+        rates = [config.learning_rate for config in configs if isinstance(config, OptimiserSettings)]
+        try:
+            models = self._train(cells, pools, configs)
+        except NotTrained as error:
+            if len(cells) > 1:
+                raise
+            return [(Trial(rates[0], failed=str(error)), None)]
+        found: list[tuple[Trial, PromptMethod | None]] = []
+        for cell, model, rate in zip(cells, models, rates, strict=True):
+            examples = pools["val"].pick(cell.val, cell.classes)
+            of_classes, _ = predicted(model.eval(), examples)
+            found.append((Trial.of(rate, examples.labels.cpu().numpy(), softmax(of_classes)), model))
+        return found
 
     def _pools(self, cells: Sequence[Cell]) -> dict[str, Pool]:
         """All images of the cells, each prepared once."""
@@ -103,7 +155,7 @@ class ProtocolRunner:
 
     def _stackable(self, cell: Cell) -> bool:
         run, cls = self.session.run(self.config, 0), self.method
-        if self.stack == 1 or run.micro_batches > 1 or run.mixed:
+        if self.stack == 1 or run.micro_batches > 1 or run.mixed or getattr(self.config, "keep", "last") != "last":
             return False
         if (
             cls.forward is not ContextTuning.forward
@@ -113,8 +165,10 @@ class ProtocolRunner:
             return False
         return self.build(cell.classes, 0).averaging() is None
 
-    def _train(self, cells: Sequence[Cell], pools: dict[str, Pool]) -> list[PromptMethod]:
-        models = [self.build(cell.classes, int(cell.key["seed"])) for cell in cells]
+    def _train(self, cells: Sequence[Cell], pools: dict[str, Pool], configs: Sequence[Section]) -> list[PromptMethod]:
+        models = [
+            self.build(cell.classes, int(cell.key["seed"]), config) for cell, config in zip(cells, configs, strict=True)
+        ]
         data = [
             (pools["train"].pick(cell.train, cell.classes), pools["val"].pick(cell.val, cell.classes)) for cell in cells
         ]
@@ -125,10 +179,10 @@ class ProtocolRunner:
                 [Member(m, train, val, seed) for m, (train, val), seed in zip(stackable, data, seeds, strict=True)]
             )
             return models
-        [(train, val)], [model], [cell] = data, models, cells
-        checkpoint = self.checkpoint(name_of(cell))
+        [(train, val)], [model], [cell], [config] = data, models, cells, configs
+        checkpoint = self.checkpoint(f"{name_of(cell)} {to_json(config.model_dump(mode='json'))}")
         try:
-            fit(model, train, val, self.session.run(self.config, int(cell.key["seed"]), checkpoint))
+            fit(model, train, val, self.session.run(config, int(cell.key["seed"]), checkpoint))
         except NotTrained:
             if checkpoint is not None:
                 checkpoint.delete()
@@ -137,30 +191,31 @@ class ProtocolRunner:
             checkpoint.delete()
         return models
 
-    def _row(self, cell: Cell, model: PromptMethod, pool: Pool) -> Row:
+    def _row(self, cell: Cell, one: _Trained, pool: Pool) -> Row:
+        model, config = one.model, one.config
         row: Row = {**cell.key, "images": len(cell.train), "support": support_digest(cell.train)}
         row["trainable_parameters"] = model.trained_count()
+        row["training"] = training_facts(config, len(cell.train)) if model.descends else {}
+        if one.trials:
+            row["training"]["tried"] = [trial.to_json() for trial in one.trials]
         for test, classes in cell.tests.items():
             tested = model.eval()
             if classes != cell.classes:
-                tested = moved(self.build(classes, int(cell.key["seed"])), model.trainable_parameters())
+                tested = moved(self.build(classes, int(cell.key["seed"]), config), model.trainable_parameters())
             rows = self._test_rows(classes).sort_values("path", kind="stable")
             examples, score = pool.pick(rows, classes), self.session.dataset.card.score
             actual = None if score is None else actual_scores(rows, score)
-            row[test] = measured(tested, examples, actual, keep=self.keep_predictions)
+            row[test] = measured(tested, examples, actual)
         if {"base", "novel"} <= set(row):
             row["harmonic_mean"] = {name: harmonic(row["base"][name], row["novel"][name]) for name in SELECTABLE}
         return row
 
 
-def measured(
-    model: PromptMethod, examples: Examples, actual: Floats | None = None, *, keep: bool = False
-) -> dict[str, Any]:
-    """The metrics of a model's predictions, and on how many images.
+def measured(model: PromptMethod, examples: Examples, actual: Floats | None = None) -> dict[str, Any]:
+    """The metrics of a model's predictions, on how many images, and the class that each was predicted as.
 
     Args:
         actual: the subjects' scores [n], NaN where one is not known; measured where the model estimates it.
-        keep: add the predicted class of each image.
     """
     of_classes, estimates = predicted(model, examples)
     labels, probabilities = examples.labels.cpu().numpy(), softmax(of_classes)
@@ -169,8 +224,7 @@ def measured(
         known = np.isfinite(actual)
         numbers = measure_scores(actual[known], estimates[known], np.ones((1, int(known.sum()))))
         row["score"] = {"images": int(known.sum()), **{name: rounded(float(of[0])) for name, of in numbers.items()}}
-    if keep:
-        row["predicted"] = probabilities.argmax(1).tolist()
+    row["predicted"] = probabilities.argmax(1).tolist()
     return row
 
 

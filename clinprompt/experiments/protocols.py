@@ -1,4 +1,4 @@
-"""The section `protocols` of params.yaml, and which images each of a protocol's cells trains and tests on."""
+"""The protocols, and which images each of a protocol's cells trains and tests on."""
 
 import math
 from abc import abstractmethod
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import pandas as pd
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from clinprompt.data.folds import folds
 from clinprompt.data.support import in_drawing_order, support_set
@@ -45,11 +45,34 @@ class LeftOut:
     reason: str
 
 
+class Budget(Section):
+    """The same training for every method that descends a gradient, so that what is compared is not the schedule.
+
+    Attributes:
+        steps: of the optimiser, as nearly as whole epochs allow.
+        batch_size: of every method; None: each keeps its own, and steps see unlike numbers of images.
+        rates: factors of the method's own learning rate. Each is trained with the whole budget, and the one with the
+            best balanced accuracy on the cell's validation images is tested; of equally good ones that with the
+            smallest cross-entropy there.
+    """
+
+    steps: PositiveInt
+    batch_size: PositiveInt | None = None
+    rates: list[PositiveFloat] = Field([1.0], min_length=1)
+
+
 class Protocol(Section):
-    """What all protocols have: `methods` sets methods' knobs in this protocol, before params.yaml's and the card's."""
+    """What all protocols have.
+
+    Attributes:
+        preset: the paper whose published settings are trained with, of `tables/presets_*.yaml`; None: the methods' own.
+        budget: what every method gets alike, whatever its settings; None: the settings' own epochs.
+        methods: methods' knobs in this protocol, which win over the preset, the card and the rest of params.yaml.
+    """
 
     transfers: ClassVar[bool] = False  # whether what is trained must serve classes that it has not seen
-    keeps_predictions: ClassVar[bool] = False  # whether each cell tells what every test image was predicted as
+    preset: Name | None = None
+    budget: Budget | None = None
     methods: Knobs = {}
 
     @abstractmethod
@@ -141,7 +164,6 @@ class CrossValidation(Protocol):
     The test split is held out of all of them. The parts are the same for every seed and method.
     """
 
-    keeps_predictions: ClassVar[bool] = True
     folds: Annotated[int, Field(ge=2, le=100)]
 
     def keys(self, seeds: Sequence[int]) -> Iterator[Key]:
@@ -156,13 +178,6 @@ class CrossValidation(Protocol):
         return Cell(key, train, val, classes, {"test": classes})
 
 
-class Transfer(Section):
-    """Tuned candidates of the datasets `sources`, tested on the test splits of `targets`."""
-
-    sources: list[Name]
-    targets: list[Name]
-
-
 PROTOCOLS: dict[str, type[Protocol]] = {
     "full": Full,
     "few_shot": FewShot,
@@ -170,44 +185,6 @@ PROTOCOLS: dict[str, type[Protocol]] = {
     "label_efficiency": LabelEfficiency,
     "cross_validation": CrossValidation,
 }
-
-
-class Protocols(Section):
-    """The whole section `protocols`.
-
-    Attributes:
-        datasets: must be among the params' `datasets` too.
-        names: which protocols are run, of every dataset with every method.
-        stack: how many cells are trained at once, for methods that allow it.
-    """
-
-    datasets: list[Name]
-    methods: list[Name]
-    names: list[Name]
-    seeds: list[NonNegativeInt] = Field(min_length=1)
-    stack: PositiveInt
-    full: Full
-    few_shot: FewShot
-    base_to_novel: BaseToNovel
-    label_efficiency: LabelEfficiency
-    cross_validation: CrossValidation
-    transfer: Transfer
-
-    @model_validator(mode="after")
-    def _known_names(self) -> "Protocols":
-        for name in self.names:
-            if name not in PROTOCOLS:
-                raise ValueError(f"names: there is no protocol {name!r}; known: {', '.join(PROTOCOLS)}")
-        return self
-
-
-def check_protocols(value: Any) -> Protocols:
-    """The section `protocols` of params.yaml, checked.
-
-    Raises:
-        BadParams: a key is unknown, missing or wrong; it is named by its path.
-    """
-    return check(Protocols, value, "params.yaml", "protocols")
 
 
 def check_protocol(name: str, value: Any) -> Protocol:

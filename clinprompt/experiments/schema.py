@@ -12,7 +12,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 
 from clinprompt.contract.params_schema import FILE
-from clinprompt.experiments.protocols import PROTOCOLS, Protocols
+from clinprompt.experiments.protocols import PROTOCOLS
+from clinprompt.experiments.section import Protocols
+from clinprompt.experiments.tables.presets import presets
 from clinprompt.files import write_text
 from clinprompt.methods import method, names
 
@@ -26,10 +28,11 @@ def schema() -> str:
     models: list[tuple[type[BaseModel], Literal["validation"]]] = [(model, "validation") for model in distinct]
     references, definitions = models_json_schema(models, ref_template="#/$defs/{model}")
     defs = {name: _plain(model) for name, model in definitions["$defs"].items()}
-    for protocol in PROTOCOLS.values():
+    for key, protocol in PROTOCOLS.items():
         defs[protocol.__name__]["properties"]["methods"] = {"$ref": "#/$defs/methods"}
-    for key, known in (("methods", names()), ("names", list(PROTOCOLS))):
-        defs[Protocols.__name__]["properties"][key]["items"] = {"enum": known}
+        known_presets = [name for name, one in presets().items() if key in one.protocols]
+        defs[protocol.__name__]["properties"]["preset"]["anyOf"][0] = {"enum": known_presets}
+    defs[Protocols.__name__]["properties"]["names"]["items"] = {"enum": list(PROTOCOLS)}
     defs["methods"] = {
         "type": "object",
         "additionalProperties": False,

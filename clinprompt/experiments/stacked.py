@@ -19,7 +19,7 @@ from clinprompt.prompting.context import ContextTuning
 from clinprompt.training.checkpoint import Curves
 from clinprompt.training.gradients import PartGradients
 from clinprompt.training.loop import check_finite, measures
-from clinprompt.training.optimiser import learning_rate, make_optimizer
+from clinprompt.training.optimiser import learning_rate, make_optimizer, set_rate
 
 _EVALUATION_BATCH = 4096
 
@@ -53,8 +53,6 @@ class _Running:
             rows = epoch_rows(len(train), self.settings.batch_size, member.seed, epoch)
             self.batches = [train.batch(one) for one in rows]
             self.method.train()
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(epoch, self.settings)
 
     def loss(self, batch: Batch, texts: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch and its parts, for the unit features [C, e] of the prompts."""
@@ -102,7 +100,7 @@ def descend_stacked(members: Sequence[Member]) -> list[Curves]:
             one.start(epoch)
         active = [one for one in running if one.batches]
         for index in range(max(len(one.batches) for one in active)):
-            _step([one for one in active if index < len(one.batches)], index)
+            _step([one for one in active if index < len(one.batches)], epoch, index)
         with torch.no_grad():
             for one, texts in zip(active, encode_batched([one.method for one in active]), strict=True):
                 one.finish(epoch, texts)
@@ -120,8 +118,9 @@ def encode_batched(methods: Sequence[ContextTuning]) -> list[Tensor]:
     return list(features.split([len(method.prompts.ids) for method in methods]))
 
 
-def _step(active: list[_Running], index: int) -> None:
+def _step(active: list[_Running], epoch: int, index: int) -> None:
     for one in active:
+        set_rate(one.optimizer, epoch + index / len(one.batches), one.settings)
         one.optimizer.zero_grad(set_to_none=True)
     texts = encode_batched([one.method for one in active])
     losses = [one.loss(one.batches[index], some) for one, some in zip(active, texts, strict=True)]

@@ -13,8 +13,8 @@ from clinprompt.knowledge.llm import Llm
 from clinprompt.knowledge.prompts import Prompt, features_prompt, token_ids
 from clinprompt.progress import progress
 
-# What the rows of a class's states are: every layer's state of the answer's end token (as published), every layer's of
-# the question's last token, or the last layer's states of all tokens of the answer.
+# What the rows of a class's states are: every layer's state of the answer's last token, its end token unless it was cut
+# (as published), every layer's of the question's last token, or the last layer's states of all tokens of the answer.
 Which = Literal["answer_end_all_layers", "question_end_all_layers", "answer_last_layer"]
 
 
@@ -36,16 +36,16 @@ class ClassStates:
 
 
 def hidden_states(
-    llm: Llm, card: Card, classes: Sequence[ClassInfo], max_new_tokens: int, which: Which = "answer_end_all_layers"
+    llm: Llm, card: Card, classes: Sequence[ClassInfo], answer_tokens: int, which: Which = "answer_end_all_layers"
 ) -> list[ClassStates]:
     """The hidden states of each class, from a question about its distinctive visual features and the model's answer.
 
-    The answer is greedy; an end-of-sequence token is appended where the model was cut off; a second forward pass over
-    question and answer gives the states. Row l of all layers is decoder layer l + 1; the last layer's states have
-    passed the model's final norm, as transformers reports them. One class at a time: padding would change the last
-    digits.
+    The answer is greedy, of `answer_tokens` tokens at most; the end-of-sequence token stands behind it where the model
+    itself ended it, and nothing where it was cut. A second forward pass over question and answer gives the states. Row
+    l of all layers is decoder layer l + 1; the last layer's states have passed the model's final norm, as transformers
+    reports them. One class at a time: padding would change the last digits.
     """
-    sampling = Sampling(temperature=0, top_p=1, max_new_tokens=max_new_tokens)
+    sampling = Sampling(temperature=0, top_p=1, max_new_tokens=answer_tokens)
     class_states = []
     for class_info in progress(classes, "Reading hidden states", unit="class"):
         prompt = features_prompt(llm, card, class_info)
@@ -54,7 +54,8 @@ def hidden_states(
             class_states.append(ClassStates(prompt, "", True, _states(llm, question)[:, -1]))
             continue
         answer = complete(llm, [question], [0], sampling)[0]
-        states = _states(llm, [*question, *answer.tokens, llm.tokenizer.eos_token_id])
+        end = [llm.tokenizer.eos_token_id] if answer.ended else []
+        states = _states(llm, [*question, *answer.tokens, *end])
         rows = states[:, -1] if which == "answer_end_all_layers" else states[-1, len(question) :]
         class_states.append(ClassStates(prompt, answer.text, answer.ended, rows))
     return class_states

@@ -145,6 +145,7 @@ def report(
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_new_tokens": sampling.max_new_tokens,
+            "answer_tokens": params.answer_tokens,
             "descriptions_per_aspect": params.descriptions_per_aspect,
             "min_accepted_per_class": params.min_accepted_per_class,
         },
@@ -197,5 +198,5 @@ def _answer(states: ClassStates) -> dict[str, Any]:
         "prompt_digest": states.prompt.digest,
         "answer": states.answer,
         "answer_digest": sha256_bytes(states.answer.encode()),
-        "end_appended": not states.ended,
+        "cut": not states.ended,
     }

@@ -15,7 +15,7 @@ from clinprompt.prompting.context import ContextKnobs, ContextTuning
 from clinprompt.prompting.teacher import TeacherBank, Template, kl, l1
 from clinprompt.schema import Section
 
-Visual = Literal["replace_patches", "insert_frozen", "insert_trainable"]
+Visual = Literal["replace_patches", "insert_frozen", "insert_trainable", "none"]
 
 
 class BiomedDPTConfig(ContextKnobs):
@@ -61,7 +61,9 @@ class BiomedDPT(ContextTuning):
     - `insert_trainable`, as the paper words it: `visual` [blocks, n_visual, w] stands there, zero at first, and is
       trained. A norm multiplies the gradient at a zero vector by 1 / sqrt(its epsilon).
 
-    In the first two, an image's feature is computed once.
+    - `none`: there are no zeros, to tell what they do.
+
+    But for `insert_trainable`, an image's feature is computed once.
     """
 
     Config: ClassVar[type[Section]] = BiomedDPTConfig
@@ -100,6 +102,8 @@ class BiomedDPT(ContextTuning):
         return ce + l1_loss + agree, {"ce": ce, "l1": l1_loss, "kl": agree}
 
     def _encode(self, tokens: Tensor) -> Tensor:
+        if self.config.visual == "none":
+            return self.vision.encode([tokens])
         first = 1 + self.config.n_visual if self.config.visual == "replace_patches" else 1
         writes = {block: {1: prompts} for block, prompts in enumerate(self.visual)}
         return self.vision.encode([tokens[:, :1], self.visual[:1], tokens[:, first:]], writes)

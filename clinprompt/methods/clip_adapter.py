@@ -1,10 +1,10 @@
 """CLIP-Adapter: a small network behind the frozen image feature (Gao et al., IJCV 2024, arXiv 2110.04544)."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from clinprompt.methods import register
@@ -26,6 +26,8 @@ class ClipAdapterConfig(OptimiserSettings):
     reduction: PositiveInt = 4
     mix: Fraction = 0.5
     learning_rate: PositiveFloat = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
     epochs: PositiveInt = 20
 
 

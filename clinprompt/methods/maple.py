@@ -1,5 +1,6 @@
 """MaPLe: deep prompts in both towers, the visual ones made from the textual (Khattak et al., CVPR 2023, 2210.03117)."""
 
+from copy import deepcopy
 from typing import ClassVar
 
 import torch
@@ -49,8 +50,9 @@ class MaPLe(PatchMethod):
 
     Text side (section 3.2): the prompts stand behind the start token, [P_0, W_0] in the first block, and each of the
     next J - 1 blocks takes its own instead of what became of the last ones. Image side: the prompts F_k(P_k), with a
-    linear layer F_k: d -> w for each block (`couplings`), stand behind the patches and are replaced alike. The logits
-    are the cosines of both towers' outputs, times the backbone's scale; cross-entropy.
+    linear layer F_k: d -> w for each block (`couplings`), stand behind the patches and are replaced alike. As released,
+    F_1…F_{J-1} start as copies of one layer. The logits are the cosines of both towers' outputs, times the backbone's
+    scale; cross-entropy.
 
     In a causal text tower, keys and values of the start token and of the prompts are the same for all classes and are
     computed once.
@@ -73,7 +75,8 @@ class MaPLe(PatchMethod):
         generator = torch.Generator().manual_seed(task.seed)
         self.ctx = nn.Parameter(self.sentences.embedded[0, 1 : 1 + n].clone())
         self.text_prompts = normal(layers - 1, n, tower.width, std=_INIT_STD, generator=generator)
-        self.couplings = nn.ModuleList(linear(tower.width, self.vision.width, generator) for _ in range(layers))
+        first, deeper = (linear(tower.width, self.vision.width, generator) for _ in range(2))
+        self.couplings = nn.ModuleList([first, *(deepcopy(deeper) for _ in range(layers - 1))])
         self.to(backbone.device)
 
     def forward(self, batch: Batch) -> Tensor:

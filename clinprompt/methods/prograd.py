@@ -19,12 +19,13 @@ class ProGradConfig(ContextConfig):
     """`template` makes the zero-shot teacher, with {} where the class's name goes.
 
     `temperature` divides both models' logits in the divergence; `strength` is the paper's λ. The defaults are those
-    of BiomedCoOp's comparison (2411.15232).
+    of BiomedCoOp's comparison (2411.15232), which sets the temperature by dataset: that is for the dataset's card.
     """
 
     template: Template = "a photo of a {}."
-    temperature: PositiveFloat = 2.0
+    temperature: PositiveFloat = 1.0
     strength: Annotated[float, Field(ge=0)] = 1.0
+    batch_size: PositiveInt = 128
     epochs: PositiveInt = 100
 
 

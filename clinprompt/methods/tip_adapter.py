@@ -15,14 +15,14 @@ from clinprompt.prompting.teacher import Template, hand_written
 from clinprompt.schema import Section
 
 _LOWEST = 0.1
-_STEPS = {"beta": 200, "alpha": 20}  # as in the published search
 
 
 class TipAdapterConfig(OptimiserSettings):
     """`finetune: true` is Tip-Adapter-F; without it, nothing descends a gradient.
 
     While the keys are trained, α and β are `init_alpha` and `init_beta`. Both are then searched between 0.1 and
-    `max_alpha` and `max_beta`. The optimiser's defaults are those of the published code, except the decay, AdamW's own.
+    `max_alpha` and `max_beta`, at `alpha_steps` times `beta_steps` places. The optimiser's defaults are those of the
+    published code, except the decay, AdamW's own.
     """
 
     template: Template = "a photo of a {}."
@@ -31,6 +31,8 @@ class TipAdapterConfig(OptimiserSettings):
     init_beta: PositiveFloat = 1.0
     max_alpha: PositiveFloat = 3.0
     max_beta: PositiveFloat = 7.0
+    alpha_steps: PositiveInt = 20
+    beta_steps: PositiveInt = 200
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: PositiveFloat = 0.001
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -92,9 +94,9 @@ class TipAdapter(PromptMethod):
         """Search α and β."""
         zero_shot, affinity = self._compare(val.inputs)
         best = -1
-        for beta in _grid(self.config.max_beta, _STEPS["beta"]):
+        for beta in _grid(self.config.max_beta, self.config.beta_steps):
             cache_logits = self._ask(affinity, 1.0, beta)
-            for alpha in _grid(self.config.max_alpha, _STEPS["alpha"]):
+            for alpha in _grid(self.config.max_alpha, self.config.alpha_steps):
                 hits = int(((zero_shot + alpha * cache_logits).argmax(-1) == val.labels).sum())
                 if hits > best:
                     best = hits

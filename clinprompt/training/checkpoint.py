@@ -4,7 +4,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,11 +12,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clinprompt.files import atomic
-from clinprompt.prompting.averaging import GaussianAverage
 
 log = logging.getLogger(__name__)
 
 Curves = list[dict[str, float]]
+
+
+class Kept(Protocol):
+    """What is gathered over the epochs beside the parameters: an average, or the best epoch's."""
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def restore(self, state: dict[str, Tensor]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Checkpoint:
         parameters: dict[str, nn.Parameter],
         optimizer: torch.optim.Optimizer,
         curves: Curves,
-        average: GaussianAverage | None = None,
+        average: Kept | None = None,
     ) -> None:
         """Write the state after the epochs that `curves` lists."""
         tensors = {f"parameter.{name}": p.detach() for name, p in parameters.items()}
@@ -53,7 +60,7 @@ class Checkpoint:
         self,
         parameters: dict[str, nn.Parameter],
         optimizer: torch.optim.Optimizer,
-        average: GaussianAverage | None = None,
+        average: Kept | None = None,
     ) -> Curves:
         """Put the saved state back; returns the curves so far, empty when there is nothing to go on from."""
         checkpoint = self._read()

@@ -17,6 +17,7 @@ from clinprompt.features.store import FeatureStore
 from clinprompt.prompting.base import Knowledge, Needs, PromptMethod
 from clinprompt.prompting.batches import Examples
 from clinprompt.training.augmentation import Augmentation, CropFlip
+from clinprompt.training.pictures import Pictures
 from clinprompt.training.records import RecordTensors, records_of
 
 _AGAIN = "Run the stage describe again (dvc repro)"
@@ -42,8 +43,8 @@ class ExampleLoader:
     def examples(self, model: PromptMethod, rows: pd.DataFrame, augmentation: Augmentation = "none") -> Examples:
         """The images of a manifest's rows: their cached features, or what the method makes of their pixels.
 
-        Augmented pixels are kept as they are, and prepared batch by batch. A method that reads records gets the
-        subjects' reports and scores beside them.
+        What is augmented is read at its own size, and drawn and prepared batch by batch. A method that reads records
+        gets the subjects' reports and scores beside them.
 
         Raises:
             NotTrained: the method reads records, and the card tells of none; or volumes are to be augmented.
@@ -65,12 +66,15 @@ class ExampleLoader:
         targets = torch.tensor(labels, device=self.backbone.device)
         if augmentation == "none":
             return Examples(self._pixels(rows, needs, prepare), targets, **records)
-        if not isinstance(self.backbone.preprocessing, Preprocessing):
+        asked = preprocessing(self.backbone, needs)
+        if not isinstance(asked, Preprocessing):
             raise NotTrained(
                 f"params.yaml: training.augmentation: {augmentation} is for pictures, and {self.backbone.name} reads "
                 "volumes; set it to none."
             )
-        return CropFlip(self._pixels(rows, needs, lambda pixels: pixels), targets, prepare, **records)
+        pictures = Pictures(self.dataset.items(rows), asked, self.dataset.card.intensity)
+        none = torch.zeros(len(rows), 0)
+        return CropFlip(none, targets, prepare, augmentation=augmentation, pictures=pictures, **records)
 
     def _pixels(self, rows: pd.DataFrame, needs: Needs, encode: Encode) -> torch.Tensor:
         return precompute(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from clinprompt.contract.variables import MICRO_BATCHES
 from clinprompt.errors import BadParams, BatchTooLarge, NotTrained
 from clinprompt.progress import progress
-from clinprompt.prompting.averaging import GaussianAverage
-from clinprompt.prompting.base import GradientRule
 from clinprompt.prompting.batches import Batch, Examples, epoch_rows
 from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.training.checkpoint import Checkpoint, Curves
 from clinprompt.training.distributed import ALONE, Ranks
 from clinprompt.training.gradients import PartGradients
-from clinprompt.training.optimiser import learning_rate, make_optimizer
+from clinprompt.training.optimiser import learning_rate, make_optimizer, set_rate
+from clinprompt.training.selection import BestEpoch, quadratic_kappa
+from clinprompt.training.trainable import Trainable
 
 log = logging.getLogger(__name__)
 
@@ -30,29 +30,6 @@ T = TypeVar("T")
 
 _EVALUATION_BATCH = 4096  # features; whole images' tokens are larger
 _EVALUATION_IMAGES = 64
-
-
-class Trainable(Protocol):
-    """What the loop needs of a method.
-
-    The loss must be a mean over the batch's examples, plus terms that don't depend on them: then the weighted sum over
-    micro-batches is the loss of the whole batch.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    def __call__(self, batch: Batch) -> Tensor: ...
-
-    def loss(self, batch: Batch, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]: ...
-
-    def trainable_parameters(self) -> dict[str, nn.Parameter]: ...
-
-    def averaging(self) -> GaussianAverage | None: ...
-
-    def gradient_rule(self) -> GradientRule | None: ...
-
-    def train(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -126,41 +103,55 @@ def descend(method: Trainable, train: Examples, val: Examples, settings: Optimis
     """
     parameters = method.trainable_parameters()
     optimizer, average = make_optimizer(parameters.values(), settings), method.averaging()
-    curves = run.checkpoint.restore(parameters, optimizer, average) if run.checkpoint else []
+    best = BestEpoch() if settings.keep == "kappa" else None
+    curves = run.checkpoint.restore(parameters, optimizer, best or average) if run.checkpoint else []
     done, label = len(curves), f"training {method.name}"
     for epoch in progress(range(done, settings.epochs), label, settings.epochs, "epoch", done):
         rate = learning_rate(epoch, settings)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         try:
             with _seeded(run.seed, epoch):
                 means = _epoch(method, optimizer, train, epoch, settings, run)
             check_finite(method, means["loss"], parameters, epoch, settings)
-            if average is not None:
+            if average is not None and best is None:
                 average.add(parameters, epoch, settings.epochs)
                 if epoch == settings.epochs - 1:
                     average.put(parameters)
             with _autocast(run, val):
-                val_accuracy = accuracy(method, val, _at_once(train, val, settings, run), run.ranks)
+                found = predicted(method, val, _at_once(train, val, settings, run), run.ranks)
         except torch.OutOfMemoryError as error:
             raise _out_of_memory(method, _largest_part(train, settings, run), run, error) from None
-        curves.append({"epoch": epoch + 1, "learning_rate": rate, **means, "val_accuracy": val_accuracy})
+        curves.append({"epoch": epoch + 1, "learning_rate": rate, **means, "val_accuracy": _share_right(found, val)})
+        if best is not None:
+            curves[-1]["val_quadratic_kappa"] = quadratic_kappa(val.labels, found)
+            best.offer(parameters, curves[-1]["val_quadratic_kappa"])
+            if epoch == settings.epochs - 1:
+                best.put(parameters)
         due = len(curves) < settings.epochs and run.checkpoint and len(curves) % run.checkpoint.every == 0
         if run.checkpoint and due and run.ranks.writes:
-            run.checkpoint.save(parameters, optimizer, curves, average)
+            run.checkpoint.save(parameters, optimizer, curves, best or average)
     return curves
 
 
-@torch.no_grad()
 def accuracy(method: Any, examples: Examples, at_once: int | None = None, ranks: Ranks = ALONE) -> float:
     """The share of examples whose largest logit is that of their class, computed `at_once` examples at a time."""
+    return _share_right(predicted(method, examples, at_once, ranks), examples)
+
+
+@torch.no_grad()
+def predicted(method: Any, examples: Examples, at_once: int | None = None, ranks: Ranks = ALONE) -> Tensor:
+    """The class [n] at which each example's largest logit is."""
     method.eval()
-    hits, size, mine = torch.zeros_like(examples.labels[:1]), at_once or _EVALUATION_BATCH, ranks.span(len(examples))
+    found, size = torch.zeros_like(examples.labels), at_once or _EVALUATION_BATCH
+    mine = ranks.span(len(examples))
     for start in mine[::size]:
-        batch = examples.batch(slice(start, min(start + size, mine.stop)))
-        hits += (method(batch).argmax(-1) == batch.labels).sum()
-    ranks.add([hits])
-    return int(hits) / len(examples)
+        part = slice(start, min(start + size, mine.stop))
+        found[part] = method(examples.batch(part)).argmax(-1)
+    ranks.add([found])
+    return found
+
+
+def _share_right(found: Tensor, examples: Examples) -> float:
+    return int((found == examples.labels).sum()) / len(examples)
 
 
 def _epoch(
@@ -173,10 +164,10 @@ def _epoch(
 ) -> dict[str, float]:
     method.train()
     examples = train.at(run.seed, epoch)
-    steps = [
-        _step(method, optimizer, examples, rows, settings, run)
-        for rows in epoch_rows(len(train), settings.batch_size, run.seed, epoch)
-    ]
+    batches, steps = epoch_rows(len(train), settings.batch_size, run.seed, epoch), []
+    for number, rows in enumerate(batches):
+        set_rate(optimizer, epoch + number / len(batches), settings)
+        steps.append(_step(method, optimizer, examples, rows, settings, run))
     return {key: float(torch.stack([step[key] for step in steps]).mean()) for key in steps[0]}
 
 

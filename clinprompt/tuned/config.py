@@ -18,20 +18,26 @@ def method_config(
     protocol: str | None = None,
     experiment: Mapping[str, Any] | None = None,
     variant: Mapping[str, Any] | None = None,
+    preset: Mapping[str, Any] | None = None,
 ) -> Section:
     """The checked config of a method on a dataset. The later wins: the method's defaults, `knobs`, the card's, the
-    card's for the protocol, the experiment's own, the variant's.
+    card's for the protocol, the preset's, the experiment's own, the variant's.
 
     Args:
         knobs: what stands under methods.<name> in params.yaml; it may be empty.
         protocol: the experiment's protocol, as "base_to_novel"; None outside experiments.
         experiment: what stands under protocols.<protocol>.methods.<name> in params.yaml.
         variant: what a variant of candidates.variants sets.
+        preset: what the preset of protocols.<protocol>.preset sets of the method.
 
     Raises:
         BadParams: there is no such method; or a key is unknown or wrong: its file and path are named.
     """
-    last = {f"protocols.{protocol}.methods.{name}": experiment or {}, "candidates.variants": variant or {}}
+    last = {
+        f"protocols.{protocol}.preset": preset or {},
+        f"protocols.{protocol}.methods.{name}": experiment or {},
+        "candidates.variants": variant or {},
+    }
     return _config(name, knobs, card, protocol, last)
 
 

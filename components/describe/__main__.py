@@ -38,7 +38,7 @@ def work(job: Job) -> dict[str, Any]:
     descriptions = describe(llm, card, classes, params) if "descriptions" in needed else []
     states: list[ClassStates] = []
     if "hidden_states" in needed:
-        states = hidden_states(llm, card, classes, params.max_new_tokens, params.hidden_states)
+        states = hidden_states(llm, card, classes, params.answer_tokens, params.hidden_states)
     told = paraphrase(llm, card, frame, params) if frame is not None and "paraphrases" in needed else None
     description_table(descriptions, llm, params, told).to_parquet(job.outputs["descriptions"], index=False)
     write_states(job.outputs["hidden_states"], states)

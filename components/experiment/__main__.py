@@ -8,6 +8,7 @@ from clinprompt.data.dataset import Dataset
 from clinprompt.errors import NotTrained
 from clinprompt.experiments.protocols import Cell, Protocol, cells, check_protocol
 from clinprompt.experiments.results import Result, left_out_row
+from clinprompt.experiments.tables.presets import preset_method
 from clinprompt.files import sha256_bytes, to_json, write_json
 from clinprompt.methods import method
 from clinprompt.params import BackboneParams, CandidateSpec, TrainingParams
@@ -29,9 +30,13 @@ def work(job: Job) -> dict[str, Any]:
     knobs = check_protocol(protocol, job.params(f"protocols.{protocol}"))
     dataset = Dataset.open(job.inputs["card"], job.inputs["manifest"], job.inputs["images"])
     card, training, final = dataset.card, job.params(TrainingParams), job.final["result"]
-    config = method_config(name, spec.knobs, card, protocol, knobs.methods.get(name), spec.variant)
+    published = preset_method(knobs.preset, protocol, name)
+    config = method_config(
+        name, spec.knobs, card, protocol, knobs.methods.get(name), spec.variant, published.knobs if published else None
+    )
     summary = {"dataset": card.name, "protocol": protocol, "method": spec.name}
 
+    from clinprompt.experiments.budget import Schedule
     from clinprompt.experiments.journal import Journal
     from clinprompt.experiments.transfer import LEFT_OUT
     from clinprompt.training.loop import with_smaller_batches
@@ -46,7 +51,8 @@ def work(job: Job) -> dict[str, Any]:
     identity = sha256_bytes(to_json([facts, [cell.key for cell in planned], job.params("protocols.stack")]).encode())
     journal = Journal(_beside(job, "cells"), identity)
     to_train = [cell for cell in planned if isinstance(cell, Cell)]
-    runner = replace(_runner(job, session, cls, config, identity), keep_predictions=knobs.keeps_predictions)
+    schedule = Schedule(knobs.budget, published.steps_per_shot if published else None)
+    runner = replace(_runner(job, session, cls, config, identity), schedule=schedule)
     try:
         trained = iter(with_smaller_batches(lambda: runner.run(to_train, journal)))
     except NotTrained as error:

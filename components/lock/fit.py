@@ -11,6 +11,7 @@ from clinprompt.backbones.sizes import declared_sizes
 from clinprompt.contract.params_schema import knob_defaults, knowledge_of, limits_of, reads_records
 from clinprompt.data.card import Card
 from clinprompt.errors import BadParams
+from clinprompt.experiments.tables.presets import preset_knobs
 from clinprompt.knowledge.table import declared_layers
 from clinprompt.limits import Limit, Sizes, problems
 from clinprompt.params import Params
@@ -97,7 +98,8 @@ def _experiments(params: Params, cards: Sequence[Card]) -> Iterator[Training]:
             spec = params.candidate(name)
             method, last = spec.method, protocols[protocol].get("methods", {}).get(spec.method, {}) | spec.variant
             for card in (card for card in cards if card.name in protocols["datasets"]):
-                knobs = params.methods.get(method, {}) | _own(card, method, protocol) | last
+                published = preset_knobs(protocols[protocol].get("preset"), protocol, method)
+                knobs = params.methods.get(method, {}) | _own(card, method, protocol) | published | last
                 yield Training(f"{name} in {protocol}", card.name, method, knobs)
 
 

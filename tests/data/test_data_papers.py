@@ -12,6 +12,7 @@ from clinprompt.data.layouts import layout_of
 from clinprompt.data.layouts.split_file import SplitJsonOptions, read
 from clinprompt.data.load import load_card
 from clinprompt.errors import BadParams, DataRejected, InputCorrupt, InputMissing
+from clinprompt.experiments.protocols import halves
 from clinprompt.experiments.tables.papers import papers
 from clinprompt.experiments.tables.published import published
 from clinprompt.methods import method, names
@@ -58,10 +59,23 @@ def test_the_eleven_datasets_have_weights_for_both_protocols(name: str) -> None:
     assert ("biomedcoop" in card.base_to_novel.methods) == (name != "busi")  # not published for BUSI
 
 
+def test_the_published_halves_labels_and_prompt_names() -> None:
+    base, novel = halves(tuple(CARDS["retina"].class_ids))
+    assert (base, novel) == (("diabetic_retinopathy", "glaucoma"), ("cataract", "normal_retina"))
+    assert CARDS["chmnist"].class_of("tumour epithelium") == "tumor_epithelium"
+    names_of = {name: {info.id: info.name for info in CARDS[name].classes} for name in ELEVEN}
+    assert list(names_of["busi"].values()) == ["benign tumor", "malignant tumor", "normal scan"]
+    assert names_of["kneexray"]["grade_0"] == "healthy knee"
+    assert names_of["octmnist"]["normal"] == "normal OCT scan"
+    assert names_of["chmnist"]["tumor_epithelium"] == "tumour epithelium"
+    for name in set(ELEVEN) - {"dermamnist", "octmnist"}:  # those two have numbers for labels
+        assert all(CARDS[name].class_of(prompt) == label for label, prompt in names_of[name].items()), name
+
+
 def test_the_tables_name_cards_protocols_and_methods_that_exist() -> None:
     for one in papers().values():
         assert set(one.datasets) <= set(CARDS)
-        assert set(one.methods) <= set(names())
+        assert set(one.methods) <= {*names(), *one.params.get("candidates.variants", {})}
     for source in published():
         assert set(source.datasets) <= set(CARDS)
 

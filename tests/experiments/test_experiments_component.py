@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.data.manifest import write_manifest
 from clinprompt.data.support import support_set
 from clinprompt.errors import Interrupted
 from clinprompt.evaluation.metric_names import SELECTABLE
+from clinprompt.experiments.__main__ import main
 from clinprompt.files import read_json
 from clinprompt.prompting.batches import epoch_rows
 
@@ -197,3 +199,38 @@ def test_cross_validation_keeps_what_each_test_image_is_predicted_as(toy: Any) -
     truth = test["label"].map({c: k for k, c in enumerate(["adenoma", "benign", "cyst", "normal"])}).to_numpy()
     for row in rows:
         assert row["test"]["accuracy"] == pytest.approx((np.array(row["test"]["predicted"]) == truth).mean())
+
+
+def test_methods_are_compared_on_one_number_of_shots_or_on_the_novel_classes_alone(toy: Any, capsys: Any) -> None:
+    (toy.folder / "runs/toy/validate").mkdir(parents=True)
+    write_manifest(toy.manifest, toy.folder / "runs/toy/validate/manifest.parquet")
+    toy.change({"protocols.few_shot.shots": [1, 4], "protocols.datasets": ["toy"]})
+    for protocol in ("few_shot", "base_to_novel"):
+        for name in ("coop", "zero_shot"):
+            assert toy.run(protocol, name, f"runs/toy/experiments/{protocol}") == 0
+    capsys.readouterr()
+    results = {name: toy.result(name, "runs/toy/experiments/base_to_novel")["cells"] for name in ("coop", "zero_shot")}
+    for argv, cells, about in (
+        (["--protocol", "few_shot", "--group", "4"], 2, "toy, few_shot, 4;"),
+        (["--protocol", "few_shot"], 4, "toy, few_shot;"),
+        (["--protocol", "base_to_novel"], 2, "toy, base_to_novel, novel classes;"),
+        (["--protocol", "base_to_novel", "--test", "base"], 2, "toy, base_to_novel, base classes;"),
+    ):
+        assert main(["compare", "coop", "zero_shot", *argv]) == 0
+        text = capsys.readouterr().out
+        assert about in text
+        row = next(line for line in text.splitlines() if line.startswith("| `coop`"))
+        assert f"| {cells} |" in row
+        if "novel classes" in about:
+            means = [np.mean([cell["novel"]["balanced_accuracy"] for cell in results[name]]) for name in results]
+            assert f"| {100 * means[0]:.1f} | {100 * means[1]:.1f} |" in row
+    assert main(["compare", "coop", "zero_shot", "--protocol", "few_shot", "--test", "novel"]) == 64
+
+
+def test_a_method_that_reads_pixels_may_see_other_crops_in_each_epoch(toy: Any) -> None:
+    toy.change({"protocols.few_shot.shots": [1], "protocols.seeds": [1], "methods.vpt": {"epochs": 2, "batch_size": 4}})
+    toy.change({"training.augmentation": "crop"})
+    for out in ("one", "again"):
+        assert toy.run("few_shot", "vpt", out) == 0
+    assert toy.result("vpt", "one") == toy.result("vpt", "again")
+    assert toy.result("vpt", "one")["training"]["augmentation"] == "crop"

@@ -24,7 +24,10 @@ from registry.package import accepted_descriptions
 
 ROOT = Path(__file__).parents[2]
 OUTPUTS = ("descriptions.parquet", "hidden_states.safetensors", "report.json")
-SMALL = {"aspects": ["shape", "signal"], "descriptions_per_aspect": 2, "max_new_tokens": 8, "min_accepted_per_class": 0}
+SMALL = {
+    "aspects": ["shape", "signal"], "descriptions_per_aspect": 2, "max_new_tokens": 8, "answer_tokens": 5,
+    "min_accepted_per_class": 0,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -107,7 +110,19 @@ def test_the_report_counts_and_names_the_prompts(folder: Path, llm_folder: Path)
     assert report["hidden_states"]["file_digest"] == sha256_file(folder / OUTPUTS[1])
     answer = report["hidden_states"]["classes"]["none"]
     assert answer["answer_digest"] == sha256_bytes(answer["answer"].encode())
+    assert (report["sampling"]["max_new_tokens"], report["sampling"]["answer_tokens"]) == (8, 5)
     assert str(folder) not in (folder / OUTPUTS[2]).read_text()
+
+
+def test_the_answers_whose_states_are_read_have_a_length_of_their_own(folder: Path, llm_folder: Path) -> None:
+    answers = []
+    for length in (1, 6):
+        assert call(folder, path=str(llm_folder), llm="tiny", answer_tokens=length) == 0
+        told = json.loads((folder / OUTPUTS[2]).read_text())["hidden_states"]["classes"]["none"]
+        answers.append((told["answer"], told["cut"]))
+    assert answers[1][0].startswith(answers[0][0])
+    assert len(answers[1][0]) > len(answers[0][0])
+    assert answers[0][1]
 
 
 def test_two_runs_write_the_same_bytes(folder: Path, llm_folder: Path) -> None:

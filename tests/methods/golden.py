@@ -65,10 +65,11 @@ class Case:
         tokens as it has."""
         if all(text in getattr(self, "sentences", {}) for text in texts):
             return torch.stack([self.sentences[text] for text in texts])
-        ids = self.inputs["token_ids"]
-        if len(texts) == len(ids):
+        ids, n_ctx = self.inputs["token_ids"], self.record.get("n_ctx", self.record.get("n_ctx_text"))
+        if len(texts) == len(ids) and self.record.get("context_init_text"):
             return ids
-        n_ctx = self.record.get("n_ctx", self.record.get("n_ctx_text"))
+        if len(texts) == len(ids):  # without a phrase the ids hold placeholders, which the method puts in by itself
+            return torch.cat([ids[:, :1], ids[:, 1 + n_ctx :], ids.new_zeros(len(ids), n_ctx)], dim=1)
         row = ids[:1].clone()
         row[:, 1 + n_ctx], row[:, 2 + n_ctx :] = ids[0].tolist()[int((ids[0] > 0).sum()) - 1], 0
         return row
@@ -116,7 +117,7 @@ class Case:
         """The knobs of the context that CoOp and its kin share."""
         record = self.record
         return {
-            "n_ctx": record["n_ctx"], "context_init": record["context_init_text"],
+            "n_ctx": record["n_ctx"], "context_init": record["context_init_text"] or None,
             "class_position": record["class_token_position"],
         }  # fmt: skip
 

@@ -114,6 +114,16 @@ def test_tip_adapter_takes_the_best_of_the_published_grid(
     assert 0.1 <= row["alpha"] < 3
 
 
+def test_the_search_has_the_size_that_is_asked_for(
+    build: Callable[..., Any], make_examples: Callable[..., Examples], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, asked = build("tip_adapter", max_alpha=50.0, max_beta=50.0, alpha_steps=3, beta_steps=4), []
+    monkeypatch.setattr(model, "_ask", lambda affinity, alpha, beta: asked.append(beta) or torch.zeros(7, 3))
+    model.start(make_examples(6, 3, 0), make_examples(7, 3, 1))
+    model.finish(make_examples(7, 3, 1))
+    assert asked == pytest.approx([0.1 + k * 49.9 / 4 for k in range(4)])
+
+
 def test_only_the_finetuned_keys_are_trained(build: Callable[..., Any], make_examples: Callable[..., Examples]) -> None:
     train, val = make_examples(12, 3, 0, 2.0), make_examples(9, 3, 1, 2.0)
     cached, tuned = build("tip_adapter"), build("tip_adapter", finetune=True)

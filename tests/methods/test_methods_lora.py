@@ -119,6 +119,31 @@ def test_untrained_it_is_zero_shot_and_only_the_changes_are_kept(
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["clip", "bert"])
+def test_dropout_is_of_the_tokens_that_the_changes_read_and_of_training_alone(
+    make_backbone: Callable[[str], Any], kind: str
+) -> None:
+    backbone = replace(make_backbone(kind), model=random_model(kind))
+    models = [lora(backbone, ("glioma", "cyst"), targets=["query", "value"], dropout=p) for p in (0.0, 1e-12, 0.5)]
+    generator = torch.Generator().manual_seed(3)
+    state = {name: torch.randn(t.shape, generator=generator) * 0.1 for name, t in models[0].state().items()}
+    for model in models:
+        model.load_state(state)
+    batch = Batch(models[0].prepare(pixels(2, backbone.model)), torch.zeros(2))
+    plain, hardly, dropped = (model.train()(batch) for model in models)
+    torch.testing.assert_close(hardly, plain, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(dropped, plain, atol=1e-3)
+    torch.testing.assert_close(models[2].eval()(batch), plain, atol=1e-5, rtol=1e-5)
+
+
+def test_the_changes_are_divided_by_the_rank_or_by_its_root(make_backbone: Callable[[str], Any]) -> None:
+    scales = [
+        lora(make_backbone("clip"), ("a", "b"), rank=4, alpha=6.0, scaling=scaling).image_tower.scale
+        for scaling in ("rank", "sqrt_rank")
+    ]
+    assert scales == [1.5, 3.0]
+
+
 def test_changes_of_the_text_tower_alone_are_a_head_on_plain_features(make_backbone: Callable[[str], Any]) -> None:
     backbone = make_backbone("clip")
     model = lora(backbone, ("a", "b"), towers="text")

@@ -94,6 +94,18 @@ def test_it_starts_from_the_templates_words(make_backbone: Callable[[str], Any],
     assert torch.equal(model.ctx, backbone.text.embed(ids)[0, 1:3])
 
 
+def test_the_deeper_couplings_start_as_copies_of_one_layer_and_are_trained_apart(
+    make_backbone: Callable[[str], Any],
+) -> None:
+    backbone = replace(make_backbone("clip"), model=random_model("clip"))
+    first, *deeper = maple(backbone, ("a", "b")).couplings
+    assert len(deeper) > 1
+    for one in deeper[1:]:
+        assert torch.equal(one.weight, deeper[0].weight)
+        assert one.weight is not deeper[0].weight
+    assert not torch.equal(first.weight, deeper[0].weight)
+
+
 def test_depth_is_bounded_by_the_towers_and_null_takes_what_both_have(make_backbone: Callable[[str], Any]) -> None:
     backbone = replace(make_backbone("clip"), model=random_model("clip", 3, 2))
     assert len(maple(backbone, ("a", "b")).couplings) == 2

@@ -194,6 +194,15 @@ def test_the_images_patches_under_the_zeros_change_nothing(make_backbone: Callab
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_without_zeros_the_image_features_are_the_backbones(make_backbone: Callable[[str], Any], kind: str) -> None:
+    backbone = make_backbone(kind)
+    model = build("biomed_dpt", backbone, visual="none")
+    expected = backbone.model.encode_image(pixels_of(2))
+    assert model.trained_count() == model.ctx.numel()
+    torch.testing.assert_close(model.prepare(pixels_of(2)), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_trainable_zeros_start_as_the_frozen_ones(make_backbone: Callable[[str], Any], kind: str) -> None:
     backbone = make_backbone(kind)
     models = [build("biomed_dpt", backbone, visual=visual) for visual in ("insert_frozen", "insert_trainable")]

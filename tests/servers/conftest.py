@@ -62,7 +62,7 @@ def _short(params: Any) -> None:
     params["evaluation"]["bootstrap_resamples"] = 100
     params["validation"]["min_images_per_class"] = 1
     params["knowledge"].update(aspects=["shape"], descriptions_per_aspect=1, min_accepted_per_class=0)
-    params["knowledge"]["max_new_tokens"] = 24
+    params["knowledge"] |= {"max_new_tokens": 24, "answer_tokens": 24}
     params["gate"].update(floors={"balanced_accuracy": 0.0}, margin=1.0)
     params["airflow"].update(python=sys.executable)
 

@@ -7,15 +7,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
-from clinprompt.errors import Interrupted
+from clinprompt.data.preprocessing import Preprocessing
+from clinprompt.errors import InputCorrupt, Interrupted
+from clinprompt.files import sha256_bytes
 from clinprompt.prompting.averaging import GaussianAverage
 from clinprompt.prompting.batches import Batch, Examples, epoch_rows
 from clinprompt.prompting.optimisation import OptimiserSettings
-from clinprompt.training.augmentation import CropFlip, crop_flip
+from clinprompt.training.augmentation import CropFlip, augmented, crop_flip
 from clinprompt.training.checkpoint import Checkpoint
 from clinprompt.training.loop import Run, descend
+from clinprompt.training.pictures import Pictures
 
 DESCENT = OptimiserSettings(
     learning_rate=0.1, momentum=0.9, weight_decay=0.0, warmup_epochs=0, warmup_learning_rate=0.1, batch_size=4, epochs=4
@@ -66,6 +70,75 @@ def test_crops_have_the_papers_sizes_and_half_are_mirrored() -> None:
     assert 0.72 < min(ratios) < 0.8
     assert 1.25 < max(ratios) < 1.39
     assert 120 < mirrored < 180
+
+
+def test_crops_without_flips_are_the_same_crops_none_of_them_mirrored() -> None:
+    ramp = torch.linspace(0, 1, 32).expand(3, 32, 32)
+    pairs = [(crop_flip(ramp, [0, 0, n]), crop_flip(ramp, [0, 0, n], flips=False)) for n in range(40)]
+    rising = [bool(plain[0, 8, -8] > plain[0, 8, 8]) for _, plain in pairs]
+    assert all(rising)
+    assert all(torch.equal(plain, flipped) or torch.equal(plain, flipped.flip(-1)) for flipped, plain in pairs)
+    data = CropFlip(images(), labels(), nn.Identity(), augmentation="crop").at(1, 2)
+    assert torch.equal(data.batch(np.array([3])).inputs[0], crop_flip(images()[3], [1, 2, 3], flips=False))
+
+
+def drawn_files(folder: Path, n: int = 3) -> Pictures:
+    """Wide images whose red says how far to the right a pixel is."""
+    items = []
+    for number in range(n):
+        values = np.zeros((20, 60, 3), np.uint8)
+        values[..., 0] = np.arange(60) * 4
+        values[..., 1] = number
+        path = folder / f"{number}.png"
+        Image.fromarray(values).save(path)
+        items.append((sha256_bytes(path.read_bytes()), path))
+    return Pictures(items, Preprocessing(16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), "auto")
+
+
+def test_a_crop_is_of_the_whole_image_and_resized_once(tmp_path: Path) -> None:
+    pictures = drawn_files(tmp_path)
+    data = CropFlip(torch.zeros(3, 0), torch.arange(3), nn.Identity(), augmentation="crop", pictures=pictures)
+    reds = []
+    for epoch in range(60):
+        batch = data.at(5, epoch).batch(np.array([2, 0]))
+        assert batch.inputs.shape == (2, 3, 16, 16)
+        assert batch.labels.tolist() == [2, 0]
+        whole = torch.from_numpy(np.asarray(Image.open(tmp_path / "2.png")).copy()).permute(2, 0, 1)
+        expected = crop_flip(whole, [5, epoch, 2], flips=False, size=16)
+        torch.testing.assert_close(batch.inputs[0], (expected.float() / 255 - 0.5) / 0.25)
+        reds.append((batch.inputs[0, 0] * 0.25 + 0.5) * 255)
+    # A square from the middle would hold the reds of columns 20 to 40 alone, 80 to 160.
+    assert min(float(red.min()) for red in reds) < 20
+    assert max(float(red.max()) for red in reds) > 220
+
+
+def test_decoded_images_are_kept_as_far_as_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures, read = drawn_files(tmp_path), []
+    monkeypatch.setattr("clinprompt.training.pictures.KEPT", 2 * 20 * 60 * 3)
+    monkeypatch.setattr(
+        "clinprompt.training.pictures.read_image", lambda item: read.append(item) or item[1].read_bytes()
+    )
+    for _ in range(2):
+        assert [int(pictures.picture(row)[1, 0, 0]) for row in range(3)] == [0, 1, 2]
+    assert [item[1].name for item in read] == ["0.png", "1.png", "2.png", "2.png"]
+
+
+def test_an_image_of_other_bytes_than_its_id_is_refused(tmp_path: Path) -> None:
+    pictures = drawn_files(tmp_path)
+    (tmp_path / "1.png").write_bytes(b"another")
+    with pytest.raises(InputCorrupt, match=r"1\.png is not the one that the manifest lists"):
+        pictures.picture(1)
+
+
+def test_fundus_turns_and_moves_and_can_be_drawn_again() -> None:
+    image = torch.zeros(3, 24, 24, dtype=torch.uint8)
+    image[:, 4:20, 10:14] = 200  # a bar that stands
+    drawn = [augmented(image, [1, 2, n], "fundus", 16) for n in range(12)]
+    assert all(one.shape == (3, 16, 16) and one.dtype == torch.uint8 for one in drawn)
+    assert torch.equal(drawn[0], augmented(image, [1, 2, 0], "fundus", 16))
+    spread = [(one[0] > 60).nonzero().float().std(0) for one in drawn]
+    assert any(float(rows) > float(columns) + 1 for rows, columns in spread)
+    assert any(float(columns) > float(rows) + 1 for rows, columns in spread)
 
 
 class Pooled(nn.Module):

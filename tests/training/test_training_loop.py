@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import cohen_kappa_score
 from torch import Tensor, nn
 
 from clinprompt.errors import BadParams, BatchTooLarge, NotTrained
@@ -97,12 +98,6 @@ def test_the_learning_rate_is_a_constant_warm_up_and_then_torchs_cosine() -> Non
     assert [row["learning_rate"] for row in train()[0]] == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_published_rates_come_out() -> None:
-    coop = OptimiserSettings(**KNOBS | {"learning_rate": 0.002, "warmup_learning_rate": 1e-5, "epochs": 50})
-    found = [learning_rate(k, coop) for k in (0, 1, 26, 49)]
-    assert found == pytest.approx([1e-5, 0.002, 0.001, 7.885298685522e-06], rel=1e-9)
-
-
 def test_an_epoch_visits_each_example_at_most_once_and_leaves_out_the_incomplete_batch() -> None:
     batches = epoch_rows(18, 4, seed=1, epoch=0)
     rows = np.concatenate(batches)
@@ -123,6 +118,30 @@ def test_curves_hold_the_losses_parts() -> None:
     assert list(curves[0]) == ["epoch", "learning_rate", "loss", "ce", "norm", "train_accuracy", "val_accuracy"]
     assert [row["epoch"] for row in curves] == list(range(1, 8))
     assert all(row["loss"] == pytest.approx(row["ce"] + row["norm"], abs=1e-6) for row in curves)
+
+
+def test_the_epoch_with_the_best_kappa_on_validation_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, val = OptimiserSettings(**KNOBS | {"keep": "kappa", "learning_rate": 9.0}), data(30, 1)
+
+    def after(epochs: int) -> Tensor:
+        model = Softmax()
+        with monkeypatch.context() as patch:
+            stop_at(patch, epochs)
+            with pytest.raises(Stopped):
+                descend(model, data(), val, settings, Run(5))
+        return model.weight.detach()
+
+    model = Softmax()
+    kappas = [row["val_quadratic_kappa"] for row in descend(model, data(), val, settings, Run(5))]
+    at = kappas.index(max(kappas))
+    assert at + 1 < len(kappas)  # another than the last
+    assert torch.equal(model.weight, after(at + 1))
+    found = model(val.batch(slice(None))).argmax(-1).numpy()
+    assert kappas[at] == pytest.approx(cohen_kappa_score(val.labels.numpy(), found, weights="quadratic"), abs=1e-9)
+
+
+def test_the_rate_may_fall_with_every_step() -> None:
+    assert not torch.equal(train(schedule="step")[1], train()[1])
 
 
 def test_accuracy_counts_hits_over_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,19 +167,19 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
     monkeypatch.setattr("clinprompt.training.loop.epoch_rows", rows)
 
 
-@pytest.mark.parametrize("momentum", [0.9, 0.0])
+@pytest.mark.parametrize("knobs", [{}, {"momentum": 0.0}, {"keep": "kappa", "learning_rate": 9.0}])
 @pytest.mark.parametrize("killed_in", [1, 4, 5, 6])
 def test_resuming_gives_the_same_bytes_as_not_stopping(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: int, momentum: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: int, knobs: dict[str, Any]
 ) -> None:
     checkpoint = Checkpoint(tmp_path / "c", every=2, identity="a")
     with monkeypatch.context() as patch:
         stop_at(patch, killed_in)
         with pytest.raises(Stopped):
-            train(checkpoint, momentum=momentum)
+            train(checkpoint, **knobs)
     assert checkpoint.path.exists() == (killed_in >= 2)
-    curves, weight = train(checkpoint, momentum=momentum)
-    expected_curves, expected_weight = train(momentum=momentum)
+    curves, weight = train(checkpoint, **knobs)
+    expected_curves, expected_weight = train(**knobs)
     assert curves == expected_curves
     assert torch.equal(weight, expected_weight)
 

@@ -7,6 +7,7 @@ from clinprompt.evaluation.estimate import deviation_text
 from clinprompt.evaluation.metric_names import OVERALL, SELECTABLE
 from clinprompt.experiments.tables.published import Published
 from clinprompt.experiments.tables.results_table import ResultsTable, TableCell, Value
+from clinprompt.experiments.tables.training import settings_sentence, table_lines, training_lines
 
 TITLES = {
     "full": "Full training split",
@@ -40,11 +41,12 @@ class Notes:
 def render(board: ResultsTable, metric: str, sources: Sequence[Published]) -> str:
     """The tables of a protocol: each dataset's, and the average over them with the published ones below."""
     head = [f"## {TITLES[board.protocol]}", "", _about(board, metric), ""]
+    training = training_lines(board)
     if board.protocol == "full":
-        return "\n".join([*head, *_full(board, sources)]) + "\n"
+        return "\n".join([*head, *_full(board, sources), *training]) + "\n"
     sections = [_dataset(board, dataset, metric) for dataset in board.datasets]
     average = _average(board, metric, [source for source in sources if source.metric == metric])
-    return "\n".join([*head, *(line for section in [*sections, average] for line in section)]) + "\n"
+    return "\n".join([*head, *(line for section in [*sections, average, training] for line in section)]) + "\n"
 
 
 def _about(board: ResultsTable, metric: str) -> str:
@@ -57,7 +59,7 @@ def _about(board: ResultsTable, metric: str) -> str:
     sentence = sentence[0].upper() + sentence[1:] + f"backbone {', '.join(backbones)}."
     if len(backbones) > 1 or len({result["backbone"]["digest"] for result in results}) > 1:
         sentence += " **Not all rows have the same backbone.**"
-    return sentence
+    return f"{sentence} {settings_sentence(results)}".rstrip()
 
 
 def _columns(board: ResultsTable) -> list[tuple[str, str, str]]:
@@ -118,7 +120,9 @@ def _full(board: ResultsTable, sources: Sequence[Published]) -> list[str]:
     titles = [OVERALL[metric].name for metric in SELECTABLE]
     lines = [*table_lines(["dataset", "method", *titles], rows), *_end(notes)]
     for source in sources:
-        if source.full:
+        if source.full and source.language_model is not None:
+            lines += [f"Not shown here, as its language model is {source.language_model}: {source.name}.", ""]
+        elif source.full:
             cells = [
                 [f"*{dataset}*", f"*{method}*", *(f"*{row[m]:.2f}*" if m in row else "" for m in SELECTABLE)]
                 for dataset, by_method in source.full.items()
@@ -127,12 +131,6 @@ def _full(board: ResultsTable, sources: Sequence[Published]) -> list[str]:
             lines += [f"### Published: {source.name}", "", f"Not ours: {source.source}.", ""]
             lines += [*table_lines(["dataset", "method", *titles], cells), ""]
     return lines
-
-
-def table_lines(titles: list[str], rows: list[list[str]]) -> list[str]:
-    """A Markdown table."""
-    lines = [titles, ["---"] * len(titles), *rows]
-    return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def _end(notes: Notes) -> list[str]:

@@ -73,6 +73,11 @@ def edits(table: Paper, datasets: Sequence[str]) -> dict[str, Any]:
         "protocols.datasets": list(datasets),
         "protocols.methods": list(table.methods),
         "protocols.names": [table.protocol],
+        # What another table or a user has left there is not this table's.
+        "training.augmentation": "none",
+        f"protocols.{table.protocol}.preset": None,
+        f"protocols.{table.protocol}.budget": None,
+        f"protocols.{table.protocol}.methods": {},
         **table.params,
     }
 

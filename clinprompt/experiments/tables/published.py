@@ -10,12 +10,16 @@ Row = dict[str, float]
 
 
 class Published(Section):
-    """One source. `few_shot` and `base_to_novel` are averages over `datasets`, by method; `full` has each dataset's."""
+    """One source. `few_shot` and `base_to_novel` are averages over `datasets`, by method; `full` has each dataset's.
+
+    With a `language_model`, its numbers can't be compared with those of another one.
+    """
 
     name: str
     source: str
     datasets: list[str]
     metric: str = "accuracy"
+    language_model: str | None = None
     few_shot: dict[str, dict[int, float]] = {}
     base_to_novel: dict[str, Row] = {}
     full: dict[str, dict[str, Row]] = {}

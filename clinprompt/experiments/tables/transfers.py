@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from clinprompt.evaluation.metric_names import OVERALL
-from clinprompt.experiments.tables.markdown import Notes, table_lines
+from clinprompt.experiments.tables.markdown import Notes
 from clinprompt.experiments.tables.results_table import NOT_RUN, Missing, TableCell, summary
+from clinprompt.experiments.tables.training import table_lines
 
 
 def render_transfers(results: list[dict[str, Any]], metric: str) -> str:
