@@ -85,7 +85,9 @@ def judged(joint: Joint, backbone: Backbone, brains: Brains, seed: int) -> dict[
     """Balanced accuracies on phantoms of brains, of zero-shot and of CoOp."""
     text = backbone.model.text
     text.proj = Joined(joint)
-    joined = replace(backbone, embed_dim=joint.images(brains.test.inputs[:1]).shape[1], logit_scale=float(joint.scale()))
+    joined = replace(
+        backbone, embed_dim=joint.images(brains.test.inputs[:1]).shape[1], logit_scale=float(joint.scale())
+    )
     task, scores = Task(joined, NAMES, seed), {}
     data = [replace(part, inputs=joint.images(part.inputs)) for part in (brains.train, brains.test)]
     for name in ("zero_shot", "coop"):

@@ -86,10 +86,10 @@ def _message_class() -> Any:
         for name, number, kind in fields:
             field = described.field.add(name=name, number=number)
             field.label = kinds.LABEL_REPEATED if kind.startswith("*") else kinds.LABEL_OPTIONAL
-            kind = kind.removeprefix("*")
-            field.type = types.get(kind, kinds.TYPE_MESSAGE)
-            if kind not in types:
-                field.type_name = f".weights.{kind}"
+            of = kind.removeprefix("*")
+            field.type = types.get(of, kinds.TYPE_MESSAGE)
+            if of not in types:
+                field.type_name = f".weights.{of}"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("weights.Model"))

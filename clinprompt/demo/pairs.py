@@ -1,4 +1,4 @@
-"""Features of drawn scenes and of their captions, each from its frozen tower of `open-towers`, before any projection."""
+"""Features of drawn scenes and of their captions, from the frozen towers of `open-towers`, before any projection."""
 
 import tempfile
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def encoded_pairs(count: int, captions: int, seed: int, wheels: Path | None, cac
         kept = load_file(cache)
         return Pairs(kept["images"], kept["texts"])
     with tempfile.TemporaryDirectory() as folder:
-        pairs = _encode(bare_towers(Path(folder, "towers"), wheels), count, captions, seed)
+        pairs = encode_pairs(bare_towers(Path(folder, "towers"), wheels), range(count), captions, seed)
     if cache is not None:
         with atomic(cache) as partial:
             save_file({"images": pairs.images, "texts": pairs.texts}, partial)
@@ -72,16 +72,17 @@ def encode_images(backbone: Backbone, images: Iterator[np.ndarray], total: int, 
     return torch.cat([*features, *([backbone.encode_images(torch.stack(batch))] if batch else [])])
 
 
-def _encode(backbone: Backbone, count: int, captions: int, seed: int) -> Pairs:
+def encode_pairs(backbone: Backbone, indices: range, captions: int, seed: int) -> Pairs:
+    """The features of some of a seed's scenes, and of that many captions of each."""
     texts: list[list[str]] = []
 
     def scenes() -> Iterator[np.ndarray]:
-        for index in range(count):
+        for index in indices:
             scene, rng = draw_scene(seed, index, SIDE), np.random.default_rng([seed, 29, index])
             texts.append([report(scene, rng) for _ in range(captions)])
             yield scene.pixels
 
-    images = encode_images(backbone, scenes(), count, "drawing and encoding")
+    images = encode_images(backbone, scenes(), len(indices), "drawing and encoding")
     with torch.no_grad():
         rows = [
             backbone.text.encode_ids(backbone.tokenize(group)) for group in progress(texts, "captions", unit="image")

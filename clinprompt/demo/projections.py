@@ -37,8 +37,8 @@ _LARGEST_SCALE = 100.0
 class Recipe:
     """Everything that the projections depend on, beside the code and the towers."""
 
-    scenes: int = 2400
-    held_out: int = 300
+    scenes: int = 1800
+    held_out: int = 200
     captions: int = 8
     embed_dim: int = 256
     steps: int = 1000
@@ -162,9 +162,7 @@ app = cli.application()
 @app.command(help=__doc__)
 def write_projections(
     out: Annotated[Path, typer.Option(help="where they go", show_default="the package")] = FOLDER,
-    wheels: Annotated[
-        Path | None, typer.Option(help="a folder with the pinned wheels", show_default="by pip")
-    ] = None,
+    wheels: Annotated[Path | None, typer.Option(help="a folder with the pinned wheels", show_default="by pip")] = None,
     cache: Annotated[Path | None, typer.Option(help="a file for the features, which is used where it exists")] = None,
     scenes: int = Recipe.scenes,
     held_out: int = Recipe.held_out,
