@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from clinprompt.backbones.fetch import assemble
 from clinprompt.backbones.load import Backbone, load_backbone
 from clinprompt.backbones.open_towers import SIDE, WIDTH
 from clinprompt.backbones.table import read_table
+from clinprompt.data.codecs.base import DecodedImage
 from clinprompt.demo.captions import draw_scene
 from clinprompt.demo.impressions import report
 from clinprompt.files import atomic
@@ -64,8 +64,7 @@ def encode_images(backbone: Backbone, images: Iterator[np.ndarray], total: int, 
     """Features [N, e] of grey images, uint8 [S, S]."""
     features, batch = [], []
     for image in progress(images, what, total, "image"):
-        rgb = np.asarray(Image.fromarray(image).convert("RGB"))
-        batch.append(torch.from_numpy(np.asarray(backbone.preprocessing.apply(rgb))))
+        batch.append(torch.from_numpy(backbone.preprocessing.apply(DecodedImage(image[..., None]))))
         if len(batch) == _AT_ONCE:
             features.append(backbone.encode_images(torch.stack(batch)))
             batch = []

@@ -127,13 +127,10 @@ def retrieval(joint: Joint, pairs: Pairs) -> dict[str, float]:
 
 
 def state_of(joint: Joint) -> dict[str, Tensor]:
-    """Linear projections by their names in the model, in half precision."""
-    text = torch.eye(WIDTH) if isinstance(joint.text, nn.Identity) else joint.text.weight
-    state = {
-        "visual.proj": joint.image.weight.T / joint.scales[0],
-        "text.proj.weight": text / joint.scales[1],
-        "logit_scale": joint.scale().log(),
-    }
+    """Linear projections by their names in the model, in half precision; the backbone has no place for others."""
+    sides = [torch.eye(WIDTH) if isinstance(side, nn.Identity) else side.weight for side in (joint.image, joint.text)]
+    image, text = (torch.as_tensor(side) / scale for side, scale in zip(sides, joint.scales, strict=True))
+    state = {"visual.proj": image.T, "text.proj.weight": text, "logit_scale": joint.scale().log()}
     return {name: tensor.to(torch.float16).contiguous() for name, tensor in state.items()}
 
 
