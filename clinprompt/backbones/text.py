@@ -1,6 +1,7 @@
 """Frozen text towers that take embeddings instead of ids, so that learned vectors can stand among the words."""
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any, Protocol
 
 import torch
@@ -158,12 +159,12 @@ class _Parts(Protocol):
 
 def _mean(outputs: Sequence[Tensor], real: Mapping[int, Tensor]) -> Tensor:
     """The mean [b, c, d] over the tokens of all segments [b, c, n, d] that are no padding."""
-    total, count = torch.zeros(()), torch.zeros(())
+    parts = []
     for segment, x in enumerate(outputs):
-        mask = real[segment] if segment in real else torch.ones(1, x.shape[2], dtype=torch.bool, device=x.device)
+        mask = real.get(segment, torch.ones(1, x.shape[2], device=x.device))
         weights = mask[:, :, None].to(x.dtype)
-        total, count = total.to(x.device) + (x * weights).sum(2), count.to(x.device) + weights.sum(1)
-    return total / count
+        parts.append(((x * weights).sum(2), weights.sum(1)))
+    return reduce(torch.add, (rows for rows, _ in parts)) / reduce(torch.add, (count for _, count in parts))
 
 
 def _parts(model: Any) -> _Parts:
