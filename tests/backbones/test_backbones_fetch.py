@@ -42,8 +42,8 @@ LINEAR = {
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """The sizes of the image tower, small; the tests on the real files have the real ones."""
-    if "real" not in request.node.name:
+    """The sizes of the image tower, as small as those of the sources that are made up here."""
+    if "source" in request.fixturenames:
         sizes = {"WIDTH": W, "LAYERS": LAYERS, "HEADS": HEADS, "SIDE": SIDE, "PUBLISHED_SIDE": 14 * OLD}
         for name, size in sizes.items():
             monkeypatch.setattr(open_towers, name, size)
