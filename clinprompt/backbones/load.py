@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clinprompt.backbones.hub import TOKENIZER_FILES, download, offline
-from clinprompt.backbones.table import CONFIG, TABLE, BackboneEntry, entry_of, fetched_folder
+from clinprompt.backbones.table import CONFIG, TABLE, BackboneEntry, entry_of
 from clinprompt.data.preprocessing import AnyPreprocessing, Preprocessing
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
@@ -111,6 +111,8 @@ def _folder(name: str, entry: BackboneEntry | None, path: str | Path | None, tab
     elif entry is not None and entry.folder is not None:
         folder = table.parent / entry.folder
     elif entry is not None and entry.wheels is not None:
+        from clinprompt.backbones.fetched import fetched_folder  # models are served without it
+
         folder = fetched_folder(name)
         if not folder.is_dir():
             raise InputMissing(

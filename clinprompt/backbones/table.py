@@ -1,12 +1,10 @@
 """`table.yaml`: the backbones that a params file can name, each pinned to a commit and a digest."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from clinprompt.contract.variables import BACKBONES
 from clinprompt.errors import BadParams
 from clinprompt.schema import Name, Section, check, read_yaml
 
@@ -103,12 +101,3 @@ def entry_of(name: str, path: str | Path | None, table: Path = TABLE) -> Backbon
             "for a folder of your own (open_clip or M3D-CLIP), set backbone.path."
         )
     return entries.get(name)
-
-
-def fetched_folder(name: str) -> Path:
-    """Where `python -m clinprompt.backbones.fetch` puts a backbone, and where it is looked for.
-
-    Below `CLINPROMPT_BACKBONES`, or else in the user's cache.
-    """
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(os.environ.get(BACKBONES) or Path(cache, "clinprompt", "backbones")) / name
