@@ -29,6 +29,8 @@ _TOWERS = (
 
 # What models of pictures do without; what imports it does so inside a function.
 _OF_VOLUMES = ("clinprompt.backbones.m3d_folder", "clinprompt.data.codecs.volumes", "clinprompt.data.volumes")
+# What no served model runs: it is given the folder of its backbone. Imported inside a function, too.
+_NOT_RUN = ("clinprompt.backbones.fetched",)
 
 _TRAINING = LeftOut("clinprompt.prompting.base:PromptMethod", NOT_SERVED)
 
@@ -48,7 +50,7 @@ def code_of(model: ModelRecord, root: Path = ROOT) -> dict[str, bytes]:
         entries += [*_TOWERS, _class_of(model.method, root)]
     script = ast.unparse(without_docstrings(ast.parse(SCRIPT.read_bytes()))) + "\n"
     code = {"model_script.py": script.encode()}
-    absent = () if model.preprocessing.get("kind") == VOLUME else _OF_VOLUMES
+    absent = _NOT_RUN if model.preprocessing.get("kind") == VOLUME else (*_NOT_RUN, *_OF_VOLUMES)
     for name, content in pruned(entries, root, PACKAGE, _TRAINING, absent).items():
         inside = Path(name).relative_to(PACKAGE).as_posix()
         code[f"code/{inside}"] = content.read_bytes() if isinstance(content, Path) else content.encode()

@@ -58,7 +58,7 @@ def _texts_of_one_image(model: Any, states: list[Tensor], v: Tensor) -> Tensor:
                 replaced.append(torch.cat([x[c, :1], model.text_prompts[str(layer)], prompts, behind]))
             x = torch.stack(replaced)
         x = forward(layer, x)
-    return model.tower.project(torch.stack([x[c, end[c]] for c in range(len(x))]))
+    return model.tower.project(torch.stack([x[c, end[c]].mean(0) for c in range(len(x))]))
 
 
 def _row_prompts(model: Any, layer: int, states: list[Tensor], v: Tensor) -> list[Tensor]:
@@ -84,8 +84,8 @@ def _intervened(module: Any, h: Tensor, v: Tensor) -> Tensor:
     return h + module.R @ (module.W @ torch.cat([h, g * h]) + module.b - module.R.T @ h)
 
 
-def _opened(model: Any, x: Tensor, lengths: Tensor) -> tuple[Tensor, Any, list[int]]:
-    """The text tower: placed embeddings, its blocks' own forward, and the row that is read for each class."""
+def _opened(model: Any, x: Tensor, lengths: Tensor) -> tuple[Tensor, Any, list[slice]]:
+    """The text tower: placed embeddings, its blocks' own forward, and the rows whose mean is read for each class."""
     text = getattr(model.backbone.model, "text", model.backbone.model)
     positions = torch.arange(x.shape[1])
     if model.tower.causal:
@@ -93,12 +93,14 @@ def _opened(model: Any, x: Tensor, lengths: Tensor) -> tuple[Tensor, Any, list[i
         return (
             x + text.positional_embedding[positions],
             lambda layer, x: blocks[layer](x, attn_mask=mask),
-            (lengths - 1).tolist(),
+            [slice(n - 1, n) for n in lengths.tolist()],
         )
     seen = (positions < lengths[:, None])[:, None, None].expand(-1, 1, len(positions), -1)
     layers = text.transformer.encoder.layer
     placed = model.tower.place(x, positions)
-    return placed, lambda layer, x: _first(layers[layer](x, attention_mask=seen)), [0] * len(x)
+    means = type(text.pooler).__name__ == "MeanPooler"
+    read = [slice(0, n if means else 1) for n in lengths.tolist()]
+    return placed, lambda layer, x: _first(layers[layer](x, attention_mask=seen)), read
 
 
 def _first(output: Any) -> Tensor:

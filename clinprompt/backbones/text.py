@@ -1,14 +1,16 @@
 """Frozen text towers that take embeddings instead of ids, so that learned vectors can stand among the words."""
 
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from clinprompt.backbones.blocks import Block, open_block
+from clinprompt.backbones.blocks import Block, ReadRows, open_block, run
 from clinprompt.errors import BadParams
 
-_FIRST_TOKEN = ("ClsPooler", "ClsLastHiddenStatePooler")
+_FIRST_TOKEN, _MEAN = ("ClsPooler", "ClsLastHiddenStatePooler"), "MeanPooler"
 
 
 class TextTower:
@@ -86,8 +88,38 @@ class TextTower:
         """Embeddings [..., n, d] at positions [n] or [C, n] of the sequence, ready for the first block."""
         return self._parts.place(embeddings, positions)
 
+    def encode_segments(
+        self,
+        segments: Sequence[Tensor],
+        ends: Tensor,
+        *,
+        writes: Mapping[int, Mapping[int, Tensor]] | None = None,
+        real: Mapping[int, Tensor] | None = None,
+        blocks: Sequence[Block] | None = None,
+    ) -> Tensor:
+        """Features [b, C, e], not normalised, of texts given as segments [b, c, n, d] that were placed.
+
+        Args:
+            ends: the row [C] of the last segment at which each class's text ends; what is behind it is padding.
+            writes: as in `blocks.run`.
+            real: which tokens of the other segments are no padding, as in `blocks.run`.
+            blocks: run these instead of the tower's own.
+
+        Raises:
+            BadParams: the tower's blocks are of a kind that can't be taken apart.
+        """
+        run_blocks, last, causal = blocks or self.blocks, len(segments) - 1, self.causal
+        seen = dict(real or {})
+        if not causal:
+            seen[last] = torch.arange(segments[last].shape[2], device=ends.device) <= ends[:, None]
+        if self._parts.means:
+            return self.project(_mean(run(run_blocks, segments, causal=causal, writes=writes, real=seen), seen))
+        read = ReadRows(last, ends) if causal else ReadRows(0, slice(0, 1))
+        [rows] = run(run_blocks, segments, causal=causal, writes=writes, real=seen, read=read)
+        return self.project(rows[:, :, 0])
+
     def project(self, rows: Tensor) -> Tensor:
-        """Features [..., e], not normalised, of the last block's outputs [..., d] for the token that is read out."""
+        """Features [..., e], not normalised, of the last block's outputs [..., d], of one token or of their mean."""
         return self._parts.project(self._parts.norm(rows))
 
     def norm(self, rows: Tensor) -> Tensor:
@@ -109,6 +141,7 @@ class _Parts(Protocol):
     embedding: nn.Embedding
     croppable: bool
     causal: bool
+    means: bool  # the mean of a text's tokens is read out, not one of them
     context: int
 
     def length(self, ids: Tensor) -> Tensor: ...
@@ -122,6 +155,16 @@ class _Parts(Protocol):
     def norm(self, rows: Tensor) -> Tensor: ...
 
     def project(self, rows: Tensor) -> Tensor: ...
+
+
+def _mean(outputs: Sequence[Tensor], real: Mapping[int, Tensor]) -> Tensor:
+    """The mean [b, c, d] over the tokens of all segments [b, c, n, d] that are no padding."""
+    parts = []
+    for segment, x in enumerate(outputs):
+        mask = real.get(segment, torch.ones(1, x.shape[2], device=x.device))
+        weights = mask[:, :, None].to(x.dtype)
+        parts.append(((x * weights).sum(2), weights.sum(1)))
+    return reduce(torch.add, (rows for rows, _ in parts)) / reduce(torch.add, (count for _, count in parts))
 
 
 def _parts(model: Any) -> _Parts:
@@ -140,6 +183,8 @@ def _parts(model: Any) -> _Parts:
 
 class _OpenClip:
     """open_clip's transformer: learned positions, mostly a causal mask, one row read out."""
+
+    means = False
 
     def __init__(self, text: Any, pool: str) -> None:
         self.text, self.pool = text, pool
@@ -195,6 +240,7 @@ class _HuggingFace:
         self.text = text
         self.embedding = text.transformer.get_input_embeddings()
         self.context = int(text.config.max_position_embeddings)
+        self.means = type(text.pooler).__name__ == _MEAN
 
     def length(self, ids: Tensor) -> Tensor:
         positions = torch.arange(1, ids.shape[1] + 1, device=ids.device)
@@ -206,8 +252,12 @@ class _HuggingFace:
         return self.text.proj(self.text.pooler(out, mask))
 
     def blocks(self) -> list[Block]:
-        if getattr(self.text.pooler, "use_pooler_output", False) or type(self.text.pooler).__name__ not in _FIRST_TOKEN:
-            raise BadParams("backbone: deep text prompts need a text tower that is read out at its first token.")
+        pooler = self.text.pooler
+        if getattr(pooler, "use_pooler_output", False) or type(pooler).__name__ not in (*_FIRST_TOKEN, _MEAN):
+            raise BadParams(
+                "backbone: deep text prompts need a text tower that is read out at its first token or as the mean of "
+                f"its tokens; this one has a {type(pooler).__name__}."
+            )
         return [open_block(layer) for layer in self.text.transformer.encoder.layer]
 
     def place(self, x: Tensor, positions: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from clinprompt.backbones.blocks import ReadRows, run
 from clinprompt.errors import BadParams
 from clinprompt.limits import Limit
 from clinprompt.methods import register
@@ -173,15 +172,11 @@ class CILMP(PromptMethod):
             place(name, self._name_positions(name.shape[1]))[None],
         ]
         real = {3: rows.real} if rows.ragged else {}
-        if not self.tower.causal:
-            real[5] = torch.arange(name.shape[1], device=v.device) <= ends[:, None]
         writes = {
             layer: {1: self.text_prompts[str(layer)][None, None], **dict(zip((2, 3, 4), prompts[layer], strict=True))}
             for layer in range(1, self.text_depth)
         }
-        read = ReadRows(5, ends) if self.tower.causal else ReadRows(0, slice(0, 1))
-        [outputs] = run(self.blocks, placed, causal=self.tower.causal, writes=writes, real=real, read=read)
-        return self.tower.project(outputs[:, :, 0])
+        return self.tower.encode_segments(placed, ends, writes=writes, real=real, blocks=self.blocks)
 
     def _name_positions(self, n: int) -> Tensor:
         """Where the name's tokens and the padding behind them stand [C, n]."""

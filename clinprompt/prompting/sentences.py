@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from clinprompt.backbones.blocks import Block, ReadRows, run
 from clinprompt.errors import BadParams
 from clinprompt.prompting.class_prompts import class_prompt_ids
 
 if TYPE_CHECKING:
+    from clinprompt.backbones.blocks import Block
     from clinprompt.backbones.load import Backbone
 
 
@@ -54,20 +54,12 @@ class Sentences:
         self,
         segments: Sequence[Tensor],
         writes: Mapping[int, Mapping[int, Tensor]] | None = None,
-        blocks: Sequence[Block] | None = None,
+        blocks: "Sequence[Block] | None" = None,
     ) -> Tensor:
         """Features [C, e], not normalised, of sentences given as segments [1, c, n, d] with their positions.
 
         The last segment is each class's own and holds the sentence's end; what stands before it has the same length
         for all. `writes` and `blocks` as in `blocks.run`; without blocks, the tower's own are run.
         """
-        last = len(segments) - 1
-        before = sum(x.shape[2] for x in segments[:last])
-        ends = self.tower.real_length(self.ids) - 1 - before
-        real = {}
-        if not self.tower.causal:
-            real[last] = torch.arange(segments[last].shape[2], device=ends.device) <= ends[:, None]
-        read = ReadRows(last, ends) if self.tower.causal else ReadRows(0, slice(0, 1))
-        run_blocks = self.tower.blocks if blocks is None else blocks
-        [rows] = run(run_blocks, segments, causal=self.tower.causal, writes=writes, real=real, read=read)
-        return self.tower.project(rows[0, :, 0])
+        ends = self.tower.real_length(self.ids) - 1 - sum(x.shape[2] for x in segments[:-1])
+        return self.tower.encode_segments(segments, ends, writes=writes, blocks=blocks)[0]

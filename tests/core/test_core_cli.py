@@ -25,6 +25,7 @@ COMMANDS = {
     "new": ["-m", "clinprompt.data.new"],
     "experiments": ["-m", "clinprompt.experiments"],
     "experiments-command": ["-m", "clinprompt.experiments", "table"],
+    "fetch": ["-m", "clinprompt.backbones.fetch"],
     "train": ["-m", "clinprompt.demo.train"],
     "images": ["-m", "infra.images"],
     "images-command": ["-m", "infra.images", "sbom"],

@@ -64,23 +64,32 @@ def _clip() -> TinyBackbone:
     return TinyBackbone(model, VOCABULARY - 2, VOCABULARY - 1)
 
 
-def _bert() -> TinyBackbone:
+def _bert(pooler: str = "cls_last_hidden_state", **vision: Any) -> TinyBackbone:
     config = {
         "model_type": "bert", "vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2,
         "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": T, "pad_token_id": 0,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(config))
-        text = {"hf_model_name": folder, "hf_model_pretrained": False, "hf_pooler_type": "cls_last_hidden_state_pooler"}
-        model = open_clip.CustomTextCLIP(embed_dim=E, vision_cfg=dict(VISION), text_cfg=text | {"context_length": T})
+        text = {"hf_model_name": folder, "hf_model_pretrained": False, "hf_pooler_type": f"{pooler}_pooler"}
+        text |= {"context_length": T, "hf_proj_type": "linear" if pooler == "mean" else "mlp"}
+        model = open_clip.CustomTextCLIP(embed_dim=E, vision_cfg=VISION | vision, text_cfg=text)
     return TinyBackbone(model, 2, 3)
 
 
+def _mean() -> TinyBackbone:
+    return _bert("mean", ls_init_value=0.5, no_ln_pre=True, norm_kwargs={"eps": 1e-6})
+
+
 def tiny(kind: str) -> TinyBackbone:
-    """A random backbone with a causal ("clip") or a bidirectional ("bert") text tower, the same one each time."""
+    """A random backbone, the same one each time.
+
+    Its text tower is causal ("clip"), or sees all of a text and is read out at its first token ("bert") or as the mean
+    of its tokens ("mean", beside an image tower with layer scale, as DINOv2 has).
+    """
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        backbone = {"clip": _clip, "bert": _bert}[kind]()
+        backbone = {"clip": _clip, "bert": _bert, "mean": _mean}[kind]()
         for p in backbone.model.parameters():  # far from the small initial values, so that differences show
             p.data += 0.1 * torch.randn_like(p)
     backbone.model.eval().requires_grad_(False)

@@ -19,7 +19,11 @@ Adapter = Callable[[int, Tensor], Tensor]
 
 @cache
 def random_model(kind: str, layers: int = 3, text_layers: int = 3, grid: int = 2, patch: int = 4) -> Any:
-    """A CLIP ("clip"), or timm's image tower with a BERT ("bert"), far from small initial values."""
+    """Towers far from small initial values.
+
+    A CLIP ("clip"); timm's image tower with a BERT read out at its first token ("bert"); or open_clip's image tower as
+    DINOv2's is (layer scale, no norm in front, another epsilon) with a BERT whose tokens' mean is read out ("mean").
+    """
     with torch.random.fork_rng(), tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(layers + 10 * text_layers)
         if kind == "clip":
@@ -33,31 +37,43 @@ def random_model(kind: str, layers: int = 3, text_layers: int = 3, grid: int = 2
             text = {"context_length": CONTEXT, "vocab_size": VOCABULARY, "width": 24, "heads": 2, "layers": text_layers}
             model: Any = open_clip.CLIP(embed_dim=EMBED, vision_cfg=vision, text_cfg=text, quick_gelu=True)
         else:
-            model = _timm_and_bert(Path(folder), layers, text_layers, grid, patch)
+            vision = (_timm if kind == "bert" else _scaled)(Path(folder), layers, grid, patch)
+            text = _bert(Path(folder), text_layers, "cls_last_hidden_state" if kind == "bert" else "mean")
+            model = open_clip.CustomTextCLIP(embed_dim=EMBED, vision_cfg=vision, text_cfg=text)
         for p in model.parameters():
             p.data += 0.1 * torch.randn_like(p)
     return model.eval().requires_grad_(False)
 
 
-def _timm_and_bert(folder: Path, layers: int, text_layers: int, grid: int, patch: int) -> Any:
+def _timm(folder: Path, layers: int, grid: int, patch: int) -> dict[str, Any]:
     sizes = {"img_size": grid * patch, "patch_size": patch, "embed_dim": WIDTH, "depth": layers, "num_heads": 2}
     trunk = {"architecture": "vit_tiny_patch16_224", "num_classes": 0, "model_args": sizes, "pretrained_cfg": {}}
-    bert = {
-        "model_type": "bert", "vocab_size": VOCABULARY, "hidden_size": 24, "num_hidden_layers": text_layers,
-        "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": CONTEXT, "pad_token_id": 0,
-    }  # fmt: skip
-    for name, config in (("timm", trunk), ("bert", bert)):
-        (folder / name).mkdir()
-        (folder / name / "config.json").write_text(json.dumps(config))
-    vision = {
+    (folder / "timm").mkdir()
+    (folder / "timm" / "config.json").write_text(json.dumps(trunk))
+    return {
         "timm_model_name": f"local-dir:{folder}/timm", "timm_model_pretrained": False, "timm_pool": "",
         "timm_proj": "linear", "image_size": grid * patch,
     }  # fmt: skip
-    text = {
-        "hf_model_name": f"{folder}/bert", "hf_model_pretrained": False, "context_length": CONTEXT,
-        "hf_pooler_type": "cls_last_hidden_state_pooler",
+
+
+def _scaled(_folder: Path, layers: int, grid: int, patch: int) -> dict[str, Any]:
+    return {
+        "image_size": grid * patch, "layers": layers, "width": WIDTH, "patch_size": patch, "head_width": 8,
+        "ls_init_value": 1.5, "no_ln_pre": True, "norm_kwargs": {"eps": 1e-6},
     }  # fmt: skip
-    return open_clip.CustomTextCLIP(embed_dim=EMBED, vision_cfg=vision, text_cfg=text)
+
+
+def _bert(folder: Path, layers: int, pooler: str) -> dict[str, Any]:
+    config = {
+        "model_type": "bert", "vocab_size": VOCABULARY, "hidden_size": 24, "num_hidden_layers": layers,
+        "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": CONTEXT, "pad_token_id": 0,
+    }  # fmt: skip
+    (folder / "bert").mkdir()
+    (folder / "bert" / "config.json").write_text(json.dumps(config))
+    return {
+        "hf_model_name": f"{folder}/bert", "hf_model_pretrained": False, "context_length": CONTEXT,
+        "hf_pooler_type": f"{pooler}_pooler", "hf_proj_type": "linear" if pooler == "mean" else "mlp",
+    }  # fmt: skip
 
 
 class PlainImages:
@@ -87,10 +103,10 @@ class PlainImages:
         if adapter is None:
             return block(x[None])[0]
         if self.timm:
-            y = x + block.attn(block.norm1(x[None]))[0]
-            return y + block.mlp(block.norm2(y)) + adapter(layer, y)
-        y = x + block.attention(block.ln_1(x[None]))[0]
-        return y + block.mlp(block.ln_2(y)) + adapter(layer, y)
+            y = x + block.ls1(block.attn(block.norm1(x[None])))[0]
+            return y + block.ls2(block.mlp(block.norm2(y))) + adapter(layer, y)
+        y = x + block.ls_1(block.attention(block.ln_1(x[None])))[0]
+        return y + block.ls_2(block.mlp(block.ln_2(y))) + adapter(layer, y)
 
     def finish(self, rows: Tensor) -> Tensor:
         """The feature [e] of the mean of some rows [r, w] of the last block."""
@@ -136,7 +152,8 @@ def plain_text_feature(model: Any, ids: Tensor, ctx: Tensor, later: Mapping[int,
         x = torch.cat([x[:1], later[layer], x[1 + n :]]) if layer in later else x
         out = block(x[None], attention_mask=hidden)
         x = (out[0] if isinstance(out, tuple) else out).reshape(len(ids), -1)
-    return F.normalize(model.text.proj(x[0]), dim=-1)
+    means = type(model.text.pooler).__name__ == "MeanPooler"
+    return F.normalize(model.text.proj(x[ids != 0].mean(0) if means else x[0]), dim=-1)
 
 
 def pixels(n: int, model: Any, seed: int = 0) -> Tensor:

@@ -50,7 +50,10 @@ def sentence(backbone: Any, name: str) -> Tensor:
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    kind=st.sampled_from(["clip", "bert"]), n=st.integers(1, 5), reduction=st.integers(1, 20), seed=st.integers(0, 9)
+    kind=st.sampled_from(["clip", "bert", "mean"]),
+    n=st.integers(1, 5),
+    reduction=st.integers(1, 20),
+    seed=st.integers(0, 9),
 )
 def test_clip_adapter_is_its_formula(
     build: Callable[..., Any], make_backbone: Callable[[str], Any], kind: str, n: int, reduction: int, seed: int
@@ -71,7 +74,9 @@ def test_clip_adapter_is_its_formula(
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(kind=st.sampled_from(["clip", "bert"]), n=st.integers(3, 9), seed=st.integers(0, 9), finetune=st.booleans())
+@given(
+    kind=st.sampled_from(["clip", "bert", "mean"]), n=st.integers(3, 9), seed=st.integers(0, 9), finetune=st.booleans()
+)
 def test_tip_adapter_is_its_formula(
     build: Callable[..., Any],
     make_backbone: Callable[[str], Any],

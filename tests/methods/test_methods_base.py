@@ -65,7 +65,7 @@ def test_a_wrong_knob_is_named_by_its_path(name: str, change: dict[str, Any], me
         check_config(name, change)
 
 
-@pytest.mark.parametrize("kind", ["clip", "bert"])
+@pytest.mark.parametrize("kind", ["clip", "bert", "mean"])
 def test_the_zero_shot_head_is_the_classes_sentences(
     make_backbone: Callable[[str], Any], make_examples: Callable[..., Any], kind: str
 ) -> None:

@@ -64,7 +64,7 @@ def gradients(loss: torch.Tensor, model: Any) -> dict[str, torch.Tensor]:
     return dict(zip(named, found, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["clip", "bert"])
+@pytest.mark.parametrize("kind", ["clip", "bert", "mean"])
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     counts=st.lists(st.integers(4, 9), min_size=1, max_size=3),

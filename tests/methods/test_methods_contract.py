@@ -168,7 +168,15 @@ def bert(make_backbone: Callable[[str], Any]) -> Bench:
     return Bench.of(backbone)
 
 
-@pytest.fixture(params=["clip", "bert"])
+@pytest.fixture(scope="session")
+def mean(make_backbone: Callable[[str], Any]) -> Bench:
+    """open_clip's image tower as DINOv2's is, and a BERT whose tokens' mean is read out, as of `open-towers`."""
+    backbone = make_backbone("mean")
+    backbone.model = random_model("mean", 2, 2, 2, 8)
+    return Bench.of(backbone)
+
+
+@pytest.fixture(params=["clip", "bert", "mean"])
 def bench(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
 

@@ -53,7 +53,8 @@ def reference_text_feature(backbone: Any, name: str, ctx: torch.Tensor, position
     else:
         mask = torch.tensor([[1] * len(prompt) + [0] * (context - len(prompt))])
         states = backbone.model.text.transformer(inputs_embeds=x, attention_mask=mask).last_hidden_state
-        feature = backbone.model.text.proj(states[0, 0])
+        means = type(backbone.model.text.pooler).__name__ == "MeanPooler"
+        feature = backbone.model.text.proj(states[0, : len(prompt)].mean(0) if means else states[0, 0])
     return feature / feature.norm()
 
 
@@ -72,7 +73,7 @@ def reference_loss(
 
 @settings(max_examples=40, deadline=None)
 @given(
-    kind=st.sampled_from(["clip", "bert"]),
+    kind=st.sampled_from(["clip", "bert", "mean"]),
     lengths=st.lists(st.integers(1, 5), min_size=2, max_size=5),
     n_ctx=st.integers(1, 6),
     position=st.sampled_from(["front", "middle", "end"]),
@@ -115,7 +116,7 @@ def test_logits_loss_and_gradient_equal_the_loop_written_ones(
     assert (gradient - expected_gradient).abs().max() <= 1e-4 * expected_gradient.abs().max() + 1e-6
 
 
-@pytest.mark.parametrize("kind", ["clip", "bert"])
+@pytest.mark.parametrize("kind", ["clip", "bert", "mean"])
 def test_an_untrained_phrase_context_is_the_plain_template(make_backbone: Callable[[str], Any], kind: str) -> None:
     backbone = make_backbone(kind)
     ids = backbone.tokenize([f"a photo of a {name}." for name in NAMES])
@@ -172,7 +173,7 @@ def test_a_prompt_that_cannot_be_built_is_explained(
         coop(make_backbone("clip"), names, **knobs)
 
 
-@pytest.mark.parametrize("kind", ["clip", "bert"])
+@pytest.mark.parametrize("kind", ["clip", "bert", "mean"])
 def test_training_learns_repeats_itself_and_leaves_the_backbone_alone(
     make_backbone: Callable[[str], Any], make_examples: Callable[..., Any], kind: str
 ) -> None:

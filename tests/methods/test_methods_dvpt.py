@@ -59,7 +59,7 @@ def plain_features(model: Any, backbone: Any, images: Tensor) -> Tensor:
 
 @settings(max_examples=12, deadline=None)
 @given(
-    kind=st.sampled_from(["clip", "bert"]),
+    kind=st.sampled_from(["clip", "bert", "mean"]),
     variant=st.sampled_from(["paper", "release_vit"]),
     layers=st.integers(1, 4),
     share_group=st.integers(1, 3),
@@ -99,7 +99,7 @@ def test_logits_and_gradients_equal_the_plain_ones(
     assert_gradients_equal(found, gradients(model))
 
 
-@pytest.mark.parametrize("kind", ["clip", "bert"])
+@pytest.mark.parametrize("kind", ["clip", "bert", "mean"])
 @pytest.mark.parametrize("variant", ["paper", "release_vit"])
 def test_with_closed_gates_it_is_vpt_shallow_read_out_at_its_prompts_too(
     make_backbone: Callable[[str], Any], kind: str, variant: str
@@ -123,7 +123,7 @@ def test_with_closed_gates_it_is_vpt_shallow_read_out_at_its_prompts_too(
         torch.testing.assert_close(shallow_feature, tower.finish(x[4:5]), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["clip", "bert"])
+@pytest.mark.parametrize("kind", ["clip", "bert", "mean"])
 def test_images_of_another_size_are_a_matter_of_positions(make_backbone: Callable[[str], Any], kind: str) -> None:
     backbone = replace(make_backbone(kind), model=random_model(kind, grid=2))
     model = dvpt(backbone, image_size=16)

@@ -26,6 +26,7 @@ ORDER = ("query", "key", "value")
 BLOCKS = {
     "clip": ("visual.transformer.resblocks", "transformer.resblocks"),
     "bert": ("visual.trunk.blocks", "text.transformer.encoder.layer"),
+    "mean": ("visual.transformer.resblocks", "text.transformer.encoder.layer"),
 }
 
 
@@ -46,7 +47,7 @@ def changed_weights(model: Any, backbone: Any, kind: str) -> dict[str, Tensor]:
                     name = f"{block}.attention.self.{target}.weight"
                     weights[name] = weights[name] + change
                     continue
-                name = f"{block}.attn.in_proj_weight" if kind == "clip" else f"{block}.attn.qkv.weight"
+                name = f"{block}.attn.in_proj_weight" if kind != "bert" else f"{block}.attn.qkv.weight"
                 parts = list(weights[name].split(len(change)))
                 parts[ORDER.index(target)] = parts[ORDER.index(target)] + change
                 weights[name] = torch.cat(parts)
@@ -55,7 +56,7 @@ def changed_weights(model: Any, backbone: Any, kind: str) -> dict[str, Tensor]:
 
 @settings(max_examples=12, deadline=None)
 @given(
-    kind=st.sampled_from(["clip", "bert"]),
+    kind=st.sampled_from(["clip", "bert", "mean"]),
     sizes=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     towers=st.sampled_from(["image", "text", "both"]),
     targets=st.lists(st.sampled_from(ORDER), min_size=1, max_size=3),
@@ -100,7 +101,7 @@ def test_logits_and_gradients_equal_those_of_a_model_with_changed_weights(
     assert_gradients_equal(found, gradients(model))
 
 
-@pytest.mark.parametrize("kind", ["clip", "bert"])
+@pytest.mark.parametrize("kind", ["clip", "bert", "mean"])
 def test_untrained_it_is_zero_shot_and_only_the_changes_are_kept(
     make_backbone: Callable[[str], Any], kind: str
 ) -> None:

@@ -44,7 +44,7 @@ def plain_logits(model: Any, backbone: Any, names: tuple[str, ...], images: torc
 
 @settings(max_examples=12, deadline=None)
 @given(
-    kind=st.sampled_from(["clip", "bert"]),
+    kind=st.sampled_from(["clip", "bert", "mean"]),
     sizes=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     depth=st.integers(1, 3),
     n_ctx=st.integers(1, 4),
@@ -83,7 +83,7 @@ def test_logits_and_gradients_equal_the_plain_ones(
     assert_gradients_equal(found, gradients(model))
 
 
-@pytest.mark.parametrize("kind", ["clip", "bert"])
+@pytest.mark.parametrize("kind", ["clip", "bert", "mean"])
 def test_it_starts_from_the_templates_words(make_backbone: Callable[[str], Any], kind: str) -> None:
     backbone = replace(make_backbone(kind), model=random_model(kind))
     names = ("glioma", "large cell carcinoma")

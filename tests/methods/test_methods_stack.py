@@ -47,7 +47,7 @@ def stacks(backbone: Any, data: Callable[..., Examples]) -> dict[str, Callable[[
     }
 
 
-@pytest.mark.parametrize("kind", ["clip", "bert"])
+@pytest.mark.parametrize("kind", ["clip", "bert", "mean"])
 @pytest.mark.parametrize("what", ["seeds", "weights", "datasets, knobs and methods", "gradient rules"])
 def test_each_run_of_a_stack_is_what_it_is_alone(
     make_backbone: Callable[[str], Any], make_examples: Callable[..., Examples], kind: str, what: str

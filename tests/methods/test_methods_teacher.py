@@ -37,7 +37,7 @@ def random_bank(counts: list[int], seed: int = 0) -> tuple[TeacherBank, list[tor
     return bank_of(rows), rows, F.normalize(torch.randn(5, 6, generator=generator), dim=-1)
 
 
-@pytest.mark.parametrize("kind", ["clip", "bert"])
+@pytest.mark.parametrize("kind", ["clip", "bert", "mean"])
 def test_the_bank_holds_unit_features_of_every_sentence(make_backbone: Callable[[str], Any], kind: str) -> None:
     backbone = make_backbone(kind)
     sentences = (("a dark spot .", "bright"), ("an even and quiet texture .", "no", "nothing"))

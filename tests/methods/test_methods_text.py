@@ -40,7 +40,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     },
     "cocoop": WORDS,
 }  # fmt: skip
-KINDS = ("clip", "bert")
+KINDS = ("clip", "bert", "mean")
 
 
 def build(

@@ -16,7 +16,7 @@ from clinprompt.prompting.batches import Batch
 NAMES = ("glioma", "no tumour", "pituitary adenoma")
 
 
-@pytest.mark.parametrize("kind", ["clip", "bert"])
+@pytest.mark.parametrize("kind", ["clip", "bert", "mean"])
 def test_full_finetuning_starts_at_the_backbone_and_trains_all_of_its_copy(
     make_backbone: Callable[[str], Any], kind: str
 ) -> None:

@@ -42,7 +42,7 @@ def plain_features(model: Any, images: Tensor, prompts: Tensor, noise: Callable[
 
 @settings(max_examples=12, deadline=None)
 @given(
-    kind=st.sampled_from(["clip", "bert"]),
+    kind=st.sampled_from(["clip", "bert", "mean"]),
     layers=st.integers(1, 3),
     depth=st.integers(1, 3),
     n_prompts=st.integers(1, 5),
@@ -87,7 +87,7 @@ def test_logits_and_gradients_equal_the_plain_ones_whatever_becomes_of_replaced_
     assert_gradients_equal(found, gradients(model))
 
 
-@pytest.mark.parametrize("kind", ["clip", "bert"])
+@pytest.mark.parametrize("kind", ["clip", "bert", "mean"])
 def test_without_prompts_it_is_the_backbone(make_backbone: Callable[[str], Any], kind: str) -> None:
     backbone = replace(make_backbone(kind), model=random_model(kind))
     model, images = vpt(backbone, depth=1), pixels(3, backbone.model)
