@@ -53,7 +53,8 @@ class Pool:
         whole = type(self.examples) is Examples and self.examples.reports is None
         if whole and self.examples.inputs.dim() == 2:  # features: small, and read as a whole
             return Examples(self.examples.inputs[_on(at, self.examples.inputs)], labels)
-        return Picked(self.examples.inputs, labels, self.examples, at)
+        scores = None if self.examples.scores is None else self.examples.scores[_on(at, self.examples.scores)]
+        return Picked(self.examples.inputs, labels, self.examples, at, scores=scores)
 
 
 def _on(at: np.ndarray, inputs: Tensor) -> Tensor:

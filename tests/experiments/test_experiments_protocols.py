@@ -176,3 +176,5 @@ def test_picked_examples_carry_the_records_of_their_rows(manifest: Any, dim: int
         assert torch.equal(found.reports, expected.reports)
         assert found.scores is not None
         assert found.scores.tolist() == [7.0, 3.0, 50.0]
+    assert picked.scores is not None  # by which a method sees whether there is a score to learn
+    assert picked.scores.tolist() == [7.0, 3.0, 50.0]
