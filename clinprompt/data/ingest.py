@@ -14,6 +14,7 @@ from typing import IO, Any
 import pandas as pd
 
 from clinprompt.data.card import Card
+from clinprompt.data.dicom_facts import with_header_facts
 from clinprompt.data.formats import SUFFIXES, image_suffix, suffix_of
 from clinprompt.data.layouts import ImageRecord, layout_of
 from clinprompt.data.layouts.base import counted
@@ -90,11 +91,12 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path, limits: NearLim
         )
     if listing.skipped:
         log.info("%s: files that are no images were skipped: %s", card.name, counted(listing.skipped))
-    frame = _rows(listing.records, card)
-    frame["id"] = copy_images(listing.records, images)
-    frame["file"] = _rename_by_id(frame, listing.records, images)
+    records = with_header_facts(listing.records, root, card.metadata.dicom)
+    frame = _rows(records, card)
+    frame["id"] = copy_images(records, images)
+    frame["file"] = _rename_by_id(frame, records, images)
     if card.regions is not None:
-        copy_regions(listing.records, frame["id"].tolist(), root / card.regions, images)
+        copy_regions(records, frame["id"].tolist(), root / card.regions, images)
     near = _near(frame, images, card, limits)
     key = patient_key() if card.patient_ids == "secret" and frame["patient"].notna().any() else None
     pseudonyms = _pseudonyms(frame["patient"], card, key)
@@ -194,7 +196,7 @@ def _row(record: ImageRecord, card: Card) -> dict[str, Any]:
 def _unknown_patients(frame: pd.DataFrame, card: Card) -> list[str]:
     """A sentence where patients are unknown although the card says where they stand."""
     unknown = int(frame["patient"].isna().sum())
-    if not unknown or (unknown == len(frame) and card.metadata.patient is None):
+    if not unknown or (unknown == len(frame) and not card.metadata.tells_patients):
         return []
     return [f"The patient of {unknown} of the {len(frame)} images is unknown; each is taken for one of its own."]
 

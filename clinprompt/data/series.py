@@ -47,6 +47,11 @@ def is_series(folder: Path) -> bool:
         return False
 
 
+def first_file(folder: Path) -> Path:
+    """The first file of a series' folder, by name."""
+    return min(file for file in folder.iterdir() if not _is_junk(file.name))
+
+
 def pack_folder(folder: Path, where: str) -> bytes:
     """The series in a folder of DICOM files as a zip without the patient.
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from drawn_dicom import PATIENT, picture, written
 from ingest_workspace import Workspace, refused
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
@@ -122,6 +122,28 @@ def test_a_class_folder_of_dicom_files_holds_pictures_taken_in_without_the_patie
             assert word.encode() not in copy
         original = (place.data / path).read_bytes()
         assert np.array_equal(decode_image(copy).values, decode_image(original).values)
+
+
+def test_the_headers_facts_are_columns_where_the_card_asks_for_them(place: Workspace) -> None:
+    pictures(place)
+    for number, file in enumerate(sorted(place.data.glob("*/*.dcm"))):
+        dataset = dcmread(file)
+        dataset.PatientID, dataset.PatientSex, dataset.Manufacturer = f"MRN{number % 4}", "F", "Acme"
+        dataset.PatientAge = ["045Y", "006M", "", "old"][number % 4]
+        file.write_bytes(written(dataset))
+    assert place.ingest() == 0
+    columns = ["patient", "site", "sex", "age"]
+    assert place.manifest()[columns].isna().all(axis=None)
+    fractions = {"train": 0.5, "val": 0.25, "test": 0.25}
+    place.card(split={"rule": "stratified", "fractions": fractions}, metadata={"dicom": columns})
+    assert place.ingest() == 0
+    rows = place.manifest()
+    assert rows["patient"].nunique() == 4
+    assert not rows["patient"].str.contains("MRN").any()
+    assert (rows.groupby("patient")["split"].nunique() == 1).all()
+    assert set(rows["site"]) == {"Acme"}
+    assert set(rows["sex"]) == {"F"}
+    assert rows["age"].dropna().tolist() == [45, 0.5, 45, 0.5]
 
 
 def _compressed(dataset: Dataset, frames: int = 1) -> None:
