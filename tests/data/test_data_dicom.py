@@ -193,6 +193,13 @@ def test_an_unknown_transfer_syntax_is_named(place: Workspace, capsys: pytest.Ca
     refused(place, capsys, 65, "none/bad.dcm: the transfer syntax '1.2.840.10008.9.9.9' is unknown.")
 
 
+def test_a_broken_element_is_no_crash(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures(place)
+    data = written(picture(GREY)).replace(b"\x28\0\x04\0CS", b"\x28\0\x04\0CX")
+    (place.data / "none" / "bad.dcm").write_bytes(data)
+    refused(place, capsys, 65, "none/bad.dcm: the file is a broken DICOM file (NotImplementedError).")
+
+
 def test_a_file_of_4_gb_is_not_read(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     pictures(place)
     with (place.data / "none" / "bad.dcm").open("wb") as file:

@@ -18,6 +18,9 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"  # this transfer syntax unpacks to any siz
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _PALETTE = "PALETTE COLOR"
 _PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
+_USED = (
+    "PhotometricInterpretation", "VOILUTFunction", "BurnedInAnnotation", "SeriesInstanceUID", "Rows", "Columns", *_PADDING,
+)  # fmt: skip
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
@@ -43,6 +46,8 @@ def parse(data: bytes, name: str) -> "Dataset":
             implicit, little = dataset.original_encoding
             explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
             dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+        for tag in _USED:
+            dataset.get(tag)  # which converts it
         return dataset
     except InvalidDicomError:
         raise ValueError(f"{name} is no DICOM file") from None
