@@ -19,7 +19,8 @@ _GREY = ("MONOCHROME1", "MONOCHROME2")
 _PALETTE = "PALETTE COLOR"
 _PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
 _USED = (
-    "PhotometricInterpretation", "VOILUTFunction", "BurnedInAnnotation", "SeriesInstanceUID", "Rows", "Columns", *_PADDING,
+    "PhotometricInterpretation", "VOILUTFunction", "BurnedInAnnotation", "SeriesInstanceUID", "Rows", "Columns",
+    *_PADDING,
 )  # fmt: skip
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
