@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from drawn_dicom import PATIENT, picture, written
@@ -48,16 +49,20 @@ def finished(make_workspace: Callable[[Path], Any], tmp_path_factory: pytest.Tem
     return workspace
 
 
-def test_the_champion_reads_dicom(finished: Any) -> None:
+def test_the_champion_gives_the_evaluated_probabilities_from_the_original_files(finished: Any) -> None:
     run = finished.folder / "runs" / DATASET
-    assert json.loads((run / "gate/decision.json").read_text())["verdict"] == "accepted"
-    assert yaml.safe_load((run / "tune/coop-1/model.yaml").read_text())["dicom"] is True
-    for number in (6, 7):  # dark high, dark low
-        file = finished.folder.parent / DATASET / CLASSES[number % 2] / f"IM{number:05}.dcm"
+    decision = json.loads((run / "gate/decision.json").read_text())
+    assert decision["verdict"] == "accepted"
+    chosen = decision["chosen"]["folder"]
+    assert yaml.safe_load((run / "tune" / chosen / "model.yaml").read_text())["dicom"] is True
+    evaluated = pd.read_parquet(run / "evaluate" / chosen / "predictions.parquet").set_index("path")
+    for dark_high in (True, False):
+        path = next(path for path in evaluated.index if (int(path[-9:-4]) % 3 == 0) is dark_high)
+        file = finished.folder.parent / DATASET / path
         shown = finished.run("python", "-m", "registry", "load", DATASET, "--image", str(file), "--json")
         assert shown.returncode == 0, shown.stderr
-        prediction = json.loads(shown.stdout)["prediction"]
-        assert max(prediction, key=prediction.get) == CLASSES[number % 2]
+        expected = {name: evaluated.loc[path, f"p_{name}"] for name in CLASSES}
+        assert json.loads(shown.stdout)["prediction"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_no_output_holds_what_names_a_patient(finished: Any) -> None:
