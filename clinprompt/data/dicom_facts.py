@@ -2,10 +2,11 @@
 
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from clinprompt.data.formats import DICOM, holds_dicom, is_dicom, is_member, suffix_of
 from clinprompt.data.layouts.base import ImageRecord
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
 # A column of the manifest: the tag that it is filled from.
 TAGS = {"patient": "PatientID", "site": "Manufacturer", "sex": "PatientSex", "age": "PatientAge"}
+# What tells who the patient is (DICOM PS3.15, E.1, has more); only whether it is there is told.
+_IDENTIFYING = (
+    "PatientName", "PatientID", "PatientBirthDate", "OtherPatientIDs", "OtherPatientNames", "PatientAddress",
+    "PatientTelephoneNumbers", "AccessionNumber", "InstitutionName", "ReferringPhysicianName",
+)  # fmt: skip
 _AGE = re.compile(r"(\d{1,3})([DWMY])")
 _IN_A_YEAR = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}
 
@@ -49,9 +55,26 @@ def header_facts(image: Path, wanted: Collection[str]) -> dict[str, str]:
     return facts
 
 
+def identified(records: list[ImageRecord], root: Path) -> list[str]:
+    """A sentence on the header fields of DICOM files that tell who the patient is, by name; [] where none does."""
+    found: Counter[str] = Counter()
+    images = 0
+    for record in records:
+        header = _header(root / record.path)
+        fields = [tag for tag in _IDENTIFYING if header is not None and _text(header, tag)]
+        found.update(fields)
+        images += bool(fields)
+    if not images:
+        return []
+    return [
+        f"The headers of {images} of the {len(records)} images tell who the patient is "
+        f"({', '.join(tag for tag in _IDENTIFYING if found[tag])}); nothing of that is copied."
+    ]
+
+
 def _text(header: "Dataset", tag: str) -> str:
     try:
-        return str(header.get(tag) or "").strip()
+        return str(header.get(tag) or "").strip(" ^")
     except Exception:  # pydicom converts only now, and raises what it likes
         return ""
 
@@ -63,8 +86,7 @@ def _years(text: str) -> str:
 
 
 def _header(image: Path) -> "Dataset | None":
-    import pydicom
-
+    """The header of a DICOM file, of a series its first file's; None of other images and of broken files."""
     try:
         if is_series(image):
             image = first_file(image)
@@ -72,9 +94,13 @@ def _header(image: Path) -> "Dataset | None":
             with zipfile.ZipFile(image) as archive:
                 first = min((entry for entry in archive.infolist() if is_member(entry)), key=lambda e: e.filename)
                 with archive.open(first) as stream:
-                    return pydicom.dcmread(stream, stop_before_pixels=True, force=True)
-        if is_dicom(image):
-            return pydicom.dcmread(image, stop_before_pixels=True, force=True, specific_tags=list(TAGS.values()))
-    except Exception:  # a broken file: taking it in tells what is wrong
+                    return _read(stream)
+        return _read(image) if is_dicom(image) else None
+    except Exception:  # taking it in tells what is wrong
         return None
-    return None
+
+
+def _read(file: "Path | IO[bytes]") -> "Dataset":
+    import pydicom
+
+    return pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=[*TAGS.values(), *_IDENTIFYING])

@@ -14,7 +14,7 @@ from typing import IO, Any
 import pandas as pd
 
 from clinprompt.data.card import Card
-from clinprompt.data.dicom_facts import with_header_facts
+from clinprompt.data.dicom_facts import identified, with_header_facts
 from clinprompt.data.formats import SUFFIXES, image_suffix, suffix_of
 from clinprompt.data.layouts import ImageRecord, layout_of
 from clinprompt.data.layouts.base import counted
@@ -56,8 +56,8 @@ class Ingested:
         key_fingerprint: the fingerprint of the key that their ids are made with; None where no key was needed.
         skipped: files that are no images, by suffix.
         excluded: images that the card leaves out.
-        warnings: sentences on images of unknown patients where others are known or a column should tell, and on each
-            class without images in a split that the rule has made.
+        warnings: sentences on DICOM headers that name patients, on images of unknown patients where others are known or
+            a column should tell, and on each class without images in a split that the rule has made.
     """
 
     images: int
@@ -103,7 +103,8 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path, limits: NearLim
     frame["patient"] = _pseudonyms(frame["patient"], card, None)  # splits are the same whatever the key
     frame = with_splits(frame, card.split, card.class_ids, near)
     check_splits(frame)
-    warnings = [*_unknown_patients(frame, card), *uncovered(frame, card.split, card.class_ids, near)]
+    warnings = [*identified(records, root), *_unknown_patients(frame, card)]
+    warnings += uncovered(frame, card.split, card.class_ids, near)
     frame["patient"] = pseudonyms
     for warning in warnings:
         log.warning("%s: %s", card.name, warning)

@@ -124,6 +124,21 @@ def test_a_class_folder_of_dicom_files_holds_pictures_taken_in_without_the_patie
         assert np.array_equal(decode_image(copy).values, decode_image(original).values)
 
 
+def test_header_fields_that_name_the_patient_are_told_by_name_alone(
+    place: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures(place)
+    bare = picture(np.random.default_rng(9).integers(0, 4096, (8, 8), np.uint16), BitsStored=12)
+    bare.PatientName = bare.PatientID = ""
+    (place.data / "none" / "bare.dcm").write_bytes(written(bare))
+    assert place.ingest() == 0
+    said = capsys.readouterr()
+    sentence = "The headers of 8 of the 9 images tell who the patient is (PatientName, PatientID); nothing of that is"
+    assert sentence in said.out
+    assert PATIENT not in said.out + said.err
+    assert "MRN4711" not in said.out + said.err
+
+
 def test_the_headers_facts_are_columns_where_the_card_asks_for_them(place: Workspace) -> None:
     pictures(place)
     for number, file in enumerate(sorted(place.data.glob("*/*.dcm"))):
