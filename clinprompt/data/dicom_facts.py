@@ -1,4 +1,4 @@
-"""Facts for the manifest out of the headers of DICOM files, where the card asks for them."""
+"""What DICOM headers tell: facts for the manifest, where the card asks for them, and whether they name the patient."""
 
 import re
 import zipfile
@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING
 
 from clinprompt.data.formats import DICOM, holds_dicom, is_dicom, is_member, suffix_of
 from clinprompt.data.layouts.base import ImageRecord
+from clinprompt.data.names import is_known
 from clinprompt.data.series import first_file, is_series
 
 if TYPE_CHECKING:
@@ -35,7 +36,13 @@ def with_header_facts(records: list[ImageRecord], root: Path, wanted: Collection
     """
     if not wanted:
         return records
-    return [replace(record, facts=header_facts(root / record.path, wanted) | record.facts) for record in records]
+    return [
+        replace(record, facts=_joined(header_facts(root / record.path, wanted), record.facts)) for record in records
+    ]
+
+
+def _joined(header: dict[str, str], told: dict[str, str]) -> dict[str, str]:
+    return header | {name: value for name, value in told.items() if name not in header or is_known(value)}
 
 
 def header_facts(image: Path, wanted: Collection[str]) -> dict[str, str]:

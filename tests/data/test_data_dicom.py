@@ -124,6 +124,21 @@ def test_a_class_folder_of_dicom_files_holds_pictures_taken_in_without_the_patie
         assert np.array_equal(decode_image(copy).values, decode_image(original).values)
 
 
+def test_a_tables_facts_win_over_the_headers_where_it_knows_them(place: Workspace) -> None:
+    pictures(place)
+    lines = ["path,label,sex"]
+    for number, file in enumerate(sorted(place.data.glob("*/*.dcm"))):
+        dataset = dcmread(file)
+        dataset.PatientSex = "F"
+        file.write_bytes(written(dataset))
+        lines.append(f"{file.relative_to(place.data)},{file.parent.name},{'NA' if number % 2 else 'male'}")
+    place.table("\n".join(lines))
+    split = {"rule": "stratified", "fractions": {"train": 0.5, "val": 0.25, "test": 0.25}}
+    place.card(split=split, reader={"kind": "table"}, metadata={"sex": "sex", "dicom": ["sex"]})
+    assert place.ingest() == 0
+    assert place.manifest()["sex"].tolist() == ["M", "F"] * 4
+
+
 def test_header_fields_that_name_the_patient_are_told_by_name_alone(
     place: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
