@@ -40,7 +40,8 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
 
     Takes a table with the column `image`: an encoded image's bytes, the same in base64 or as a data URL, or a path: a
     `pathlib.Path`, which no request can hold, or a text, which is opened only below the folder that the operator names
-    in CLINPROMPT_IMAGE_FOLDER. An image is a picture, or for models of volumes a NIfTI file or a zipped DICOM series.
+    in CLINPROMPT_IMAGE_FOLDER. An image is a picture, in DICOM only for models that were tuned on such; for
+    models of volumes it is a NIfTI file or a zipped DICOM series.
     Gives `label`, `probability`, one `p_<class>` column per class, and for a model that estimates a score of the
     subject, as the MMSE, `<score>_estimate`; row by row.
     """

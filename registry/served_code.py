@@ -29,6 +29,8 @@ _TOWERS = (
 
 # What models of pictures do without; what imports it does so inside a function.
 _OF_VOLUMES = ("clinprompt.backbones.m3d_folder", "clinprompt.data.codecs.volumes", "clinprompt.data.volumes")
+# And what models of pictures that were tuned without DICOM files do without, as of its package.
+_OF_DICOM = ("clinprompt.data.codecs.dicom_file",)
 # What no served model runs: it is given the folder of its backbone. Imported inside a function, too.
 _NOT_RUN = ("clinprompt.backbones.fetched",)
 
@@ -39,7 +41,7 @@ def code_of(model: ModelRecord, root: Path = ROOT) -> dict[str, bytes]:
     """The code in a payload, by file name: MLflow's script, and below `code/` what that calls.
 
     For a linear head, that is the decoding of images and their preprocessing; else also the backbone and the method.
-    What reads volumes goes along with models of volumes alone.
+    What reads volumes goes along with models of volumes alone, what reads DICOM pictures with models tuned on such.
 
     Args:
         model: the tuned model's record.
@@ -50,7 +52,9 @@ def code_of(model: ModelRecord, root: Path = ROOT) -> dict[str, bytes]:
         entries += [*_TOWERS, _class_of(model.method, root)]
     script = ast.unparse(without_docstrings(ast.parse(SCRIPT.read_bytes()))) + "\n"
     code = {"model_script.py": script.encode()}
-    absent = _NOT_RUN if model.preprocessing.get("kind") == VOLUME else (*_NOT_RUN, *_OF_VOLUMES)
+    absent = _NOT_RUN
+    if model.preprocessing.get("kind") != VOLUME:
+        absent = (*_NOT_RUN, *_OF_VOLUMES, *(() if model.dicom else _OF_DICOM))
     for name, content in pruned(entries, root, PACKAGE, _TRAINING, absent).items():
         inside = Path(name).relative_to(PACKAGE).as_posix()
         code[f"code/{inside}"] = content.read_bytes() if isinstance(content, Path) else content.encode()

@@ -40,13 +40,18 @@ class LayoutChoice(Section):
 
 
 class Metadata(Section):
-    """The columns, in the dataset's own table, that hold facts about an image; null where there is none."""
+    """The columns, in the dataset's own table, that hold facts about an image; null where there is none.
+
+    `dicom` names the facts that the headers of DICOM files tell, where the dataset itself does not: the patient
+    (PatientID), the site (Manufacturer), the sex and the age.
+    """
 
     patient: ColumnName | None = None
     site: ColumnName | None = None
     sex: ColumnName | None = None
     age: ColumnName | None = None
     extra: list[ColumnName] = []
+    dicom: list[Literal["patient", "site", "sex", "age"]] = []
 
     @field_validator("extra")
     @classmethod
@@ -55,6 +60,11 @@ class Metadata(Section):
             if column in COLUMNS or extra.count(column) > 1:
                 raise ValueError(f"{column!r} is a column of every manifest, or stands here twice")
         return extra
+
+    @property
+    def tells_patients(self) -> bool:
+        """Whether a column or the headers should name the patients."""
+        return self.patient is not None or "patient" in self.dicom
 
     def columns(self) -> list[str]:
         """The names of all columns that are asked for."""

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clinprompt.data.card import Card
+from clinprompt.data.formats import DICOM_FILE
 from clinprompt.data.load import load_card
 from clinprompt.data.manifest import read_manifest
 from clinprompt.errors import InputCorrupt, InputMissing
@@ -41,6 +42,11 @@ class Dataset:
     def split(self, name: str) -> pd.DataFrame:
         """The rows of "train", "val" or "test"."""
         return self.rows[self.rows["split"] == name]
+
+    @property
+    def has_dicom(self) -> bool:
+        """Whether some of the images are DICOM pictures."""
+        return bool(self.rows["file"].str.endswith(DICOM_FILE.suffixes[0]).any())
 
     def items(self, rows: pd.DataFrame) -> list[Item]:
         """Id and file of each row's image."""

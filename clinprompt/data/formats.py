@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 _SIGNATURE = 352  # bytes, at least as many as the longest signature has
 _GZIP = b"\x1f\x8b"
 _GZIPPED = ".gz"
-_DICOM_FILES = ("", ".dcm", ".dicom", ".ima")
+_INDEX = "DICOMDIR"
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,20 @@ TIFF = Format("TIFF", (".tif", ".tiff"), re.compile(rb"II[*+]\0|MM\0[*+]"))
 BMP = Format("BMP", (".bmp",), re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL))
 WEBP = Format("WebP", (".webp",), re.compile(rb"RIFF.{4}WEBP", re.DOTALL))
 GIF = Format("GIF", (".gif",), re.compile(rb"GIF8[79]a"))
+# Without the preamble a file begins with its meta group, or with the dataset's first group, explicit or implicit.
+DICOM_FILE = Format(
+    "DICOM",
+    (".dcm", ".dicom", ".ima"),
+    re.compile(rb".{128}DICM|\x02\0\0\0UL\x04\0|\x08\0[\0-\x3e]\0(?:[A-Z]{2}.\0|[\x02-\xff]\0\0\0)", re.DOTALL),
+)
 # A compressed file tells what it holds only when it is opened: its suffix or the codec does.
 NIFTI = Format(
     "NIfTI", (".nii.gz", ".nii"), re.compile(rb".{344}n\+1\0|(?:\x1c\x02\0\0|\0\0\x02\x1c)n\+2\0|\x1f\x8b", re.DOTALL)
 )
 DICOM = Format("zipped DICOM", (".zip",), re.compile(rb"PK\x03\x04"))
 
-FORMATS = (PNG, JPEG, TIFF, BMP, WEBP, GIF, NIFTI, DICOM)
+# DICOM comes first: its preamble may make a TIFF of it, too.
+FORMATS = (DICOM_FILE, PNG, JPEG, TIFF, BMP, WEBP, GIF, NIFTI, DICOM)
 # A suffix -> the customary one; compressed and plain volumes keep theirs.
 SUFFIXES = {suffix: kind.suffixes[0] for kind in FORMATS for suffix in kind.suffixes} | {".nii": ".nii"}
 
@@ -66,8 +73,12 @@ def image_suffix(file: str | Path) -> str | None:
     A file is an image by its suffix; only where its name has none are its first bytes read.
     """
     suffix = suffix_of(file)
+    if suffix in DICOM_FILE.suffixes and not is_dicom(file):
+        return None
     if suffix:
         return SUFFIXES.get(suffix) if suffix not in DICOM.suffixes or holds_dicom(file) else None
+    if os.path.basename(file).upper() == _INDEX:
+        return None
     head = _head(file)
     kind = None if head.startswith(_GZIP) else format_of(head)  # an archive of whatever is no image
     if kind is DICOM and not holds_dicom(file):
@@ -77,12 +88,12 @@ def image_suffix(file: str | Path) -> str | None:
 
 def is_dicom(file: str | Path) -> bool:
     """Whether a file is a DICOM file by its name, if that has a suffix of those or none, and its first bytes."""
-    return suffix_of(file) in _DICOM_FILES and is_dicom_file(_head(file))
+    return suffix_of(file) in ("", *DICOM_FILE.suffixes) and is_dicom_file(_head(file))
 
 
 def is_dicom_file(head: bytes) -> bool:
     """Whether bytes begin as a DICOM file does."""
-    return head[128:132] == b"DICM"
+    return DICOM_FILE.signature.match(head) is not None
 
 
 def holds_dicom(archive: str | Path) -> bool:
@@ -104,7 +115,7 @@ def is_member(entry: zipfile.ZipInfo) -> bool:
     """Whether an entry of a zip is a file of the series: not hidden, no folder, not the index DICOMDIR."""
     parts = entry.filename.split("/")
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not entry.is_dir() and not hidden and parts[-1].upper() != "DICOMDIR"
+    return not entry.is_dir() and not hidden and parts[-1].upper() != _INDEX
 
 
 def _head(file: str | Path) -> bytes:

@@ -14,6 +14,7 @@ from typing import IO, Any
 import pandas as pd
 
 from clinprompt.data.card import Card
+from clinprompt.data.dicom_facts import identified, with_header_facts
 from clinprompt.data.formats import SUFFIXES, image_suffix, suffix_of
 from clinprompt.data.layouts import ImageRecord, layout_of
 from clinprompt.data.layouts.base import counted
@@ -55,8 +56,8 @@ class Ingested:
         key_fingerprint: the fingerprint of the key that their ids are made with; None where no key was needed.
         skipped: files that are no images, by suffix.
         excluded: images that the card leaves out.
-        warnings: sentences on images of unknown patients where others are known or a column should tell, and on each
-            class without images in a split that the rule has made.
+        warnings: sentences on DICOM headers that name patients, on images of unknown patients where others are known or
+            a column should tell, and on each class without images in a split that the rule has made.
     """
 
     images: int
@@ -90,18 +91,20 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path, limits: NearLim
         )
     if listing.skipped:
         log.info("%s: files that are no images were skipped: %s", card.name, counted(listing.skipped))
-    frame = _rows(listing.records, card)
-    frame["id"] = copy_images(listing.records, images)
-    frame["file"] = _rename_by_id(frame, listing.records, images)
+    records = with_header_facts(listing.records, root, card.metadata.dicom)
+    frame = _rows(records, card)
+    frame["id"] = copy_images(records, images)
+    frame["file"] = _rename_by_id(frame, records, images)
     if card.regions is not None:
-        copy_regions(listing.records, frame["id"].tolist(), root / card.regions, images)
+        copy_regions(records, frame["id"].tolist(), root / card.regions, images)
     near = _near(frame, images, card, limits)
     key = patient_key() if card.patient_ids == "secret" and frame["patient"].notna().any() else None
     pseudonyms = _pseudonyms(frame["patient"], card, key)
     frame["patient"] = _pseudonyms(frame["patient"], card, None)  # splits are the same whatever the key
     frame = with_splits(frame, card.split, card.class_ids, near)
     check_splits(frame)
-    warnings = [*_unknown_patients(frame, card), *uncovered(frame, card.split, card.class_ids, near)]
+    warnings = [*identified(records, root), *_unknown_patients(frame, card)]
+    warnings += uncovered(frame, card.split, card.class_ids, near)
     frame["patient"] = pseudonyms
     for warning in warnings:
         log.warning("%s: %s", card.name, warning)
@@ -194,7 +197,7 @@ def _row(record: ImageRecord, card: Card) -> dict[str, Any]:
 def _unknown_patients(frame: pd.DataFrame, card: Card) -> list[str]:
     """A sentence where patients are unknown although the card says where they stand."""
     unknown = int(frame["patient"].isna().sum())
-    if not unknown or (unknown == len(frame) and card.metadata.patient is None):
+    if not unknown or (unknown == len(frame) and not card.metadata.tells_patients):
         return []
     return [f"The patient of {unknown} of the {len(frame)} images is unknown; each is taken for one of its own."]
 

@@ -1,7 +1,7 @@
-"""A DICOM series as one image: a zip that holds what geometry and pixels need, and nothing of who the patient is.
+"""DICOM files without who the patient is: a series as a zip of slices, a picture as one file.
 
-Nothing is copied but named: each slice is written anew from its pixels and the few tags below, with identifiers made
-from the pixels. The zip's bytes depend on the series alone, not on the files' names, order or dates.
+Nothing is copied but named: each file is written anew from its pixels and the few tags below, with identifiers made
+from the pixels. A zip's bytes depend on the series alone, not on the files' names, order or dates.
 """
 
 import hashlib
@@ -14,18 +14,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clinprompt.data.codecs import dicom
+from clinprompt.data.codecs import dicom, dicom_file
 from clinprompt.data.formats import is_dicom
 from clinprompt.errors import DataRejected, InputCorrupt
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_KEPT = (
-    "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "SliceThickness", "RescaleSlope",
-    "RescaleIntercept", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated",
-    "BitsStored", "HighBit", "PixelRepresentation",
+_PIXELS = (
+    "RescaleSlope", "RescaleIntercept", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
 )  # fmt: skip
+_OF_SLICES = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "SliceThickness", *_PIXELS)
+_OF_PICTURES = ("WindowCenter", "WindowWidth", "VOILUTFunction", *_PIXELS)
+_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+_PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")  # a stored value: its type is that of the pixels
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip knows
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _WRITER = "2.25.1"  # instead of pydicom's, which changes with its version
@@ -42,6 +45,11 @@ def is_series(folder: Path) -> bool:
         return bool(files) and all(entry.is_file() and is_dicom(entry.path) for entry in files)
     except OSError:
         return False
+
+
+def first_file(folder: Path) -> Path:
+    """The first file of a series' folder, by name."""
+    return min(file for file in folder.iterdir() if not _is_junk(file.name))
 
 
 def pack_folder(folder: Path, where: str) -> bytes:
@@ -74,6 +82,54 @@ def pack_archive(file: Path, where: str) -> bytes:
     return _packed(members, where)
 
 
+def pack_picture(file: Path, where: str) -> bytes:
+    """The picture in a DICOM file as a DICOM file of pixels, their scale and the window.
+
+    Raises:
+        DataRejected: it holds no picture that is read, or a name may be written into its pixels.
+        InputCorrupt: it can't be read.
+    """
+    try:
+        size = file.stat().st_size
+        if size > dicom.MOST_BYTES:
+            raise DataRejected(f"{where}: the file has {size} bytes, more than the limit of {dicom.MOST_BYTES}.")
+        data = file.read_bytes()
+    except OSError as error:
+        raise InputCorrupt(f"{where}: the file cannot be read: {error.strerror}.") from None
+    try:
+        return _written(_bare_picture(dicom_file.parse(data, "the file")))
+    except ValueError as error:
+        raise DataRejected(f"{where}: {str(error).removeprefix('the file: ')}.") from None
+
+
+def holds_pictures(folder: Path) -> bool:
+    """Whether a folder's DICOM files are pictures of their own, not the slices of one series.
+
+    They are where there is one file alone, where they are of several series, or where a file has no place in space.
+    """
+    files = sorted(file for file in folder.iterdir() if not _is_junk(file.name))
+    series = set()
+    for file in files:
+        header = _header(file)
+        if header is None:
+            return False  # packing the series tells what is wrong
+        series.add(str(header.get("SeriesInstanceUID")))
+        if len(series) > 1 or "ImagePositionPatient" not in header:
+            return True
+    return len(files) == 1
+
+
+def _header(file: Path) -> "Dataset | None":
+    """What tells a series, of a file's header; None where it is broken."""
+    import pydicom
+
+    tags = ["SeriesInstanceUID", "ImagePositionPatient"]
+    try:
+        return pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=tags)
+    except Exception:  # pydicom raises whatever a broken file leads it to
+        return None
+
+
 def _packed(files: Iterable[tuple[str, bytes]], where: str) -> bytes:
     """The slices, sorted in space, as a stored zip with fixed names and dates."""
     try:
@@ -98,24 +154,57 @@ def _bare(dataset: "Dataset", name: str) -> "Dataset":
     Raises:
         ValueError: it is no slice of a volume, or a name may be written into its pixels.
     """
+    dicom.check_image(dataset, name)
+    _refuse_burned_in(dataset, name)
+    bare, stored = _copied(dataset, dicom.pixels(dataset, name), _OF_SLICES)
+    bare.SeriesInstanceUID = dataset.get("SeriesInstanceUID")  # until all are known to be of one
+    place = ",".join(str(float(v)) for v in bare.ImagePositionPatient)
+    bare.SOPInstanceUID = _uid(place.encode() + stored)
+    return bare
+
+
+def _bare_picture(dataset: "Dataset") -> "Dataset":
+    """A picture with its pixels, unpacked, colours as RGB, and the tags that scale and show them; raises as `_bare`."""
+    from pydicom.tag import Tag
+
+    dicom_file.check_picture(dataset, "the file")
+    _refuse_burned_in(dataset, "the file")
+    if dataset.get("VOILUTFunction") not in _FUNCTIONS and "VOILUTFunction" in dataset:
+        del dataset.VOILUTFunction  # whatever text it is
+    values = dicom_file.picture_values(dataset, "the file")
+    bare, stored = _copied(dataset, values, _OF_PICTURES if values.ndim == 2 else _PIXELS)
+    if values.ndim == 3:
+        bits = 8 * values.dtype.itemsize
+        bare.PhotometricInterpretation, bare.SamplesPerPixel, bare.PlanarConfiguration = "RGB", 3, 0
+        bare.BitsAllocated, bare.PixelRepresentation = bits, 0
+        bare.BitsStored = bits if dataset.SamplesPerPixel == 1 else dataset.BitsStored
+        bare.HighBit = bare.BitsStored - 1
+    else:
+        bare.BitsAllocated, bare.PixelRepresentation = 8 * values.dtype.itemsize, int(values.dtype.kind == "i")
+        for tag, number in zip(_PADDING, dicom_file.padding(dataset, values.dtype), strict=False):
+            bare.add_new(Tag(tag), "SS" if values.dtype.kind == "i" else "US", number)
+    bare.SOPInstanceUID = bare.SeriesInstanceUID = _uid(stored)
+    return bare
+
+
+def _refuse_burned_in(dataset: "Dataset", name: str) -> None:
+    if str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES":
+        raise ValueError(f"{name} says that text is burned into its pixels, which may tell who the patient is")
+
+
+def _copied(dataset: "Dataset", values: np.ndarray, tags: Iterable[str]) -> tuple["Dataset", bytes]:
+    """A new dataset with some tags of another, and pixels; and the bytes of these."""
     from pydicom.dataset import Dataset
 
-    dicom.check_image(dataset, name)
-    if str(dataset.get("BurnedInAnnotation", "")).upper() == "YES":
-        raise ValueError(f"{name} says that text is burned into its pixels, which may tell who the patient is")
-    values = dicom.pixels(dataset, name)
     bare = Dataset()
     bare.SOPClassUID = _SECONDARY_CAPTURE
-    bare.SeriesInstanceUID = dataset.get("SeriesInstanceUID")  # until all are known to be of one
-    for tag in _KEPT:
+    for tag in tags:
         if dataset.get(tag) is not None:
             setattr(bare, tag, dataset[tag].value)
     stored = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).tobytes()
     bare.PixelData = stored + bytes(len(stored) % 2)
     bare["PixelData"].VR = "OW" if values.dtype.itemsize > 1 else "OB"
-    place = ",".join(str(float(v)) for v in bare.ImagePositionPatient)
-    bare.SOPInstanceUID = _uid(place.encode() + stored)
-    return bare
+    return bare, stored
 
 
 def _written(dataset: "Dataset") -> bytes:

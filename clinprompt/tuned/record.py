@@ -30,6 +30,7 @@ class ModelRecord(Record):
         intensity: how images of more than 8 bits become 8-bit ones.
         manifest, support: digests of the manifest and of the training images.
         images: what the method reads of an image.
+        dicom: whether some of the images are DICOM files, so that predictions read such, too.
         score: the column of the card's record that the model estimates beside the class; None where it does not.
         knowledge: digest of each file of the stage describe that the method needs.
         micro_batches, processes, precision, augmentation: how it was trained, as far as that is not usual.
@@ -56,6 +57,7 @@ class ModelRecord(Record):
     support: str
     trainable_parameters: int
     score: str | None = None
+    dicom: bool = False
     micro_batches: int = 1
     processes: int = 1
     precision: str = "float32"

@@ -102,6 +102,7 @@ def _record(job: Job, session: "TuningSession", model: "PromptMethod", run: "Run
         "preprocessing": preprocessing(backbone, model.needed).to_dict(),
         "intensity": card.intensity,
         "images": model.needed.images,
+        **({"dicom": True} if session.dataset.has_dicom else {}),
         **_unusual(session.training, model, run),
     }
 

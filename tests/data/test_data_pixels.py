@@ -186,7 +186,7 @@ def test_grey_with_transparency_in_16_bits_is_refused_with_advice() -> None:
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"%PDF-1.7" + bytes(50), "not a PNG, JPEG, TIFF, BMP, WebP, GIF, NIfTI or zipped DICOM"),
+        (b"%PDF-1.7" + bytes(50), "not a PNG, JPEG, TIFF, BMP, WebP, GIF, DICOM, NIfTI or zipped DICOM"),
         (b"\x89PNG\r\n\x1a\n", "broken"),
         (encoded(Image.fromarray(RGB), "PNG")[:-30], "broken"),
         (encoded(Image.fromarray(RGB), "JPEG")[:200], "broken"),

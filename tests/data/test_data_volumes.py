@@ -114,7 +114,7 @@ def test_a_compression_that_can_not_be_undone_is_named() -> None:
         dataset.file_meta.TransferSyntaxUID = JPEGLSLossless
         dataset.PixelData = encapsulate([b"\xff\xd8nothing"])
         dataset["PixelData"].VR = "OB"
-    with pytest.raises(ValueError, match=r"JPEG-LS .* can't be decoded; save the series uncompressed"):
+    with pytest.raises(ValueError, match=r"JPEG-LS .* can't be decoded; save them uncompressed"):
         decode_image(zipped(datasets))
 
 

@@ -3,13 +3,16 @@
 import io
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from drawn_dicom import picture, written
 from mutations import call_all, damaged
 from PIL import Image
+from pydicom.data import get_testdata_file
 
 from clinprompt.data.codecs import decode_image
 from clinprompt.data.preprocessing import Preprocessing
@@ -74,6 +77,13 @@ def seeds() -> dict[str, list[bytes]]:
             encoded(image, "WEBP"),
             encoded(image.convert("RGBA"), "WEBP", lossless=True, exif=exif),
             encoded(image, "WEBP", save_all=True, append_images=[image.rotate(90)]),
+        ],
+        "dicom": [
+            written(picture(DEEP, WindowCenter=3000, WindowWidth=900, PixelPaddingValue=7, RescaleSlope=2)),
+            written(picture(RGB)),
+            written(picture(DEEP.astype(np.int16), PhotometricInterpretation="MONOCHROME1"))[132:],
+            Path(str(get_testdata_file("MR_small_RLE.dcm", download=False))).read_bytes(),
+            Path(str(get_testdata_file("SC_rgb_small_odd_jpeg.dcm", download=False))).read_bytes(),
         ],
         "gif": [
             encoded(image.convert("P"), "GIF", comment=b"x"),

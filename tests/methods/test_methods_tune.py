@@ -20,6 +20,7 @@ from tune_workspace import CLASSES, Workspace
 
 from clinprompt.backbones.load import load_backbone
 from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.data.manifest import read_manifest, write_manifest
 from clinprompt.errors import InputCorrupt, InputMissing, Interrupted
 from clinprompt.methods import check_config
 from clinprompt.prompting.batches import epoch_rows
@@ -30,6 +31,17 @@ FILES = ["curves.csv", "head.safetensors", "model.yaml", "prompts.safetensors", 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+
+
+def test_a_model_tells_that_it_was_tuned_on_dicom_files(workspace: Workspace) -> None:
+    assert workspace.tune("zero_shot") == 0
+    assert "dicom" not in (workspace.folder / "out" / "model.yaml").read_text()
+    manifest = workspace.folder / "manifest.parquet"
+    frame = read_manifest(manifest)
+    frame.loc[3, "file"] = frame.loc[3, "file"].replace(".png", ".dcm")
+    write_manifest(frame, manifest)
+    assert workspace.tune("zero_shot") == 0
+    assert load_model(workspace.folder / "out").record.dicom
 
 
 @pytest.mark.parametrize("method", ["zero_shot", "linear_probe", "coop"])

@@ -53,7 +53,7 @@ def test_load_classifies_an_image(run: Run, tmp_path: Path, capsys: pytest.Captu
     assert "every digest is right" in capsys.readouterr().out
     image.write_bytes(b"no image")
     assert main(["load", "tiny", "--image", str(image)]) == 64
-    assert "not a PNG, JPEG, TIFF, BMP, WebP, GIF, NIfTI or zipped DICOM image" in capsys.readouterr().err
+    assert "not a PNG, JPEG, TIFF, BMP, WebP, GIF, DICOM, NIfTI or zipped DICOM image" in capsys.readouterr().err
 
 
 def test_errors_are_one_sentence_with_the_shared_exit_codes(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
+from drawn_dicom import picture, written
 
 from clinprompt import methods
 from clinprompt.data.codecs.base import VOLUME
@@ -41,7 +43,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_a_linear_head_carries_the_reading_of_images_alone() -> None:
-    of_volumes = {"nifti.py", "dicom.py", "volume_axes.py", "volumes.py"}
+    of_volumes = {"nifti.py", "dicom.py", "dicom_file.py", "volume_axes.py", "volumes.py"}
     modules = {path.name for path in (ROOT / "clinprompt/data/codecs").glob("*.py")} - of_volumes
     codecs = {f"code/data/codecs/{name}" for name in modules}
     names = ("__init__", "data/__init__", "data/formats", "data/preprocessing")
@@ -66,6 +68,29 @@ def test_what_reads_volumes_goes_along_with_models_of_volumes_alone(tmp_path: Pa
     assert {"code/data/codecs/nifti.py", "code/data/codecs/dicom.py", "code/data/volumes.py"} <= set(volumes)
     assert {"nibabel", "pydicom"} <= distributions(volumes)
     assert not {"nibabel", "pydicom"} & distributions(code_of(VPT))
+
+
+@pytest.mark.parametrize("spec", [HEAD, VPT], ids=["head", "method"])
+def test_what_reads_dicom_goes_along_with_models_that_were_tuned_on_it(spec: ModelRecord) -> None:
+    without, with_dicom = code_of(spec), code_of(spec.model_copy(update={"dicom": True}))
+    assert set(with_dicom) - set(without) == {"code/data/codecs/dicom_file.py"}
+    assert distributions(with_dicom) - distributions(without) == {"pydicom"}
+
+
+@pytest.mark.parametrize("dicom", [True, False])
+def test_dicom_bytes_are_read_by_the_code_of_such_models_alone(tmp_path: Path, dicom: bool) -> None:
+    for name, source in code_of(HEAD.model_copy(update={"dicom": dicom})).items():
+        file = tmp_path / name.replace("code/", "clinprompt/", 1)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(source)
+    (tmp_path / "scan").write_bytes(written(picture(np.arange(80, dtype=np.uint8).reshape(8, 10))))
+    script = "from clinprompt.data.codecs import decode_image\nfrom pathlib import Path\n"
+    script += "print(int(decode_image(Path('scan').read_bytes()).values.sum()))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    if dicom:
+        assert done.stdout == f"{sum(range(80))}\n"
+    else:
+        assert "ValueError: it is a DICOM file, and this model was tuned on pictures of other formats" in done.stderr
 
 
 def test_a_model_of_pictures_says_that_it_reads_no_volume(tmp_path: Path) -> None:

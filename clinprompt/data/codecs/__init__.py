@@ -1,7 +1,7 @@
 """From an image file's bytes to pixels: one module per format. Served models carry this code.
 
 A new format is its line in `clinprompt.data.formats`, a module with a `Codec`, and its line in `CODECS`, here or, of
-volumes, in `volumes`.
+volumes, in `volumes`. DICOM pictures have a reader of their own, `dicom_file`: only models of such carry it.
 """
 
 import struct
@@ -20,6 +20,7 @@ from clinprompt.data.codecs.base import (
     DecodedImage,
     Header,
     Intensity,
+    Measured,
     check_size,
     to_8_bits,
 )
@@ -35,6 +36,7 @@ CODECS: tuple[Codec, ...] = (
     gif.CODEC,
 )
 
+_PICTURES = (*(codec.format for codec in CODECS), formats.DICOM_FILE)
 _VOLUMES = (formats.NIFTI, formats.DICOM)
 
 # What Pillow raises on broken files; anything else is a bug and must be seen.
@@ -76,7 +78,7 @@ def decode_image(data: bytes, intensity: Intensity = "auto", max_pixels: int = M
     Grey is one channel, colour three; transparent pixels are laid over black. Images of 8 bits keep their values;
     deeper ones are scaled linearly to 0…255:
 
-        "auto": from the image's own 0.5th to its 99.5th percentile
+        "auto": from the image's own 0.5th to its 99.5th percentile; of a DICOM picture by its header's window, if any
         "full": from the lowest to the highest value of the integer type
         [low, high]: from `low` to `high`
 
@@ -92,6 +94,8 @@ def decode_image(data: bytes, intensity: Intensity = "auto", max_pixels: int = M
         pixels = _codec(data).read(data)
     except _BROKEN as error:
         raise ValueError(_reason(error)) from None
+    if isinstance(pixels, Measured):
+        return DecodedImage(pixels.shown(intensity))
     if isinstance(pixels, DecodedImage):
         return replace(pixels, values=to_8_bits(pixels.values, intensity))
     if pixels.ndim == 2:
@@ -113,10 +117,12 @@ def _codec(data: bytes) -> Codec:
     kind = formats.format_of(data)
     if kind in _VOLUMES:
         return _volume_codec(kind)
+    if kind is formats.DICOM_FILE:
+        return _dicom_codec()
     for codec in CODECS:
         if codec.format is kind:
             return codec
-    *names, last = (known.name for known in (*(codec.format for codec in CODECS), *_VOLUMES))
+    *names, last = (known.name for known in (*_PICTURES, *_VOLUMES))
     raise ValueError(f"not a {', '.join(names)} or {last} image (it begins with the bytes {data[:4].hex(' ')})")
 
 
@@ -126,6 +132,14 @@ def _volume_codec(kind: formats.Format) -> Codec:
     except ImportError:  # a served model of pictures does not carry it
         raise ValueError(f"it is a volume ({kind.name}), and this model reads pictures") from None
     return next(codec for codec in volumes.CODECS if codec.format is kind)
+
+
+def _dicom_codec() -> Codec:
+    try:
+        from clinprompt.data.codecs import dicom_file
+    except ImportError:  # a model that was tuned without DICOM files does not carry it
+        raise ValueError("it is a DICOM file, and this model was tuned on pictures of other formats") from None
+    return dicom_file.CODEC
 
 
 def _reason(error: BaseException) -> str:

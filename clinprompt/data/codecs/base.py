@@ -77,14 +77,52 @@ def _stretched(plane: np.ndarray, down: float, across: float) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """Grey pixels in the units of what was measured, and how their file wants them shown.
+
+    Attributes:
+        values: numbers [H, W].
+        full: the lowest and the highest number that the file could hold.
+        known: bool [H, W], False where the file has filled up its rows; those pixels are shown black.
+        window: the lowest and the highest number to tell apart; None where the file does not say.
+        is_8_bit: the stored values have 8 bits or fewer, which are kept.
+        inverted: low numbers are bright.
+    """
+
+    values: np.ndarray
+    full: tuple[float, float]
+    known: np.ndarray
+    window: tuple[float, float] | None = None
+    is_8_bit: bool = False
+    inverted: bool = False
+
+    def shown(self, intensity: Intensity) -> np.ndarray:
+        """The picture uint8 [H, W, 1]; "auto" is the file's window where it has one.
+
+        Raises:
+            ValueError: see `to_8_bits`.
+        """
+        if intensity == "auto" and self.window is not None:
+            intensity = self.window
+        elif intensity == "full" or self.is_8_bit:
+            intensity = self.full
+        elif intensity == "auto" and self.known.any():
+            low, high = np.percentile(self.values[self.known], AUTO_PERCENTILES)
+            intensity = float(low), float(high)
+        grey = to_8_bits(self.values, intensity)
+        grey = 255 - grey if self.inverted else grey
+        return np.where(self.known, grey, np.uint8(0))[:, :, None]
+
+
+@dataclass(frozen=True)
 class Codec:
     """One format.
 
     Attributes:
         format: its name, suffixes and signature.
         probe: width and height in pixels, as stored, the mode, and of a volume its depth, from the header alone.
-        read: the pixels, upright, transparent ones laid over black: [H, W], [H, W, 1] or [H, W, 3] of any type; of a
-            volume [D, H, W, 1] with its spacing.
+        read: the pixels, upright, transparent ones laid over black: [H, W], [H, W, 1] or [H, W, 3] of any type, or
+            as `Measured`; of a volume [D, H, W, 1] with its spacing.
 
     Both functions raise ValueError with the reason where they refuse a file, and what their library raises of a broken
     one. `read` is called only for a size that `check_size` accepts. A library gets only those parts of a file that the
@@ -93,7 +131,7 @@ class Codec:
 
     format: Format
     probe: Callable[[bytes], tuple[int, int, str] | tuple[int, int, str, int]]
-    read: Callable[[bytes], np.ndarray | DecodedImage]
+    read: Callable[[bytes], np.ndarray | DecodedImage | Measured]
 
 
 class Header(NamedTuple):

@@ -8,13 +8,14 @@ import io
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clinprompt.data import formats
 from clinprompt.data.codecs.base import MAX_PIXELS, Codec, DecodedImage
+from clinprompt.data.codecs.dicom_file import parse, rescaled, stored_values
 from clinprompt.data.codecs.volume_axes import check_spacing, turned
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 4 * MAX_PIXELS  # of a series, unpacked: voxels of 4 bytes
 _MOST_FILES = 10_000
-_DEFLATED = b"1.2.840.10008.1.2.1.99"  # this transfer syntax unpacks to any size
 _EQUAL = 0.05  # of a gap: slices further off are missing or shifted
 _PARALLEL = 1e-3
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
@@ -44,26 +44,6 @@ def archive_members(data: bytes) -> list[tuple[str, bytes]]:
         ValueError: it is no zip, or it would unpack to too much.
     """
     return [(entry.filename, content) for entry, content in _members(data)]
-
-
-def parse(data: bytes, name: str) -> "Dataset":
-    """One DICOM file.
-
-    Raises:
-        ValueError: it is none, or is compressed as a whole.
-    """
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # its warnings would show values
-    if _DEFLATED in data:
-        raise ValueError(f"{name}: deflated DICOM files are not read")
-    try:
-        return pydicom.dcmread(io.BytesIO(data))
-    except InvalidDicomError:
-        raise ValueError(f"{name} is no DICOM file") from None
-    except Exception as error:  # pydicom raises whatever a broken file leads it to
-        raise ValueError(f"{name} is a broken DICOM file ({type(error).__name__})") from None
 
 
 def check_image(dataset: "Dataset", name: str) -> None:
@@ -109,15 +89,7 @@ def pixels(dataset: "Dataset", name: str) -> np.ndarray:
     Raises:
         ValueError: they are compressed in a way that can't be undone here, or broken.
     """
-    try:
-        values = np.asarray(dataset.pixel_array)
-    except Exception as error:
-        syntax = dataset.file_meta.get("TransferSyntaxUID")
-        if syntax is not None and syntax.is_compressed:
-            raise ValueError(
-                f"{name}: pixels in {syntax.name} can't be decoded; save the series uncompressed"
-            ) from None
-        raise ValueError(f"{name}: the pixel data is truncated or broken ({type(error).__name__})") from None
+    values = stored_values(dataset, name)
     if values.shape != (int(dataset.Rows), int(dataset.Columns)):
         raise ValueError(f"{name}: pixels of shape {list(values.shape)} in a slice of another size")
     return values
@@ -220,19 +192,9 @@ def geometry(datasets: Sequence["Dataset"]) -> tuple[list[int], NDArray[np.float
 
 
 def _rescaled(values: np.ndarray, dataset: "Dataset") -> np.ndarray:
-    """Stored values as the quantity that they stand for; whole numbers stay whole."""
-    slope, intercept = _number(dataset, "RescaleSlope", 1.0), _number(dataset, "RescaleIntercept", 0.0)
-    whole = values.dtype.kind in "ui" and values.dtype.itemsize <= 2 and slope == 1 and intercept.is_integer()
-    scaled = values.astype(np.int32) + int(intercept) if whole else (values * slope + intercept).astype(np.float32)
+    """Stored values as the quantity that they stand for, dark low."""
+    scaled = rescaled(values, dataset)
     return -scaled if dataset.PhotometricInterpretation == "MONOCHROME1" else scaled
-
-
-def _number(dataset: "Dataset", tag: str, default: float) -> float:
-    value: Any = dataset.get(tag)
-    number = default if value is None else float(value)
-    if not np.isfinite(number):
-        raise ValueError(f"{tag} is {number}")
-    return number
 
 
 CODEC = Codec(formats.DICOM, _probe, _read)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from clinprompt.data.card import Card
-from clinprompt.data.formats import DICOM, image_suffix, suffix_of
+from clinprompt.data.formats import DICOM, DICOM_FILE, image_suffix, suffix_of
 from clinprompt.data.layouts.words import SPLIT_WORDS, Splits, listed, split_words
 from clinprompt.data.names import existing
-from clinprompt.data.series import is_series, pack_archive, pack_folder
+from clinprompt.data.series import is_series, pack_archive, pack_folder, pack_picture
 from clinprompt.errors import BadParams, DataRejected, InputCorrupt, InputMissing
 from clinprompt.schema import Section
 
@@ -103,10 +103,13 @@ def is_image(file: Path) -> bool:
 
 
 def source_of(file: Path, where: str) -> Path | Callable[[], bytes]:
-    """What gives an image's bytes: the file, but of a DICOM series a function that leaves out who the patient is."""
+    """What gives an image's bytes: the file, but of DICOM a function that leaves out who the patient is."""
     if file.is_dir():
         return partial(pack_folder, file, where)
-    return partial(pack_archive, file, where) if image_suffix(file) in DICOM.suffixes else file
+    suffix = image_suffix(file)
+    if suffix in DICOM_FILE.suffixes:
+        return partial(pack_picture, file, where)
+    return partial(pack_archive, file, where) if suffix in DICOM.suffixes else file
 
 
 def kind_of_file(name: str) -> str:

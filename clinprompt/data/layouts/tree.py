@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clinprompt.data.layouts.base import check_text, is_image, kind_of_file
 from clinprompt.data.names import matching_key
-from clinprompt.data.series import is_series
+from clinprompt.data.series import holds_pictures, is_series
 from clinprompt.errors import DataRejected, InputCorrupt
 
 _JUNK = ("__MACOSX",)
@@ -51,7 +51,7 @@ def scan(root: Path, exclude: Sequence[str] = ()) -> Tree:
     while pending:
         folder, is_out = pending.pop()
         entries = _entries(root / folder)
-        if folder and is_series(root / folder):
+        if folder and is_series(root / folder) and not holds_pictures(root / folder):
             _count(tree, root, folder, False, is_out)
             continue
         for entry in entries:

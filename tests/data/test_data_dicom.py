@@ -1,0 +1,238 @@
+"""Pictures in DICOM files: their values and windows, taken in without the patient, and a sentence for bad ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_dicom import PATIENT, picture, written
+from ingest_workspace import Workspace, refused
+from pydicom import Dataset, dcmread
+from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
+
+from clinprompt.data.codecs import decode_image, probe
+from clinprompt.data.series import pack_picture
+
+RAMP = np.arange(-1000, 1400, 100, dtype=np.int16).reshape(4, 6)
+GREY = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6)
+
+
+def shown(dataset: Dataset, intensity: str | list[float] = "auto") -> np.ndarray:
+    return decode_image(written(dataset), intensity).values[..., 0]
+
+
+def test_the_headers_window_is_applied_to_rescaled_values_and_the_cards_wins() -> None:
+    dataset = picture(RAMP, RescaleSlope=2, RescaleIntercept=-24, WindowCenter=[40.5, 9], WindowWidth=[401, 9])
+    measured = RAMP.astype(float) * 2 - 24
+    windowed = np.rint((np.clip(measured, -160, 240) + 160) * 255 / 400)
+    assert np.array_equal(shown(dataset), windowed)
+    assert np.array_equal(shown(dataset, [-1024, 976]), np.rint((np.clip(measured, -1024, 976) + 1024) * 255 / 2000))
+    dataset.VOILUTFunction, dataset.WindowCenter, dataset.WindowWidth = "LINEAR_EXACT", 40, 400
+    assert np.array_equal(shown(dataset), windowed)
+
+
+def test_without_a_window_12_bits_are_scaled_by_percentiles_or_by_their_own_range() -> None:
+    values = np.arange(0, 4800, 200, dtype=np.uint16).reshape(4, 6).clip(0, 4095)
+    dataset = picture(values, BitsStored=12)
+    low, high = np.percentile(values, (0.5, 99.5))
+    assert np.array_equal(shown(dataset), np.rint((values.clip(low, high) - low) * 255 / (high - low)))
+    assert np.array_equal(shown(dataset, "full"), np.rint(values * (255 / 4095)))
+    overlay = picture(values | np.uint16(0x8000), BitsStored=12)  # the bits above the stored ones
+    assert np.array_equal(shown(overlay), shown(dataset))
+
+
+def test_monochrome1_is_turned_round_after_the_window() -> None:
+    for intensity in ("auto", "full", [0.0, 300.0]):
+        dark_low = shown(picture(RAMP, WindowCenter=0, WindowWidth=901), intensity)
+        dark_high = picture(RAMP, WindowCenter=0, WindowWidth=901, PhotometricInterpretation="MONOCHROME1")
+        assert np.array_equal(shown(dark_high, intensity), 255 - dark_low)
+
+
+def test_8_bits_keep_their_values_but_for_the_headers_window() -> None:
+    assert np.array_equal(shown(picture(GREY)), GREY)
+    assert np.array_equal(shown(picture(GREY), [0, 50]), GREY)
+    assert shown(picture(GREY, WindowCenter=100.5, WindowWidth=101))[0, :6].tolist() == [0, 0, 0, 0, 0, 0]
+
+
+def test_padding_decides_no_percentile_and_is_black() -> None:
+    padded = RAMP.copy()
+    padded[:, 0] = -32768
+    seen = shown(picture(padded, PixelPaddingValue=-32768))
+    assert (seen[:, 0] == 0).all()
+    known = padded[:, 1:]
+    low, high = np.percentile(known, (0.5, 99.5))
+    assert np.array_equal(seen[:, 1:], np.rint((known.clip(low, high) - low) * (255 / (high - low))))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("CT_small.dcm", (128, 128, 1)),  # its preamble makes a TIFF of it
+        ("MR_small_RLE.dcm", (64, 64, 1)),
+        ("MR_small_bigendian.dcm", (64, 64, 1)),
+        ("693_J2KI.dcm", (512, 512, 1)),
+        ("examples_palette.dcm", (350, 800, 3)),
+        ("SC_ybr_full_422_uncompressed.dcm", (100, 100, 3)),
+        ("SC_rgb_rle_16bit.dcm", (100, 100, 3)),
+        ("SC_rgb_jpeg_dcmtk.dcm", (100, 100, 3)),
+    ],
+)
+def test_a_copy_without_the_patient_shows_the_same(name: str, shape: tuple[int, ...]) -> None:
+    file = Path(str(get_testdata_file(name, download=False)))
+    copy = pack_picture(file, name)
+    before = decode_image(file.read_bytes()).values
+    assert before.shape == shape
+    assert np.array_equal(decode_image(copy).values, before)
+    assert pack_picture(file, name) == copy
+
+
+def test_colours_are_as_drawn_and_preamble_and_meta_may_be_missing() -> None:
+    colours = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
+    data = written(picture(colours))
+    assert np.array_equal(decode_image(data).values, colours)
+    assert np.array_equal(decode_image(data[132:]).values, colours)
+    dataset = data[data.index(b"\x08\0\x16\0UI") :]
+    assert np.array_equal(decode_image(dataset).values, colours)
+    assert probe(dataset)[:3] == (6, 4, "3xuint8")
+
+
+def pictures(place: Workspace) -> None:
+    """Eight pictures of two classes, straight in the classes' folders."""
+    for number in range(8):
+        file = place.data / ("glioma" if number % 2 else "none") / f"{number}.dcm"
+        file.parent.mkdir(exist_ok=True)
+        dataset = picture(np.random.default_rng(number).integers(0, 4096, (8, 8), np.uint16), BitsStored=12)
+        dataset.SeriesInstanceUID = f"1.2.3.{number}"
+        dataset.PixelPaddingValue = 4095
+        file.write_bytes(written(dataset))
+    fractions = {"train": 0.5, "val": 0.25, "test": 0.25}
+    place.card(split={"rule": "stratified", "fractions": fractions})
+
+
+def test_a_class_folder_of_dicom_files_holds_pictures_taken_in_without_the_patient(place: Workspace) -> None:
+    pictures(place)
+    assert place.ingest() == 0
+    rows = place.manifest()
+    assert list(rows["path"])[:2] == ["glioma/1.dcm", "glioma/3.dcm"]
+    for path, file in zip(rows["path"], rows["file"], strict=True):
+        copy = (place.folder / "out" / "images" / file).read_bytes()
+        for word in (PATIENT, "4711", "1.2.3.", "pydicom", "PYDICOM"):
+            assert word.encode() not in copy
+        original = (place.data / path).read_bytes()
+        assert np.array_equal(decode_image(copy).values, decode_image(original).values)
+
+
+def test_a_tables_facts_win_over_the_headers_where_it_knows_them(place: Workspace) -> None:
+    pictures(place)
+    lines = ["path,label,sex"]
+    for number, file in enumerate(sorted(place.data.glob("*/*.dcm"))):
+        dataset = dcmread(file)
+        dataset.PatientSex = "F"
+        file.write_bytes(written(dataset))
+        lines.append(f"{file.relative_to(place.data)},{file.parent.name},{'NA' if number % 2 else 'male'}")
+    place.table("\n".join(lines))
+    split = {"rule": "stratified", "fractions": {"train": 0.5, "val": 0.25, "test": 0.25}}
+    place.card(split=split, reader={"kind": "table"}, metadata={"sex": "sex", "dicom": ["sex"]})
+    assert place.ingest() == 0
+    assert place.manifest()["sex"].tolist() == ["M", "F"] * 4
+
+
+def test_header_fields_that_name_the_patient_are_told_by_name_alone(
+    place: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures(place)
+    bare = picture(np.random.default_rng(9).integers(0, 4096, (8, 8), np.uint16), BitsStored=12)
+    bare.PatientName = bare.PatientID = ""
+    (place.data / "none" / "bare.dcm").write_bytes(written(bare))
+    assert place.ingest() == 0
+    said = capsys.readouterr()
+    sentence = "The headers of 8 of the 9 images tell who the patient is (PatientName, PatientID); nothing of that is"
+    assert sentence in said.out
+    assert PATIENT not in said.out + said.err
+    assert "MRN4711" not in said.out + said.err
+
+
+def test_the_headers_facts_are_columns_where_the_card_asks_for_them(place: Workspace) -> None:
+    pictures(place)
+    for number, file in enumerate(sorted(place.data.glob("*/*.dcm"))):
+        dataset = dcmread(file)
+        dataset.PatientID, dataset.PatientSex, dataset.Manufacturer = f"MRN{number % 4}", "F", "Acme"
+        dataset.PatientAge = ["045Y", "006M", "", "old"][number % 4]
+        file.write_bytes(written(dataset))
+    assert place.ingest() == 0
+    columns = ["patient", "site", "sex", "age"]
+    assert place.manifest()[columns].isna().all(axis=None)
+    fractions = {"train": 0.5, "val": 0.25, "test": 0.25}
+    place.card(split={"rule": "stratified", "fractions": fractions}, metadata={"dicom": columns})
+    assert place.ingest() == 0
+    rows = place.manifest()
+    assert rows["patient"].nunique() == 4
+    assert not rows["patient"].str.contains("MRN").any()
+    assert (rows.groupby("patient")["split"].nunique() == 1).all()
+    assert set(rows["site"]) == {"Acme"}
+    assert set(rows["sex"]) == {"F"}
+    assert rows["age"].dropna().tolist() == [45, 0.5, 45, 0.5]
+
+
+def _compressed(dataset: Dataset, frames: int = 1) -> None:
+    dataset.file_meta.TransferSyntaxUID = JPEGLSLossless
+    dataset.PixelData = encapsulate([b"\xff\xd8\xff\xd9"] * frames)
+    dataset["PixelData"].VR = "OB"
+
+
+def _huge(dataset: Dataset) -> None:
+    dataset.Rows = dataset.Columns = 65535
+
+
+BAD: list[tuple[Callable[[Dataset], object], str]] = [
+    (lambda d: delattr(d, "PixelData"), "holds no pixel data"),
+    (_compressed, "pixels in JPEG-LS Lossless Image Compression can't be decoded; save them uncompressed"),
+    (lambda d: _compressed(d, 3), "the header tells one frame, and the pixel data is that of 3"),
+    (lambda d: setattr(d, "PixelData", d.PixelData * 3), "the header tells one frame, and the pixel data is that of 3"),
+    (lambda d: setattr(d, "NumberOfFrames", 30), "holds 30 frames, where a picture is one"),
+    (lambda d: setattr(d, "NumberOfFrames", 0), "holds 0 frames, where a picture is one"),
+    (lambda d: setattr(d, "PixelData", d.PixelData[:20]), "the pixel data is truncated"),
+    (_huge, "the image has 65535 x 65535 pixels, more than the limit"),
+    (lambda d: setattr(d, "Rows", 0), "the image has no pixels (8 x 0)"),
+    (lambda d: setattr(d, "RescaleSlope", "1e999"), "RescaleSlope is inf"),
+    (lambda d: d.add_new("WindowCenter", "LO", "Doe"), "WindowCenter is no number"),
+    (lambda d: setattr(d, "BurnedInAnnotation", "YES"), "text is burned into its pixels"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "sentence"), BAD, ids=[sentence[:40] for _, sentence in BAD])
+def test_a_bad_file_stops_ingest_with_a_sentence(
+    place: Workspace, capsys: pytest.CaptureFixture[str], spoil: Callable[[Dataset], object], sentence: str
+) -> None:
+    pictures(place)
+    dataset = picture(np.zeros((8, 8), np.uint16))
+    spoil(dataset)
+    (place.data / "none" / "bad.dcm").write_bytes(written(dataset))
+    refused(place, capsys, 65, "none/bad.dcm: ", sentence)
+    if "burned" not in sentence:
+        with pytest.raises(ValueError, match=r"\w"):
+            decode_image(written(dataset))
+
+
+def test_an_unknown_transfer_syntax_is_named(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures(place)
+    data = written(picture(GREY)).replace(ExplicitVRLittleEndian.encode(), b"1.2.840.10008.9.9.9", 1)
+    (place.data / "none" / "bad.dcm").write_bytes(data)
+    refused(place, capsys, 65, "none/bad.dcm: the transfer syntax '1.2.840.10008.9.9.9' is unknown.")
+
+
+def test_a_broken_element_is_no_crash(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures(place)
+    data = written(picture(GREY)).replace(b"\x28\0\x04\0CS", b"\x28\0\x04\0CX")
+    (place.data / "none" / "bad.dcm").write_bytes(data)
+    refused(place, capsys, 65, "none/bad.dcm: the file is a broken DICOM file (NotImplementedError).")
+
+
+def test_a_file_of_4_gb_is_not_read(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures(place)
+    with (place.data / "none" / "bad.dcm").open("wb") as file:
+        file.write(written(picture(GREY)))
+        file.truncate(1 << 32)  # takes no room on the disk
+    refused(place, capsys, 65, "none/bad.dcm: the file has 4294967296 bytes, more than the limit of 400000000")
