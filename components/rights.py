@@ -40,11 +40,12 @@ def own_umask() -> Iterator[None]:
 def restrict(folder: Path) -> None:
     """Take from a folder of this user the rights that `umask` does not leave; DVC makes its folders with more.
 
-    What lies in a folder that others can't enter is out of their reach, whatever its own rights.
+    What lies in a folder that others can't enter is out of their reach, whatever its own rights. A folder that all
+    share, as /tmp (its sticky bit tells), stays as it is.
     """
     if folder.is_symlink() or not folder.is_dir():
         return
     facts = folder.stat()
     mode = stat.S_IMODE(facts.st_mode)
-    if mode & umask() and facts.st_uid == os.getuid():
+    if mode & umask() and not mode & stat.S_ISVTX and facts.st_uid == os.getuid():
         folder.chmod(mode & ~umask())

@@ -102,3 +102,9 @@ def test_each_repro_closes_the_folders_that_dvc_has_left_open(tmp_path: Path, mo
     Path(".dvc/cache").rmdir()
     assert execute("lock", lock, outputs, ROOT / "components") == 0
     assert mode(Path(".dvc/cache")) == "700"  # before DVC itself makes it
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    outputs[3] = str(shared / "settings.lock")
+    assert execute("lock", lock, outputs, ROOT / "components") == 0
+    assert shared.stat().st_mode & 0o7777 == 0o1777  # everybody's, as /tmp is
