@@ -213,7 +213,8 @@ class DeftAd(PatchMethod):
 
     def start(self, train: Examples, val: Examples) -> None:
         """See whether there is an MMSE to learn, and keep the validation split for the findings."""
-        self.scored.fill_(float(train.scores is not None and bool(train.scores.isfinite().any())))
+        known = train.scores is not None and bool(train.scores.isfinite().any())
+        self.scored.fill_(float(known and self.config.mmse_weight > 0))
         self._val = val
 
     @torch.no_grad()

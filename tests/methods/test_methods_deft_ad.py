@@ -280,6 +280,14 @@ def test_who_never_saw_an_mmse_tells_none(backbone: Any) -> None:
     assert again.predict(train.batch(slice(None)))[1] is None
 
 
+def test_who_did_not_learn_the_mmse_tells_none(backbone: Any) -> None:
+    model = build(backbone, epochs=1, mmse_weight=0.0)
+    train = examples_of(model, 12)
+    curves = fit(model, train, train, Run(1))
+    assert "mmse_error" not in curves[0]
+    assert model.estimate(train.batch(slice(None))) is None
+
+
 def test_an_mmse_lies_within_the_scale(backbone: Any) -> None:
     model = build(backbone)
     model.scored.fill_(1.0)
