@@ -29,6 +29,7 @@ import open_clip
 import torch
 from PIL import Image
 
+from clinprompt.backbones.device import computes_bfloat16
 from clinprompt.backbones.load import Backbone, load_backbone
 from clinprompt.data.codecs import decode
 from clinprompt.data.preprocessing import Preprocessing
@@ -147,7 +148,7 @@ def _forward(backbone: Backbone, count: int, options: argparse.Namespace) -> tup
     size = backbone.preprocessing.size
     pixels = torch.randn(options.batch_size, 3, size, size, generator=torch.Generator().manual_seed(0))
     pixels = pixels.to(backbone.device)
-    mixed = options.precision == "bfloat16" and backbone.device.type == "cuda"
+    mixed = options.precision == "bfloat16" and computes_bfloat16(backbone.device)
     started, before = time.perf_counter(), time.process_time()
     with torch.inference_mode(), torch.autocast(backbone.device.type, torch.bfloat16, enabled=mixed):
         for start in range(0, count, options.batch_size):

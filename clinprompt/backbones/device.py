@@ -17,3 +17,9 @@ def choose_device(requested: str = "auto") -> str:
             "params.yaml: training.device: cuda is asked for, but torch finds no GPU here; set auto or cpu."
         )
     return "cuda" if available and requested != "cpu" else "cpu"
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16, and is faster with it: a GPU, and newer CPUs."""
+    found = torch.cpu.get_capabilities()
+    return device.type == "cuda" or bool(found.get("amx_bf16") or found.get("avx512_bf16"))

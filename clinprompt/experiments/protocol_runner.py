@@ -133,7 +133,8 @@ class ProtocolRunner:
         found: list[tuple[Trial, PromptMethod | None]] = []
         for cell, model, rate in zip(cells, models, rates, strict=True):
             examples = pools["val"].pick(cell.val, cell.classes)
-            of_classes, _ = predicted(model.eval(), examples)
+            with self.session.autocast():
+                of_classes, _ = predicted(model.eval(), examples)
             found.append((Trial.of(rate, examples.labels.cpu().numpy(), softmax(of_classes)), model))
         return found
 
@@ -205,7 +206,8 @@ class ProtocolRunner:
             rows = self._test_rows(classes).sort_values("path", kind="stable")
             examples, score = pool.pick(rows, classes), self.session.dataset.card.score
             actual = None if score is None else actual_scores(rows, score)
-            row[test] = measured(tested, examples, actual)
+            with self.session.autocast():
+                row[test] = measured(tested, examples, actual)
         if {"base", "novel"} <= set(row):
             row["harmonic_mean"] = {name: harmonic(row["base"][name], row["novel"][name]) for name in SELECTABLE}
         return row

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from clinprompt.backbones.device import computes_bfloat16
 from clinprompt.backbones.load import Backbone
 from clinprompt.data.codecs import Intensity
 from clinprompt.data.dataset import Item
@@ -70,7 +71,7 @@ def encoded(
         encode: of pixels [B, 3, S, S], which it puts on the device.
         items: (SHA-256 of the file's bytes, file) of each image.
         workers: processes that decode; 0: this one.
-        precision: "bfloat16" computes in mixed precision, on a GPU only.
+        precision: "bfloat16" computes in mixed precision, where the device has instructions for it.
 
     Raises:
         InputMissing: an image file is not there.
@@ -106,7 +107,7 @@ class Forward:
     def __init__(self, encode: Encode, batch_size: int, device: torch.device, precision: str) -> None:
         self._encode = encode
         self._device = device
-        self._mixed = precision == "bfloat16" and device.type == "cuda"
+        self._mixed = precision == "bfloat16" and computes_bfloat16(device)
         self.micro_batch = batch_size
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -130,8 +131,8 @@ class Forward:
     def _mode(self) -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
+            stack.enter_context(torch.autocast(self._device.type, torch.bfloat16, enabled=self._mixed))
             if self._device.type == "cuda":
-                stack.enter_context(torch.autocast("cuda", torch.bfloat16, enabled=self._mixed))
                 # cuDNN would otherwise round float32 to TF32.
                 stack.enter_context(torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False))
             yield

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from clinprompt.backbones.device import computes_bfloat16
 from clinprompt.backbones.load import Backbone
 from clinprompt.data.codecs import Intensity
 from clinprompt.errors import InputCorrupt, InputMissing
@@ -60,8 +61,8 @@ def update_store(
 
     Raises: as `extract`.
     """
-    if backbone.device.type != "cuda" and precision != "float32":
-        log.warning("%s needs a GPU; computing in float32.", precision)
+    if precision != "float32" and not computes_bfloat16(backbone.device):
+        log.warning("%s needs a GPU, or a CPU with instructions for it; computing in float32.", precision)
         precision = "float32"
     identity = identity_of(backbone, intensity, precision, batch_size)
     _recover(path)

@@ -39,7 +39,7 @@ class Run:
     Attributes:
         micro_batches: in how many parts each batch goes through the method, so that it takes less memory. The gradient
             is that of the whole batch, up to the order of sums.
-        mixed: compute in bfloat16 where autocast finds that safe; the parameters stay in float32. On a GPU.
+        mixed: compute in bfloat16 where autocast finds that safe; the parameters stay in float32.
         ranks: the processes that share the work, each with its micro-batches of every batch.
     """
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from clinprompt import __version__
-from clinprompt.backbones.device import choose_device
+from clinprompt.backbones.device import choose_device, computes_bfloat16
 from clinprompt.backbones.load import Backbone
 from clinprompt.data.dataset import Dataset
 from clinprompt.errors import BadParams, DataRejected, NotTrained
@@ -73,11 +73,17 @@ class TuningSession:
 
     @cached_property
     def is_mixed(self) -> bool:
-        """Whether to train in bfloat16: as asked for, on a GPU. Warns where it is asked for in vain."""
-        asked, on_gpu = self.training.precision, self.backbone.device.type == "cuda"
-        if asked != "float32" and not on_gpu:
-            log.warning("training.precision: %s needs a GPU; training in float32.", asked)
-        return asked != "float32" and on_gpu
+        """Whether to train in bfloat16: as asked for, where that is faster. Warns where it is asked for in vain."""
+        asked, able = self.training.precision, computes_bfloat16(self.backbone.device)
+        if asked != "float32" and not able:
+            log.warning(
+                "training.precision: %s needs a GPU, or a CPU with instructions for it; training in float32.", asked
+            )
+        return asked != "float32" and able
+
+    def autocast(self) -> torch.autocast:
+        """The context that computes as training does."""
+        return torch.autocast(self.backbone.device.type, torch.bfloat16, enabled=self.is_mixed)
 
     def build(
         self, cls: type[PromptMethod], config: Section, seed: int, classes: Sequence[str] | None = None

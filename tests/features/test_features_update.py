@@ -19,6 +19,7 @@ from clinprompt.backbones.load import Backbone
 from clinprompt.data.codecs import decode
 from clinprompt.errors import GpuOutOfMemory, InputCorrupt, InputMissing
 from clinprompt.features import store as store_module
+from clinprompt.features import update as update_module
 from clinprompt.features.extract import Forward
 from clinprompt.features.store import FeatureStore
 from clinprompt.features.update import update_store
@@ -104,9 +105,25 @@ def test_another_backbone_shares_no_rows(
     assert not np.allclose(FeatureStore.open(scratch).get(list(images)), before)
 
 
-def test_bfloat16_without_a_gpu_is_recorded_as_float32(scratch: Path, backbone: Backbone, images: Images) -> None:
+def test_bfloat16_without_instructions_for_it_is_recorded_as_float32(
+    scratch: Path, backbone: Backbone, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update_module, "computes_bfloat16", lambda device: False)
     assert update(scratch, backbone, images, precision="bfloat16") == (42, 0, 42, 0)
     assert FeatureStore.open(scratch).identity["precision"] == "float32"
+
+
+def test_bfloat16_features_are_close_to_those_in_float32(
+    scratch: Path, backbone: Backbone, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = FeatureStore.open(scratch).get(list(images))
+    for module in ("update", "extract"):
+        monkeypatch.setattr(f"clinprompt.features.{module}.computes_bfloat16", lambda device: True)
+    assert update(scratch, backbone, images, precision="bfloat16") == (42, 42, 0, 0)
+    assert FeatureStore.open(scratch).identity["precision"] == "bfloat16"
+    close = FeatureStore.open(scratch).get(list(images))
+    assert not np.array_equal(close, exact)
+    assert (np.sum(close * exact, 1) / np.linalg.norm(close, axis=1) / np.linalg.norm(exact, axis=1)).min() > 0.999
 
 
 def test_a_damaged_shard_is_computed_again_and_the_others_are_kept(

@@ -214,10 +214,14 @@ def test_a_large_backbone_is_found_by_name_with_its_text_tower(
 
 
 def test_augmentation_and_precision_are_knobs_of_training(
-    served: Callable[[str], Run], fresh_copy: Callable[[Run], Run], caplog: pytest.LogCaptureFixture
+    served: Callable[[str], Run],
+    fresh_copy: Callable[[Run], Run],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = fresh_copy(served("vpt"))
     folder = run.folder / "tune" / "vpt-1"
+    monkeypatch.setattr("clinprompt.tuned.session.computes_bfloat16", lambda device: False)
 
     def tuned(**training: Any) -> tuple[bytes, dict[str, Any]]:
         params = yaml.safe_load((run.root / "params.yaml").read_text())
@@ -232,4 +236,7 @@ def test_augmentation_and_precision_are_knobs_of_training(
     assert (spec["augmentation"], augmented == plain) == ("crop_flip", False)
     assert tuned(augmentation="crop_flip")[0] == augmented
     assert tuned(precision="bfloat16") == tuned()
-    assert "bfloat16 needs a GPU; training in float32" in caplog.text
+    assert "bfloat16 needs a GPU, or a CPU with instructions for it; training in float32" in caplog.text
+    monkeypatch.setattr("clinprompt.tuned.session.computes_bfloat16", lambda device: True)
+    mixed, spec = tuned(precision="bfloat16")
+    assert (spec["precision"], mixed == tuned()[0]) == ("bfloat16", False)
