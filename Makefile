@@ -1,4 +1,5 @@
 # make demo   installs what is needed into .venv and runs the whole pipeline on the embedded dataset
+# make demo-real   the same on real brain MRI (CLINPROMPT_DATA names the folder that holds it), with a larger backbone
 # make run    runs the pipeline on the datasets of params.yaml, as make demo does; first mends what a kill has left
 # make test   the same installation if needed, and the tests that need no server, no Airflow and no whole pipeline
 # make test-all   all tests: those of make test, whole pipelines, kills, Airflow, real servers, containers
@@ -19,10 +20,14 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo run test test-all test-components test-dags test-retrain test-servers test-images lint bench airflow images lock clean
+.PHONY: demo demo-real run test test-all test-components test-dags test-retrain test-servers test-images lint bench airflow images lock clean
 
 demo run: $(VENV)/.components
 	python -m components.run
+
+demo-real: $(VENV)/.components
+	python -m clinprompt.backbones.fetch open-towers
+	python -m components.run --settings experiments/demo-real.yaml
 
 # Files go to two processes in the order of tests/conftest.py: the slowest first.
 PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder

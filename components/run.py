@@ -13,6 +13,9 @@ from typing import Annotated
 import typer
 
 from clinprompt import cli
+from clinprompt.errors import BadParams
+from clinprompt.experiments.tables.papers import edit_params
+from clinprompt.schema import read_yaml
 from components.__main__ import show
 from components.mend import mend_after_kill
 
@@ -22,14 +25,20 @@ app = cli.application()
 @app.command(help=__doc__)
 def reproduce(
     targets: Annotated[list[str] | None, typer.Argument(help="stages, as for `dvc repro`; by default all")] = None,
+    settings: Annotated[
+        Path | None, typer.Option(help="a YAML file of dotted keys, which are set in params.yaml first")
+    ] = None,
 ) -> None:
     """Mend, reproduce, and where all stages were meant print the summary.
 
     Raises:
+        BadParams: the settings can't be read, or name a key that params.yaml does not have.
         SystemExit: with DVC's code, where a stage fails.
     """
     from dvc.cli import main as dvc
 
+    if settings is not None:
+        _set(settings)
     for line in mend_after_kill():
         sys.stderr.write(f"{line}\n")
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
@@ -40,6 +49,17 @@ def reproduce(
         sys.exit(code)
     if not targets:
         show()
+
+
+def _set(settings: Path) -> None:
+    changes = read_yaml(settings)
+    if not isinstance(changes, dict):
+        raise BadParams(
+            f"{settings}: expected dotted keys of params.yaml with their values, as `backbone.name: demo-clip`."
+        )
+    edit_params(Path("params.yaml"), changes)
+    lines = [f"  {key}: {value}\n" for key, value in changes.items()]
+    sys.stderr.write("".join(["params.yaml has changed (`git checkout params.yaml` takes it back):\n", *lines]))
 
 
 def _without_command(record: logging.LogRecord) -> bool:

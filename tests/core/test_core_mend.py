@@ -190,6 +190,26 @@ def test_the_run_in_one_command_mends_and_names_a_failed_stage_s_command_once(pr
     assert "failed to reproduce 'third': it ended with 9" in said
 
 
+def test_settings_are_written_into_the_params_before_the_run(project: Path) -> None:
+    before = Path("params.yaml").read_text()
+    expected = before.replace("batch_size: 64 # changing", "batch_size: 32 # changing")
+    env = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1", "HOME": str(project)}
+
+    def run(settings: str) -> subprocess.CompletedProcess[str]:
+        Path("settings.yaml").write_text(settings)
+        command = [sys.executable, "-m", "components.run", "second", "--settings", "settings.yaml"]
+        return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, check=False)
+
+    done = run("cache.batch_size: 32\n")
+    assert (done.returncode, Path("params.yaml").read_text() == expected) == (0, expected != before), done.stderr
+    assert "params.yaml has changed" in done.stderr
+    assert "  cache.batch_size: 32\n" in done.stderr
+    for wrong, sentence in (("cache.no_such: 1\n", "there is no key cache.no_such"), ("- 1\n", "expected dotted keys")):
+        refused = run(wrong)
+        assert (refused.returncode, sentence in refused.stderr) == (64, True), refused.stderr
+    assert Path("params.yaml").read_text() == expected
+
+
 def _half(lock: Path) -> None:
     lock.write_bytes(lock.read_bytes()[: lock.stat().st_size * 2 // 3])
 
