@@ -3,7 +3,8 @@
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,7 @@ class ProtocolRunner:
         found: list[tuple[Trial, PromptMethod | None]] = []
         for cell, model, rate in zip(cells, models, rates, strict=True):
             examples = pools["val"].pick(cell.val, cell.classes)
-            with self.session.autocast():
+            with self._precision(examples):
                 of_classes, _ = predicted(model.eval(), examples)
             found.append((Trial.of(rate, examples.labels.cpu().numpy(), softmax(of_classes)), model))
         return found
@@ -156,7 +157,7 @@ class ProtocolRunner:
 
     def _stackable(self, cell: Cell) -> bool:
         run, cls = self.session.run(self.config, 0), self.method
-        if self.stack == 1 or run.micro_batches > 1 or run.mixed or getattr(self.config, "keep", "last") != "last":
+        if self.stack == 1 or run.micro_batches > 1 or getattr(self.config, "keep", "last") != "last":
             return False
         if (
             cls.forward is not ContextTuning.forward
@@ -177,13 +178,16 @@ class ProtocolRunner:
             seeds = [int(cell.key["seed"]) for cell in cells]
             stackable = [model for model in models if isinstance(model, ContextTuning)]
             descend_stacked(
-                [Member(m, train, val, seed) for m, (train, val), seed in zip(stackable, data, seeds, strict=True)]
+                [Member(m, train, val, seed) for m, (train, val), seed in zip(stackable, data, seeds, strict=True)],
+                mixed=self.session.is_mixed,
+                validates=False,
             )
             return models
         [(train, val)], [model], [cell], [config] = data, models, cells, configs
         checkpoint = self.checkpoint(f"{name_of(cell)} {to_json(config.model_dump(mode='json'))}")
         try:
-            fit(model, train, val, self.session.run(config, int(cell.key["seed"]), checkpoint))
+            run = replace(self.session.run(config, int(cell.key["seed"]), checkpoint), validates=False)
+            fit(model, train, val, run)
         except NotTrained:
             if checkpoint is not None:
                 checkpoint.delete()
@@ -191,6 +195,10 @@ class ProtocolRunner:
         if checkpoint is not None:
             checkpoint.delete()
         return models
+
+    def _precision(self, examples: Examples) -> AbstractContextManager[Any]:
+        """Pixels are tested as they are trained on, since it takes long; features in float32, as they are served."""
+        return nullcontext() if examples.inputs.dim() == 2 else self.session.autocast()
 
     def _row(self, cell: Cell, one: _Trained, pool: Pool) -> Row:
         model, config = one.model, one.config
@@ -206,7 +214,7 @@ class ProtocolRunner:
             rows = self._test_rows(classes).sort_values("path", kind="stable")
             examples, score = pool.pick(rows, classes), self.session.dataset.card.score
             actual = None if score is None else actual_scores(rows, score)
-            with self.session.autocast():
+            with self._precision(examples):
                 row[test] = measured(tested, examples, actual)
         if {"base", "novel"} <= set(row):
             row["harmonic_mean"] = {name: harmonic(row["base"][name], row["novel"][name]) for name in SELECTABLE}

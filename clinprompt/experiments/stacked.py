@@ -67,24 +67,32 @@ class _Running:
             nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip_norm)
         self.optimizer.step()
 
-    def finish(self, epoch: int, texts: Tensor) -> None:
+    def finish(self, epoch: int) -> None:
         """Add an epoch's row to the curves."""
         means = {key: float(torch.stack([one[key] for one in self.seen]).mean()) for key in self.seen[0]}
         check_finite(self.method, means["loss"], self.parameters, epoch, self.settings)
-        rate, val, hits = learning_rate(epoch, self.settings), self.member.val, 0
+        self.curves.append({"epoch": epoch + 1, "learning_rate": learning_rate(epoch, self.settings), **means})
+
+    def validate(self, texts: Tensor) -> None:
+        """Add to the last row the accuracy on validation, for the unit features [C, e] of the prompts."""
+        val, hits = self.member.val, 0
         self.method.eval()
         for start in range(0, len(val), _EVALUATION_BATCH):
             batch = val.batch(slice(start, start + _EVALUATION_BATCH))
             logits = self.method.logits(self.method.image_features(batch.inputs), texts)
             hits += int((logits.argmax(-1) == batch.labels).sum())
-        self.curves.append({"epoch": epoch + 1, "learning_rate": rate, **means, "val_accuracy": hits / len(val)})
+        self.curves[-1]["val_accuracy"] = hits / len(val)
 
 
-def descend_stacked(members: Sequence[Member]) -> list[Curves]:
+def descend_stacked(members: Sequence[Member], *, mixed: bool = False, validates: bool = True) -> list[Curves]:
     """Train all members at once; each method is left as `fit` would leave it, and each has the curves of `fit`.
 
     The members' knobs, classes, data and numbers of steps may differ. They must be built on one backbone, and follow
     the gradient of their loss alike. There are no checkpoints.
+
+    Args:
+        mixed: compute the text tower in bfloat16, the rest in float32.
+        validates: whether the curves tell the accuracy on validation after each epoch.
 
     Raises:
         BadParams: a method's prompts depend on the image, members can't be mixed, or a loss is no longer finite.
@@ -100,29 +108,34 @@ def descend_stacked(members: Sequence[Member]) -> list[Curves]:
             one.start(epoch)
         active = [one for one in running if one.batches]
         for index in range(max(len(one.batches) for one in active)):
-            _step([one for one in active if index < len(one.batches)], epoch, index)
-        with torch.no_grad():
-            for one, texts in zip(active, encode_batched([one.method for one in active]), strict=True):
-                one.finish(epoch, texts)
+            _step([one for one in active if index < len(one.batches)], epoch, index, mixed)
+        for one in active:
+            one.finish(epoch)
+        if validates:
+            with torch.no_grad():
+                for one, texts in zip(active, encode_batched([one.method for one in active], mixed), strict=True):
+                    one.validate(texts)
     return [one.curves for one in running]
 
 
-def encode_batched(methods: Sequence[ContextTuning]) -> list[Tensor]:
-    """Each method's unit text features [C, e], from one batch through the text tower that they share."""
+def encode_batched(methods: Sequence[ContextTuning], mixed: bool = False) -> list[Tensor]:
+    """Each method's unit text features [C, e], float32, from one batch through the text tower that they share."""
     longest = max(method.prompts.ids.shape[1] for method in methods)
     room = [longest - method.prompts.ids.shape[1] for method in methods]
     pairs = list(zip(methods, room, strict=True))
     prompts = torch.cat([F.pad(m.prompts.fill(m.ctx), (0, 0, 0, more)) for m, more in pairs])
     ids = torch.cat([F.pad(m.prompts.ids, (0, more), value=m.prompts.padding) for m, more in pairs])
-    features = F.normalize(methods[0].tower.encode(prompts, ids), dim=-1)
+    with torch.autocast(prompts.device.type, torch.bfloat16, enabled=mixed):
+        encoded = methods[0].tower.encode(prompts, ids)
+    features = F.normalize(encoded.float(), dim=-1)
     return list(features.split([len(method.prompts.ids) for method in methods]))
 
 
-def _step(active: list[_Running], epoch: int, index: int) -> None:
+def _step(active: list[_Running], epoch: int, index: int, mixed: bool) -> None:
     for one in active:
         set_rate(one.optimizer, epoch + index / len(one.batches), one.settings)
         one.optimizer.zero_grad(set_to_none=True)
-    texts = encode_batched([one.method for one in active])
+    texts = encode_batched([one.method for one in active], mixed)
     losses = [one.loss(one.batches[index], some) for one, some in zip(active, texts, strict=True)]
     if active[0].method.gradient_rule() is None:
         torch.stack([loss for loss, _ in losses]).sum().backward()

@@ -41,6 +41,8 @@ class Run:
             is that of the whole batch, up to the order of sums.
         mixed: compute in bfloat16 where autocast finds that safe; the parameters stay in float32.
         ranks: the processes that share the work, each with its micro-batches of every batch.
+        validates: whether the curves tell the accuracy on validation after each epoch. With few images for training
+            that takes longer than the training. `keep: kappa` validates anyhow.
     """
 
     seed: int
@@ -48,6 +50,7 @@ class Run:
     micro_batches: int = 1
     mixed: bool = False
     ranks: Ranks = ALONE
+    validates: bool = True
 
 
 def micro_batches(batch_size: int) -> int:
@@ -116,12 +119,13 @@ def descend(method: Trainable, train: Examples, val: Examples, settings: Optimis
                 average.add(parameters, epoch, settings.epochs)
                 if epoch == settings.epochs - 1:
                     average.put(parameters)
-            with _autocast(run, val):
-                found = predicted(method, val, _at_once(train, val, settings, run), run.ranks)
+            found = _validated(method, train, val, settings, run) if run.validates or best is not None else None
         except torch.OutOfMemoryError as error:
             raise _out_of_memory(method, _largest_part(train, settings, run), run, error) from None
-        curves.append({"epoch": epoch + 1, "learning_rate": rate, **means, "val_accuracy": _share_right(found, val)})
-        if best is not None:
+        curves.append({"epoch": epoch + 1, "learning_rate": rate, **means})
+        if found is not None:
+            curves[-1]["val_accuracy"] = _share_right(found, val)
+        if best is not None and found is not None:
             curves[-1]["val_quadratic_kappa"] = quadratic_kappa(val.labels, found)
             best.offer(parameters, curves[-1]["val_quadratic_kappa"])
             if epoch == settings.epochs - 1:
@@ -211,6 +215,12 @@ def _seeded(seed: int, epoch: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(int(np.random.default_rng([seed, epoch]).integers(2**63)))
         yield
+
+
+def _validated(method: Trainable, train: Examples, val: Examples, settings: OptimiserSettings, run: Run) -> Tensor:
+    """The classes that validation images are predicted as."""
+    with _autocast(run, val):
+        return predicted(method, val, _at_once(train, val, settings, run), run.ranks)
 
 
 def _autocast(run: Run, data: Examples | Batch) -> torch.autocast:

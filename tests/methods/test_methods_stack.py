@@ -65,6 +65,18 @@ def test_each_run_of_a_stack_is_what_it_is_alone(
             np.testing.assert_allclose(list(row.values()), list(wanted.values()), atol=1e-4, rtol=1e-4)
 
 
+def test_a_stack_in_bfloat16_is_close_to_one_in_float32(
+    make_backbone: Callable[[str], Any], make_examples: Callable[..., Examples]
+) -> None:
+    build = stacks(make_backbone("mean"), make_examples)["seeds"]
+    exact, mixed = build(), build()
+    expected, found = descend_stacked(exact), descend_stacked(mixed, mixed=True)
+    for one, other, curve, wanted in zip(mixed, exact, found, expected, strict=True):
+        assert not torch.equal(one.method.ctx, other.method.ctx)
+        assert one.method.ctx.dtype == torch.float32
+        np.testing.assert_allclose([row["loss"] for row in curve], [row["loss"] for row in wanted], rtol=0.05)
+
+
 def test_what_cannot_be_stacked_is_said(make_backbone: Callable[[str], Any], make_examples: Any) -> None:
     backbone, data = make_backbone("bert"), make_examples(24, 3)
     with pytest.raises(BadParams, match="cocoop can't be trained stacked"):
