@@ -23,7 +23,8 @@ def write_figure(path: Path, board: ResultsTable, metric: str, sources: Sequence
     columns = min(len(names), _COLUMNS)
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(max(4.2 * columns, 6.4), 3.6 * rows + 0.6), layout="constrained")
-    figure.suptitle(f"{TITLES[board.protocol]}; {OVERALL[metric].name}, bars: deviation over seeds", fontsize=11)
+    title = (TITLES[board.protocol], f"{OVERALL[metric].name}, bars: deviation over seeds")
+    figure.suptitle("\n".join(title) if columns == 1 else "; ".join(title), fontsize=11)
     panels = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
     for name, axes in zip(names, panels, strict=False):
         _panel(axes, name, board, metric, sources if name == "mean" else [])
