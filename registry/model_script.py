@@ -56,7 +56,7 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
         spec = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         self._classes: list[str] = spec["classes"]
         self._score: str | None = spec.get("score")
-        self._intensity, self._max_pixels = spec["intensity"], spec["max_pixels"]
+        self._reading = (spec["intensity"], spec["max_pixels"], spec.get("frames", "one"))
         kind = _LinearHead if spec["predicts_with"] == "head" else _Method
         self._model = kind(folder, spec, package)
         self._decode = importlib.import_module(f"{package}.data.codecs").decode_image
@@ -96,10 +96,12 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
         except ValueError as error:
             raise ValueError(f"{problem}: {error}") from None
         try:
-            return self._preprocessing.apply(self._decode(data, self._intensity, self._max_pixels))
+            return self._preprocessing.apply(self._decode(data, *self._reading))
         except (ValueError, OSError):
             # A decoder's own words may hold what is in the file.
-            raise ValueError(f"{problem}: it is broken, too large, or of a format that is not read.") from None
+            raise ValueError(
+                f"{problem}: it is broken, too large, of several frames, or of a format that is not read."
+            ) from None
 
 
 class _LinearHead:
