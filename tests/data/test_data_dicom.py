@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_workspace import SHARES, pictures
 from drawn_dicom import PATIENT, picture, written
 from ingest_workspace import Workspace, refused
 from pydicom import Dataset, dcmread
@@ -98,19 +99,6 @@ def test_colours_are_as_drawn_and_preamble_and_meta_may_be_missing() -> None:
     assert probe(dataset)[:3] == (6, 4, "3xuint8")
 
 
-def pictures(place: Workspace) -> None:
-    """Eight pictures of two classes, straight in the classes' folders."""
-    for number in range(8):
-        file = place.data / ("glioma" if number % 2 else "none") / f"{number}.dcm"
-        file.parent.mkdir(exist_ok=True)
-        dataset = picture(np.random.default_rng(number).integers(0, 4096, (8, 8), np.uint16), BitsStored=12)
-        dataset.SeriesInstanceUID = f"1.2.3.{number}"
-        dataset.PixelPaddingValue = 4095
-        file.write_bytes(written(dataset))
-    fractions = {"train": 0.5, "val": 0.25, "test": 0.25}
-    place.card(split={"rule": "stratified", "fractions": fractions})
-
-
 def test_a_class_folder_of_dicom_files_holds_pictures_taken_in_without_the_patient(place: Workspace) -> None:
     pictures(place)
     assert place.ingest() == 0
@@ -133,8 +121,7 @@ def test_a_tables_facts_win_over_the_headers_where_it_knows_them(place: Workspac
         file.write_bytes(written(dataset))
         lines.append(f"{file.relative_to(place.data)},{file.parent.name},{'NA' if number % 2 else 'male'}")
     place.table("\n".join(lines))
-    split = {"rule": "stratified", "fractions": {"train": 0.5, "val": 0.25, "test": 0.25}}
-    place.card(split=split, reader={"kind": "table"}, metadata={"sex": "sex", "dicom": ["sex"]})
+    place.card(split=SHARES, reader={"kind": "table"}, metadata={"sex": "sex", "dicom": ["sex"]})
     assert place.ingest() == 0
     assert place.manifest()["sex"].tolist() == ["M", "F"] * 4
 
@@ -164,8 +151,7 @@ def test_the_headers_facts_are_columns_where_the_card_asks_for_them(place: Works
     assert place.ingest() == 0
     columns = ["patient", "site", "sex", "age"]
     assert place.manifest()[columns].isna().all(axis=None)
-    fractions = {"train": 0.5, "val": 0.25, "test": 0.25}
-    place.card(split={"rule": "stratified", "fractions": fractions}, metadata={"dicom": columns})
+    place.card(split=SHARES, metadata={"dicom": columns})
     assert place.ingest() == 0
     rows = place.manifest()
     assert rows["patient"].nunique() == 4

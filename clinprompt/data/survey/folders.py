@@ -43,7 +43,7 @@ def look(root: Path, answers: Answers) -> Finding:
     headers = read_headers(root, tree.images)
     splits: Splits | None = dict(answers.splits) or None
     told, of_headers = facts_told(headers, ("patient", "study") if answers.patient else ())
-    levels = _levels(root, tree, headers, answers, splits)
+    levels = _levels(root, tree, headers, told, answers, splits)
     if "patient" in told and not answers.folders:  # the header's is one person's in all folders
         levels = tuple(STUDY if level == PATIENT else level for level in levels)
     places = [match(levels, parts, splits) for parts in tree.folders()]
@@ -120,7 +120,9 @@ def _ask_for_masks(root: Path, labels: Sequence[str], answers: Answers) -> None:
         )
 
 
-def _levels(root: Path, tree: Tree, headers: Headers, answers: Answers, splits: Splits | None) -> tuple[str, ...]:
+def _levels(
+    root: Path, tree: Tree, headers: Headers, told: Sequence[str], answers: Answers, splits: Splits | None
+) -> tuple[str, ...]:
     folders = tree.folders()
     in_folders = "folder" if answers.patient == "folder" else None
     options = {"folders": answers.folders or None, "splits": splits, "patient": in_folders}
@@ -145,7 +147,7 @@ def _levels(root: Path, tree: Tree, headers: Headers, answers: Answers, splits: 
     if ANY in levels and splits is None:
         _ask_for_folds(root, levels, names)
     free = [i for i, level in enumerate(levels) if not level]
-    by_study = levels_by_study(tree, headers, levels, free) if len(free) > 1 else None
+    by_study = levels_by_study(tree, headers, told, levels, free) if len(free) > 1 else None
     if by_study is not None:
         levels = by_study
     elif len(free) == 1:

@@ -31,20 +31,25 @@ def has_volumes(tree: Tree) -> bool:
     return any(suffix_of(path) in (*NIFTI.suffixes, *DICOM.suffixes) for path in tree.images)
 
 
-def levels_by_study(tree: Tree, headers: Headers, levels: Sequence[str], free: Sequence[int]) -> list[str] | None:
-    """The levels where headers tell what the `free` ones are: of these one holds the classes, and others hold studies.
+def levels_by_study(
+    tree: Tree, headers: Headers, told: Sequence[str], levels: Sequence[str], free: Sequence[int]
+) -> list[str] | None:
+    """The levels where headers tell what the `free` ones are: of these the first holds the classes, one the studies.
 
     None where they don't tell.
+
+    Args:
+        told: the facts that `facts_told` gave.
     """
     if not tree.images or any("study" not in headers.get(path, {}) for path in tree.images):
         return None
     studies = [level for level in free if _is_one_each(tree, level, lambda path: headers[path]["study"])]
     patients = [level for level in free if _is_one_each(tree, level, lambda path: headers[path].get("patient"))]
-    several = [level for level in free if level not in studies and level not in patients]
-    if len(several) != 1 or several[0] != free[0]:
+    several = [level for level in free if level not in studies and not ("patient" in told and level in patients)]
+    if several != [free[0]]:
         return None
     found = [ANY if level in free else name for level, name in enumerate(levels)]
-    found[several[0]] = CLASS
+    found[free[0]] = CLASS
     if studies:
         found[studies[0]] = STUDY
     return found
