@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from clinprompt.data.codecs.dicom import MOST_BYTES
+from clinprompt.data.codecs.dicom_file import read_header
 from clinprompt.data.formats import DICOM, holds_dicom, is_dicom, is_member, suffix_of
 from clinprompt.data.layouts.base import ImageRecord
 from clinprompt.data.names import is_known
@@ -125,13 +126,7 @@ def _header(image: Path) -> "Dataset | None":
             with zipfile.ZipFile(image) as archive:
                 first = min((entry for entry in archive.infolist() if is_member(entry)), key=lambda e: e.filename)
                 with archive.open(first) as stream:
-                    return _read(stream)
-        return _read(image) if is_dicom(image) and image.stat().st_size <= MOST_BYTES else None
+                    return read_header(stream, _READ)
+        return read_header(image, _READ) if is_dicom(image) and image.stat().st_size <= MOST_BYTES else None
     except Exception:  # taking it in tells what is wrong
         return None
-
-
-def _read(file: "Path | IO[bytes]") -> "Dataset":
-    import pydicom
-
-    return pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=[*_READ])

@@ -169,12 +169,8 @@ def holds_pictures(folder: Path) -> bool:
 
 def _header(file: Path, tags: list[str]) -> "Dataset | None":
     """Some tags of a file's header; None where it is broken, or larger than is read."""
-    import pydicom
-
     try:
-        if file.stat().st_size > dicom.MOST_BYTES:
-            return None
-        return pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=[*tags])
+        return None if file.stat().st_size > dicom.MOST_BYTES else dicom_file.read_header(file, tags)
     except Exception:  # pydicom raises whatever a broken file leads it to
         return None
 

@@ -1,9 +1,11 @@
 """Pictures in DICOM files: their values and windows, taken in without the patient, and a sentence for bad ones."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom.data
 import pytest
 from dicom_workspace import SHARES, pictures
 from drawn_dicom import PATIENT, picture, written
@@ -13,8 +15,11 @@ from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
+from clinprompt.data.card import DicomRules
 from clinprompt.data.codecs import decode_image, probe
+from clinprompt.data.formats import is_dicom
 from clinprompt.data.series import pack_picture
+from clinprompt.errors import DataRejected
 
 RAMP = np.arange(-1000, 1400, 100, dtype=np.int16).reshape(4, 6)
 GREY = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6)
@@ -222,3 +227,16 @@ def test_a_file_of_4_gb_is_not_read(place: Workspace, capsys: pytest.CaptureFixt
         file.write(written(picture(GREY)))
         file.truncate(1 << 32)  # takes no room on the disk
     refused(place, capsys, 65, "none/bad.dcm: the file has 4294967296 bytes, more than the limit of 400000000")
+
+
+def test_each_of_pydicoms_own_files_is_read_or_refused_with_a_sentence() -> None:
+    files = sorted(file for file in Path(pydicom.data.__file__).parent.rglob("*") if is_dicom(file))
+    read, sentences = [], []
+    for file in files:
+        try:
+            read.append(decode_image(pack_picture(file, "it", DicomRules(frames="middle", burned_in="keep"))))
+        except DataRejected as error:
+            sentences.append(str(error))
+    assert len(files) > 150
+    assert len(read) > 80
+    assert [text for text in sentences if not re.fullmatch(r"it: [^\n]{10,}\.", text)] == []

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from desk import Desk
 from dicom_workspace import SHARES, pictures
@@ -157,6 +158,22 @@ def test_ids_that_are_no_patients_are_left_to_the_studies(
     assert sentence in said
     assert "12 studies and no patients known" in said
     assert "patient" not in load_card(Path("datasets/mine.yaml")).metadata.dicom
+
+
+def test_a_broken_value_of_a_header_is_shown_nowhere(
+    desk: Desk, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    for number in range(4):
+        file = desk.images / LABELS[number % 2] / f"{number}.dcm"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        data = written(picture(np.full((8, 8), number, np.uint16)))
+        at = data.index(b"\x20\0\x0e\0UI")
+        file.write_bytes(data[:at] + b"\x20\0\x0d\0UI\x08\0Doe-%d" % (4710 + number) + data[at:])  # StudyInstanceUID
+    pydicom.config.settings.reading_validation_mode = pydicom.config.WARN  # as in a new process
+    assert desk.new() == 0
+    said = capsys.readouterr()
+    assert "4 studies and no patients known" in said.out
+    assert "Doe" not in said.out + said.err + "".join(str(one.message) for one in recwarn)
 
 
 def test_data_new_says_what_will_stop_ingest(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,10 @@ What is measured is kept in its units (Hounsfield's, say) up to the window. Colo
 """
 
 import io
+from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +29,14 @@ _USED = (
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
+def read_header(file: Path | IO[bytes], tags: Iterable[str]) -> "Dataset":
+    """Some tags of a DICOM file, without its pixels; raises whatever pydicom does of a broken one."""
+    import pydicom
+
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # its warnings would show values
+    return pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=[*tags])
+
+
 def parse(data: bytes, name: str) -> "Dataset":
     """One DICOM file, with or without its preamble and meta group.
 
@@ -38,7 +48,7 @@ def parse(data: bytes, name: str) -> "Dataset":
     from pydicom.errors import InvalidDicomError
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # its warnings would show values
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # as in `read_header`
     if _DEFLATED in data:
         raise ValueError(f"{name}: deflated DICOM files are not read")
     try:
