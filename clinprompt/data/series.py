@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clinprompt.data.card import DicomRules
-from clinprompt.data.codecs import dicom, dicom_file
+from clinprompt.data.codecs import dicom, dicom_file, dicom_frames
 from clinprompt.data.formats import is_dicom
 from clinprompt.errors import DataRejected, InputCorrupt
 
 if TYPE_CHECKING:
-    from pydicom import Dataset
+    from pydicom import DataElement, Dataset
+    from pydicom.dataelem import RawDataElement
 
 _PIXELS = (
     "RescaleSlope", "RescaleIntercept", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns",
@@ -93,7 +94,7 @@ def pack_picture(file: Path, where: str, rules: DicomRules = _DEFAULT) -> bytes:
         DataRejected: it holds no picture that is read, or a name may be written into its pixels.
         InputCorrupt: it can't be read.
     """
-    return _packed_picture(_read(file, where), where, rules, rules.frames)
+    return _packed_picture(_parsed(_read(file, where), where), where, rules, rules.frames)
 
 
 def pack_frames(file: Path, where: str, rules: DicomRules = _DEFAULT) -> list[Callable[[], bytes]]:
@@ -106,12 +107,12 @@ def pack_frames(file: Path, where: str, rules: DicomRules = _DEFAULT) -> list[Ca
     header = _header(file, ["NumberOfFrames"])
     if header is None or str(header.get("NumberOfFrames", 1)) in ("1", "None"):
         return []
+    dataset = _parsed(_read(file, where), where)
     try:
-        dataset = dicom_file.parse(_read(file, where), "the file")
         told = dicom_file.whole_number(dataset, "NumberOfFrames", "the file", 1)
-        dicom_file.check_picture(dataset, "the file", 0)
+        dicom_file.check_picture(dataset, "the file", "first")
     except ValueError as error:
-        raise DataRejected(f"{where}: {str(error).removeprefix('the file: ')}.") from None
+        raise _rejected(error, where) from None
     shared = _Shared(file, where, told)
     return [partial(shared.packed, frame, rules) for frame in range(told)]
 
@@ -121,15 +122,27 @@ class _Shared:
 
     def __init__(self, file: Path, where: str, frames: int) -> None:
         self._file, self._where, self._left = file, where, frames
-        self._lock, self._data = Lock(), b""
+        self._lock = Lock()
+        self._dataset: Dataset | None = None
+        self._plain: list[
+            DataElement | RawDataElement
+        ] = []  # of the tags that differ from frame to frame, what the header has itself
 
     def packed(self, frame: int, rules: DicomRules) -> bytes:
-        with self._lock:
-            data = self._data = self._data or _read(self._file, self._where)
+        """A frame as `pack_picture` gives a picture; raises the same."""
+        with self._lock:  # each frame in turn has its own scale and window in the header
+            if self._dataset is None:
+                self._dataset = _parsed(_read(self._file, self._where), self._where)
+                self._plain = [self._dataset.get_item(tag) for tag in dicom_frames.LIFTED if tag in self._dataset]
+            for tag in dicom_frames.LIFTED:
+                self._dataset.pop(tag, None)
+            for element in self._plain:
+                self._dataset[element.tag] = element
+            packed = _packed_picture(self._dataset, f"{self._where} frame {frame + 1}", rules, frame)
             self._left -= 1
             if self._left <= 0:
-                self._data = b""
-        return _packed_picture(data, f"{self._where} frame {frame + 1}", rules, frame)
+                self._dataset = None
+        return packed
 
 
 def _read(file: Path, where: str) -> bytes:
@@ -143,11 +156,22 @@ def _read(file: Path, where: str) -> bytes:
         raise InputCorrupt(f"{where}: the file cannot be read: {error.strerror}.") from None
 
 
-def _packed_picture(data: bytes, where: str, rules: DicomRules, frames: str | int) -> bytes:
+def _parsed(data: bytes, where: str) -> "Dataset":
     try:
-        return _written(_bare_picture(dicom_file.parse(data, "the file"), rules, frames))
+        return dicom_file.parse(data, "the file")
     except ValueError as error:
-        raise DataRejected(f"{where}: {str(error).removeprefix('the file: ')}.") from None
+        raise _rejected(error, where) from None
+
+
+def _packed_picture(dataset: "Dataset", where: str, rules: DicomRules, frames: str | int) -> bytes:
+    try:
+        return _written(_bare_picture(dataset, rules, frames))
+    except ValueError as error:
+        raise _rejected(error, where) from None
+
+
+def _rejected(error: ValueError, where: str) -> DataRejected:
+    return DataRejected(f"{where}: {str(error).removeprefix('the file: ')}.")
 
 
 def holds_pictures(folder: Path) -> bool:

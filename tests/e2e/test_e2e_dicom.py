@@ -65,6 +65,16 @@ def test_the_champion_gives_the_evaluated_probabilities_from_the_original_files(
         assert json.loads(shown.stdout)["prediction"] == pytest.approx(expected, abs=1e-4)
 
 
+def test_makers_are_slices_and_headers_that_name_patients_stand_in_the_report(finished: Any) -> None:
+    run = finished.folder / "runs" / DATASET
+    chosen = json.loads((run / "gate/decision.json").read_text())["chosen"]["folder"]
+    metrics = json.loads((run / "evaluate" / chosen / "metrics.json").read_text())
+    assert {"site=A", "site=B"} <= set(metrics["test"]["slices"])
+    told = "Expected that no DICOM header tells who the patient is (nothing of that is copied); not so for 100 of 100"
+    assert told in (run / "validate/evidence/verdict.json").read_text()
+    assert told in (run / "report.html").read_text()
+
+
 def test_no_output_holds_what_names_a_patient(finished: Any) -> None:
     for file in finished.folder.rglob("*"):
         if file.is_file():

@@ -107,7 +107,8 @@ def check_picture(dataset: "Dataset", name: str, frames: str | int = "one") -> i
     Of an enhanced file, the scale and the window of the frame that is the picture are moved to the header.
 
     Args:
-        frames: which frame is the picture where there are several: see `choose_frame`.
+        frames: which frame is the picture where there are several: see `choose_frame`. A number is of a file whose
+            frames were counted before.
 
     Returns:
         The frame's number, from 0; None where there is but one.
@@ -138,7 +139,8 @@ def check_picture(dataset: "Dataset", name: str, frames: str | int = "one") -> i
     _rescale(dataset)
     _window(dataset)
     check_size(whole_number(dataset, "Columns", name), whole_number(dataset, "Rows", name))
-    check_frames(dataset, told, name)
+    if not isinstance(frames, int):
+        check_frames(dataset, told, name)
     return frame if told > 1 else None
 
 

@@ -13,6 +13,7 @@ _IN_GROUPS = {
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
     "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction"),
 }
+LIFTED = tuple(tag for tags in _IN_GROUPS.values() for tag in tags)
 _STARTS = (b"\xff\xd8", b"\xff\x4f\xff\x51")  # of a picture in JPEG or JPEG-LS, of one in JPEG 2000
 _RLE = "1.2.840.10008.1.2.5"
 
