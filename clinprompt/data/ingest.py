@@ -114,7 +114,7 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path, limits: NearLim
         frame[column] = _pseudonyms(pd.Series(named, index=frame.index, dtype=object), card, key)
     frame["patient"] = _pseudonyms(frame["patient"], card, None)  # splits are the same whatever the key
     frame = with_splits(frame, card.split, card.class_ids, near)
-    check_splits(frame)
+    check_splits(frame, card.split, near)
     warnings = [*identified(told), *unknown]
     warnings += uncovered(frame, card.split, card.class_ids, near)
     frame["patient"] = pseudonyms

@@ -203,6 +203,16 @@ def test_a_series_beside_the_patients_folders_says_how_its_slices_become_picture
     assert len(place.manifest()) == 18
 
 
+def test_one_patient_for_all_is_said_where_no_split_can_be_made(
+    place: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures(place)
+    place.card(split=SHARES, metadata={"dicom": ["patient"]})
+    refused(
+        place, capsys, 65, "split holds no image: the 8 images are 1 group that no split may part (a patient's images"
+    )
+
+
 def test_text_in_the_pixels_is_kept_where_the_card_says_so_and_told(place: Workspace, tmp_path: Path) -> None:
     pictures(place)
     file = place.data / "none" / "0.dcm"
