@@ -189,6 +189,18 @@ def test_data_new_says_what_will_stop_ingest(desk: Desk, capsys: pytest.CaptureF
     assert "4 headers say that text is burned into the pixels" in said
 
 
+def test_a_table_of_slices_has_its_patients_from_the_headers(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["image,label"]
+    for number in range(12):
+        series(desk.images / f"ST{number}", number, f"MRN{number // 2}", depth=2)
+        lines += [f"ST{number}/{slice_:03}.dcm,{('mass', 'clear')[number // 2 % 2]}" for slice_ in range(2)]
+    (desk.images / "list.csv").write_text("\n".join(lines))
+    assert desk.new() == 0
+    assert "24 images, 6 patients" in capsys.readouterr().out
+    assert load_card(Path("datasets/mine.yaml")).metadata.dicom[:2] == ["patient", "study"]
+    assert len(desk.accepted()) == 24
+
+
 def test_a_series_beside_the_patients_folders_says_how_its_slices_become_pictures(
     place: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:

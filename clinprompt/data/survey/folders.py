@@ -16,6 +16,7 @@ from clinprompt.data.survey.headers import (
     facts_told,
     has_volumes,
     levels_by_study,
+    one_study_each,
     read_headers,
     series_folders,
 )
@@ -152,7 +153,7 @@ def _levels(
         levels = by_study
     elif len(free) == 1:
         levels[free[0]] = CLASS
-        _refuse_ids(root, names[free[0]])
+        _refuse_ids(root, names[free[0]], one_study_each(tree, headers, free[0]))
     elif len(free) == 2:
         two = _two(root, levels, free, folders, names)
         if answers.patient == "none":
@@ -197,8 +198,8 @@ def _ask_for_folds(root: Path, levels: Sequence[str], names: Sequence[Sequence[s
     )
 
 
-def _refuse_ids(root: Path, names: Sequence[str]) -> None:
-    if say_patient(names) or (are_ids(names) and len(names) > _MOST_CLASSES):
+def _refuse_ids(root: Path, names: Sequence[str], are_studies: bool) -> None:
+    if say_patient(names) or (are_ids(names) and (are_studies or len(names) > _MOST_CLASSES)):
         raise BadParams(
             f"{root}: the folders {_some(names)} look like patients, not like classes; list the images with their "
             "labels in a CSV file (--table), or say --folders '{class}' where they are classes."

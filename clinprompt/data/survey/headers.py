@@ -1,6 +1,6 @@
 """What the DICOM headers of a folder's images tell of it: which folders are studies, and which facts there are."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from clinprompt.data.dicom_facts import header_facts
@@ -41,10 +41,8 @@ def levels_by_study(
     Args:
         told: the facts that `facts_told` gave.
     """
-    if not tree.images or any("study" not in headers.get(path, {}) for path in tree.images):
-        return None
-    studies = [level for level in free if _is_one_each(tree, level, lambda path: headers[path]["study"])]
-    patients = [level for level in free if _is_one_each(tree, level, lambda path: headers[path].get("patient"))]
+    studies = [level for level in free if one_study_each(tree, headers, level)]
+    patients = [level for level in free if _is_one_each(tree, headers, level, "patient")]
     several = [level for level in free if level not in studies and not ("patient" in told and level in patients)]
     if several != [free[0]]:
         return None
@@ -55,11 +53,15 @@ def levels_by_study(
     return found
 
 
-def _is_one_each(tree: Tree, level: int, of: Callable[[str], str | None]) -> bool:
-    """Whether each folder at a level holds images of one study, or of one patient, alone."""
+def one_study_each(tree: Tree, headers: Headers, level: int) -> bool:
+    """Whether each folder at a level holds images of one study alone, as headers tell."""
+    return _is_one_each(tree, headers, level, "study")
+
+
+def _is_one_each(tree: Tree, headers: Headers, level: int, fact: str) -> bool:
     held: dict[tuple[str, ...], set[str | None]] = {}
     for path in tree.images:
-        held.setdefault(tuple(path.split("/")[: level + 1]), set()).add(of(path))
+        held.setdefault(tuple(path.split("/")[: level + 1]), set()).add(headers.get(path, {}).get(fact))
     return all(len(ids) == 1 and None not in ids for ids in held.values())
 
 
