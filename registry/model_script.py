@@ -14,6 +14,7 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
+from functools import partial
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
@@ -40,8 +41,9 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
 
     Takes a table with the column `image`: an encoded image's bytes, the same in base64 or as a data URL, or a path: a
     `pathlib.Path`, which no request can hold, or a text, which is opened only below the folder that the operator names
-    in CLINPROMPT_IMAGE_FOLDER. An image is a picture, in DICOM only for models that were tuned on such; for
-    models of volumes it is a NIfTI file or a zipped DICOM series.
+    in CLINPROMPT_IMAGE_FOLDER. An image is a picture, in DICOM only for models that were tuned on such: of a
+    file with several frames the one that the dataset's card chooses, where it does; for models of volumes it is a NIfTI
+    file or a zipped DICOM series.
     Gives `label`, `probability`, one `p_<class>` column per class, and for a model that estimates a score of the
     subject, as the MMSE, `<score>_estimate`; row by row.
     """
@@ -59,7 +61,8 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
         self._intensity, self._max_pixels = spec["intensity"], spec["max_pixels"]
         kind = _LinearHead if spec["predicts_with"] == "head" else _Method
         self._model = kind(folder, spec, package)
-        self._decode = importlib.import_module(f"{package}.data.codecs").decode_image
+        decode_image = importlib.import_module(f"{package}.data.codecs").decode_image
+        self._decode = partial(decode_image, frames=spec.get("frames", "one"))
         preprocessing = importlib.import_module(f"{package}.data.preprocessing")
         self._preprocessing = preprocessing.preprocessing_of(spec["preprocessing"])
 
@@ -99,7 +102,9 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
             return self._preprocessing.apply(self._decode(data, self._intensity, self._max_pixels))
         except (ValueError, OSError):
             # A decoder's own words may hold what is in the file.
-            raise ValueError(f"{problem}: it is broken, too large, or of a format that is not read.") from None
+            raise ValueError(
+                f"{problem}: it is broken, too large, of several frames, or of a format that is not read."
+            ) from None
 
 
 class _LinearHead:

@@ -170,6 +170,7 @@ def _model(record: ModelRecord, backbone: dict[str, Any], max_pixels: int) -> di
         "predicts_with",
     }
     told = {"score": record.score} if record.score else {}
+    told |= {"frames": record.frames} if record.frames != "one" else {}
     return {
         "format": FORMAT,
         "backbone": backbone,

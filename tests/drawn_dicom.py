@@ -34,6 +34,13 @@ def picture(values: np.ndarray, **fields: Any) -> Dataset:
     return dataset
 
 
+def film(values: np.ndarray, **fields: Any) -> Dataset:
+    """A DICOM file of several frames, of integers [F, H, W]."""
+    dataset = picture(values[0], NumberOfFrames=len(values), **fields)
+    dataset.PixelData = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    return dataset
+
+
 def written(dataset: Dataset) -> bytes:
     """A dataset as a DICOM file."""
     stream = io.BytesIO()

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
-from clinprompt.data.manifest import COLUMNS, FOLD
+from clinprompt.data.manifest import COLUMNS, FOLD, OF_DICOM
 from clinprompt.data.names import composed, matching_key
 from clinprompt.data.split_rule import SplitRule
 from clinprompt.knobs import Knobs
@@ -42,16 +42,19 @@ class LayoutChoice(Section):
 class Metadata(Section):
     """The columns, in the dataset's own table, that hold facts about an image; null where there is none.
 
+    Where the patient is unknown, images of one `study` are taken for those of one patient.
     `dicom` names the facts that the headers of DICOM files tell, where the dataset itself does not: the patient
-    (PatientID), the site (Manufacturer), the sex and the age.
+    (PatientID), the study and the series (their instance UIDs), the site (Manufacturer), the sex, the age, and the
+    pixel spacing.
     """
 
     patient: ColumnName | None = None
+    study: ColumnName | None = None
     site: ColumnName | None = None
     sex: ColumnName | None = None
     age: ColumnName | None = None
     extra: list[ColumnName] = []
-    dicom: list[Literal["patient", "site", "sex", "age"]] = []
+    dicom: list[Literal["patient", "study", "series", "site", "sex", "age", "pixel_spacing"]] = []
 
     @field_validator("extra")
     @classmethod
@@ -59,6 +62,8 @@ class Metadata(Section):
         for column in extra:
             if column in COLUMNS or extra.count(column) > 1:
                 raise ValueError(f"{column!r} is a column of every manifest, or stands here twice")
+            if column in OF_DICOM:
+                raise ValueError(f"{column!r} is a column that is filled from DICOM headers; rename yours")
         return extra
 
     @property
@@ -68,7 +73,18 @@ class Metadata(Section):
 
     def columns(self) -> list[str]:
         """The names of all columns that are asked for."""
-        return [c for c in (self.patient, self.site, self.sex, self.age, *self.extra) if c is not None]
+        return [c for c in (self.patient, self.study, self.site, self.sex, self.age, *self.extra) if c is not None]
+
+
+class DicomRules(Section):
+    """What is taken in of DICOM files that hold more than one picture, or text in it.
+
+    `frames` says which frame of several is the picture; `each` makes an image of each, and `one` refuses such files.
+    `burned_in` says whether files are kept that say that text is burned into their pixels.
+    """
+
+    frames: Literal["one", "first", "middle", "each"] = "one"
+    burned_in: Literal["refuse", "keep"] = "refuse"
 
 
 class Measure(Section):
@@ -116,6 +132,7 @@ class Card(Section):
     `path` is where the files lie below the data root (an absolute path, or one from ~, is taken as it is); by default
     the name.
     `intensity` says how images of more than 8 bits become 8-bit ones: see `clinprompt.data.codecs.decode`.
+    `dicom` says what is taken in of DICOM files of several frames or with text in the pixels.
     `patient_ids` says whether the patients' ids are secret, and get names that only the key's owner can make; ids that
     are public anyway are hashed without a key, the same on every machine.
     `record` says which of the `extra` columns are numbers of the subject's record.
@@ -136,6 +153,7 @@ class Card(Section):
     reader: LayoutChoice
     split: SplitRule = SplitRule()
     metadata: Metadata = Metadata()
+    dicom: DicomRules = DicomRules()
     record: Record | None = None
     regions: Name | None = None
     slices: list[Text] = []

@@ -35,5 +35,17 @@ def group_names(frame: pd.DataFrame, near: pd.DataFrame | None = None) -> pd.Ser
     return pd.Series([find(unit) for unit in units], index=frame.index, dtype=object)
 
 
+def patients_or_studies(frame: pd.DataFrame) -> pd.Series:
+    """Each row's patient; where that is unknown, the patient of other images of its study, or the study for one.
+
+    Args:
+        frame: columns patient and study (null: unknown).
+    """
+    known = frame[frame["patient"].notna() & frame["study"].notna()]
+    told = frame["study"].map(dict(zip(known["study"], known["patient"], strict=True))).astype(object)
+    study = "study " + frame["study"].astype(object)  # no patient's id
+    return frame["patient"].astype(object).where(frame["patient"].notna(), told.where(told.notna(), study))
+
+
 def _patient_image_pairs(frame: pd.DataFrame) -> Iterator[tuple[str | None, str]]:
     return zip(frame["patient"], frame["id"], strict=True)

@@ -16,9 +16,12 @@ import pandas as pd
 from clinprompt.data.card import Card
 from clinprompt.data.dicom_facts import identified, with_header_facts
 from clinprompt.data.formats import SUFFIXES, image_suffix, suffix_of
+from clinprompt.data.frames import with_frames
+from clinprompt.data.groups import patients_or_studies
 from clinprompt.data.layouts import ImageRecord, layout_of
 from clinprompt.data.layouts.base import counted
-from clinprompt.data.manifest import COLUMNS, FOLD, SPLITS, write_manifest
+from clinprompt.data.layouts.several import holds_several, labels_of
+from clinprompt.data.manifest import COLUMNS, FOLD, OF_DICOM, SPLITS, write_manifest
 from clinprompt.data.names import composed, is_known, sex_code
 from clinprompt.data.near_duplicates.fingerprint import fingerprints
 from clinprompt.data.near_duplicates.pairs import near_pairs
@@ -31,6 +34,7 @@ from clinprompt.schema import check
 
 log = logging.getLogger(__name__)
 
+_STUDIES = ("study", "series")  # columns whose ids get pseudonyms, as patients do
 _CHUNK = 1 << 20
 _THREADS = 8
 
@@ -52,12 +56,13 @@ class Ingested:
         images: rows of the manifest.
         distinct: files of different bytes.
         classes, splits: rows of each.
-        patients: how many are known; 0 where the dataset tells none.
+        patients: how many are known, by themselves or by their studies; 0 where the dataset tells none.
         key_fingerprint: the fingerprint of the key that their ids are made with; None where no key was needed.
         skipped: files that are no images, by suffix.
         excluded: images that the card leaves out.
-        warnings: sentences on DICOM headers that name patients, on images of unknown patients where others are known or
-            a column should tell, and on each class without images in a split that the rule has made.
+        warnings: sentences on DICOM headers that name patients, on studies that stand for patients, on images of
+            unknown patients where others are known or a column should tell, and on each class without images in a split
+            that the rule has made.
     """
 
     images: int
@@ -91,25 +96,32 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path, limits: NearLim
         )
     if listing.skipped:
         log.info("%s: files that are no images were skipped: %s", card.name, counted(listing.skipped))
-    records = with_header_facts(listing.records, root, card.metadata.dicom)
+    told = with_header_facts(listing.records, root, card.metadata.dicom)
+    records = with_frames(told, root, card.dicom)
     frame = _rows(records, card)
+    unknown = _unknown_patients(frame, card)
+    frame["patient"] = patients_or_studies(frame)
     frame["id"] = copy_images(records, images)
     frame["file"] = _rename_by_id(frame, records, images)
     if card.regions is not None:
         copy_regions(records, frame["id"].tolist(), root / card.regions, images)
     near = _near(frame, images, card, limits)
-    key = patient_key() if card.patient_ids == "secret" and frame["patient"].notna().any() else None
+    ids = frame[["patient", *_STUDIES]].notna().any(axis=None)
+    key = patient_key() if card.patient_ids == "secret" and ids else None
     pseudonyms = _pseudonyms(frame["patient"], card, key)
+    for column in _STUDIES:  # under the name that a study has where it stands for a patient
+        named = [f"{column} {uid}" if isinstance(uid, str) else None for uid in frame[column]]
+        frame[column] = _pseudonyms(pd.Series(named, index=frame.index, dtype=object), card, key)
     frame["patient"] = _pseudonyms(frame["patient"], card, None)  # splits are the same whatever the key
     frame = with_splits(frame, card.split, card.class_ids, near)
-    check_splits(frame)
-    warnings = [*identified(records, root), *_unknown_patients(frame, card)]
+    check_splits(frame, card.split, near)
+    warnings = [*identified(told), *unknown]
     warnings += uncovered(frame, card.split, card.class_ids, near)
     frame["patient"] = pseudonyms
     for warning in warnings:
         log.warning("%s: %s", card.name, warning)
     fingerprint = key.fingerprint if key else None
-    columns = [*COLUMNS, *card.metadata.extra, *([FOLD] if card.split.folds else [])]
+    columns = [*COLUMNS, *card.metadata.extra, *_dicom_columns(frame, card), *([FOLD] if card.split.folds else [])]
     write_manifest(frame[columns], manifest, key_fingerprint=fingerprint)
     labels, splits = Counter(frame["label"]), Counter(frame["split"])
     return Ingested(
@@ -176,6 +188,11 @@ def _rows(records: list[ImageRecord], card: Card) -> pd.DataFrame:
 def _row(record: ImageRecord, card: Card) -> dict[str, Any]:
     label = card.class_of(record.label)
     if label is None:
+        if holds_several(record.label, [one for one in labels_of(record.label) if card.class_of(one)]):
+            raise DataRejected(
+                f"{record.where}: {record.label!r} is several labels, and an image has one class here; leave such "
+                "images out, or write a column that says yes or no to the one finding that is asked for."
+            )
         raise DataRejected(
             f"{record.where}: the label {record.label!r} is no class of the card {card.name} "
             f"(its classes: {', '.join(card.class_ids)}); write it under `aliases` of the class that it means."
@@ -190,16 +207,32 @@ def _row(record: ImageRecord, card: Card) -> dict[str, Any]:
         "sex": sex_code(facts["sex"]) if "sex" in facts else None,
         "age": _age(facts.get("age"), record.where),
         "modality": card.modality,
+        **{column: facts.get(column) for column in OF_DICOM},
+        "pixel_spacing": float(facts["pixel_spacing"]) if "pixel_spacing" in facts else None,
         **{column: facts.get(column) for column in card.metadata.extra},
     }
 
 
+def _dicom_columns(frame: pd.DataFrame, card: Card) -> list[str]:
+    """The columns of `OF_DICOM` that are asked for or told and, where an image is DICOM, what headers give away."""
+    has_dicom = bool(frame["burned_in_annotation"].notna().any())
+    asked = [*card.metadata.dicom, *(("identifying_fields", "burned_in_annotation") if has_dicom else ())]
+    return [column for column in OF_DICOM if column in asked or frame[column].notna().any()]
+
+
 def _unknown_patients(frame: pd.DataFrame, card: Card) -> list[str]:
-    """A sentence where patients are unknown although the card says where they stand."""
-    unknown = int(frame["patient"].isna().sum())
-    if not unknown or (unknown == len(frame) and not card.metadata.tells_patients):
-        return []
-    return [f"The patient of {unknown} of the {len(frame)} images is unknown; each is taken for one of its own."]
+    """A sentence where a study stands for the patient, and one where patients are unknown that should be told."""
+    unknown = frame["patient"].isna()
+    alone, by_study = int((unknown & frame["study"].isna()).sum()), int((unknown & frame["study"].notna()).sum())
+    said = []
+    if by_study:
+        said.append(
+            f"The patient of {by_study} of the {len(frame)} images is unknown, and the study stands for it: images of "
+            "one study stay together, and two studies of one patient count as two patients."
+        )
+    if alone and (alone < len(frame) or card.metadata.tells_patients):
+        said.append(f"The patient of {alone} of the {len(frame)} images is unknown; each is taken for one of its own.")
+    return said
 
 
 def _age(text: str | None, where: str) -> float | None:

@@ -12,6 +12,9 @@ from clinprompt.parquet import DAMAGED, checked_table
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("path", "id", "file", "label", "split", "patient", "site", "sex", "age", "modality")
+# What the headers of DICOM files tell, in datasets that have such; the study may be told by a table or a folder, too.
+OF_DICOM = ("study", "series", "pixel_spacing", "identifying_fields", "burned_in_annotation")
+NUMBERS = ("age", "pixel_spacing")  # all other columns are text
 FOLD = "fold"  # of each row outside the test split, from "0"; there where the card's rule makes folds
 _NEVER_NULL = ("path", "id", "file", "label", "split", "modality")
 _ID = r"[0-9a-f]{64}"
@@ -20,13 +23,13 @@ _KEY = "patient_key_fingerprint"  # in the file's metadata
 
 
 def write_manifest(frame: pd.DataFrame, path: Path, *, key_fingerprint: str | None = None) -> None:
-    """Write rows sorted by path, the fixed columns first; equal rows give equal bytes. All columns but age are text.
+    """Write rows sorted by path, the fixed columns first; equal rows give equal bytes.
 
     Args:
         key_fingerprint: of the key that the patients' ids are made with; goes into the file's metadata.
     """
     columns = [*COLUMNS, *(c for c in frame.columns if c not in COLUMNS)]
-    schema = pa.schema([(c, pa.float64() if c == "age" else pa.string()) for c in columns])
+    schema = pa.schema([(c, pa.float64() if c in NUMBERS else pa.string()) for c in columns])
     rows = frame[columns].sort_values("path", kind="stable")
     # Without pandas' own metadata, which names library versions: they would change the bytes.
     about = {_KEY: key_fingerprint} if key_fingerprint else None
@@ -81,7 +84,7 @@ def _schema_problem(schema: pa.Schema) -> str | None:
     if tuple(schema.names[: len(COLUMNS)]) != COLUMNS:
         return f"the columns must begin with {', '.join(COLUMNS)}, found {', '.join(schema.names)}"
     for field in schema:
-        numeric = field.name == "age"
+        numeric = field.name in NUMBERS
         if not (pa.types.is_floating(field.type) if numeric else _is_text(field.type)):
             return f"column {field.name!r} must hold {'numbers' if numeric else 'text'}, found {field.type}"
     return None

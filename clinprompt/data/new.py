@@ -4,6 +4,8 @@ import re
 import sys
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +14,7 @@ import yaml
 
 from clinprompt import cli
 from clinprompt.data.card import Card
+from clinprompt.data.dicom_facts import with_header_facts
 from clinprompt.data.formats import SUFFIXES
 from clinprompt.data.layouts import layout_of
 from clinprompt.data.layouts.base import Listing, counted
@@ -23,6 +26,12 @@ from clinprompt.files import write_text
 from clinprompt.schema import Name, Section, check, parse_yaml, to_yaml
 
 CARDS = Path("datasets")
+
+
+class _Series(StrEnum):
+    SLICES = "slices"
+    VOLUME = "volume"
+
 
 _NEXT = """{said}
 
@@ -117,7 +126,7 @@ def new_card(name: str, root: Path, title: str, modality: str, organ: str, findi
     if not listing.records:
         skipped = counted(listing.skipped) or "none"
         raise DataRejected(f"{root} holds no image ({', '.join(SUFFIXES)} are read); other files: {skipped}.")
-    return card, listing
+    return card, replace(listing, records=with_header_facts(listing.records, root, card.metadata.dicom))
 
 
 app = cli.application()
@@ -144,6 +153,9 @@ def write_card(
     test: Annotated[list[str] | None, typer.Option(help="a folder of the test split")] = None,
     table: Annotated[str, typer.Option(help="the CSV or Parquet file in the folder that lists the images")] = "",
     label: Annotated[str, typer.Option(help="the table's column of classes")] = "",
+    series: Annotated[
+        _Series | None, typer.Option(help="what a folder with one DICOM series holds: pictures, or one volume")
+    ] = None,
 ) -> None:
     """Write the card, say what the folder is taken for and what is left to do.
 
@@ -156,7 +168,9 @@ def write_card(
     if path.exists():
         raise BadParams(f"{path} exists already; choose another name, or edit it.")
     splits = {split: names for split, names in (("train", train), ("val", val), ("test", test)) if names}
-    answers = Answers(pattern, patient, tuple(exclude or ()), keep_masks, splits, table, label)
+    answers = Answers(
+        pattern, patient, tuple(exclude or ()), keep_masks, splits, table, label, series.value if series else ""
+    )
     finding = survey(root, answers)
     card, listing = new_card(name, root, title or name, modality, organ, finding)
     write_text(path, _to_yaml(card))
@@ -232,8 +246,9 @@ def _split(splits: set[str]) -> dict[str, Any]:
 def _said_of_patients(listing: Listing) -> str:
     known = [patient for r in listing.records if is_known(patient := r.facts.get("patient", ""))]
     unknown = len(listing.records) - len(known)
+    studies = {study for r in listing.records if is_known(study := r.facts.get("study", ""))}
     if not known:
-        return "no patients known"
+        return f"{len(studies)} studies and no patients known" if studies else "no patients known"
     return f"{len(set(known))} patients{f' ({unknown} images of an unknown one)' if unknown else ''}"
 
 

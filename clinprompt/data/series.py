@@ -8,18 +8,22 @@ import hashlib
 import io
 import os
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clinprompt.data.codecs import dicom, dicom_file
+from clinprompt.data.card import DicomRules
+from clinprompt.data.codecs import dicom, dicom_file, dicom_frames
 from clinprompt.data.formats import is_dicom
 from clinprompt.errors import DataRejected, InputCorrupt
 
 if TYPE_CHECKING:
-    from pydicom import Dataset
+    from pydicom import DataElement, Dataset
+    from pydicom.dataelem import RawDataElement
 
 _PIXELS = (
     "RescaleSlope", "RescaleIntercept", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns",
@@ -34,6 +38,7 @@ _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _WRITER = "2.25.1"  # instead of pydicom's, which changes with its version
 _MOST_FILES = 10_000
 _JUNK = ("DICOMDIR", "THUMBS.DB")
+_DEFAULT = DicomRules()
 
 
 def is_series(folder: Path) -> bool:
@@ -52,7 +57,7 @@ def first_file(folder: Path) -> Path:
     return min(file for file in folder.iterdir() if not _is_junk(file.name))
 
 
-def pack_folder(folder: Path, where: str) -> bytes:
+def pack_folder(folder: Path, where: str, rules: DicomRules = _DEFAULT) -> bytes:
     """The series in a folder of DICOM files as a zip without the patient.
 
     Raises:
@@ -64,12 +69,12 @@ def pack_folder(folder: Path, where: str) -> bytes:
         size = sum(file.stat().st_size for file in files)
         if len(files) > _MOST_FILES or size > dicom.MOST_BYTES:
             raise DataRejected(f"{where}: the series has {len(files)} files of {size} bytes, more than is read.")
-        return _packed(((file.name, file.read_bytes()) for file in files), where)
+        return _packed(((file.name, file.read_bytes()) for file in files), where, rules)
     except OSError as error:
         raise InputCorrupt(f"{where}: the series cannot be read: {error.strerror}.") from None
 
 
-def pack_archive(file: Path, where: str) -> bytes:
+def pack_archive(file: Path, where: str, rules: DicomRules = _DEFAULT) -> bytes:
     """The series in a zip of DICOM files as a zip without the patient; raises as `pack_folder`."""
     try:
         if file.stat().st_size > dicom.MOST_BYTES:
@@ -79,27 +84,94 @@ def pack_archive(file: Path, where: str) -> bytes:
         raise InputCorrupt(f"{where}: the series cannot be read: {error.strerror}.") from None
     except ValueError as error:
         raise DataRejected(f"{where}: {error}.") from None
-    return _packed(members, where)
+    return _packed(members, where, rules)
 
 
-def pack_picture(file: Path, where: str) -> bytes:
+def pack_picture(file: Path, where: str, rules: DicomRules = _DEFAULT) -> bytes:
     """The picture in a DICOM file as a DICOM file of pixels, their scale and the window.
 
     Raises:
         DataRejected: it holds no picture that is read, or a name may be written into its pixels.
         InputCorrupt: it can't be read.
     """
+    return _packed_picture(_parsed(_read(file, where), where), where, rules, rules.frames)
+
+
+def pack_frames(file: Path, where: str, rules: DicomRules = _DEFAULT) -> list[Callable[[], bytes]]:
+    """What gives each frame of a DICOM file as `pack_picture` does a picture; [] where there is no more than one.
+
+    Raises:
+        DataRejected: the header tells another number of frames than there are.
+        InputCorrupt: it can't be read.
+    """
+    header = _header(file, ["NumberOfFrames"])
+    if header is None or str(header.get("NumberOfFrames", 1)) in ("1", "None"):
+        return []
+    dataset = _parsed(_read(file, where), where)
+    try:
+        told = dicom_file.whole_number(dataset, "NumberOfFrames", "the file", 1)
+        dicom_file.check_picture(dataset, "the file", "first")
+    except ValueError as error:
+        raise _rejected(error, where) from None
+    shared = _Shared(file, where, told)
+    return [partial(shared.packed, frame, rules) for frame in range(told)]
+
+
+class _Shared:
+    """A file that many frames are taken from, by several threads: read once, and let go with the last of them."""
+
+    def __init__(self, file: Path, where: str, frames: int) -> None:
+        self._file, self._where, self._left = file, where, frames
+        self._lock = Lock()
+        self._dataset: Dataset | None = None
+        self._plain: list[
+            DataElement | RawDataElement
+        ] = []  # of the tags that differ from frame to frame, what the header has itself
+
+    def packed(self, frame: int, rules: DicomRules) -> bytes:
+        """A frame as `pack_picture` gives a picture; raises the same."""
+        with self._lock:  # each frame in turn has its own scale and window in the header
+            if self._dataset is None:
+                self._dataset = _parsed(_read(self._file, self._where), self._where)
+                self._plain = [self._dataset.get_item(tag) for tag in dicom_frames.LIFTED if tag in self._dataset]
+            for tag in dicom_frames.LIFTED:
+                self._dataset.pop(tag, None)
+            for element in self._plain:
+                self._dataset[element.tag] = element
+            packed = _packed_picture(self._dataset, f"{self._where} frame {frame + 1}", rules, frame)
+            self._left -= 1
+            if self._left <= 0:
+                self._dataset = None
+        return packed
+
+
+def _read(file: Path, where: str) -> bytes:
+    """A DICOM file's bytes; raises as `pack_picture`."""
     try:
         size = file.stat().st_size
         if size > dicom.MOST_BYTES:
             raise DataRejected(f"{where}: the file has {size} bytes, more than the limit of {dicom.MOST_BYTES}.")
-        data = file.read_bytes()
+        return file.read_bytes()
     except OSError as error:
         raise InputCorrupt(f"{where}: the file cannot be read: {error.strerror}.") from None
+
+
+def _parsed(data: bytes, where: str) -> "Dataset":
     try:
-        return _written(_bare_picture(dicom_file.parse(data, "the file")))
+        return dicom_file.parse(data, "the file")
     except ValueError as error:
-        raise DataRejected(f"{where}: {str(error).removeprefix('the file: ')}.") from None
+        raise _rejected(error, where) from None
+
+
+def _packed_picture(dataset: "Dataset", where: str, rules: DicomRules, frames: str | int) -> bytes:
+    try:
+        return _written(_bare_picture(dataset, rules, frames))
+    except ValueError as error:
+        raise _rejected(error, where) from None
+
+
+def _rejected(error: ValueError, where: str) -> DataRejected:
+    return DataRejected(f"{where}: {str(error).removeprefix('the file: ')}.")
 
 
 def holds_pictures(folder: Path) -> bool:
@@ -110,7 +182,7 @@ def holds_pictures(folder: Path) -> bool:
     files = sorted(file for file in folder.iterdir() if not _is_junk(file.name))
     series = set()
     for file in files:
-        header = _header(file)
+        header = _header(file, ["SeriesInstanceUID", "ImagePositionPatient"])
         if header is None:
             return False  # packing the series tells what is wrong
         series.add(str(header.get("SeriesInstanceUID")))
@@ -119,21 +191,18 @@ def holds_pictures(folder: Path) -> bool:
     return len(files) == 1
 
 
-def _header(file: Path) -> "Dataset | None":
-    """What tells a series, of a file's header; None where it is broken."""
-    import pydicom
-
-    tags = ["SeriesInstanceUID", "ImagePositionPatient"]
+def _header(file: Path, tags: list[str]) -> "Dataset | None":
+    """Some tags of a file's header; None where it is broken, or larger than is read."""
     try:
-        return pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=tags)
+        return None if file.stat().st_size > dicom.MOST_BYTES else dicom_file.read_header(file, tags)
     except Exception:  # pydicom raises whatever a broken file leads it to
         return None
 
 
-def _packed(files: Iterable[tuple[str, bytes]], where: str) -> bytes:
+def _packed(files: Iterable[tuple[str, bytes]], where: str, rules: DicomRules) -> bytes:
     """The slices, sorted in space, as a stored zip with fixed names and dates."""
     try:
-        slices = [_bare(dicom.parse(content, name), name) for name, content in files]
+        slices = [_bare(dicom.parse(content, name), name, rules) for name, content in files]
         dicom.check_series(slices)
         order, _ = dicom.geometry(slices)
     except ValueError as error:
@@ -148,14 +217,14 @@ def _packed(files: Iterable[tuple[str, bytes]], where: str) -> bytes:
     return stream.getvalue()
 
 
-def _bare(dataset: "Dataset", name: str) -> "Dataset":
+def _bare(dataset: "Dataset", name: str, rules: DicomRules) -> "Dataset":
     """A slice with its pixels, unpacked, and the tags that place and scale them.
 
     Raises:
         ValueError: it is no slice of a volume, or a name may be written into its pixels.
     """
     dicom.check_image(dataset, name)
-    _refuse_burned_in(dataset, name)
+    _check_burned_in(dataset, name, rules)
     bare, stored = _copied(dataset, dicom.pixels(dataset, name), _OF_SLICES)
     bare.SeriesInstanceUID = dataset.get("SeriesInstanceUID")  # until all are known to be of one
     place = ",".join(str(float(v)) for v in bare.ImagePositionPatient)
@@ -163,15 +232,15 @@ def _bare(dataset: "Dataset", name: str) -> "Dataset":
     return bare
 
 
-def _bare_picture(dataset: "Dataset") -> "Dataset":
+def _bare_picture(dataset: "Dataset", rules: DicomRules, frames: str | int) -> "Dataset":
     """A picture with its pixels, unpacked, colours as RGB, and the tags that scale and show them; raises as `_bare`."""
     from pydicom.tag import Tag
 
-    dicom_file.check_picture(dataset, "the file")
-    _refuse_burned_in(dataset, "the file")
+    frame = dicom_file.check_picture(dataset, "the file", frames)
+    _check_burned_in(dataset, "the file", rules)
     if dataset.get("VOILUTFunction") not in _FUNCTIONS and "VOILUTFunction" in dataset:
         del dataset.VOILUTFunction  # whatever text it is
-    values = dicom_file.picture_values(dataset, "the file")
+    values = dicom_file.picture_values(dataset, "the file", frame)
     bare, stored = _copied(dataset, values, _OF_PICTURES if values.ndim == 2 else _PIXELS)
     if values.ndim == 3:
         bits = 8 * values.dtype.itemsize
@@ -187,9 +256,12 @@ def _bare_picture(dataset: "Dataset") -> "Dataset":
     return bare
 
 
-def _refuse_burned_in(dataset: "Dataset", name: str) -> None:
-    if str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES":
-        raise ValueError(f"{name} says that text is burned into its pixels, which may tell who the patient is")
+def _check_burned_in(dataset: "Dataset", name: str, rules: DicomRules) -> None:
+    if rules.burned_in == "refuse" and str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES":
+        raise ValueError(
+            f"{name} says that text is burned into its pixels, which may tell who the patient is; leave it out, or say "
+            "dicom: {burned_in: keep} in the card where the text tells no one"
+        )
 
 
 def _copied(dataset: "Dataset", values: np.ndarray, tags: Iterable[str]) -> tuple["Dataset", bytes]:

@@ -124,16 +124,24 @@ def uncovered(
     return sentences
 
 
-def check_splits(frame: pd.DataFrame) -> None:
+def check_splits(frame: pd.DataFrame, rule: SplitRule | None = None, near: pd.DataFrame | None = None) -> None:
     """Refuse a manifest in which one of the three splits is empty.
 
     Raises:
-        DataRejected: names the split and what to write in the card.
+        DataRejected: names the split and what to write in the card, or why a rule could not fill it.
     """
     for split in SPLITS:
-        if not (frame["split"] == split).any():
-            hint = "set split.val_from_train in the card (0.15, say), or " if split == "val" else ""
-            raise DataRejected(f"The {split} split holds no image; {hint}give it images or use split.rule: stratified.")
+        if (frame["split"] == split).any():
+            continue
+        if rule is not None and rule.rule == "stratified":
+            groups = group_names(frame, near).nunique()
+            raise DataRejected(
+                f"The {split} split holds no image: the {len(frame)} images are {groups} group{'s' * (groups != 1)} "
+                "that no split may part (a patient's images, or those of patients who share a file, as a blank slice), "
+                "and each split needs one."
+            )
+        hint = "set split.val_from_train in the card (0.15, say), or " if split == "val" else ""
+        raise DataRejected(f"The {split} split holds no image; {hint}give it images or use split.rule: stratified.")
 
 
 def _hash_position(seed: int, group: str) -> float:

@@ -31,6 +31,7 @@ class ModelRecord(Record):
         manifest, support: digests of the manifest and of the training images.
         images: what the method reads of an image.
         dicom: whether some of the images are DICOM files, so that predictions read such, too.
+        frames: which frame of a DICOM file of several is the picture, as the card says: "one" and "each" choose none.
         score: the column of the card's record that the model estimates beside the class; None where it does not.
         knowledge: digest of each file of the stage describe that the method needs.
         micro_batches, processes, precision, augmentation: how it was trained, as far as that is not usual.
@@ -58,6 +59,7 @@ class ModelRecord(Record):
     trainable_parameters: int
     score: str | None = None
     dicom: bool = False
+    frames: str = "one"
     micro_batches: int = 1
     processes: int = 1
     precision: str = "float32"

@@ -14,6 +14,7 @@ class TableExpectation:
         about: what is expected, as a clause that follows "Expected that".
         where: only rows with these values in these columns count.
         shows: the column that explains an offending row; None: the column that is checked.
+        flags: whether the offending images are listed one by one in verdict.json, and shown.
         key: file and key where a user wrote it, for error messages; None for the built-in ones.
     """
 
@@ -24,4 +25,5 @@ class TableExpectation:
     kwargs: dict[str, Any] = field(default_factory=dict)
     where: dict[str, str] = field(default_factory=dict)
     shows: str | None = None
+    flags: bool = True
     key: str | None = None

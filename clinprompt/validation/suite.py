@@ -8,6 +8,7 @@ from clinprompt.errors import BadParams
 from clinprompt.params import ValidationParams
 from clinprompt.validation import leaks
 from clinprompt.validation.expectation import TableExpectation
+from clinprompt.validation.headers import header_expectations
 from clinprompt.validation.shown import names_of
 from clinprompt.validation.summary import Summary
 from clinprompt.validation.volumes import (
@@ -55,9 +56,9 @@ def build_table(manifest: pd.DataFrame, summary: Summary, near: pd.DataFrame) ->
 
 
 def build_suite(
-    card: Card, card_file: str, limits: ValidationParams, *, patients_known: bool, volumes: bool = False
+    card: Card, card_file: str, limits: ValidationParams, table: pd.DataFrame, *, patients_known: bool
 ) -> list[TableExpectation]:
-    """The expectations on every dataset, on volumes where there are any, then the card's own.
+    """The expectations on every dataset, on volumes and DICOM headers where there are any, then the card's own.
 
     Where no patient is known there is none on patients: it would hold, and nothing would have been checked.
     """
@@ -65,7 +66,8 @@ def build_suite(
         *_schema_expectations(card),
         *_count_expectations(card, limits),
         *_image_expectations(limits),
-        *(volume_expectations() if volumes else []),
+        *(volume_expectations() if table["volume_depth"].notna().any() else []),
+        *header_expectations(table),
         *measure_expectations(card),
         *(e for e in _leak_expectations() if patients_known or e.name != PATIENT_LEAKS),
         *_demographic_expectations(),

@@ -18,6 +18,7 @@ from clinprompt.validation import leaks
 from clinprompt.validation.data_docs import render
 from clinprompt.validation.duplicates import find_duplicates
 from clinprompt.validation.gx import Outcome, run_suite
+from clinprompt.validation.headers import BURNED_IN, IDENTIFYING, not_told
 from clinprompt.validation.shown import (
     FILE_NAMES,
     dropped_images,
@@ -118,12 +119,13 @@ def validate(
     table = measure_columns(build_table(cleaned.manifest, summary, duplicates.near), card)
     without = int(cleaned.manifest["patient"].isna().sum())
     patients_known = without < len(cleaned.manifest)
-    volumes = bool(table["volume_depth"].notna().any())
-    suite = build_suite(card, card_file, limits, patients_known=patients_known, volumes=volumes)
+    suite = build_suite(card, card_file, limits, table, patients_known=patients_known)
     suite_result = run_suite(table, suite)
-    unknown = {str(column) for column in manifest.columns if manifest[column].isna().all()}
+    unknown = {str(column) for column in manifest.columns if manifest[column].isna().all()} - {IDENTIFYING}
     checks = [_check_entry(outcome, table, unknown) for outcome in suite_result.outcomes]
-    flagged = flagged_images(((one.expectation.name, one.offenders) for one in suite_result.outcomes), table)
+    flagging = [one for one in suite_result.outcomes if one.expectation.flags]
+    flagged = flagged_images(((one.expectation.name, one.offenders) for one in flagging), table)
+    checks = [c | {"message": c["message"] + not_told(table)} if c["name"] == BURNED_IN else c for c in checks]
     if not patients_known:
         checks.append(_PATIENTS_NOT_CHECKED)
     elif without:

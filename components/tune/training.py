@@ -102,7 +102,7 @@ def _record(job: Job, session: "TuningSession", model: "PromptMethod", run: "Run
         "preprocessing": preprocessing(backbone, model.needed).to_dict(),
         "intensity": card.intensity,
         "images": model.needed.images,
-        **({"dicom": True} if session.dataset.has_dicom else {}),
+        **({"dicom": True, "frames": card.dicom.frames} if session.dataset.has_dicom else {}),
         **_unusual(session.training, model, run),
     }
 

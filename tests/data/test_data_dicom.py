@@ -1,10 +1,13 @@
 """Pictures in DICOM files: their values and windows, taken in without the patient, and a sentence for bad ones."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom.data
 import pytest
+from dicom_workspace import SHARES, pictures
 from drawn_dicom import PATIENT, picture, written
 from ingest_workspace import Workspace, refused
 from pydicom import Dataset, dcmread
@@ -12,8 +15,11 @@ from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
+from clinprompt.data.card import DicomRules
 from clinprompt.data.codecs import decode_image, probe
+from clinprompt.data.formats import is_dicom
 from clinprompt.data.series import pack_picture
+from clinprompt.errors import DataRejected
 
 RAMP = np.arange(-1000, 1400, 100, dtype=np.int16).reshape(4, 6)
 GREY = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6)
@@ -98,19 +104,6 @@ def test_colours_are_as_drawn_and_preamble_and_meta_may_be_missing() -> None:
     assert probe(dataset)[:3] == (6, 4, "3xuint8")
 
 
-def pictures(place: Workspace) -> None:
-    """Eight pictures of two classes, straight in the classes' folders."""
-    for number in range(8):
-        file = place.data / ("glioma" if number % 2 else "none") / f"{number}.dcm"
-        file.parent.mkdir(exist_ok=True)
-        dataset = picture(np.random.default_rng(number).integers(0, 4096, (8, 8), np.uint16), BitsStored=12)
-        dataset.SeriesInstanceUID = f"1.2.3.{number}"
-        dataset.PixelPaddingValue = 4095
-        file.write_bytes(written(dataset))
-    fractions = {"train": 0.5, "val": 0.25, "test": 0.25}
-    place.card(split={"rule": "stratified", "fractions": fractions})
-
-
 def test_a_class_folder_of_dicom_files_holds_pictures_taken_in_without_the_patient(place: Workspace) -> None:
     pictures(place)
     assert place.ingest() == 0
@@ -133,8 +126,7 @@ def test_a_tables_facts_win_over_the_headers_where_it_knows_them(place: Workspac
         file.write_bytes(written(dataset))
         lines.append(f"{file.relative_to(place.data)},{file.parent.name},{'NA' if number % 2 else 'male'}")
     place.table("\n".join(lines))
-    split = {"rule": "stratified", "fractions": {"train": 0.5, "val": 0.25, "test": 0.25}}
-    place.card(split=split, reader={"kind": "table"}, metadata={"sex": "sex", "dicom": ["sex"]})
+    place.card(split=SHARES, reader={"kind": "table"}, metadata={"sex": "sex", "dicom": ["sex"]})
     assert place.ingest() == 0
     assert place.manifest()["sex"].tolist() == ["M", "F"] * 4
 
@@ -164,8 +156,7 @@ def test_the_headers_facts_are_columns_where_the_card_asks_for_them(place: Works
     assert place.ingest() == 0
     columns = ["patient", "site", "sex", "age"]
     assert place.manifest()[columns].isna().all(axis=None)
-    fractions = {"train": 0.5, "val": 0.25, "test": 0.25}
-    place.card(split={"rule": "stratified", "fractions": fractions}, metadata={"dicom": columns})
+    place.card(split=SHARES, metadata={"dicom": columns})
     assert place.ingest() == 0
     rows = place.manifest()
     assert rows["patient"].nunique() == 4
@@ -236,3 +227,16 @@ def test_a_file_of_4_gb_is_not_read(place: Workspace, capsys: pytest.CaptureFixt
         file.write(written(picture(GREY)))
         file.truncate(1 << 32)  # takes no room on the disk
     refused(place, capsys, 65, "none/bad.dcm: the file has 4294967296 bytes, more than the limit of 400000000")
+
+
+def test_each_of_pydicoms_own_files_is_read_or_refused_with_a_sentence() -> None:
+    files = sorted(file for file in Path(pydicom.data.__file__).parent.rglob("*") if is_dicom(file))
+    read, sentences = [], []
+    for file in files:
+        try:
+            read.append(decode_image(pack_picture(file, "it", DicomRules(frames="middle", burned_in="keep"))))
+        except DataRejected as error:
+            sentences.append(str(error))
+    assert len(files) > 150
+    assert len(read) > 80
+    assert [text for text in sentences if not re.fullmatch(r"it: [^\n]{10,}\.", text)] == []

@@ -207,3 +207,16 @@ def test_columns_that_hold_lists_and_damaged_notes_of_pandas_do_not_matter(place
     file.write_bytes(file.read_bytes().replace(b'"index_columns"', b'"index_colum\xff\x00"'))
     assert place.ingest() == 0
     assert set(place.manifest()["boxes"]) == {"[1 2]"}
+
+
+def test_images_of_one_study_stay_together_where_no_patient_is_known(place: Workspace) -> None:
+    table(place, study=[f"S{i // 4}" for i in range(ROWS)])
+    card = {"reader": {"kind": "table", "file": "t.csv"}, "split": {"rule": "stratified"}}
+    place.card(**card, metadata={"study": "study"})
+    assert place.ingest() == 0
+    rows = place.manifest()
+    assert rows["study"].nunique() == 6
+    assert (rows["patient"] == rows["study"]).all()
+    assert (rows.groupby("study")["split"].nunique() == 1).all()
+    place.card(**card, metadata={"extra": ["study"]})
+    assert place.ingest() == 64  # a column of another meaning would be taken for it

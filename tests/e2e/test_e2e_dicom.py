@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 from drawn_dicom import PATIENT, picture, written
+from pydicom import dcmread
 
 pytestmark = pytest.mark.e2e
 
@@ -41,7 +42,7 @@ def finished(make_workspace: Callable[[Path], Any], tmp_path_factory: pytest.Tem
     new = workspace.run("python", "-m", "clinprompt.data.new", DATASET, str(films))
     assert new.returncode == 0, new.stdout + new.stderr
     asked = {"dicom": ["patient", "site", "sex", "age"]}
-    workspace.edit(f"datasets/{DATASET}.yaml", lambda card: card.update(metadata=asked))
+    workspace.edit(f"datasets/{DATASET}.yaml", lambda card: card.update(metadata=asked, dicom={"frames": "middle"}))
     workspace.edit("params.yaml", lambda params: params.update(datasets=[DATASET]))
     workspace.edit("params.yaml", lambda params: params["protocols"].update(datasets=[DATASET]))
     done = workspace.repro()
@@ -59,10 +60,26 @@ def test_the_champion_gives_the_evaluated_probabilities_from_the_original_files(
     for dark_high in (True, False):
         path = next(path for path in evaluated.index if (int(path[-9:-4]) % 3 == 0) is dark_high)
         file = finished.folder.parent / DATASET / path
+        if not dark_high:  # as the middle one of three frames
+            dataset = dcmread(file)
+            noise = np.random.default_rng(0).integers(0, 4096, dataset.pixel_array.shape, np.uint16).tobytes()
+            dataset.NumberOfFrames, dataset.PixelData = 3, noise + dataset.PixelData + noise
+            file = finished.folder.parent / "film.dcm"
+            file.write_bytes(written(dataset))
         shown = finished.run("python", "-m", "registry", "load", DATASET, "--image", str(file), "--json")
         assert shown.returncode == 0, shown.stderr
         expected = {name: evaluated.loc[path, f"p_{name}"] for name in CLASSES}
         assert json.loads(shown.stdout)["prediction"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_makers_are_slices_and_headers_that_name_patients_stand_in_the_report(finished: Any) -> None:
+    run = finished.folder / "runs" / DATASET
+    chosen = json.loads((run / "gate/decision.json").read_text())["chosen"]["folder"]
+    metrics = json.loads((run / f"metrics/{chosen}.json").read_text())
+    assert {"site=A", "site=B"} <= set(metrics["slices"])
+    told = "Expected that no DICOM header tells who the patient is (nothing of that is copied); not so for 100 of 100"
+    assert told in (run / "validate/evidence/verdict.json").read_text()
+    assert told in (run / "report.html").read_text()
 
 
 def test_no_output_holds_what_names_a_patient(finished: Any) -> None:

@@ -43,7 +43,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_a_linear_head_carries_the_reading_of_images_alone() -> None:
-    of_volumes = {"nifti.py", "dicom.py", "dicom_file.py", "volume_axes.py", "volumes.py"}
+    of_volumes = {"nifti.py", "dicom.py", "dicom_file.py", "dicom_frames.py", "volume_axes.py", "volumes.py"}
     modules = {path.name for path in (ROOT / "clinprompt/data/codecs").glob("*.py")} - of_volumes
     codecs = {f"code/data/codecs/{name}" for name in modules}
     names = ("__init__", "data/__init__", "data/formats", "data/preprocessing")
@@ -73,7 +73,8 @@ def test_what_reads_volumes_goes_along_with_models_of_volumes_alone(tmp_path: Pa
 @pytest.mark.parametrize("spec", [HEAD, VPT], ids=["head", "method"])
 def test_what_reads_dicom_goes_along_with_models_that_were_tuned_on_it(spec: ModelRecord) -> None:
     without, with_dicom = code_of(spec), code_of(spec.model_copy(update={"dicom": True}))
-    assert set(with_dicom) - set(without) == {"code/data/codecs/dicom_file.py"}
+    of_dicom = {f"code/data/codecs/{name}.py" for name in ("dicom_file", "dicom_frames")}
+    assert set(with_dicom) - set(without) == of_dicom
     assert distributions(with_dicom) - distributions(without) == {"pydicom"}
 
 

@@ -72,7 +72,9 @@ def probe(data: bytes) -> Header:
         raise ValueError(_reason(error)) from None
 
 
-def decode_image(data: bytes, intensity: Intensity = "auto", max_pixels: int = MAX_PIXELS) -> DecodedImage:
+def decode_image(
+    data: bytes, intensity: Intensity = "auto", max_pixels: int = MAX_PIXELS, frames: str = "one"
+) -> DecodedImage:
     """Decode an image or a volume of 8 or more bits to uint8, upright.
 
     Grey is one channel, colour three; transparent pixels are laid over black. Images of 8 bits keep their values;
@@ -84,6 +86,7 @@ def decode_image(data: bytes, intensity: Intensity = "auto", max_pixels: int = M
 
     Args:
         max_pixels: refuse, before decoding, images whose header tells more. `MAX_PIXELS` is the most in any case.
+        frames: of a DICOM file of several, the one that is the picture: "first" or "middle"; else it is refused.
 
     Raises:
         ValueError: with the reason, when the image is broken, too large or of a kind that is not read.
@@ -91,7 +94,7 @@ def decode_image(data: bytes, intensity: Intensity = "auto", max_pixels: int = M
     width, height, _, depth = probe(data)
     check_size(width, height, min(max_pixels, MAX_PIXELS), depth)
     try:
-        pixels = _codec(data).read(data)
+        pixels = _codec(data, frames).read(data)
     except _BROKEN as error:
         raise ValueError(_reason(error)) from None
     if isinstance(pixels, Measured):
@@ -110,7 +113,7 @@ def decode(data: bytes, intensity: Intensity = "auto", max_pixels: int = MAX_PIX
     return decode_image(data, intensity, max_pixels).picture()
 
 
-def _codec(data: bytes) -> Codec:
+def _codec(data: bytes, frames: str = "one") -> Codec:
     """The format of a file, by its first bytes: nothing else is tried."""
     if not data:
         raise ValueError("the file is empty")
@@ -118,7 +121,7 @@ def _codec(data: bytes) -> Codec:
     if kind in _VOLUMES:
         return _volume_codec(kind)
     if kind is formats.DICOM_FILE:
-        return _dicom_codec()
+        return _dicom_codec(frames)
     for codec in CODECS:
         if codec.format is kind:
             return codec
@@ -134,12 +137,12 @@ def _volume_codec(kind: formats.Format) -> Codec:
     return next(codec for codec in volumes.CODECS if codec.format is kind)
 
 
-def _dicom_codec() -> Codec:
+def _dicom_codec(frames: str) -> Codec:
     try:
         from clinprompt.data.codecs import dicom_file
     except ImportError:  # a model that was tuned without DICOM files does not carry it
         raise ValueError("it is a DICOM file, and this model was tuned on pictures of other formats") from None
-    return dicom_file.CODEC
+    return dicom_file.codec(frames)
 
 
 def _reason(error: BaseException) -> str:

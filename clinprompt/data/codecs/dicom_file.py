@@ -4,12 +4,16 @@ What is measured is kept in its units (Hounsfield's, say) up to the window. Colo
 """
 
 import io
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from clinprompt.data import formats
 from clinprompt.data.codecs.base import Codec, Measured, check_size
+from clinprompt.data.codecs.dicom_frames import check_frames, choose_frame, lift
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -20,9 +24,17 @@ _PALETTE = "PALETTE COLOR"
 _PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
 _USED = (
     "PhotometricInterpretation", "VOILUTFunction", "BurnedInAnnotation", "SeriesInstanceUID", "Rows", "Columns",
-    *_PADDING,
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *_PADDING,
 )  # fmt: skip
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+
+
+def read_header(file: Path | IO[bytes], tags: Iterable[str]) -> "Dataset":
+    """Some tags of a DICOM file, without its pixels; raises whatever pydicom does of a broken one."""
+    import pydicom
+
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # its warnings would show values
+    return pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=[*tags])
 
 
 def parse(data: bytes, name: str) -> "Dataset":
@@ -36,7 +48,7 @@ def parse(data: bytes, name: str) -> "Dataset":
     from pydicom.errors import InvalidDicomError
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # its warnings would show values
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # as in `read_header`
     if _DEFLATED in data:
         raise ValueError(f"{name}: deflated DICOM files are not read")
     try:
@@ -56,8 +68,11 @@ def parse(data: bytes, name: str) -> "Dataset":
         raise ValueError(f"{name} is a broken DICOM file ({type(error).__name__})") from None
 
 
-def stored_values(dataset: "Dataset", name: str) -> np.ndarray:
+def stored_values(dataset: "Dataset", name: str, frame: int | None = None) -> np.ndarray:
     """The stored values [rows, columns], of colours [rows, columns, 3] in RGB, before rescaling.
+
+    Args:
+        frame: of several, the number of the one that is meant, from 0.
 
     Raises:
         ValueError: they are compressed in a way that can't be undone here, or broken.
@@ -65,7 +80,7 @@ def stored_values(dataset: "Dataset", name: str) -> np.ndarray:
     from pydicom.pixels import pixel_array
 
     try:
-        return np.asarray(pixel_array(dataset))
+        return np.asarray(pixel_array(dataset, index=frame))
     except Exception as error:
         syntax = dataset.file_meta.TransferSyntaxUID
         if not syntax.is_transfer_syntax or syntax.is_private:
@@ -86,17 +101,29 @@ def rescaled(values: np.ndarray, dataset: "Dataset") -> np.ndarray:
     return values.astype(np.int32) + int(intercept) if whole else (values * slope + intercept).astype(np.float32)
 
 
-def check_picture(dataset: "Dataset", name: str) -> None:
+def check_picture(dataset: "Dataset", name: str, frames: str | int = "one") -> int | None:
     """Refuse, before its pixels are read, a DICOM file that is not one picture of a size that is read.
+
+    Of an enhanced file, the scale and the window of the frame that is the picture are moved to the header.
+
+    Args:
+        frames: which frame is the picture where there are several: see `choose_frame`. A number is of a file whose
+            frames were counted before.
+
+    Returns:
+        The frame's number, from 0; None where there is but one.
 
     Raises:
         ValueError: with the reason.
     """
     if "PixelData" not in dataset:
         raise ValueError(f"{name} holds no pixel data")
-    frames = whole_number(dataset, "NumberOfFrames", name, 1)
-    if frames != 1:
-        raise ValueError(f"{name} holds {frames} frames, where a picture is one; save the one that is meant as a file")
+    told = whole_number(dataset, "NumberOfFrames", name, 1)
+    frame = choose_frame(told, frames, name)
+    try:
+        lift(dataset, frame)
+    except Exception as error:  # pydicom converts only now, and raises what it likes
+        raise ValueError(f"{name} is a broken DICOM file ({type(error).__name__})") from None
     kind, samples = str(dataset.get("PhotometricInterpretation")), whole_number(dataset, "SamplesPerPixel", name, 1)
     if (samples, kind) not in [(1, grey) for grey in (*_GREY, _PALETTE)] + [(3, colour) for colour in _COLOURS]:
         raise ValueError(
@@ -112,7 +139,9 @@ def check_picture(dataset: "Dataset", name: str) -> None:
     _rescale(dataset)
     _window(dataset)
     check_size(whole_number(dataset, "Columns", name), whole_number(dataset, "Rows", name))
-    _check_length(dataset, name)
+    if not isinstance(frames, int):
+        check_frames(dataset, told, name)
+    return frame if told > 1 else None
 
 
 def whole_number(dataset: "Dataset", tag: str, name: str, default: int | None = None) -> int:
@@ -130,13 +159,16 @@ def whole_number(dataset: "Dataset", tag: str, name: str, default: int | None = 
         raise ValueError(f"{name}: {tag} is missing or no whole number") from None
 
 
-def picture_values(dataset: "Dataset", name: str) -> np.ndarray:
+def picture_values(dataset: "Dataset", name: str, frame: int | None) -> np.ndarray:
     """The stored values of a picture that `check_picture` accepts: [H, W] of grey, [H, W, 3] in RGB of colours.
+
+    Args:
+        frame: what `check_picture` gave.
 
     Raises:
         ValueError: see `stored_values`.
     """
-    values = stored_values(dataset, name)
+    values = stored_values(dataset, name, frame)
     shape = (int(dataset.Rows), int(dataset.Columns))
     if values.shape not in (shape, (*shape, 3)):
         raise ValueError(f"{name}: pixels of shape {list(values.shape)} in a picture of another size")
@@ -156,24 +188,6 @@ def _coloured(values: np.ndarray, dataset: "Dataset", name: str) -> np.ndarray:
     except Exception as error:
         raise ValueError(f"{name}: its palette is broken ({type(error).__name__})") from None
     return (colours >> 8).astype(np.uint8) if colours.dtype.itemsize > 1 else colours
-
-
-def _check_length(dataset: "Dataset", name: str) -> None:
-    """Refuse pixel data of more frames than the one that the header tells, or of less."""
-    from pydicom.encaps import parse_basic_offsets
-    from pydicom.pixels.utils import get_expected_length
-
-    try:
-        if dataset.file_meta.TransferSyntaxUID.is_compressed:
-            frames = max(1, len(parse_basic_offsets(dataset.PixelData)))
-        else:
-            frames = len(dataset.PixelData) // get_expected_length(dataset)
-    except Exception:  # an unknown syntax, or no items where they should be: decoding tells
-        return
-    if frames < 1:
-        raise ValueError(f"{name}: the pixel data is truncated")
-    if frames > 1:
-        raise ValueError(f"{name}: the header tells one frame, and the pixel data is that of {frames}")
 
 
 def _measured(values: np.ndarray, dataset: "Dataset") -> Measured:
@@ -251,11 +265,13 @@ def _probe(data: bytes) -> tuple[int, int, str]:
     return width, height, f"{samples}x{kind}{bits}"
 
 
-def _read(data: bytes) -> np.ndarray | Measured:
+def _read(data: bytes, frames: str = "one") -> np.ndarray | Measured:
     dataset = parse(data, "the file")
-    check_picture(dataset, "the file")
-    values = picture_values(dataset, "the file")
+    frame = check_picture(dataset, "the file", frames)
+    values = picture_values(dataset, "the file", frame)
     return _measured(values, dataset) if values.ndim == 2 else values
 
 
-CODEC = Codec(formats.DICOM_FILE, _probe, _read)
+def codec(frames: str = "one") -> Codec:
+    """The codec of DICOM pictures, under a card's rule for files of several frames."""
+    return Codec(formats.DICOM_FILE, _probe, partial(_read, frames=frames))

@@ -30,7 +30,7 @@ class ImageRecord:
         label: as the dataset writes it.
         where: for messages: the file and row, or the path.
         split: "train", "val", "test", or None when the dataset does not tell.
-        facts: patient, site, sex, age and the card's extra columns, as written; absent when empty.
+        facts: patient, study, site, sex, age and the card's extra columns, as written; absent when empty.
     """
 
     path: str
@@ -102,14 +102,14 @@ def is_image(file: Path) -> bool:
     return not file.name.startswith(".") and (image_suffix(file) is not None or is_series(file))
 
 
-def source_of(file: Path, where: str) -> Path | Callable[[], bytes]:
+def source_of(file: Path, where: str, card: Card) -> Path | Callable[[], bytes]:
     """What gives an image's bytes: the file, but of DICOM a function that leaves out who the patient is."""
     if file.is_dir():
-        return partial(pack_folder, file, where)
+        return partial(pack_folder, file, where, card.dicom)
     suffix = image_suffix(file)
     if suffix in DICOM_FILE.suffixes:
-        return partial(pack_picture, file, where)
-    return partial(pack_archive, file, where) if suffix in DICOM.suffixes else file
+        return partial(pack_picture, file, where, card.dicom)
+    return partial(pack_archive, file, where, card.dicom) if suffix in DICOM.suffixes else file
 
 
 def kind_of_file(name: str) -> str:
@@ -208,12 +208,12 @@ def check_text(path: str, where: str) -> None:
         raise DataRejected(f"{where}: the file name {os.fsencode(path)!r} is not valid UTF-8; rename it.") from None
 
 
-def unknown_columns(columns: list[str], present: list[str], where: str) -> None:
-    """Refuse a table that lacks a column which the card names.
+def unknown_columns(columns: list[str], present: list[str], where: str, hint: str = "") -> None:
+    """Refuse a table that lacks a column which the card names; `hint` says more of what may be wrong.
 
     Raises:
         BadParams: names the first missing column and lists those that are there.
     """
     for column in columns:
         if column not in present:
-            raise BadParams(f"{where}: there is no column {column!r}; the columns are {', '.join(present)}.")
+            raise BadParams(f"{where}: there is no column {column!r}; the columns are {', '.join(present)}.{hint}")

@@ -37,14 +37,16 @@ class PatientInName(Section):
 class FolderOptions(Section):
     """How the folders are to be read; by default the customary ways are recognised.
 
-    `folders`: the pattern of an image's folder, of {split}, {class}, {patient}, names, `*` (any folder) and, at its
-    end, `**` (any number of them). `splits`: the folder of each split, as {train: Training, test: Testing}.
-    `patient`: `folder` where the folders in the class folders are the patients, {name: "(p[0-9]+)_"} where the files'
-    names begin with them. `exclude`: globs of what to leave out. `masks`: whether files that look like masks of
-    others are refused, or kept as images.
+    `folders`: the pattern of an image's folder, of {split}, {class}, {patient}, {study}, names, `*` (any folder) and,
+    at its end, `**` (any number of them). `series`: whether a folder that holds one DICOM series is a volume, or its
+    slices are pictures, as they are by default where the pattern has {study}. `splits`: the folder of each split, as
+    {train: Training, test: Testing}. `patient`: `folder` where the folders in the class folders are the patients,
+    {name: "(p[0-9]+)_"} where the files' names begin with them. `exclude`: globs of what to leave out. `masks`:
+    whether files that look like masks of others are refused, or kept as images.
     """
 
     folders: str | None = None
+    series: Literal["volume", "slices"] | None = None
     splits: Splits | None = None
     patient: Literal["folder"] | PatientInName | None = None
     exclude: list[Annotated[str, Field(min_length=1)]] = []
@@ -65,6 +67,12 @@ class FolderOptions(Section):
             raise ValueError("the pattern in `folders` tells the patient already; remove `patient`")
         return self
 
+    @property
+    def slices(self) -> bool:
+        """Whether each file of a DICOM series is a picture."""
+        in_studies = self.folders is not None and pattern.STUDY in pattern.parse(self.folders)
+        return in_studies if self.series is None else self.series == "slices"
+
     def levels(self, folders: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
         """The levels of the pattern that these folders of images are held against."""
         in_folders = self.patient == "folder"
@@ -83,13 +91,13 @@ def read(root: Path, card: Card, options: FolderOptions) -> Listing:
     """
     if not root.is_dir():
         raise DataRejected(f"{root} is a file; the reader 'folder' expects a folder of class folders.")
-    tree = scan(root, options.exclude)
+    tree = scan(root, options.exclude, options.slices)
     levels = options.levels(tree.folders())
     _refuse_missing_splits(root, tree, options.splits)
-    places = {parts: _place(tree, levels, parts, card, options) for parts in tree.folders()}
+    places = {parts: _place(root, tree, levels, parts, card, options) for parts in tree.folders()}
     if options.masks == "refuse":
         refuse_masks(tree, levels)
-    records = [_record(root, path, places[PurePosixPath(path).parent.parts], options) for path in tree.images]
+    records = [_record(root, path, places[PurePosixPath(path).parent.parts], card, options) for path in tree.images]
     return Listing(records, dict(tree.skipped), tree.excluded)
 
 
@@ -131,13 +139,20 @@ def masks_beside_images(tree: Tree) -> dict[str, tuple[str, str]]:
 LAYOUT = Layout(FolderOptions, read)
 
 
-def _place(tree: Tree, levels: tuple[str, ...], parts: tuple[str, ...], card: Card, options: FolderOptions) -> Place:
+def _place(
+    root: Path, tree: Tree, levels: tuple[str, ...], parts: tuple[str, ...], card: Card, options: FolderOptions
+) -> Place:
     place = pattern.match(levels, parts, options.splits)
     folder = "/".join(parts)
     upto = "/".join(parts[: place.depth + 1])
     if place.problem == "shallow":
         image = next(p for p in tree.images if PurePosixPath(p).parent.parts == parts)
         what = f"the folders '{'/'.join(levels)}'" if options.folders or options.patient else "the class folders"
+        if (root / image).is_dir():
+            raise DataRejected(
+                f"{image}: this folder holds one DICOM series, which is a volume, and lies beside {what}; write "
+                "reader.series: slices into the card where each of its files is a picture."
+            )
         raise DataRejected(f"{image}: this image lies beside {what}; move it into one of them.")
     if place.problem == "split":
         names = {p[place.depth] for p in tree.folders() if len(p) > place.depth}
@@ -190,7 +205,7 @@ def _refuse_missing_splits(root: Path, tree: Tree, splits: Splits | None) -> Non
             raise InputMissing(f"{root / listed(folders)[0]}, the folder of the {split} split, does not exist.")
 
 
-def _record(root: Path, path: str, place: Place, options: FolderOptions) -> ImageRecord:
+def _record(root: Path, path: str, place: Place, card: Card, options: FolderOptions) -> ImageRecord:
     normal, file = inside(root, path, path)
     patient = place.patient
     if isinstance(options.patient, PatientInName):
@@ -201,6 +216,5 @@ def _record(root: Path, path: str, place: Place, options: FolderOptions) -> Imag
                 "correct it, or write | at its end where images without that beginning are of unknown patients."
             )
         patient = found[1]
-    return ImageRecord(
-        normal, source_of(file, normal), place.label, normal, place.split, {"patient": patient} if patient else {}
-    )
+    facts = {name: told for name, told in (("patient", patient), ("study", place.study)) if told}
+    return ImageRecord(normal, source_of(file, normal, card), place.label, normal, place.split, facts)

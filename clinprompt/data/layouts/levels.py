@@ -1,4 +1,4 @@
-"""What the folders on the way to an image mean: a pattern such as `{split}/{class}/{patient}`, and its matching."""
+"""What the folders on the way to an image mean: a pattern such as `{split}/{class}/{study}`, and its matching."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from clinprompt.data.layouts.words import Splits, are_folds, are_splits, means_masks, means_pictures, split_of
 from clinprompt.data.names import matching_key
 
-SPLIT, CLASS, PATIENT, ANY, REST = "{split}", "{class}", "{patient}", "*", "**"
+SPLIT, CLASS, PATIENT, STUDY, ANY, REST = "{split}", "{class}", "{patient}", "{study}", "*", "**"
+_NAMED = (SPLIT, CLASS, PATIENT, STUDY)
 
 
 @dataclass(frozen=True)
 class Place:
-    """What the folders of an image say: its class's folder, split and patient; or how they differ from the pattern.
+    """What the folders of an image say: its class's folder, split, patient and study; or how they differ from the
+    pattern.
 
     Attributes:
         class_folder: the path down to the class.
@@ -23,6 +25,7 @@ class Place:
     class_folder: str = ""
     split: str | None = None
     patient: str | None = None
+    study: str | None = None
     depth: int = 0
     problem: str | None = None
 
@@ -35,12 +38,12 @@ def parse(pattern: str) -> tuple[str, ...]:
     """
     levels = tuple(pattern.strip("/").split("/"))
     for level in levels:
-        if level.startswith("{") and level not in (SPLIT, CLASS, PATIENT):
-            raise ValueError(f"{level!r} is none of {SPLIT}, {CLASS}, {PATIENT}, {ANY}, {REST} and a folder's name")
+        if level.startswith("{") and level not in _NAMED:
+            raise ValueError(f"{level!r} is none of {', '.join(_NAMED)}, {ANY}, {REST} and a folder's name")
         if not level or level in (".", ".."):
             raise ValueError(f"{pattern!r} holds a level without a name")
-    if levels.count(CLASS) != 1 or levels.count(SPLIT) > 1 or levels.count(PATIENT) > 1:
-        raise ValueError(f"{CLASS} must stand in it once, {SPLIT} and {PATIENT} at most once")
+    if levels.count(CLASS) != 1 or any(levels.count(level) > 1 for level in _NAMED):
+        raise ValueError(f"{CLASS} must stand in it once, {SPLIT}, {PATIENT} and {STUDY} at most once")
     if REST in levels[:-1]:
         raise ValueError(f"{REST} goes last")
     return levels
@@ -69,19 +72,20 @@ def match(levels: Sequence[str], parts: Sequence[str], splits: Splits | None) ->
             return Place(depth=depth, problem="shallow")
         if level == SPLIT and split_of(parts[depth], splits) is None:
             return Place(depth=depth, problem="split")
-        if level not in (SPLIT, CLASS, PATIENT, ANY) and matching_key(level) != matching_key(parts[depth]):
+        if level not in (*_NAMED, ANY) and matching_key(level) != matching_key(parts[depth]):
             return Place(depth=depth, problem="name")
         found[level] = parts[depth]
         if level == CLASS:
             class_folder = "/".join(parts[: depth + 1])
     split = split_of(found[SPLIT], splits) if SPLIT in found else None
     problem = "deep" if len(parts) > len(levels) and levels[-1] != REST else None
-    return Place(found[CLASS], class_folder, split, found.get(PATIENT), len(levels), problem)
+    return Place(found[CLASS], class_folder, split, found.get(PATIENT), found.get(STUDY), len(levels), problem)
 
 
 def free_parts(levels: Sequence[str], parts: Sequence[str]) -> list[str]:
     """The folders of an image that the pattern leaves open: not named in it, no split and no class."""
-    return [part for depth, part in enumerate(parts) if depth >= len(levels) or levels[depth] in (PATIENT, ANY, REST)]
+    free = (PATIENT, STUDY, ANY, REST)
+    return [part for depth, part in enumerate(parts) if depth >= len(levels) or levels[depth] in free]
 
 
 def advice(levels: Sequence[str], parts: Sequence[str], siblings: Sequence[str]) -> str:

@@ -54,7 +54,7 @@ def read(root: Path, card: Card, options: SplitJsonOptions) -> Listing:
                 continue
             if not is_image(image):
                 raise DataRejected(f"{where}: {normal!r} is no image file; {', '.join(SUFFIXES)} are read.")
-            records.append(ImageRecord(normal, source_of(image, where), label, where, split))
+            records.append(ImageRecord(normal, source_of(image, where, card), label, where, split))
     refuse_missing(missing, total, options.file, root / options.images)
     return Listing(records)
 

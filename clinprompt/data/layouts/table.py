@@ -21,6 +21,7 @@ from clinprompt.data.layouts.base import (
     source_of,
     unknown_columns,
 )
+from clinprompt.data.layouts.several import findings, one_finding
 from clinprompt.data.layouts.words import Splits, listed, split_of, split_words
 from clinprompt.data.names import composed, is_known, whole_number
 from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
@@ -64,7 +65,9 @@ def read(root: Path, card: Card, options: TableOptions) -> Listing:
     columns = [options.path, options.label, *card.metadata.columns()]
     if options.split is not None and is_given:
         columns.append(options.split)
-    unknown_columns(columns, list(frame.columns), options.file)
+    has_path, has_label = (column in frame for column in (options.path, options.label))
+    hint = one_finding(findings(frame), "reader.label:") if has_path and not has_label else ""
+    unknown_columns(columns, list(frame.columns), options.file, hint)
     facts = _fact_columns(card.metadata)
     records, missing = [], []
     for number, row in numbered_rows(frame):
@@ -81,7 +84,7 @@ def read(root: Path, card: Card, options: TableOptions) -> Listing:
         # A column of folds or of another split is nothing to a split by rule.
         split = _split(row.get(options.split or "", ""), options.splits, where) if is_given else None
         values = {name: whole_number(row[column]) for name, column in facts.items() if is_known(row[column])}
-        records.append(ImageRecord(normal, source_of(image, where), label, where, split, values))
+        records.append(ImageRecord(normal, source_of(image, where, card), label, where, split, values))
     hint = "Where the column holds ids without folder or extension, say reader.prefix and reader.suffix in the card."
     refuse_missing(missing, len(frame), options.file, root, hint)
     return Listing(records)
@@ -163,7 +166,7 @@ def numbered_rows(frame: pd.DataFrame) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _fact_columns(metadata: Metadata) -> dict[str, str]:
-    named = {name: getattr(metadata, name) for name in ("patient", "site", "sex", "age")}
+    named = {name: getattr(metadata, name) for name in ("patient", "study", "site", "sex", "age")}
     return {name: column for name, column in named.items() if column} | {column: column for column in metadata.extra}
 
 

@@ -34,10 +34,11 @@ class Tree:
         return sorted({tuple(path.split("/")[:-1]) for path in self.images})
 
 
-def scan(root: Path, exclude: Sequence[str] = ()) -> Tree:
+def scan(root: Path, exclude: Sequence[str] = (), slices: bool = False) -> Tree:
     """Look at all files below a folder; hidden folders and archivers' leftovers are passed over.
 
     Args:
+        slices: whether each file of a DICOM series is an image; else the series' folder is one, a volume.
         exclude: globs of files and folders to leave out: one without a slash is held against each name, one with a
             slash against the whole path. A `*` stands for any characters.
 
@@ -51,7 +52,7 @@ def scan(root: Path, exclude: Sequence[str] = ()) -> Tree:
     while pending:
         folder, is_out = pending.pop()
         entries = _entries(root / folder)
-        if folder and is_series(root / folder) and not holds_pictures(root / folder):
+        if folder and not slices and is_series(root / folder) and not holds_pictures(root / folder):
             _count(tree, root, folder, False, is_out)
             continue
         for entry in entries:

@@ -90,7 +90,9 @@ def read(root: Path, card: Card, options: VisitsOptions) -> Listing:
             values = {
                 name: whole_number(tested[exam][1][c]) for name, c in facts.items() if is_known(tested[exam][1][c])
             }
-            record = _record(root, own[scan], label, {"patient": whole_number(subject), **values}, options, missing)
+            record = _record(
+                root, own[scan], label, {"patient": whole_number(subject), **values}, card, options, missing
+            )
             records += [record] if record else []
     refuse_missing(missing, sum(map(len, scans.values())), options.scans, root)
     _say(card.name, counts, options)
@@ -138,6 +140,7 @@ def _record(
     scan: _Row,
     label: str,
     facts: dict[str, str],
+    card: Card,
     options: VisitsOptions,
     missing: list[tuple[str, str]],
 ) -> ImageRecord | None:
@@ -153,7 +156,7 @@ def _record(
         return None
     if not is_image(image):
         raise DataRejected(f"{where}: {normal!r} is no image file; {', '.join(SUFFIXES)} are read.")
-    return ImageRecord(normal, source_of(image, where), label, where, None, facts)
+    return ImageRecord(normal, source_of(image, where, card), label, where, None, facts)
 
 
 def _say(name: str, counts: Counter[str], options: VisitsOptions) -> None:

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+NO_PATIENT = "No patient is known: images of one patient may lie in several splits, and nothing can check it."
+BY_STUDY = "No patient is known: images of one study stay together, and two studies of one patient count as two."
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -14,6 +17,7 @@ class Answers:
         exclude: globs of what to leave out.
         keep_masks: whether what looks like masks are images.
         splits: the folders or words of each split.
+        series: "slices" or "volume": what a folder with one DICOM series holds.
         table, label: the table's file and the column of its labels.
     """
 
@@ -24,6 +28,7 @@ class Answers:
     splits: dict[str, list[str]] = field(default_factory=dict)
     table: str = ""
     label: str = ""
+    series: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,19 @@ from typing import Any
 
 from clinprompt.data.layouts.base import counted
 from clinprompt.data.layouts.folder import FolderOptions, masks_beside_images
-from clinprompt.data.layouts.levels import ANY, CLASS, PATIENT, SPLIT, default_levels, match
+from clinprompt.data.layouts.levels import ANY, CLASS, PATIENT, SPLIT, STUDY, default_levels, match
 from clinprompt.data.layouts.tree import Tree, scan
 from clinprompt.data.layouts.words import Splits, are_folds, are_splits, means_masks, means_pictures, split_of
-from clinprompt.data.survey.base import Answers, Finding
+from clinprompt.data.survey.base import BY_STUDY, NO_PATIENT, Answers, Finding
+from clinprompt.data.survey.headers import (
+    Headers,
+    facts_told,
+    has_volumes,
+    levels_by_study,
+    one_study_each,
+    read_headers,
+    series_folders,
+)
 from clinprompt.data.survey.patients import are_ids, prefix_of, say_patient
 from clinprompt.errors import BadParams, DataRejected
 from clinprompt.schema import check
@@ -30,16 +39,21 @@ def look(root: Path, answers: Answers) -> Finding:
         DataRejected: it holds no class folders with images.
         BadParams: it could be several things; the message names the option that decides for each.
     """
-    tree, exclude, said = _without_masks(root, answers)
+    slices, of_series = _series(root, answers)
+    tree, exclude, said = _without_masks(root, answers, slices == "slices")
+    headers = read_headers(root, tree.images)
     splits: Splits | None = dict(answers.splits) or None
-    levels = _levels(root, tree, answers, splits)
+    told, of_headers = facts_told(headers, ("patient", "study") if answers.patient else ())
+    levels = _levels(root, tree, headers, told, answers, splits)
+    if "patient" in told and not answers.folders:  # the header's is one person's in all folders
+        levels = tuple(STUDY if level == PATIENT else level for level in levels)
     places = [match(levels, parts, splits) for parts in tree.folders()]
     labels = sorted({place.label for place in places if place.problem is None})
     if len(labels) < 2:
         raise DataRejected(_FEW.format(root=root, found=f"{len(labels)} class folder{'s' * (len(labels) != 1)}"))
     _ask_for_masks(root, labels, answers)
     reader: dict[str, Any] = {"kind": "folder"}
-    said.insert(0, f"{root} is taken for folders of the form {'/'.join(levels)}.")
+    said = [f"{root} is taken for folders of the form {'/'.join(levels)}.", *of_series, *said]
     default = default_levels(tree.folders(), splits, has_patients=False)
     if levels == (*default, PATIENT):
         reader["patient"] = "folder"
@@ -47,24 +61,40 @@ def look(root: Path, answers: Answers) -> Finding:
         reader["folders"] = "/".join(levels)
     if splits is not None:
         reader["splits"] = {split: names[0] if len(names) == 1 else names for split, names in answers.splits.items()}
-    patient = _patient_in_names(root, tree, levels, answers)
+    if slices:
+        reader["series"] = slices
+    patient = None if "patient" in told else _patient_in_names(root, tree, levels, answers)
     if patient is not None:
         reader["patient"] = {"name": patient}
         said.append(f"The patients are taken from the beginnings of the files' names, {patient!r}.")
-    elif PATIENT not in levels:
-        said.append("No patient is known: images of one patient may lie in several splits, and nothing can check it.")
+    elif PATIENT not in levels and "patient" not in told:
+        said.append(BY_STUDY if STUDY in levels or "study" in told else NO_PATIENT)
+    said += of_headers
     if exclude:
         reader["exclude"] = exclude
     if answers.keep_masks:
         reader["masks"] = "keep"
     if tree.skipped:
         said.append(f"Files that are no images: {counted(tree.skipped)}.")
-    return Finding(reader, labels, {place.split for place in places if place.split}, said)
+    metadata = {"dicom": told} if told else {}
+    return Finding(reader, labels, {place.split for place in places if place.split}, said, metadata)
 
 
-def _without_masks(root: Path, answers: Answers) -> tuple[Tree, list[str], list[str]]:
+def _series(root: Path, answers: Answers) -> tuple[str, list[str]]:
+    """What folders with one DICOM series hold, "slices" or "volume" ("" without such), and what is said of it."""
+    tree = scan(root, answers.exclude)
+    folders = series_folders(root, tree)
+    if not folders:
+        return "", []
+    held = f"{len(folders)} folders hold one DICOM series each, as {folders[0]}:"
+    if answers.series == "volume" or (not answers.series and has_volumes(tree)):
+        return "volume", [f"{held} each is taken for one volume. --series slices takes its files for pictures."]
+    return "slices", [f"{held} its files are taken for pictures. --series volume takes each folder for one volume."]
+
+
+def _without_masks(root: Path, answers: Answers, slices: bool) -> tuple[Tree, list[str], list[str]]:
     """The tree without what looks like masks of other images, the globs that leave out, and what is said of it."""
-    tree, exclude = scan(root, answers.exclude), list(answers.exclude)
+    tree, exclude = scan(root, answers.exclude, slices), list(answers.exclude)
     if answers.keep_masks:
         return tree, exclude, []
     globs = {mark for _, mark in masks_beside_images(tree).values()}
@@ -76,7 +106,7 @@ def _without_masks(root: Path, answers: Answers) -> tuple[Tree, list[str], list[
     if not globs:
         return tree, exclude, []
     exclude += sorted(globs)
-    left = scan(root, exclude)
+    left = scan(root, exclude, slices)
     masks = len(tree.images) - len(left.images)
     said = f"{masks} images look like masks and are left out ({', '.join(sorted(globs))}); --keep-masks keeps them."
     return left, exclude, [said]
@@ -91,7 +121,9 @@ def _ask_for_masks(root: Path, labels: Sequence[str], answers: Answers) -> None:
         )
 
 
-def _levels(root: Path, tree: Tree, answers: Answers, splits: Splits | None) -> tuple[str, ...]:
+def _levels(
+    root: Path, tree: Tree, headers: Headers, told: Sequence[str], answers: Answers, splits: Splits | None
+) -> tuple[str, ...]:
     folders = tree.folders()
     in_folders = "folder" if answers.patient == "folder" else None
     options = {"folders": answers.folders or None, "splits": splits, "patient": in_folders}
@@ -116,9 +148,12 @@ def _levels(root: Path, tree: Tree, answers: Answers, splits: Splits | None) -> 
     if ANY in levels and splits is None:
         _ask_for_folds(root, levels, names)
     free = [i for i, level in enumerate(levels) if not level]
-    if len(free) == 1:
+    by_study = levels_by_study(tree, headers, told, levels, free) if len(free) > 1 else None
+    if by_study is not None:
+        levels = by_study
+    elif len(free) == 1:
         levels[free[0]] = CLASS
-        _refuse_ids(root, names[free[0]])
+        _refuse_ids(root, names[free[0]], one_study_each(tree, headers, free[0]))
     elif len(free) == 2:
         two = _two(root, levels, free, folders, names)
         if answers.patient == "none":
@@ -163,8 +198,8 @@ def _ask_for_folds(root: Path, levels: Sequence[str], names: Sequence[Sequence[s
     )
 
 
-def _refuse_ids(root: Path, names: Sequence[str]) -> None:
-    if say_patient(names) or (are_ids(names) and len(names) > _MOST_CLASSES):
+def _refuse_ids(root: Path, names: Sequence[str], are_studies: bool) -> None:
+    if say_patient(names) or (are_ids(names) and (are_studies or len(names) > _MOST_CLASSES)):
         raise BadParams(
             f"{root}: the folders {_some(names)} look like patients, not like classes; list the images with their "
             "labels in a CSV file (--table), or say --folders '{class}' where they are classes."

@@ -8,11 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from clinprompt.data.layouts.several import findings, holds_several, labels_of, one_finding
 from clinprompt.data.layouts.table import forward, read_table
 from clinprompt.data.layouts.tree import Tree, scan
 from clinprompt.data.layouts.words import Splits, are_splits, split_of
 from clinprompt.data.names import composed, is_known, matching_key, whole_number
-from clinprompt.data.survey.base import Answers, Finding
+from clinprompt.data.survey.base import BY_STUDY, NO_PATIENT, Answers, Finding
+from clinprompt.data.survey.headers import facts_told, read_headers, series_folders
 from clinprompt.data.survey.patients import prefix_of
 from clinprompt.errors import BadParams, DataRejected, InputCorrupt, InputMissing
 
@@ -20,7 +22,9 @@ _SUFFIXES = (".csv", ".parquet", ".pq")
 _MOST_CLASSES = 50
 _SHOWN = 4  # words in a message
 # Without separators and case; the first that a table has is taken.
-_LABELS = ("label", "class", "classname", "diagnosis", "dx", "target", "finding", "category", "pathology")
+_LABELS = ("label", "class", "classname", "diagnosis", "dx", "target", "finding", "category", "pathology", "labels",
+    "findings", "findinglabels",
+)  # fmt: skip
 _SPLITS = ("split", "set", "subset", "partition", "phase", "usage")
 _CASES = ("lesion", "lesionid", "case", "caseid")
 _FACTS = {
@@ -55,17 +59,25 @@ def candidates(root: Path) -> list[str]:
 def listed_images(root: Path, exclude: Sequence[str]) -> dict[str, set[str]]:
     """The images that each table in a folder names, of the tables that have a column of labels, too."""
     listed = {}
-    tree = None
+    trees: list[Tree] = []
     for table in candidates(root):
         try:
             frame = read_table(root / table)
         except InputCorrupt:
             continue
-        tree = tree or scan(root, exclude)
-        paths = _paths(root, frame, tree) if _named(frame, _LABELS) is not None else None
+        if _named(frame, _LABELS) is None:
+            continue
+        trees = trees or _trees(root, exclude)
+        paths = next((found for tree in trees if (found := _paths(root, frame, tree))), None)
         if paths is not None:
             listed[table] = set(paths.images)
     return listed
+
+
+def _trees(root: Path, exclude: Sequence[str]) -> list[Tree]:
+    """The images below a folder and, where folders hold a DICOM series, those with its files for images."""
+    tree = scan(root, exclude)
+    return [tree, scan(root, exclude, slices=True)] if series_folders(root, tree) else [tree]
 
 
 def look(root: Path, table: str, answers: Answers) -> Finding:
@@ -80,8 +92,8 @@ def look(root: Path, table: str, answers: Answers) -> Finding:
     if not (root / table).is_file():
         raise InputMissing(f"{root / table} does not exist; --table names a CSV or Parquet file below {root}.")
     frame = read_table(root / table)
-    tree = scan(root, answers.exclude)
-    paths = _paths(root, frame, tree)
+    trees = _trees(root, answers.exclude)
+    paths, tree = next(((found, tree) for tree in trees if (found := _paths(root, frame, tree))), (None, trees[0]))
     if paths is None:
         example = f", as {tree.images[0]!r}" if tree.images else ""
         raise DataRejected(
@@ -103,16 +115,19 @@ def look(root: Path, table: str, answers: Answers) -> Finding:
     reader |= told
     said += of_split
     metadata, left_out = _facts(table, frame, answers)
-    if "patient" not in metadata and not answers.patient:
+    without = [*metadata, *(("patient", "study") if answers.patient else ())]
+    by_header, of_headers = facts_told(read_headers(root, paths.images), without)
+    if "patient" not in (*metadata, *by_header) and not answers.patient:
         _ask_for_patients(table, paths)
     said += left_out
     said += [f"The {fact} is taken from the column {column}." for fact, column in metadata.items()]
     if _plain(metadata.get("patient", "")) in _CASES:
         said.append(f"{metadata['patient']} may be less than a person; two of one person count as two patients.")
-    if "patient" not in metadata:
-        said.append("No patient is known: images of one patient may lie in several splits, and nothing can check it.")
+    if "patient" not in (*metadata, *by_header):
+        said.append(BY_STUDY if "study" in by_header else NO_PATIENT)
+    said += of_headers
     said.append(f"{len(paths.images)} of the {len(tree.images)} images below {root} stand in the table.")
-    return Finding(reader, values, splits, said, metadata)
+    return Finding(reader, values, splits, said, metadata | ({"dicom": by_header} if by_header else {}))
 
 
 def _splits(table: str, frame: pd.DataFrame, answers: Answers) -> tuple[dict[str, Any], set[str], list[str]]:
@@ -204,15 +219,30 @@ def _label(table: str, frame: pd.DataFrame, answers: Answers) -> str:
     column = composed(answers.label) or _named(frame, _LABELS)
     kinds = {str(c): len({v for v in frame[c].map(_text) if is_known(v)}) for c in frame.columns}
     choices = ", ".join(f"{name} ({n} values)" for name, n in kinds.items() if 2 <= n <= _MOST_CLASSES)
+    if column in kinds:
+        _refuse_several(table, frame[column], column)
     if column is None or column not in kinds:
         asked = f"there is no column {column!r}" if column else "which column is the class?"
-        raise BadParams(f"{table}: {asked} It could be {choices or 'none'}; say --label COLUMN.")
+        hint = one_finding(findings(frame), "--label")
+        raise BadParams(f"{table}: {asked} It could be {choices or 'none'}; say --label COLUMN.{hint}")
     if not 2 <= kinds[column] <= _MOST_CLASSES:
         raise BadParams(
             f"{table}: the column {column!r} has {kinds[column]} values, and not 2 to {_MOST_CLASSES} classes; "
             f"it could be {choices or 'none'}; say --label COLUMN."
         )
     return column
+
+
+def _refuse_several(table: str, cells: pd.Series, column: str) -> None:
+    labels = cells.map(_text)
+    known = {label for cell in labels.unique() for label in labels_of(cell) if len(labels_of(cell)) == 1}
+    several = [cell for cell in labels if holds_several(cell, known)]
+    if several:
+        raise BadParams(
+            f"{table}: the column {column!r} holds several labels in {len(several)} of {len(labels)} rows, as "
+            f"{several[0]!r}, and an image has one class here; leave those rows out, or write a column that says yes "
+            "or no to the one finding that is asked for, and say --label COLUMN."
+        )
 
 
 def _facts(table: str, frame: pd.DataFrame, answers: Answers) -> tuple[dict[str, str], list[str]]:
