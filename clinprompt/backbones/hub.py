@@ -1,7 +1,7 @@
 """An open_clip folder from the Hugging Face hub, at one commit, and loading without asking the hub."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +26,15 @@ TOKENIZER_FILES = (
 def download(name: str, entry: BackboneEntry) -> Path:
     """Download what a load needs of `entry` at its pinned commit, and return the folder in the hub's local cache.
 
-    Where the hub does not answer, a folder in the cache is used.
+    Raises:
+        InputMissing, ServiceDown: as `fetched`.
+    """
+    files = [CONFIG, entry.weights, "config.json", *TOKENIZER_FILES]
+    return fetched(f"the backbone {name!r}", str(entry.hub), str(entry.revision), files)
+
+
+def fetched(what: str, repo: str, revision: str, files: Sequence[str]) -> Path:
+    """Some files of a repository at a commit, in the hub's local cache; where the hub does not answer, what is there.
 
     Raises:
         InputMissing: the hub has no such repository or commit.
@@ -39,10 +47,9 @@ def download(name: str, entry: BackboneEntry) -> Path:
         RevisionNotFoundError,
     )
 
-    files = [CONFIG, entry.weights, "config.json", *TOKENIZER_FILES]
-    model = f"the backbone {name!r} ({entry.hub} at {entry.revision})"
+    model = f"{what} ({repo} at {revision})"
     try:
-        return snapshot(str(entry.hub), str(entry.revision), files)
+        return snapshot(repo, revision, files)
     except (RepositoryNotFoundError, RevisionNotFoundError):
         raise InputMissing(f"The Hugging Face hub does not have {model}; check the table's entry.") from None
     except LocalEntryNotFoundError:

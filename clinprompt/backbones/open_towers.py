@@ -6,7 +6,7 @@ the blocks, and what the convolution adds to each patch is part of the positions
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -58,11 +58,63 @@ PREPROCESSING = {
 }
 
 
+class _Weights(Protocol):
+    """DINOv2's weights by the names that its files share: those below `encoder.layer.N` come with slashes."""
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """What has a name of its own."""
+
+    def linear(self, layer: int, part: str, shape: tuple[int, int]) -> NDArray[np.float32]:
+        """The weight [out, in] of a linear layer of a block."""
+
+    def positions(self, patches: int) -> NDArray[np.float32]:
+        """Those of the class token and of the patches [1 + patches, w], as published."""
+
+
+class _OfGraph:
+    """In an ONNX file. The linear layers' weights have no names there, but the nodes that read them have.
+
+    They are stored [in, out]; torch has them [out, in].
+    """
+
+    def __init__(self, data: bytes, where: str) -> None:
+        self._graph = OnnxGraph(data, where)
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        return self._graph.tensor(f"backbone.{name}", shape)
+
+    def linear(self, layer: int, part: str, shape: tuple[int, int]) -> NDArray[np.float32]:
+        return self._graph.weight_of(f"/backbone/encoder/layer.{layer}/{part}/MatMul", shape[::-1]).T
+
+    def positions(self, patches: int) -> NDArray[np.float32]:
+        first = self._graph.weight_of("/backbone/embeddings/Concat_6", (1, 1, WIDTH))[0]
+        others = self._graph.weight_of("/backbone/embeddings/Reshape_1", (1, patches, WIDTH))[0]
+        return np.concatenate([first, others])
+
+
+class _OfTensors:
+    """In a safetensors file, as `transformers` writes it."""
+
+    def __init__(self, data: bytes, where: str) -> None:
+        self._tensors, self._where = _read_tensors(data, where), where
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        found = self._tensors.get(name)
+        if found is None or found.shape != shape:
+            has = "no such tensor" if found is None else str(list(found.shape))
+            raise InputCorrupt(f"{self._where}: expected {name} of shape {list(shape)}, found {has}.")
+        values: NDArray[np.float32] = found.float().numpy()
+        return values
+
+    def linear(self, layer: int, part: str, shape: tuple[int, int]) -> NDArray[np.float32]:
+        return self.tensor(f"encoder.layer.{layer}.{part.replace('/', '.')}.weight", shape)
+
+    def positions(self, patches: int) -> NDArray[np.float32]:
+        return self.tensor("embeddings.position_embeddings", (1, 1 + patches, WIDTH))[0]
+
+
 def image_tower(data: bytes, where: str) -> dict[str, Tensor]:
     """DINOv2's weights in an ONNX file, by the names of open_clip's image tower, without a projection.
-
-    The linear layers' weights have no names there, but the nodes that read them have. They are stored [in, out]; torch
-    has them [out, in].
 
     Args:
         where: the file, for messages.
@@ -70,16 +122,29 @@ def image_tower(data: bytes, where: str) -> dict[str, Tensor]:
     Raises:
         InputCorrupt: it is no ONNX file, or one whose nodes or weights have other names or shapes.
     """
-    graph, w = OnnxGraph(data, where), WIDTH
+    return _image_tower(_OfGraph(data, where))
+
+
+def published_image_tower(data: bytes, where: str) -> dict[str, Tensor]:
+    """The same of the safetensors file that Meta published.
+
+    Raises:
+        InputCorrupt: it is no safetensors file, or its tensors have other names or shapes.
+    """
+    return _image_tower(_OfTensors(data, where))
+
+
+def _image_tower(weights: _Weights) -> dict[str, Tensor]:
+    w = WIDTH
     state = {
-        "conv1.weight": graph.tensor("backbone.embeddings.patch_embeddings.projection.weight", (w, 3, PATCH, PATCH)),
-        "class_embedding": graph.tensor("backbone.embeddings.cls_token", (1, 1, w))[0, 0],
-        "positional_embedding": _positions(graph),
-        "ln_post.weight": graph.tensor("backbone.layernorm.weight", (w,)),
-        "ln_post.bias": graph.tensor("backbone.layernorm.bias", (w,)),
+        "conv1.weight": weights.tensor("embeddings.patch_embeddings.projection.weight", (w, 3, PATCH, PATCH)),
+        "class_embedding": weights.tensor("embeddings.cls_token", (1, 1, w))[0, 0],
+        "positional_embedding": _positions(weights),
+        "ln_post.weight": weights.tensor("layernorm.weight", (w,)),
+        "ln_post.bias": weights.tensor("layernorm.bias", (w,)),
     }
     for layer in range(LAYERS):
-        block = _block(graph, layer)
+        block = _block(weights, layer)
         state |= {f"transformer.resblocks.{layer}.{name}": values for name, values in block.items()}
     return {f"visual.{name}": torch.from_numpy(np.array(values)) for name, values in state.items()}
 
@@ -116,36 +181,36 @@ def projections(path: Path) -> dict[str, Tensor]:
     return {name: tensor.float() for name, tensor in state.items()}
 
 
-def _block(graph: OnnxGraph, layer: int) -> dict[str, NDArray[np.float32]]:
-    w, node, name = WIDTH, f"/backbone/encoder/layer.{layer}", f"backbone.encoder.layer.{layer}"
+def _block(weights: _Weights, layer: int) -> dict[str, NDArray[np.float32]]:
+    w, name = WIDTH, f"encoder.layer.{layer}"
     parts = [f"attention/attention/{part}" for part in ("query", "key", "value")]
-    weights = [graph.weight_of(f"{node}/{part}/MatMul", (w, w)).T for part in parts]
-    biases = [graph.tensor(f"{name}.{part.replace('/', '.')}.bias", (w,)) for part in parts]
     state = {
-        "attn.in_proj_weight": np.concatenate(weights),
-        "attn.in_proj_bias": np.concatenate(biases),
-        "attn.out_proj.weight": graph.weight_of(f"{node}/attention/output/dense/MatMul", (w, w)).T,
-        "attn.out_proj.bias": graph.tensor(f"{name}.attention.output.dense.bias", (w,)),
-        "mlp.c_fc.weight": graph.weight_of(f"{node}/mlp/fc1/MatMul", (w, MLP * w)).T,
-        "mlp.c_fc.bias": graph.tensor(f"{name}.mlp.fc1.bias", (MLP * w,)),
-        "mlp.c_proj.weight": graph.weight_of(f"{node}/mlp/fc2/MatMul", (MLP * w, w)).T,
-        "mlp.c_proj.bias": graph.tensor(f"{name}.mlp.fc2.bias", (w,)),
+        "attn.in_proj_weight": np.concatenate([weights.linear(layer, part, (w, w)) for part in parts]),
+        "attn.in_proj_bias": np.concatenate(
+            [weights.tensor(f"{name}.{part.replace('/', '.')}.bias", (w,)) for part in parts]
+        ),
+        "attn.out_proj.weight": weights.linear(layer, "attention/output/dense", (w, w)),
+        "attn.out_proj.bias": weights.tensor(f"{name}.attention.output.dense.bias", (w,)),
+        "mlp.c_fc.weight": weights.linear(layer, "mlp/fc1", (MLP * w, w)),
+        "mlp.c_fc.bias": weights.tensor(f"{name}.mlp.fc1.bias", (MLP * w,)),
+        "mlp.c_proj.weight": weights.linear(layer, "mlp/fc2", (w, MLP * w)),
+        "mlp.c_proj.bias": weights.tensor(f"{name}.mlp.fc2.bias", (w,)),
     }
     for number in (1, 2):
-        state[f"ls_{number}.gamma"] = graph.tensor(f"{name}.layer_scale{number}.lambda1", (w,))
+        state[f"ls_{number}.gamma"] = weights.tensor(f"{name}.layer_scale{number}.lambda1", (w,))
         for kind in ("weight", "bias"):
-            state[f"ln_{number}.{kind}"] = graph.tensor(f"{name}.norm{number}.{kind}", (w,))
+            state[f"ln_{number}.{kind}"] = weights.tensor(f"{name}.norm{number}.{kind}", (w,))
     return state
 
 
-def _positions(graph: OnnxGraph) -> NDArray[np.float32]:
+def _positions(weights: _Weights) -> NDArray[np.float32]:
     """The class token's position and the patches' [1 + 16 · 16, w], with what the convolution adds to each patch."""
     old, new = PUBLISHED_SIDE // PATCH, SIDE // PATCH
-    first = graph.weight_of("/backbone/embeddings/Concat_6", (1, 1, WIDTH))[0]
-    patches = graph.weight_of("/backbone/embeddings/Reshape_1", (1, old * old, WIDTH)).reshape(old, old, WIDTH)
-    bias = graph.tensor("backbone.embeddings.patch_embeddings.projection.bias", (WIDTH,))
+    published = weights.positions(old * old)
+    patches = published[1:].reshape(old, old, WIDTH)
+    bias = weights.tensor("embeddings.patch_embeddings.projection.bias", (WIDTH,))
     resized = _resized(_resized(patches.astype(np.float64), new).swapaxes(0, 1), new).swapaxes(0, 1)
-    return np.concatenate([first, (resized + bias).reshape(new * new, WIDTH).astype(np.float32)])
+    return np.concatenate([published[:1], (resized + bias).reshape(new * new, WIDTH).astype(np.float32)])
 
 
 def _resized(values: NDArray[np.float64], n: int) -> NDArray[np.float64]:

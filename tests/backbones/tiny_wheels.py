@@ -153,6 +153,13 @@ class Source:
         entry |= {"weights": "open_clip_model.safetensors", "sha256": weights}
         self.table.write_text(yaml.safe_dump({"open-towers": entry}, sort_keys=False))
 
+    def publish(self, digest: str) -> None:
+        """Let the table name a file on the hub for the image tower."""
+        table = yaml.safe_load(self.table.read_text())
+        file = {"hub": "meta/dino", "revision": "a" * 40, "file": "model.safetensors", "sha256": digest}
+        table["open-towers"]["published"] = file
+        self.table.write_text(yaml.safe_dump(table, sort_keys=False))
+
     def fetch(self, out: Path) -> Path:
         """With the digest that the files give."""
         if read_table(self.table)["open-towers"].sha256 == "0" * 64:
