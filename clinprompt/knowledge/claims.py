@@ -26,6 +26,8 @@ _ELSEWHERE = set(
         "neighboring nearby further additional second associated beside beyond distant"
     )
 )
+# What can look normal at first need not do so.
+_PERHAPS = {"can", "may", "might", "could", "initially", "sometime", "rarely"}
 _GENERAL = {MODALITY, ORGAN, SUBJECT, REFERS, CARD}  # what can be said of any class
 _REACH = 6  # words
 
@@ -43,7 +45,7 @@ def impossible(statement: Statement, context: Context) -> float | None:
         never = {owner for kind, owner in found.owners if kind == NEVER}
         if not read.asserted(found) or _elsewhere(read, found) or own & typical:
             continue
-        count += bool(own & never) or (not normal and _says_normal(found))
+        count += bool(own & never) or (not normal and _says_normal(read, found))
     return float(count)
 
 
@@ -88,8 +90,8 @@ def _known(statement: Statement, context: Context) -> tuple[TermsOfCard, Reading
     return *reading, reading[0].findings[statement.class_id]
 
 
-def _says_normal(found: Found[Owner]) -> bool:
-    return (SIGN, NORMAL) in found.owners
+def _says_normal(read: Reading, found: Found[Owner]) -> bool:
+    return (SIGN, NORMAL) in found.owners and not _PERHAPS & set(read.words[max(0, found.start - 3) : found.start])
 
 
 def _elsewhere(read: Reading, found: Found[Owner]) -> bool:

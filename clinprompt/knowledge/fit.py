@@ -1,7 +1,19 @@
 """Checks of what can't be on this picture: words of other modalities and organs, invented signs, other subjects."""
 
 from clinprompt.knowledge.statement import Context, DescriptionCheck, Statement
-from clinprompt.knowledge.terms.of_card import CARD, COLOUR, MODALITY, NAME, OBJECT, ORGAN, SUBJECT
+from clinprompt.knowledge.terms.of_card import (
+    CARD,
+    COLOUR,
+    CORE,
+    IN_MODALITY,
+    IN_ORGAN,
+    MODALITY,
+    NAME,
+    OBJECT,
+    ORGAN,
+    SIGN,
+    SUBJECT,
+)
 from clinprompt.knowledge.terms.vocabulary import has_organ
 
 
@@ -13,7 +25,7 @@ def wrong_modality(statement: Statement, context: Context) -> float | None:
     terms, read = reading
     foreign = 0
     for found in read.found:
-        of_modality = any(kind == MODALITY for kind, _ in found.owners)
+        of_modality = any(kind in (MODALITY, IN_MODALITY) for kind, _ in found.owners)
         foreign += of_modality and not terms.fits(found, statement.class_id) and not read.scopes.compared[found.start]
     return float(foreign)
 
@@ -26,7 +38,7 @@ def wrong_organ(statement: Statement, context: Context) -> float | None:
     terms, read = reading
     foreign = 0
     for found in read.found:
-        of_organ = any(kind == ORGAN or (kind == NAME and has_organ(owner)) for kind, owner in found.owners)
+        of_organ = any(kind in (ORGAN, IN_ORGAN) or (kind == NAME and has_organ(owner)) for kind, owner in found.owners)
         foreign += of_organ and not terms.fits(found, statement.class_id) and not read.scopes.compared[found.start]
     return float(foreign)
 
@@ -43,18 +55,19 @@ def invented(statement: Statement, context: Context) -> float | None:
 
 
 def subject(statement: Statement, context: Context) -> float | None:
-    """How many different words show that the text is about a picture of this kind: its modality, organ, finding, or
-    what any finding can look like."""
+    """How much shows that the text is about a picture of this kind: of different terms two for each of its modality,
+    organ and findings, one for each that any finding can be described with."""
     reading = context.read(statement)
     if reading is None:
         return None
     terms, read = reading
-    about = {
-        " ".join(read.words[found.start : found.stop])
-        for found in read.found
-        if terms.fits(found, statement.class_id) or any(kind == SUBJECT for kind, _ in found.owners)
-    }
-    return float(len(about))
+    weights = {}
+    for found in read.found:
+        kinds = {kind for kind, _ in found.owners}
+        fits = terms.fits(found, statement.class_id)
+        weight = 2 if fits and kinds & {MODALITY, ORGAN, NAME, SIGN, CORE} else int(SUBJECT in kinds or CARD in kinds)
+        weights[" ".join(read.words[found.start : found.stop])] = weight
+    return float(sum(weights.values()))
 
 
 FIT: tuple[DescriptionCheck, ...] = (

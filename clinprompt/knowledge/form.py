@@ -59,7 +59,15 @@ _ORDERS = re.compile(
 )
 _ABBREVIATIONS = ("e.g.", "i.e.", "approx.", "cf.", "vs.", "fig.", "dr.", "etc.", "no.", "st.")
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]?(?=\s|$)")
-_WORDLESS_END = FUNCTION_WORDS | {"of", "to", "the", "or", "and"}
+_ARTICLES = {"a", "an", "the", "of", "and", "or"}  # which end no sentence, full stop or not
+# English words beyond those that a report may hold, which show the language of prose all the same.
+_PROSE = FUNCTION_WORDS | set(
+    words_of(
+        "many several each only because through across along behind beside after before until towards toward so two "
+        "three either upon during among them who whose what how if since although though then thus however does do did "
+        "had will would could should must might almost even still yet against onto every"
+    )
+)
 
 
 def first_sentence(text: str, ended: bool) -> tuple[str, bool]:
@@ -91,9 +99,11 @@ def looks_whole(text: str) -> bool:
     if stripped.endswith(("...", "…")):
         return False
     words = words_of(stripped)
-    if not words or words[-1] in _WORDLESS_END:
+    if not words or words[-1] in _ARTICLES:
         return False
-    return bool(_SENTENCE_END.search(stripped[-3:])) or stripped[-1].isalnum() or stripped[-1] in ")]%"
+    if _SENTENCE_END.search(stripped[-3:]):
+        return True
+    return (stripped[-1].isalnum() or stripped[-1] in ")]%") and words[-1] not in FUNCTION_WORDS
 
 
 def whole(statement: Statement, context: Context) -> float:
@@ -115,7 +125,7 @@ def english(statement: Statement, context: Context) -> float:
     foreign = sum(not word.isascii() for word in words)
     if not words or foreign > len(words) / 20:
         return 0.0
-    return sum(word in FUNCTION_WORDS for word in words) / len(words)
+    return sum(word in _PROSE for word in words) / len(words)
 
 
 def markup(statement: Statement, context: Context) -> float:

@@ -15,6 +15,10 @@ def _cues(text: str) -> list[tuple[str, ...]]:
     return [tuple(canonical(word) for word in cue.split("_")) for cue in text.split()]
 
 
+def _words(text: str) -> set[str]:
+    return {canonical(word) for word in text.split()}
+
+
 _DENIES = _cues(
     "no no_evidence_of no_sign_of no_trace_of not cannot without absence_of lack lacking free_of free_from never "
     "neither nor devoid_of negative_for rule_out exclude excluding excluded except fail_to "
@@ -30,12 +34,15 @@ _COMPARES = _cues(
     "unlike in_contrast_to in_contrast_with contrast_with opposed_to compared_with compared_to in_comparison_with "
     "in_comparison_to different_from rather_than instead_of whereas than confused_with"
 )
-_APART = {word for (word,) in _cues("distinguish distinguished distinguishing differentiate differentiated distinct "
-          "differentiating differ differing separate separated separating set tell telling discriminate")}  # fmt: skip
+_APART = _words(
+    "distinguish distinguished distinguishing differentiate differentiated differentiating distinct differ differing "
+    "separate separated separating set tell telling discriminate"
+)
 _BE = {"is", "are", "was", "were", "be", "remain"}
 _ENDS_COMPARISON = {"but", "however"}
-_ENDS_DENIAL = _ENDS_COMPARISON | {word for (word,) in _cues(
-    "although though whereas while because which that with show showing and than unlike")}  # fmt: skip
+_ENDS_DENIAL = _ENDS_COMPARISON | _words(
+    "although though whereas while because when where if since which that with show showing and than unlike"
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,10 @@ def scopes(text: str) -> Scopes:
     words, begins = _clauses(text)
     denied, compared = [False] * len(words), [False] * len(words)
     for i, word in enumerate(words):
-        if not _cue(words, i, _DENIES_NOTHING) and (length := _cue(words, i, _DENIES)):
+        if i > 0 and words[i - 1] in _BE and _cue(words, i, _DENIES_BEFORE):
+            for j in _backward(words, begins, i - 1):
+                denied[j] = True
+        elif not _cue(words, i, _DENIES_NOTHING) and (length := _cue(words, i, _DENIES)):
             for j in _forward(words, begins, i + length, _ENDS_DENIAL, lists=True):
                 denied[j] = True
         if length := _cue(words, i, _COMPARES):
@@ -64,9 +74,6 @@ def scopes(text: str) -> Scopes:
         elif word == "from" and _APART & set(words[max(0, i - 5) : i]):
             for j in _forward(words, begins, i + 1, _ENDS_COMPARISON | {"by", "because"}):
                 compared[j] = True
-        if i > 0 and words[i - 1] in _BE and _cue(words, i, _DENIES_BEFORE):
-            for j in _backward(words, begins, i - 1):
-                denied[j] = True
     return Scopes(tuple(denied), tuple(compared))
 
 

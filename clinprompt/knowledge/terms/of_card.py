@@ -7,12 +7,14 @@ from functools import cached_property, lru_cache
 from clinprompt.data.card import Card, ClassInfo
 from clinprompt.data.terms import ClassTerms
 from clinprompt.knowledge.scopes import Scopes, scopes
-from clinprompt.knowledge.terms.lexicon import Found, Lexicon
+from clinprompt.knowledge.terms.lexicon import Found, Lexicon, term_words
 from clinprompt.knowledge.terms.vocabulary import Vocabulary, vocabulary
 from clinprompt.knowledge.words import FUNCTION_WORDS, canonical_words
 
 # Kinds of owners of a term. CARD: the card's own words for its modality and organ, and those of its classes.
-MODALITY, ORGAN, CARD, NAME, SIGN, CORE, NEVER = "modality", "organ", "card", "name", "sign", "core", "never"
+# IN_MODALITY and IN_ORGAN: those whose words stand inside a finding's longer term.
+MODALITY, ORGAN, IN_MODALITY, IN_ORGAN = "modality", "organ", "in_modality", "in_organ"
+CARD, NAME, SIGN, CORE, NEVER = "card", "name", "sign", "core", "never"
 OBJECT, COLOUR, SIMILE, SUBJECT, REFERS = "object", "colour", "simile", "subject", "refers"
 NORMAL = "normal"
 
@@ -61,8 +63,8 @@ class TermsOfCard:
         return any(
             kind in _ANYWHERE
             or (kind == CARD and owner in ("", class_id))
-            or (kind == MODALITY and owner in self.modalities)
-            or (kind == ORGAN and owner in self.organs[class_id])
+            or (kind in (MODALITY, IN_MODALITY) and owner in self.modalities)
+            or (kind in (ORGAN, IN_ORGAN) and owner in self.organs[class_id])
             or (kind in _OF_FINDINGS and owner in self.all_findings)
             for kind, owner in found.owners
         )
@@ -138,15 +140,24 @@ def _findings(info: ClassInfo, words: Vocabulary, organs: Iterable[str]) -> froz
 
 def _lexicon(words: Vocabulary) -> Lexicon[Owner]:
     lexicon: Lexicon[Owner] = Lexicon()
+    places: Lexicon[Owner] = Lexicon()
     for modality, entry in words.modalities.items():
         lexicon.add(entry.words, (MODALITY, modality))
+        places.add(entry.words, (IN_MODALITY, modality))
     for organ, organ_entry in words.organs.items():
         lexicon.add(organ_entry.words, (ORGAN, organ))
+        places.add(organ_entry.words, (IN_ORGAN, organ))
     for key, finding in words.findings.items():
         _add(lexicon, finding, key)
+        for term in (*finding.names, *finding.signs, *finding.core, *finding.never):
+            inside = term_words(term)
+            for found in places.find([word.rstrip("*") for word in inside]):
+                if found.stop - found.start < len(inside):
+                    for owner in found.owners:
+                        lexicon.add([term], owner)
     for kind in ("objects", "colours", "similes", "subject", "refers"):
-        owner = {"objects": OBJECT, "colours": COLOUR, "similes": SIMILE}.get(kind, kind)
-        lexicon.add(getattr(words.plain, kind), (owner, ""))
+        owner_kind = {"objects": OBJECT, "colours": COLOUR, "similes": SIMILE}.get(kind, kind)
+        lexicon.add(getattr(words.plain, kind), (owner_kind, ""))
     return lexicon
 
 

@@ -1,0 +1,111 @@
+"""How well do the checks of descriptions tell true sentences from planted false ones?
+
+    python -m benchmarks.knowledge [--half tuning] [--errors]
+
+The sentences are those of knowledge_gold.yaml; half of them, by the digest of their text, are for making the rules, and
+the numbers to report are of the other half.
+"""
+
+import argparse
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clinprompt.data.load import load_card
+from clinprompt.files import sha256_bytes
+from clinprompt.knowledge.checks import CHECKS, judge
+from clinprompt.knowledge.statement import Assessment, Context
+from clinprompt.knowledge.texts import statement_of
+from clinprompt.schema import read_yaml
+
+ROOT = Path(__file__).parents[1]
+GOLD = Path(__file__).with_name("knowledge_gold.yaml")
+KINDS = ("true", "sibling", "modality", "organ", "negation", "invented", "off_topic", "injection")
+OF_FORM = ("unfinished", "length", "language", "markup", "refusal", "echo", "repetition", "duplicate")
+SWAPS = ("sibling", "modality", "organ")
+HALVES = ("tuning", "held_out")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A sentence of the gold set, and what the checks say of it."""
+
+    card: str
+    class_id: str
+    kind: str
+    text: str
+    verdict: Assessment
+
+    @property
+    def caught(self) -> bool:
+        """Whether a check of content rejects it; one that is merely too short is not found out."""
+        scores = self.verdict.scores
+        return any(check.name not in OF_FORM and not check.passes(scores[check.name]) for check in CHECKS)
+
+    @property
+    def half(self) -> str:
+        """By a digest, so that a sentence that is added or changed moves no other."""
+        return HALVES[int(sha256_bytes(self.text.encode())[0], 16) % 2]
+
+
+def gold() -> Iterator[Judged]:
+    """All sentences, each judged by itself: near-duplicates are not what this measures."""
+    for name, of_card in read_yaml(GOLD).items():
+        context = Context.of(load_card(ROOT / "datasets" / f"{name}.yaml"))
+        for class_id, kinds in of_card["sentences"].items():
+            for kind, texts in kinds.items():
+                # YAML reads the key as a boolean
+                kind_name = "true" if kind is True else kind
+                for text in texts:
+                    context.accepted.clear()
+                    verdict = judge(statement_of(class_id, text), context)
+                    yield Judged(name, class_id, kind_name, text, verdict)
+
+
+def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's score interval of a share."""
+    if trials == 0:
+        return 0.0, 1.0
+    share, square = successes / trials, z * z / trials
+    middle = (share + square / 2) / (1 + square)
+    half = z / (1 + square) * math.sqrt(share * (1 - share) / trials + square / (4 * trials))
+    return middle - half, middle + half
+
+
+def shown(successes: int, trials: int) -> str:
+    """A share in per cent with its interval."""
+    low, high = wilson(successes, trials)
+    return f"{successes}/{trials} = {100 * successes / max(trials, 1):.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--half", choices=HALVES, default="held_out")
+    parser.add_argument("--errors", action="store_true", help="print the sentences that were judged wrongly")
+    options = parser.parse_args()
+    rows = [row for row in gold() if row.half == options.half]
+    rejected = [row for row in rows if not row.verdict.accepted]
+    planted = [row for row in rejected if row.kind != "true"]
+    swaps = [row for row in rows if row.kind in SWAPS]
+    print(f"{options.half}: {len(rows)} sentences\n")
+    print("| kind | rejected | of these by checks of content | first reasons |\n| --- | --- | --- | --- |")
+    for kind in KINDS:
+        of_kind = [row for row in rows if row.kind == kind]
+        reasons = Counter(row.verdict.reason for row in of_kind if row.verdict.reason)
+        listed = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+        caught = shown(sum(row.caught for row in of_kind), len(of_kind))
+        print(f"| {kind} | {shown(sum(r in rejected for r in of_kind), len(of_kind))} | {caught} | {listed} |")
+    print(f"\nrecall on swaps of sibling, modality, organ: {shown(sum(r in rejected for r in swaps), len(swaps))}")
+    print(f"  by checks of content alone: {shown(sum(row.caught for row in swaps), len(swaps))}")
+    print(f"recall on all planted: {shown(len(planted), sum(r.kind != 'true' for r in rows))}")
+    print(f"precision of rejections: {shown(len(planted), len(rejected))}")
+    if options.errors:
+        for row in rows:
+            if not (row.verdict.accepted if row.kind == "true" else row.caught):
+                print(f"{row.card} {row.class_id} {row.kind} [{row.verdict.reason}]: {row.text}")
+
+
+if __name__ == "__main__":
+    main()
