@@ -5,6 +5,7 @@ from clinprompt.knowledge.terms.lexicon import Found
 from clinprompt.knowledge.terms.of_card import (
     CARD,
     CORE,
+    IN_SIGN,
     MODALITY,
     NAME,
     NEVER,
@@ -59,7 +60,8 @@ def of_siblings(statement: Statement, context: Context) -> float | None:
     count = 0
     for found in read.found:
         typical = {owner for kind, owner in found.owners if kind in (SIGN, CORE)}
-        general = any(kind in _GENERAL for kind, _ in found.owners)
+        # "heterogeneous enhancement" is no sibling's sign where enhancement is a sign of the class.
+        general = any(kind in _GENERAL or (kind == IN_SIGN and owner in own) for kind, owner in found.owners)
         if read.asserted(found) and not general and not _elsewhere(read, found):
             count += bool(typical & siblings) and not typical & own
     return float(count)

@@ -65,7 +65,8 @@ _PROSE = FUNCTION_WORDS | set(
     words_of(
         "many several each only because through across along behind beside after before until towards toward so two "
         "three either upon during among them who whose what how if since although though then thus however does do did "
-        "had will would could should must might almost even still yet against onto every"
+        "had will would could should must might almost even still yet against onto every show shows lie lies look "
+        "looks appear appears form forms make makes contain contains fill fills cause causes common typical small large"
     )
 )
 

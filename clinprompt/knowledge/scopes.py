@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from clinprompt.knowledge.words import canonical, words_of
 
-_REACH = 8  # words
+_REACH = 8  # words; a list is longer
+_LIST = 16
 
 
 def _cues(text: str) -> list[tuple[str, ...]]:
@@ -96,9 +97,12 @@ def _cue(words: list[str], start: int, cues: list[tuple[str, ...]]) -> int:
 def _forward(words: list[str], begins: list[bool], start: int, ends: set[str], lists: bool = False) -> range:
     """The words of a scope from `start` on; with `lists`, a comma in "no mass, edema or cyst" is no end."""
     stop = start
-    while stop < min(len(words), start + _REACH) and words[stop] not in ends:
-        if begins[stop] and stop > start and not (lists and _list_goes_on(words, begins, stop)):
-            break
+    limit = start + _REACH
+    while stop < min(len(words), limit) and words[stop] not in ends:
+        if begins[stop] and stop > start:
+            if not (lists and _list_goes_on(words, stop)):
+                break
+            limit = start + _LIST
         stop += 1
     return range(start, stop)
 
@@ -111,8 +115,11 @@ def _backward(words: list[str], begins: list[bool], stop: int) -> range:
     return range(start, stop)
 
 
-def _list_goes_on(words: list[str], begins: list[bool], start: int) -> bool:
-    """Whether a list goes on behind a comma: "or" follows within a few words, before a verb or a conjunction."""
+def _list_goes_on(words: list[str], start: int) -> bool:
+    """Whether a list goes on behind a comma: with "such as", or an "or" within a few words and before any verb or
+    conjunction."""
+    if words[start : start + 2] == ["such", "as"] or words[start] == "including":
+        return True
     for i in range(start, min(len(words), start + 6)):
         if words[i] in {"or", "nor"}:
             return True

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from benchmarks.knowledge import SWAPS, gold, wilson
 
+from benchmarks.knowledge import SWAPS, gold, wilson
 from clinprompt.knowledge.__main__ import main
 
 TABLE = """class,text,author
@@ -53,7 +53,11 @@ def test_each_sentence_gets_a_verdict_beside_what_was_there(
     [
         (b"class,sentence\nglioma,x\n", 65, "texts.csv has no column 'text'; it has 'class', 'sentence'"),
         (b"class,text\n", 65, "texts.csv has no rows below its header"),
-        (b"class,text\nglioma,x\nstroke,x\n", 65, "row 3: class: 'stroke' is none of the card's: glioma, adenoma, none"),
+        (
+            b"class,text\nglioma,x\nstroke,x\n",
+            65,
+            "row 3: class: 'stroke' is none of the card's: glioma, adenoma, none",
+        ),
         (b"class,text,reason\nglioma,x,y\n", 65, "has the column 'reason' already"),
         (b"class,text\nglioma,\xff\n", 67, "is not written in UTF-8"),
         (b"", 67, "is not a readable table"),

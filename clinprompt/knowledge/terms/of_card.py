@@ -12,8 +12,8 @@ from clinprompt.knowledge.terms.vocabulary import Vocabulary, vocabulary
 from clinprompt.knowledge.words import FUNCTION_WORDS, canonical_words
 
 # Kinds of owners of a term. CARD: the card's own words for its modality and organ, and those of its classes.
-# IN_MODALITY and IN_ORGAN: those whose words stand inside a finding's longer term.
-MODALITY, ORGAN, IN_MODALITY, IN_ORGAN = "modality", "organ", "in_modality", "in_organ"
+# IN_…: those whose words stand inside a finding's longer term.
+MODALITY, ORGAN, IN_MODALITY, IN_ORGAN, IN_SIGN = "modality", "organ", "in_modality", "in_organ", "in_sign"
 CARD, NAME, SIGN, CORE, NEVER = "card", "name", "sign", "core", "never"
 OBJECT, COLOUR, SIMILE, SUBJECT, REFERS = "object", "colour", "simile", "subject", "refers"
 NORMAL = "normal"
@@ -141,6 +141,7 @@ def _findings(info: ClassInfo, words: Vocabulary, organs: Iterable[str]) -> froz
 def _lexicon(words: Vocabulary) -> Lexicon[Owner]:
     lexicon: Lexicon[Owner] = Lexicon()
     places: Lexicon[Owner] = Lexicon()
+    signs: Lexicon[Owner] = Lexicon()
     for modality, entry in words.modalities.items():
         lexicon.add(entry.words, (MODALITY, modality))
         places.add(entry.words, (IN_MODALITY, modality))
@@ -148,13 +149,15 @@ def _lexicon(words: Vocabulary) -> Lexicon[Owner]:
         lexicon.add(organ_entry.words, (ORGAN, organ))
         places.add(organ_entry.words, (IN_ORGAN, organ))
     for key, finding in words.findings.items():
+        signs.add([*finding.signs, *finding.core], (IN_SIGN, key))
+    for key, finding in words.findings.items():
         _add(lexicon, finding, key)
         for term in (*finding.names, *finding.signs, *finding.core, *finding.never):
-            inside = term_words(term)
-            for found in places.find([word.rstrip("*") for word in inside]):
-                if found.stop - found.start < len(inside):
-                    for owner in found.owners:
-                        lexicon.add([term], owner)
+            inner = [word.rstrip("*") for word in term_words(term)]
+            # A sign counts wherever it stands in the term; a place only where no longer one has its words.
+            found = places.find(inner) + [one for start in range(len(inner)) for one in signs.find(inner[start:])]
+            for owner in {owner for one in found if one.stop - one.start < len(inner) for owner in one.owners}:
+                lexicon.add([term], owner)
     for kind in ("objects", "colours", "similes", "subject", "refers"):
         owner_kind = {"objects": OBJECT, "colours": COLOUR, "similes": SIMILE}.get(kind, kind)
         lexicon.add(getattr(words.plain, kind), (owner_kind, ""))
