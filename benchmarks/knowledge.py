@@ -18,6 +18,7 @@ from clinprompt.data.load import load_card
 from clinprompt.files import sha256_bytes
 from clinprompt.knowledge.checks import CHECKS, judge
 from clinprompt.knowledge.statement import Assessment, Context
+from clinprompt.knowledge.terms.of_card import terms_of
 from clinprompt.knowledge.texts import statement_of
 from clinprompt.schema import read_yaml
 
@@ -68,20 +69,21 @@ def gold() -> Iterator[Judged]:
 def moved(half: str) -> Iterator[Judged]:
     """The true sentences of a half, each put under other classes: swaps that nobody has worded.
 
-    `as_it_is`: under each sibling. `renamed`: likewise, with the sibling's name for its own; what is true of both stays
-    true, so that not all of them are to be rejected. `card`: under the first class of each card of another modality and
-    organ.
+    `as_it_is`: under each sibling. `renamed`: likewise, with the sibling's name for its own, where neither is the class
+    without disease; what is true of both stays true, so that not all of them are to be rejected. `card`: under the
+    first class of each card of another modality and organ.
     """
     cards = {name: load_card(ROOT / "datasets" / f"{name}.yaml") for name in read_yaml(GOLD)}
     contexts = {name: Context.of(card) for name, card in cards.items()}
     for row in [row for row in gold() if row.half == half and row.kind == "true"]:
         card = cards[row.card]
         own = next(info for info in card.classes if info.id == row.class_id)
-        moves = []
+        moves: list[tuple[str, str, str, str]] = []
         for info in card.classes:
             if info.id != row.class_id:
                 moves.append((row.card, info.id, "as_it_is", row.text))
-                if own.name.lower() in row.text.lower():
+                normal = {info.id, own.id} & {c for c in card.class_ids if terms_of(card).is_normal(c)}
+                if own.name.lower() in row.text.lower() and not normal:
                     text = re.sub(re.escape(own.name), info.name, row.text, flags=re.IGNORECASE)
                     moves.append((row.card, info.id, "renamed", text))
         for name, other in cards.items():

@@ -5,6 +5,7 @@ from clinprompt.knowledge.terms.lexicon import Found
 from clinprompt.knowledge.terms.of_card import (
     CARD,
     CORE,
+    IN_NEVER,
     IN_SIGN,
     MODALITY,
     NAME,
@@ -43,7 +44,7 @@ def impossible(statement: Statement, context: Context) -> float | None:
     count = 0
     for found in read.found:
         typical = {owner for kind, owner in found.owners if kind in (NAME, SIGN, CORE)}
-        never = {owner for kind, owner in found.owners if kind == NEVER}
+        never = {owner for kind, owner in found.owners if kind in (NEVER, IN_NEVER)}
         if not read.asserted(found) or _elsewhere(read, found) or own & typical:
             continue
         count += bool(own & never) or (not normal and _says_normal(read, found))

@@ -13,7 +13,8 @@ from clinprompt.knowledge.words import FUNCTION_WORDS, canonical_words
 
 # Kinds of owners of a term. CARD: the card's own words for its modality and organ, and those of its classes.
 # IN_…: those whose words stand inside a finding's longer term.
-MODALITY, ORGAN, IN_MODALITY, IN_ORGAN, IN_SIGN = "modality", "organ", "in_modality", "in_organ", "in_sign"
+MODALITY, ORGAN, IN_MODALITY, IN_ORGAN = "modality", "organ", "in_modality", "in_organ"
+IN_SIGN, IN_NEVER = "in_sign", "in_never"
 CARD, NAME, SIGN, CORE, NEVER = "card", "name", "sign", "core", "never"
 OBJECT, COLOUR, SIMILE, SUBJECT, REFERS = "object", "colour", "simile", "subject", "refers"
 NORMAL = "normal"
@@ -150,6 +151,7 @@ def _lexicon(words: Vocabulary) -> Lexicon[Owner]:
         places.add(organ_entry.words, (IN_ORGAN, organ))
     for key, finding in words.findings.items():
         signs.add([*finding.signs, *finding.core], (IN_SIGN, key))
+        signs.add(finding.never, (IN_NEVER, key))
     for key, finding in words.findings.items():
         _add(lexicon, finding, key)
         for term in (*finding.names, *finding.signs, *finding.core, *finding.never):
