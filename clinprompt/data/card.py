@@ -9,6 +9,7 @@ from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_v
 from clinprompt.data.manifest import COLUMNS, FOLD, OF_DICOM
 from clinprompt.data.names import composed, matching_key
 from clinprompt.data.split_rule import SplitRule
+from clinprompt.data.terms import KnowledgeSection
 from clinprompt.knobs import Knobs
 from clinprompt.schema import Name, Section, UserPath
 
@@ -138,6 +139,7 @@ class Card(Section):
     `record` says which of the `extra` columns are numbers of the subject's record.
     `regions` is a folder beside the images with labels under the same paths, above 0 where the classes show.
     `slices` names columns, of the metadata's or `extra` ones, to slice by beside those of params.yaml.
+    `knowledge` tells words that descriptions of its classes may hold.
     `methods` are knobs that this dataset sets instead of params.yaml, `base_to_novel` further ones in that protocol.
     """
 
@@ -161,6 +163,7 @@ class Card(Section):
     on_leak: Literal["fail", "drop_from_train"] = "fail"
     patient_ids: Literal["secret", "public"] = "secret"
     expectations: list[Expectation] = []
+    knowledge: KnowledgeSection = KnowledgeSection()
     methods: Knobs = {}
     base_to_novel: Overrides = Overrides()
 
@@ -201,6 +204,15 @@ class Card(Section):
                 raise ValueError(f"record: {measure.column!r} is no column under metadata.extra")
         if self.record.reference is not None and self.record.reference not in self.class_ids:
             raise ValueError(f"record.reference: {self.record.reference!r} is no class")
+        return self
+
+    @model_validator(mode="after")
+    def _terms_are_of_classes(self) -> "Card":
+        for name in self.knowledge.terms.classes:
+            if name not in self.class_ids:
+                raise ValueError(
+                    f"knowledge.terms.classes: {name!r} is no class; there are {', '.join(self.class_ids)}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ _PARTS: dict[str, Any] = {
     | {"classes": {"__all__": {"aliases"}}},
     "checks": {"on_leak": True, "expectations": True},
     "phrases": {"classes": {"__all__": {"phrase"}}},
+    "terms": {"knowledge": True},
     "knobs": {"methods": True, "base_to_novel": True},
     "slices": {"slices": True},
 }

@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from clinprompt.data.card import Card, ClassInfo
-from clinprompt.knowledge.checks import Assessment, Context, Statement, first_sentence, has_sentence, judge
+from clinprompt.knowledge.checks import judge
 from clinprompt.knowledge.completion import Completion, Sampling, complete, seed_of
+from clinprompt.knowledge.form import first_sentence, has_sentence
 from clinprompt.knowledge.llm import Llm
 from clinprompt.knowledge.prompts import Prompt, aspect_prompt, token_ids
+from clinprompt.knowledge.statement import Assessment, Context, Statement
 from clinprompt.params import KnowledgeParams
 from clinprompt.progress import progress
 
@@ -48,7 +50,7 @@ def describe(llm: Llm, card: Card, classes: Sequence[ClassInfo], params: Knowled
     Raises:
         BadParams: an aspect without a question.
     """
-    context = Context(card.classes)
+    context = Context.of(card)
     prompts = {info.id: [aspect_prompt(llm, card, info, aspect) for aspect in params.aspects] for info in classes}
     descriptions: list[Description] = []
     for number in range(ROUNDS):

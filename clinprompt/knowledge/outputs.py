@@ -12,23 +12,24 @@ import safetensors.numpy
 from clinprompt.data.card import ClassInfo
 from clinprompt.errors import InputCorrupt
 from clinprompt.files import sha256_bytes, sha256_file
-from clinprompt.knowledge.checks import CHECKS, DescriptionCheck
+from clinprompt.knowledge.checks import CHECKS
 from clinprompt.knowledge.completion import Sampling
 from clinprompt.knowledge.generate import Description, sampling_of
 from clinprompt.knowledge.hidden_states import ClassStates
 from clinprompt.knowledge.llm import Llm
 from clinprompt.knowledge.paraphrase import Paraphrased
+from clinprompt.knowledge.statement import DescriptionCheck
 from clinprompt.params import KnowledgeParams
 from clinprompt.parquet import read_frame
 from clinprompt.reports.frame import OF_NO_CLASS, PLACEHOLDER, Frame
 
 _SCORES = [f"score_{check.name}" for check in CHECKS]
 COLUMNS = [
-    *["class", "aspect", "index", "round", "text", "raw", "accepted", "reason"],
+    *["class", "aspect", "index", "round", "text", "raw", "accepted", "reason", "unjudged"],
     *_SCORES,
     *["llm", "revision", "digest", "prompt_digest", "seed", "temperature", "top_p", "max_new_tokens"],
 ]
-_TEXT = ["class", "aspect", "text", "raw", "reason", "llm", "revision", "digest", "prompt_digest"]
+_TEXT = ["class", "aspect", "text", "raw", "reason", "unjudged", "llm", "revision", "digest", "prompt_digest"]
 
 
 def description_table(
@@ -39,11 +40,14 @@ def description_table(
     Those of paraphrases follow, of no class, and their scores' columns.
     """
     rows = [_row(d, llm, params, sampling_of(params)) for d in descriptions]
-    if told is None:
-        return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(_TEXT, "str"))
-    rows += [_row(d, llm, params, told.sampling) for d in told.paraphrases]
-    columns = [*COLUMNS, *(f"score_{check.name}" for check in told.checks if f"score_{check.name}" not in COLUMNS)]
-    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(_TEXT, "str"))
+    scores = list(_SCORES)
+    if told is not None:
+        rows += [_row(d, llm, params, told.sampling) for d in told.paraphrases]
+        scores += [f"score_{check.name}" for check in told.checks if f"score_{check.name}" not in _SCORES]
+    columns = [*COLUMNS, *scores[len(_SCORES) :]]
+    # A check that judged no row has no numbers, which would make its column one of objects.
+    types = {**dict.fromkeys(_TEXT, "str"), **dict.fromkeys(scores, "float64")}
+    return pd.DataFrame(rows, columns=columns).astype(types)
 
 
 def _row(d: Description, llm: Llm, params: KnowledgeParams, sampling: Sampling) -> dict[str, Any]:
@@ -56,6 +60,7 @@ def _row(d: Description, llm: Llm, params: KnowledgeParams, sampling: Sampling) 
         "raw": d.raw,
         "accepted": d.verdict.accepted,
         "reason": d.verdict.reason,
+        "unjudged": " ".join(d.verdict.unjudged),
         **{f"score_{name}": score for name, score in d.verdict.scores.items()},
         "llm": llm.name,
         "revision": llm.revision,

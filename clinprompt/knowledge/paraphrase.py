@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clinprompt.data.card import Card
-from clinprompt.knowledge.checks import Context, DescriptionCheck, first_sentence, has_sentence, judge
+from clinprompt.knowledge.checks import judge
 from clinprompt.knowledge.completion import Completion, Sampling
+from clinprompt.knowledge.form import first_sentence, has_sentence
 from clinprompt.knowledge.generate import ROUNDS, TOP_P, Description, complete_samples
 from clinprompt.knowledge.llm import Llm
 from clinprompt.knowledge.paraphrase_checks import Paraphrase, paraphrase_checks
 from clinprompt.knowledge.prompts import Prompt, prompt_of, token_ids
+from clinprompt.knowledge.statement import Context, DescriptionCheck
 from clinprompt.params import KnowledgeParams
 from clinprompt.reports.frame import OF_NO_CLASS, PLACEHOLDER, Frame, Slot
 

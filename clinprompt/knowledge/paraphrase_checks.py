@@ -7,7 +7,9 @@ import re
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from clinprompt.knowledge.checks import Context, DescriptionCheck, Statement, other_classes, similarity, whole
+from clinprompt.knowledge.form import similarity, whole
+from clinprompt.knowledge.mentions import class_mentions
+from clinprompt.knowledge.statement import Context, DescriptionCheck, Statement
 from clinprompt.knowledge.words import FUNCTION_WORDS, words_of
 from clinprompt.reports.frame import PLACEHOLDER, Frame
 
@@ -61,7 +63,8 @@ def paraphrase_checks(frame: Frame) -> tuple[DescriptionCheck, ...]:
 
     def classes(statement: Statement, context: Context) -> float:
         """How many classes of the card the text names."""
-        return other_classes(replace(statement, text=" ".join(_own_words(statement.text, frame))), context)
+        own = replace(statement, text=" ".join(_own_words(statement.text, frame)))
+        return float(len({class_id for class_id, _ in class_mentions(own, context)}))
 
     def strangers(statement: Statement, context: Context) -> float:
         """How many words are neither the frame's nor known to say nothing of a subject: diseases, findings, units."""

@@ -31,3 +31,47 @@ NO_MENTIONS = FUNCTION_WORDS | frozenset(
         "open closed full empty active male female man woman mass spot rest background various miscellaneous"
     )
 )
+
+
+# British spellings, as American ones.
+_SPELLINGS = (
+    ("oedema", "edema"),
+    ("haem", "hem"),
+    ("oesoph", "esoph"),
+    ("caec", "cec"),
+    ("ischaem", "ischem"),
+    ("leuco", "leuko"),
+    ("grey", "gray"),
+    ("colour", "color"),
+    ("centre", "center"),
+    ("fibre", "fiber"),
+    ("foet", "fet"),
+    ("naev", "nev"),
+    ("aneurism", "aneurysm"),
+    ("isation", "ization"),
+    ("aluminium", "aluminum"),
+)
+
+
+def american(word: str) -> str:
+    """A word, as `words_of` gives it, in American spelling."""
+    for british, spelled in _SPELLINGS:
+        word = word.replace(british, spelled)
+    return word
+
+
+def canonical(word: str) -> str:
+    """A word, as `words_of` gives it, as terms are compared: in American spelling, without the ending of a plural."""
+    word = american(word)
+    if len(word) > 4 and word.endswith("ies"):
+        return f"{word[:-3]}y"
+    if len(word) > 4 and word.endswith(("sses", "xes", "ches", "shes")):
+        return word[:-2]
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        return word[:-1]
+    return word
+
+
+def canonical_words(text: str) -> list[str]:
+    """The words of a text in that form; "_" parts words, too."""
+    return [canonical(word) for word in words_of(text.replace("_", " "))]

@@ -44,6 +44,7 @@ def changed_class(**changes: Any) -> list[dict[str, Any]]:
         ({"classes": changed_class(aliases=["another"])}, {"files"}),
         ({"classes": changed_class(name="another name")}, {"card"}),
         ({"slices": ["site"]}, {"slices"}),
+        ({"knowledge": {"terms": {"modality": ["echogenic"]}}}, {"terms"}),
         ({"on_leak": "drop_from_train"}, {"checks"}),
         ({"methods": {"coop": {"n_ctx": 7, "context_init": None}}}, {"knobs"}),
         ({"path": "elsewhere"}, {"files"}),
@@ -60,6 +61,7 @@ def test_a_change_of_the_card_touches_its_part_alone(project: Path, changes: dic
     ("part", "readers"),
     [
         ("phrases", {"describe", "promote"}),
+        ("terms", {"describe"}),
         ("files", {"ingest", "validate"}),
         ("checks", {"validate"}),
         ("slices", {"evaluate", "evaluate_taught"}),

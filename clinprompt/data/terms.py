@@ -1,0 +1,42 @@
+"""What a card tells of its classes' descriptions: words beyond the curated ones of `clinprompt/knowledge/terms`."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from clinprompt.schema import Name, Section
+
+
+def _term(term: str) -> str:
+    if not re.search(r"\w", term) or re.search(r"\*\S|(?<!\w)\*", term):
+        raise ValueError(f"{term!r} is no term: words, of which any may end in '*'")
+    if any(len(word) < 4 for word in term.split() if word.endswith("*")):
+        raise ValueError(f"{term!r}: at least three letters must stand before '*'")
+    return term
+
+
+Term = Annotated[str, AfterValidator(_term)]  # "*" at the end of a word stands for any ending
+
+
+class ClassTerms(Section):
+    """Words of a class: names, what is typical (`signs`) and essential (`core`), and what it can't show (`never`)."""
+
+    names: list[Term] = []
+    signs: list[Term] = []
+    core: list[Term] = []
+    never: list[Term] = []
+
+
+class CardTerms(Section):
+    """Words that fit the modality or the organ, whatever others they are of, and those of classes, by id."""
+
+    modality: list[Term] = []
+    organ: list[Term] = []
+    classes: dict[Name, ClassTerms] = {}
+
+
+class KnowledgeSection(Section):
+    """The section `knowledge` of a card."""
+
+    terms: CardTerms = CardTerms()

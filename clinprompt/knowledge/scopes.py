@@ -1,0 +1,128 @@
+"""Which words of a sentence are denied ("without a tumor") or stand for comparison ("unlike glioma").
+
+Cue words with a scope that ends at punctuation, at conjunctions, or after a few words.
+"""
+
+import re
+from dataclasses import dataclass
+
+from clinprompt.knowledge.words import canonical, words_of
+
+_REACH = 8  # words; a list is longer
+_LIST = 16
+
+
+def _cues(text: str) -> list[tuple[str, ...]]:
+    return [tuple(canonical(word) for word in cue.split("_")) for cue in text.split()]
+
+
+def _words(text: str) -> set[str]:
+    return {canonical(word) for word in text.split()}
+
+
+_DENIES = _cues(
+    "no no_evidence_of no_sign_of no_trace_of not cannot without absence_of lack lacking free_of free_from never "
+    "neither nor devoid_of negative_for rule_out exclude excluding excluded except fail_to "
+    "failing_to instead_of rather_than"
+)
+# Not every meningioma is calcified, and that says nothing against calcified ones.
+_DENIES_NOTHING = _cues("not_only not_every not_all not_always not_necessarily not_uncommon not_infrequently no_doubt")
+_DENIES_BEFORE = _cues(
+    "absent not_seen not_present not_visible not_identified not_found not_detected not_evident not_demonstrated "
+    "not_observed missing"
+)
+_COMPARES = _cues(
+    "unlike in_contrast_to in_contrast_with contrast_with opposed_to compared_with compared_to in_comparison_with "
+    "in_comparison_to different_from rather_than instead_of whereas than confused_with"
+)
+_APART = _words(
+    "distinguish distinguished distinguishing differentiate differentiated differentiating distinct differ differing "
+    "separate separated separating set tell telling discriminate"
+)
+_BE = {"is", "are", "was", "were", "be", "remain"}
+_ENDS_COMPARISON = {"but", "however"}
+_ENDS_DENIAL = _ENDS_COMPARISON | _words(
+    "although though whereas while because when where if since which that with show showing and than unlike"
+)
+
+
+@dataclass(frozen=True)
+class Scopes:
+    """For each word, as `canonical_words` gives them, whether it is denied, and whether it is only compared with."""
+
+    denied: tuple[bool, ...]
+    compared: tuple[bool, ...]
+
+    def asserted(self, index: int) -> bool:
+        """Whether a word is neither."""
+        return not self.denied[index] and not self.compared[index]
+
+
+def scopes(text: str) -> Scopes:
+    """The scopes of a text's cue words."""
+    words, begins = _clauses(text)
+    denied, compared = [False] * len(words), [False] * len(words)
+    for i, word in enumerate(words):
+        if i > 0 and words[i - 1] in _BE and _cue(words, i, _DENIES_BEFORE):
+            for j in _backward(words, begins, i - 1):
+                denied[j] = True
+        elif not _cue(words, i, _DENIES_NOTHING) and (length := _cue(words, i, _DENIES)):
+            for j in _forward(words, begins, i + length, _ENDS_DENIAL, lists=True):
+                denied[j] = True
+        if length := _cue(words, i, _COMPARES):
+            for j in _forward(words, begins, i + length, _ENDS_COMPARISON):
+                compared[j] = True
+        elif word == "from" and _APART & set(words[max(0, i - 5) : i]):
+            for j in _forward(words, begins, i + 1, _ENDS_COMPARISON | {"by", "because"}):
+                compared[j] = True
+    return Scopes(tuple(denied), tuple(compared))
+
+
+def _clauses(text: str) -> tuple[list[str], list[bool]]:
+    """The words, and whether each begins a clause."""
+    words: list[str] = []
+    begins: list[bool] = []
+    for clause in re.split(r"[,;:.!?](?=\s|$)|[()]|\s[-–—]\s", text.replace("_", " ")):
+        of_clause = [canonical(word) for word in words_of(clause)]
+        words += of_clause
+        begins += [place == 0 for place in range(len(of_clause))]
+    return words, begins
+
+
+def _cue(words: list[str], start: int, cues: list[tuple[str, ...]]) -> int:
+    """How many words the longest cue that begins here has; 0 for none."""
+    return max((len(cue) for cue in cues if tuple(words[start : start + len(cue)]) == cue), default=0)
+
+
+def _forward(words: list[str], begins: list[bool], start: int, ends: set[str], lists: bool = False) -> range:
+    """The words of a scope from `start` on; with `lists`, a comma in "no mass, edema or cyst" is no end."""
+    stop = start
+    limit = start + _REACH
+    while stop < min(len(words), limit) and words[stop] not in ends:
+        if begins[stop] and stop > start:
+            if not (lists and _list_goes_on(words, stop)):
+                break
+            limit = start + _LIST
+        stop += 1
+    return range(start, stop)
+
+
+def _backward(words: list[str], begins: list[bool], stop: int) -> range:
+    """The words of a scope that ends before `stop`."""
+    start = stop
+    while start > max(0, stop - _REACH) and not begins[start] and words[start - 1] not in _ENDS_DENIAL - {"and"}:
+        start -= 1
+    return range(start, stop)
+
+
+def _list_goes_on(words: list[str], start: int) -> bool:
+    """Whether a list goes on behind a comma: with "such as", or an "or" within a few words and before any verb or
+    conjunction."""
+    if words[start : start + 2] == ["such", "as"] or words[start] == "including":
+        return True
+    for i in range(start, min(len(words), start + 6)):
+        if words[i] in {"or", "nor"}:
+            return True
+        if words[i] in _ENDS_DENIAL | _BE | {"have", "has"}:
+            return False
+    return False

@@ -1,0 +1,73 @@
+"""Sentences that somebody brings in a table, judged by the same checks as a language model's."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from clinprompt.data.card import Card
+from clinprompt.data.layouts.table import numbered_rows, read_table
+from clinprompt.data.names import matching_key
+from clinprompt.errors import DataRejected, InputMissing
+from clinprompt.knowledge.checks import CHECKS, judge
+from clinprompt.knowledge.form import looks_whole
+from clinprompt.knowledge.statement import Context, Statement
+
+CLASS, TEXT = "class", "text"
+VERDICT = ("accepted", "reason", "unjudged", *(f"score_{check.name}" for check in CHECKS))
+
+
+def statement_of(class_id: str, text: str) -> Statement:
+    """A text that nobody was asked for, as the checks take it."""
+    text = text.strip()
+    return Statement(class_id, "", text, looks_whole(text))
+
+
+def read_texts(path: Path, card: Card) -> tuple[pd.DataFrame, list[str]]:
+    """A table of sentences, every cell as text, and of each row the id of its class.
+
+    A class may be written as its id, an alias or its name, in any case of letters.
+
+    Raises:
+        InputMissing, InputCorrupt: there is no such file, or it is no table.
+        DataRejected: it lacks a column or has no rows, a class is not the card's, or a column would be overwritten.
+    """
+    if not path.is_file():
+        raise InputMissing(f"{path} is no file; expected a table (CSV) with the columns {CLASS} and {TEXT}.")
+    frame = read_table(path)
+    for column in (CLASS, TEXT):
+        if column not in frame:
+            raise DataRejected(f"{path} has no column {column!r}; it has {', '.join(map(repr, frame.columns))}.")
+    if taken := [column for column in frame if column in VERDICT]:
+        raise DataRejected(f"{path} has the column {taken[0]!r} already, which the checks write; rename or remove it.")
+    if frame.empty:
+        raise DataRejected(f"{path} has no rows below its header.")
+    by_name = {matching_key(info.name): info.id for info in card.classes}
+    ids = []
+    for number, row in numbered_rows(frame):
+        found = card.class_of(row[CLASS]) or by_name.get(matching_key(row[CLASS]))
+        if found is None:
+            raise DataRejected(
+                f"{path}, row {number}: class: {row[CLASS]!r} is none of the card's: {', '.join(card.class_ids)}."
+            )
+        ids.append(found)
+    return frame, ids
+
+
+def judged(frame: pd.DataFrame, ids: list[str], card: Card) -> pd.DataFrame:
+    """A table of sentences with the columns `VERDICT` behind its own.
+
+    Rows are judged in their order: of two that are nearly alike, the first is accepted.
+
+    Args:
+        ids: of each row the id of its class.
+    """
+    context = Context.of(card)
+    rows = []
+    for class_id, text in zip(ids, frame[TEXT], strict=True):
+        verdict = judge(statement_of(class_id, text), context)
+        scores = {f"score_{name}": score for name, score in verdict.scores.items()}
+        rows.append(
+            {"accepted": verdict.accepted, "reason": verdict.reason, "unjudged": " ".join(verdict.unjudged), **scores}
+        )
+    verdicts = pd.DataFrame(rows, columns=list(VERDICT), index=frame.index)
+    return pd.concat([frame, verdicts], axis="columns")
