@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from clinprompt.experiments.tables.papers import availability, edit_params, edit
 from clinprompt.experiments.tables.presets import describe, presets
 from clinprompt.files import write_text
 from clinprompt.schema import read_yaml
+
+if TYPE_CHECKING:
+    from clinprompt.experiments.journal import Row
 
 PARAMS = Path("params.yaml")
 TABLES = (*PROTOCOLS, "transfer")
@@ -92,34 +95,29 @@ def compare(
     first: Annotated[str, typer.Argument(help="a method, or a variant")],
     others: Annotated[list[str], typer.Argument(help="what it is compared with")],
     dataset: Annotated[str | None, typer.Option(help="by default the first of protocols.datasets")] = None,
-    protocol: Annotated[
-        str, typer.Option(callback=cli.one_of(PROTOCOLS), help=", ".join(PROTOCOLS))
-    ] = "cross_validation",
+    protocol: Annotated[str, typer.Option(callback=cli.one_of(TABLES), help=", ".join(TABLES))] = "cross_validation",
     test: Annotated[
         str | None, typer.Option(callback=cli.one_of(TESTED), help="of base_to_novel: base or novel (default: novel)")
     ] = None,
     group: Annotated[str | None, typer.Option(help="only the cells with this number of shots, or this share")] = None,
+    source: Annotated[str | None, typer.Option(help="of transfer: where the candidates were tuned")] = None,
     runs: Annotated[Path, typer.Option(metavar="FOLDER", help="where the results are")] = Path("runs"),
 ) -> None:
     """Print a table of differences in balanced accuracy, with intervals and p."""
     from clinprompt.data.manifest import read_manifest
     from clinprompt.experiments.paired import compare as paired
     from clinprompt.experiments.paired import render as rendered
-    from clinprompt.experiments.results import grouped, read_results
     from clinprompt.files import sha256_file
 
     name, part = dataset or _protocols().datasets[0], _part(protocol, test)
-    found = [result for result in read_results([runs], protocol) if result["dataset"] == name]
+    found = _results(runs, protocol, name, source)
     manifest = runs / name / "validate" / "manifest.parquet"
     for result in found:
         if result["manifest"] != sha256_file(manifest):
             raise InputCorrupt(
-                f"The results of {result['method']} are of other images than {manifest}; run them again."
+                f"The results of {result.get('method', protocol)} are of other images than {manifest}; run them again."
             )
-    cells = {
-        result["method"]: result["cells"] if group is None else grouped(result["cells"]).get(group, [])
-        for result in found
-    }
+    cells = _cells_by_method(found, protocol, group)
     classes = found[0]["classes"] if found else []
     if classes and part != "test":
         classes = list(dict(zip(TESTED, halves(tuple(classes)), strict=True))[part])
@@ -127,7 +125,35 @@ def compare(
     tested = rows[(rows["split"] == "test") & rows["label"].isin(classes)]
     about = {"dataset": name, "protocol": protocol} | ({"group": group} if group else {})
     about |= {"test": f"{part} classes"} if part != "test" else {}
+    about |= {"source": f"tuned on {source}"} if source else {}
     sys.stdout.write(rendered(paired(cells, tested, classes, first, others, part), about))
+
+
+def _results(runs: Path, protocol: str, dataset: str, source: str | None) -> list[dict[str, Any]]:
+    """The results of a protocol on a dataset; of `transfer`, that of the candidates that were tuned on the source."""
+    from clinprompt.experiments.results import read_results, read_transfers
+
+    if protocol != "transfer":
+        if source is not None:
+            raise BadParams(f"--source: {protocol} trains and tests on one dataset; leave it out.")
+        return [result for result in read_results([runs], protocol) if result["dataset"] == dataset]
+    found = {result["dataset"]: result for result in read_transfers([runs]) if result["target"] == dataset}
+    if source not in found:
+        raise BadParams(
+            f"--source: say one of {', '.join(found) or 'none'}, whose candidates were tested on {dataset}."
+        )
+    return [found[source]]
+
+
+def _cells_by_method(found: Sequence[dict[str, Any]], protocol: str, group: str | None) -> "dict[str, list[Row]]":
+    from clinprompt.experiments.results import grouped
+
+    if protocol == "transfer":
+        return grouped(found[0]["cells"])
+    return {
+        result["method"]: result["cells"] if group is None else grouped(result["cells"]).get(group, [])
+        for result in found
+    }
 
 
 def _part(protocol: str, asked: str | None) -> str:

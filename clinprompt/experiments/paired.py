@@ -16,7 +16,9 @@ from clinprompt.experiments.journal import Row
 from clinprompt.experiments.results import TESTS
 
 RESAMPLES = 5000
-_NOT_A_KEY = {"images", "support", "trainable_parameters", "training", *TESTS, "left_out"}
+_NOT_A_KEY = {
+    "images", "support", "trainable_parameters", "training", "candidate", "method", "model_digest", *TESTS, "left_out"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import yaml
 from clinprompt.backbones.load import load_backbone
 from clinprompt.data.manifest import write_manifest
 from clinprompt.errors import BadParams
+from clinprompt.experiments.__main__ import main
 from clinprompt.experiments.protocol_runner import measured
 from clinprompt.experiments.results import read_result
 from clinprompt.experiments.transfer import moved
@@ -147,3 +148,21 @@ def test_the_score_is_measured_on_the_target_where_it_was_learned_on_the_source(
     if learned:
         assert row["test"]["score"]["images"] == 16
         assert 0 <= row["test"]["score"]["mae"] <= 30
+
+
+def test_transferred_candidates_are_compared_on_one_target(tuned: Any, capsys: Any) -> None:
+    result = run(tuned, "toy")
+    (tuned.folder / "runs/toy/validate").mkdir(parents=True)
+    (tuned.folder / "runs/toy/validate/manifest.parquet").write_bytes((tuned.folder / "manifest.parquet").read_bytes())
+    (tuned.folder / "runs/source/transfer").mkdir(parents=True)
+    (tuned.folder / "out/toy.json").rename(tuned.folder / "runs/source/transfer/toy.json")
+    asked = ["compare", "coop", "linear_probe", "--protocol", "transfer", "--dataset", "toy"]
+    capsys.readouterr()
+    assert main([*asked, "--source", "toy"]) == 0
+    text = capsys.readouterr().out
+    means = [100 * row["test"]["balanced_accuracy"] for row in result["cells"]]
+    assert "toy, transfer, tuned on toy;" in text
+    assert f"| `coop` against `linear_probe` | 1 | {means[0]:.1f} | {means[1]:.1f} |" in text
+    assert main(asked) == 64
+    assert "--source: say one of toy" in capsys.readouterr().err
+    assert main(["compare", "coop", "linear_probe", "--protocol", "few_shot", "--source", "toy"]) == 64
