@@ -30,6 +30,7 @@ import torch
 from PIL import Image
 
 from clinprompt.backbones.device import computes_bfloat16
+from clinprompt.backbones.fetched import fetched_folder
 from clinprompt.backbones.load import Backbone, load_backbone
 from clinprompt.data.codecs import decode
 from clinprompt.data.preprocessing import Preprocessing
@@ -66,8 +67,10 @@ def _machine(device: str) -> dict[str, Any]:
 
 
 def _cases(device: str) -> dict[str, tuple[Callable[[], Backbone], int, int]]:
-    """Model, number of images and their side in pixels."""
-    return {
+    """Model, number of images and their side in pixels; `open-towers` where it has been fetched."""
+    fetched = fetched_folder("open-towers").is_dir()
+    towers = {"open-towers": (lambda: load_backbone("open-towers", device=device), 256, 224)} if fetched else {}
+    return towers | {
         "demo-clip": (lambda: load_backbone("demo-clip", device=device), 1024, 128),
         "ViT-B-16": (lambda: _random_vit(device), 64, 224),
     }
