@@ -162,9 +162,10 @@ def test_the_published_loss_can_ignore_the_report_and_the_default_one_cannot(bac
     """Noise, and the same report for all: there is nothing that could tell which report is whose."""
     same = ["a photo of healthy"] * 64
     found = {}
-    for clip_image, epochs in (("none", 10), ("after", 75)):  # no weights bring the one down, and the other takes time
+    # No weights bring the one down; the other takes time, and at a higher rate some runs collapse and learn nothing.
+    for clip_image, epochs in (("none", 10), ("after", 150)):
         model = build(
-            backbone, clip_image=clip_image, batch_size=16, epochs=epochs, learning_rate=0.01, mmse_weight=0.0,
+            backbone, clip_image=clip_image, batch_size=16, epochs=epochs, learning_rate=0.003, mmse_weight=0.0,
             projections="drawn",
         )  # fmt: skip
         train, fresh = (
