@@ -34,6 +34,9 @@ SERVED_WITH = (
     "huggingface_hub",
 )
 
+# What pydicom undoes compressed pixels with; it looks for them itself.
+UNCOMPRESSED_WITH = {"pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg"}
+
 
 def lineage(model: ModelRecord, model_digest: str, digests: dict[str, str], params: dict[str, Any]) -> dict[str, str]:
     """Where a model comes from, as flat text values: they become the version's tags and `lineage.json`.
@@ -69,6 +72,8 @@ def requirements(model: ModelRecord) -> list[str]:
         model: the tuned model's record; a method's own code needs what it imports, and open_clip's tokenizers.
     """
     more = set() if model.needs_only_head else {"transformers", *distributions(code_of(model))}
+    if "pydicom" in more:
+        more |= UNCOMPRESSED_WITH
     names = [*SERVED_WITH, *sorted({name.lower() for name in more} - set(SERVED_WITH))]
     # "+cpu" and the like name one index's build of a version.
     return [f"{name}=={metadata.version(name).split('+')[0]}" for name in names]

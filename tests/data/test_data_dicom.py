@@ -1,6 +1,7 @@
 """Pictures in DICOM files: their values and windows, taken in without the patient, and a sentence for bad ones."""
 
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ingest_workspace import Workspace, refused
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
+from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless
 
 from clinprompt.data.card import DicomRules
 from clinprompt.data.codecs import decode_image, probe
@@ -83,6 +84,9 @@ def test_padding_decides_no_percentile_and_is_black() -> None:
         ("SC_ybr_full_422_uncompressed.dcm", (100, 100, 3)),
         ("SC_rgb_rle_16bit.dcm", (100, 100, 3)),
         ("SC_rgb_jpeg_dcmtk.dcm", (100, 100, 3)),
+        ("SC_rgb_jpeg_gdcm.dcm", (100, 100, 3)),  # lossless JPEG
+        ("SC_rgb_jls_lossy_sample.dcm", (100, 100, 3)),
+        ("JPGExtended.dcm", (1024, 256, 1)),  # JPEG of 12 bits
     ],
 )
 def test_a_copy_without_the_patient_shows_the_same(name: str, shape: tuple[int, ...]) -> None:
@@ -92,6 +96,12 @@ def test_a_copy_without_the_patient_shows_the_same(name: str, shape: tuple[int, 
     assert before.shape == shape
     assert np.array_equal(decode_image(copy).values, before)
     assert pack_picture(file, name) == copy
+
+
+@pytest.mark.parametrize("name", ["MR_small_jpeg_ls_lossless.dcm", "MR_small_jp2klossless.dcm", "MR_small_RLE.dcm"])
+def test_what_was_compressed_without_loss_is_read_without_loss(name: str) -> None:
+    compressed, plain = (Path(str(get_testdata_file(n, download=False))).read_bytes() for n in (name, "MR_small.dcm"))
+    assert np.array_equal(decode_image(compressed, "full").values, decode_image(plain, "full").values)
 
 
 def test_colours_are_as_drawn_and_preamble_and_meta_may_be_missing() -> None:
@@ -167,10 +177,22 @@ def test_the_headers_facts_are_columns_where_the_card_asks_for_them(place: Works
     assert rows["age"].dropna().tolist() == [45, 0.5, 45, 0.5]
 
 
-def _compressed(dataset: Dataset, frames: int = 1) -> None:
-    dataset.file_meta.TransferSyntaxUID = JPEGLSLossless
-    dataset.PixelData = encapsulate([b"\xff\xd8\xff\xd9"] * frames)
+def _compressed(dataset: Dataset, frames: int = 1, syntax: UID = JPEGLSLossless, header: bytes = b"") -> None:
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = encapsulate([b"\xff\xd8" + header + b"\xff\xd9"] * frames)
     dataset["PixelData"].VR = "OB"
+
+
+def _bomb(marker: int) -> Callable[[Dataset], object]:
+    """A comment, then a frame header that asks for 65535 x 65535 pixels."""
+    header = b"\xff\xfe\0\4hi\xff" + bytes([marker]) + b"\0\x0b\x08\xff\xff\xff\xff\1\1\x11\0" + b"\0" * 40
+    return lambda d: _compressed(d, syntax=JPEGLSLossless if marker == 0xF7 else JPEGLosslessSV1, header=header)
+
+
+def _wide_jpeg_2000(dataset: Dataset) -> None:
+    size = b"\xff\x4f\xff\x51" + struct.pack(">HH8IH", 41, 0, 60000, 8, 0, 0, 60000, 8, 0, 0, 1) + b"\7\1\1"
+    _compressed(dataset, syntax=JPEG2000Lossless)
+    dataset.PixelData = encapsulate([size + b"\0" * 40])
 
 
 def _huge(dataset: Dataset) -> None:
@@ -180,6 +202,9 @@ def _huge(dataset: Dataset) -> None:
 BAD: list[tuple[Callable[[Dataset], object], str]] = [
     (lambda d: delattr(d, "PixelData"), "holds no pixel data"),
     (_compressed, "pixels in JPEG-LS Lossless Image Compression can't be decoded; save them uncompressed"),
+    (_bomb(0xF7), "holds a picture of 65535 x 65535 pixels in 1 channels, where the header tells 8 x 8"),
+    (_bomb(0xC3), "holds a picture of 65535 x 65535 pixels"),
+    (_wide_jpeg_2000, "holds a picture of 60000 x 8 pixels"),
     (lambda d: _compressed(d, 3), "the header tells one frame, and the pixel data is that of 3"),
     (lambda d: setattr(d, "PixelData", d.PixelData * 3), "the header tells one frame, and the pixel data is that of 3"),
     (lambda d: setattr(d, "NumberOfFrames", 30), "holds 30 frames, where a picture is one"),

@@ -84,6 +84,8 @@ def seeds() -> dict[str, list[bytes]]:
             written(picture(DEEP.astype(np.int16), PhotometricInterpretation="MONOCHROME1"))[132:],
             Path(str(get_testdata_file("MR_small_RLE.dcm", download=False))).read_bytes(),
             Path(str(get_testdata_file("SC_rgb_small_odd_jpeg.dcm", download=False))).read_bytes(),
+            Path(str(get_testdata_file("MR_small_jpeg_ls_lossless.dcm", download=False))).read_bytes(),
+            Path(str(get_testdata_file("SC_rgb_jpeg_gdcm.dcm", download=False))).read_bytes(),
         ],
         "gif": [
             encoded(image.convert("P"), "GIF", comment=b"x"),

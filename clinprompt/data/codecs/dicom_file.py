@@ -13,7 +13,7 @@ import numpy as np
 
 from clinprompt.data import formats
 from clinprompt.data.codecs.base import Codec, Measured, check_size
-from clinprompt.data.codecs.dicom_frames import check_frames, choose_frame, lift
+from clinprompt.data.codecs.dicom_frames import check_encoded_size, check_frames, choose_frame, lift
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -75,10 +75,11 @@ def stored_values(dataset: "Dataset", name: str, frame: int | None = None) -> np
         frame: of several, the number of the one that is meant, from 0.
 
     Raises:
-        ValueError: they are compressed in a way that can't be undone here, or broken.
+        ValueError: they are compressed in a way that can't be undone, of another size than the header tells, or broken.
     """
     from pydicom.pixels import pixel_array
 
+    check_encoded_size(dataset, frame, name)
     try:
         return np.asarray(pixel_array(dataset, index=frame))
     except Exception as error:

@@ -1,5 +1,9 @@
-"""DICOM files of several frames: how many there are, which one is the picture, and what the header says of each."""
+"""DICOM files of several frames: how many there are, which one is the picture, and what the header says of each.
 
+And how large a compressed frame says itself that it is: decoders take its word, and memory for it.
+"""
+
+import struct
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -16,6 +20,7 @@ _IN_GROUPS = {
 LIFTED = tuple(tag for tags in _IN_GROUPS.values() for tag in tags)
 _STARTS = (b"\xff\xd8", b"\xff\x4f\xff\x51")  # of a picture in JPEG or JPEG-LS, of one in JPEG 2000
 _RLE = "1.2.840.10008.1.2.5"
+_FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, and that of JPEG-LS
 
 
 def choose_frame(told: int, frames: str | int, name: str) -> int:
@@ -67,6 +72,59 @@ def lift(dataset: "Dataset", frame: int) -> None:
             for tag in tags:
                 if tag in inner[0]:
                     dataset.add(inner[0][tag])
+
+
+def check_encoded_size(dataset: "Dataset", frame: int | None, name: str) -> None:
+    """Hold the size in the header against that in a compressed frame, before it is unpacked.
+
+    Raises:
+        ValueError: the frame is of another size.
+    """
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        if not syntax.is_compressed or syntax == _RLE:  # run lengths have no size of their own
+            return
+        data = _frame(dataset, frame or 0)
+    except Exception:  # an unknown syntax, or broken in another way: decoding tells
+        return
+    told = (int(dataset.Columns), int(dataset.Rows), int(dataset.get("SamplesPerPixel", 1)))
+    found = _jpeg_2000_size(data) or _jpeg_size(data)
+    if found not in (None, told):
+        ours, theirs = ("{} x {} pixels in {} channels".format(*size) for size in (found or told, told))
+        raise ValueError(f"{name} holds a picture of {ours}, where the header tells {theirs}")
+
+
+def _frame(dataset: "Dataset", frame: int) -> bytes:
+    from pydicom.encaps import get_frame
+
+    frames, offsets = int(dataset.get("NumberOfFrames") or 1), None
+    if "ExtendedOffsetTable" in dataset:
+        offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
+    return get_frame(dataset.PixelData, frame, number_of_frames=frames, extended_offsets=offsets)
+
+
+def _jpeg_2000_size(data: bytes) -> tuple[int, int, int] | None:
+    """Width, height and channels in the segment SIZ (ISO/IEC 15444-1, A.5.1); None where there is none."""
+    start = data.find(_STARTS[1])
+    if start < 0 or len(data) < start + 42:
+        return None
+    right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
+    return right - left, bottom - top, struct.unpack_from(">H", data, start + 40)[0]
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int, int] | None:
+    """Width, height and channels in the frame header of a JPEG (ISO/IEC 10918-1, B.2.2) or JPEG-LS, or None."""
+    at = 2
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xFF:  # filled up
+            at += 1
+            continue
+        if marker in _FRAME_HEADERS:
+            height, width = struct.unpack_from(">2H", data, at + 5)
+            return width, height, data[at + 9]
+        at += 2 + length
+    return None
 
 
 def _found(dataset: "Dataset", told: int) -> int:
