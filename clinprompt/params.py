@@ -147,9 +147,12 @@ class BackboneParams(Section):
 
 
 class KnowledgeParams(Section):
-    """How class descriptions and paraphrases of reports are generated, and how many must be accepted."""
+    """How class descriptions and paraphrases of reports are generated, and how many must be accepted.
 
-    llm: Name
+    `llm: null` names no language model, for cards that bring reviewed descriptions.
+    """
+
+    llm: Name | None
     path: UserPath | None
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     aspects: list[str] = Field(min_length=1)

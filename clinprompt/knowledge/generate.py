@@ -2,37 +2,20 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from clinprompt.data.card import Card, ClassInfo
 from clinprompt.knowledge.checks import judge
 from clinprompt.knowledge.completion import Completion, Sampling, complete, seed_of
+from clinprompt.knowledge.description import Description, Origin, Prompt
 from clinprompt.knowledge.form import first_sentence, has_sentence
 from clinprompt.knowledge.llm import Llm
-from clinprompt.knowledge.prompts import Prompt, aspect_prompt, token_ids
-from clinprompt.knowledge.statement import Assessment, Context, Statement
+from clinprompt.knowledge.prompts import aspect_prompt, token_ids
+from clinprompt.knowledge.statement import Context, Statement
 from clinprompt.params import KnowledgeParams
 from clinprompt.progress import progress
 
 ROUNDS = 4
 TOP_P = 0.9
-
-
-@dataclass(frozen=True)
-class Description:
-    """One sampled description.
-
-    Attributes:
-        index: its number among the samples of the prompt, over all rounds.
-        raw: the opening and the model's completion. text: its first sentence, which is judged.
-    """
-
-    prompt: Prompt
-    index: int
-    round: int
-    raw: str
-    text: str
-    verdict: Assessment
 
 
 def sampling_of(params: KnowledgeParams) -> Sampling:
@@ -65,7 +48,7 @@ def describe(llm: Llm, card: Card, classes: Sequence[ClassInfo], params: Knowled
         label = "Describing the classes" if number == 0 else f"Describing again, round {number + 1}"
         completions = complete_samples(llm, samples, params, sampling_of(params), label, has_sentence)
         for (prompt, index), completion in zip(samples, completions, strict=True):
-            descriptions.append(_judge(prompt, index, number, completion, context))
+            descriptions.append(_judge(prompt, index, number, completion, context, llm.origin))
     return descriptions
 
 
@@ -98,8 +81,10 @@ def complete_samples(
     return completions
 
 
-def _judge(prompt: Prompt, index: int, number: int, completion: Completion, context: Context) -> Description:
+def _judge(
+    prompt: Prompt, index: int, number: int, completion: Completion, context: Context, origin: Origin
+) -> Description:
     raw = prompt.opening + completion.text
     text, whole = first_sentence(raw, completion.ended)
     verdict = judge(Statement(prompt.class_id, prompt.question, text, whole), context)
-    return Description(prompt, index, number, raw, text, verdict)
+    return Description(prompt, index, number, raw, text, verdict, origin)

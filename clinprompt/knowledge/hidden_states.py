@@ -9,8 +9,9 @@ import torch
 
 from clinprompt.data.card import Card, ClassInfo
 from clinprompt.knowledge.completion import Sampling, complete
+from clinprompt.knowledge.description import Prompt
 from clinprompt.knowledge.llm import Llm
-from clinprompt.knowledge.prompts import Prompt, features_prompt, token_ids
+from clinprompt.knowledge.prompts import features_prompt, token_ids
 from clinprompt.progress import progress
 
 # What the rows of a class's states are: every layer's state of the answer's last token, its end token unless it was cut

@@ -14,6 +14,7 @@ from typing import Any
 from clinprompt.errors import InputCorrupt, InputMissing, ServiceDown
 from clinprompt.files import sha256_file, sha256_folder
 from clinprompt.hub import snapshot
+from clinprompt.knowledge.description import Origin
 from clinprompt.knowledge.table import HubRepo, PackageFile, entry_of
 from clinprompt.progress import progress
 
@@ -49,6 +50,11 @@ class Llm:
     tokenizer: Any
     chat: bool
     eos_ids: frozenset[int]
+
+    @property
+    def origin(self) -> Origin:
+        """Where its texts come from."""
+        return Origin("local", self.name, self.revision, self.digest)
 
     @property
     def device(self) -> Any:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from clinprompt.data.card import Card
 from clinprompt.knowledge.checks import judge
 from clinprompt.knowledge.completion import Completion, Sampling
+from clinprompt.knowledge.description import Description, Origin, Prompt
 from clinprompt.knowledge.form import first_sentence, has_sentence
-from clinprompt.knowledge.generate import ROUNDS, TOP_P, Description, complete_samples
+from clinprompt.knowledge.generate import ROUNDS, TOP_P, complete_samples
 from clinprompt.knowledge.llm import Llm
 from clinprompt.knowledge.paraphrase_checks import Paraphrase, paraphrase_checks
-from clinprompt.knowledge.prompts import Prompt, prompt_of, token_ids
+from clinprompt.knowledge.prompts import prompt_of, token_ids
 from clinprompt.knowledge.statement import Context, DescriptionCheck
 from clinprompt.params import KnowledgeParams
 from clinprompt.reports.frame import OF_NO_CLASS, PLACEHOLDER, Frame, Slot
@@ -71,7 +72,7 @@ def paraphrase(llm: Llm, card: Card, frame: Frame, params: KnowledgeParams) -> P
         label = "Paraphrasing reports" + (f" again, round {number + 1}" if number else "")
         completions = complete_samples(llm, samples, params, sampling, label, lambda text: _enough(text, frame))
         for (prompt, index), completion in zip(samples, completions, strict=True):
-            made.append(_judge(prompt, index, number, completion, frame, context))
+            made.append(_judge(prompt, index, number, completion, frame, context, llm.origin))
     return Paraphrased(frame, tuple(made), sampling)
 
 
@@ -87,7 +88,13 @@ def _opened(frame: Frame) -> Sequence[Slot]:
 
 
 def _judge(
-    prompt: Prompt, index: int, number: int, completion: Completion, frame: Frame, context: Context
+    prompt: Prompt,
+    index: int,
+    number: int,
+    completion: Completion,
+    frame: Frame,
+    context: Context,
+    origin: Origin,
 ) -> Description:
     raw = prompt.opening + completion.text
     text, whole = first_sentence(raw, completion.ended)
@@ -95,7 +102,7 @@ def _judge(
     if end is not None:
         text, whole = f"{text[:end]}.", True
     verdict = judge(Paraphrase(OF_NO_CLASS, prompt.question, text, whole), context, paraphrase_checks(frame))
-    return Description(prompt, index, number, raw, text, verdict)
+    return Description(prompt, index, number, raw, text, verdict, origin)
 
 
 def _enough(text: str, frame: Frame) -> bool:

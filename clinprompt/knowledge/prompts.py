@@ -1,10 +1,8 @@
 """The prompts of the language model: one question per class and aspect, and how a prompt becomes token ids."""
 
-from dataclasses import dataclass
-
 from clinprompt.data.card import Card, ClassInfo
 from clinprompt.errors import BadParams
-from clinprompt.files import sha256_bytes
+from clinprompt.knowledge.description import Prompt
 from clinprompt.knowledge.llm import Llm
 
 _FRAME = "You read {modality} images of the {organ}. The finding is: {name}. "
@@ -29,22 +27,6 @@ ASPECTS: dict[str, tuple[str, str]] = {
     ),
 }
 FEATURES = _FRAME + "What are the distinctive visual features of {phrase}?"
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A question about a class, the answer's given opening, and the text that the model completes."""
-
-    class_id: str
-    aspect: str
-    question: str
-    opening: str
-    text: str
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the text that the model completes."""
-        return sha256_bytes(self.text.encode())
 
 
 def aspect_prompt(llm: Llm, card: Card, info: ClassInfo, aspect: str) -> Prompt:
