@@ -53,7 +53,7 @@ class Description:
         index: its number among the samples of the prompt, over all rounds; or the row in the file.
         raw: the opening and the model's completion. text: its first sentence, which is judged; of a file, both are the
             whole cell.
-        author, written: who wrote a sentence of a file (a role or a source) and when (ISO 8601); "" where it says neither.
+        author, written: who wrote a sentence of a file (a role or a source) and when (ISO 8601); "" where none is said.
         override: the check that a person has overruled, and the reason; "" where none was.
     """
 

@@ -12,9 +12,9 @@ _WITHOUT = {
     ),
     "descriptions": (
         "the card names no file of reviewed descriptions (knowledge.descriptions) either; add one, or name a language "
-        "model in knowledge.llm"
+        "model in knowledge.llm or knowledge.endpoint"
     ),
-    "paraphrases": "reports are paraphrased by a language model; name one in knowledge.llm, or set phrasings: varied",
+    "paraphrases": "reports are paraphrased by a language model; name one (knowledge.llm), or set phrasings: varied",
 }
 
 
@@ -24,6 +24,8 @@ def unmet(kinds: Collection[str], card: Card, params: KnowledgeParams) -> str | 
         return None
     if "hidden_states" in kinds:
         lacking = "hidden_states"
+    elif params.endpoint is not None:
+        return None
     elif "descriptions" in kinds and card.knowledge.descriptions is None:
         lacking = "descriptions"
     elif "paraphrases" in kinds:

@@ -14,7 +14,9 @@ from clinprompt.errors import InputCorrupt
 from clinprompt.files import sha256_bytes, sha256_file
 from clinprompt.knowledge.checks import CHECKS
 from clinprompt.knowledge.completion import Sampling
-from clinprompt.knowledge.generate import Description, sampling_of
+from clinprompt.knowledge.description import Description
+from clinprompt.knowledge.endpoint.service import Endpoint
+from clinprompt.knowledge.generate import sampling_of
 from clinprompt.knowledge.hidden_states import ClassStates
 from clinprompt.knowledge.llm import Llm
 from clinprompt.knowledge.paraphrase import Paraphrased
@@ -130,6 +132,7 @@ def report(
     descriptions: Sequence[Description],
     states: Sequence[ClassStates],
     llm: Llm | None,
+    endpoint: Endpoint | None,
     params: KnowledgeParams,
     states_file: Path,
     told: Paraphrased | None = None,
@@ -139,7 +142,8 @@ def report(
 
     Args:
         descriptions: all of them, accepted or not.
-        llm: None where no language model was needed.
+        llm: the language model that ran here; None where none was needed.
+        endpoint: who was asked instead for descriptions and paraphrases.
         states_file: the file of the hidden states, for its digest.
     """
     sampling = sampling_of(params)
@@ -150,6 +154,7 @@ def report(
         "format": 1,
         "dataset": dataset,
         "llm": None if llm is None else _of_llm(llm),
+        "endpoint": None if endpoint is None else _of_endpoint(endpoint, descriptions, told),
         "reviewed": _of_reviewed([d for d in descriptions if d.origin.provider == "reviewed"]),
         "sampling": {
             "seed": params.seed,
@@ -183,6 +188,24 @@ def _of_llm(llm: Llm) -> dict[str, Any]:
         "digest": llm.digest,
         "chat_template": llm.chat,
         "dtype": str(llm.model.dtype).removeprefix("torch."),
+    }
+
+
+def _of_endpoint(
+    endpoint: Endpoint, descriptions: Sequence[Description], told: Paraphrased | None
+) -> dict[str, Any] | None:
+    """Where the endpoint is, and what it said that it is."""
+    made = [*descriptions, *(told.paraphrases if told else ())]
+    answered = sorted({d.origin.revision for d in made if d.origin.provider == "endpoint"})
+    if not answered:
+        return None
+    origin = endpoint.origin
+    return {
+        "provider": "endpoint",
+        "model": origin.name,
+        "host": endpoint.host,
+        "digest": origin.digest,
+        "answered": answered,
     }
 
 

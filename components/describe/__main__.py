@@ -1,4 +1,4 @@
-"""describe: what a language model says of the classes, in descriptions and hidden states, and how it words reports."""
+"""describe: what a language model or a clinician says of the classes, hidden states, and other words of reports."""
 
 import logging
 from pathlib import Path
@@ -8,14 +8,17 @@ from clinprompt.data.card import Card, ClassInfo
 from clinprompt.data.load import load_card
 from clinprompt.errors import BadParams, DataRejected, InputCorrupt
 from clinprompt.files import read_json, write_json
+from clinprompt.knowledge.asking import Writer
 from clinprompt.knowledge.description import Description
+from clinprompt.knowledge.endpoint.service import Endpoint
 from clinprompt.knowledge.generate import accepted_counts, describe
 from clinprompt.knowledge.hidden_states import ClassStates, hidden_states
-from clinprompt.knowledge.llm import load_llm
+from clinprompt.knowledge.llm import Llm, load_llm
 from clinprompt.knowledge.needs import unmet
 from clinprompt.knowledge.outputs import description_table, no_descriptions, report, write_states
 from clinprompt.knowledge.paraphrase import Paraphrased, paraphrase
 from clinprompt.knowledge.reviewed import judge_reviewed, read_reviewed
+from clinprompt.knowledge.samples import Samples
 from clinprompt.params import KnowledgeParams
 from clinprompt.reports.frame import Frame
 from clinprompt.schema import read_yaml
@@ -39,19 +42,20 @@ def work(job: Job) -> dict[str, Any]:
         return _nothing(job, card.name)
     if problem := unmet(needed, card, params):
         raise BadParams(problem)
-    by_hand = card.knowledge.descriptions
+    by_hand, kept = card.knowledge.descriptions, Samples(job.outputs["samples"])
     asked = needed - ({"descriptions"} if by_hand else set())
-    llm = load_llm(params.llm, params.path) if asked and params.llm is not None else None
+    llm = _llm(params, asked)
+    writer = Endpoint(params.endpoint) if params.endpoint is not None else llm
     descriptions: list[Description] = []
     if "descriptions" in needed and by_hand:
         reviewed = read_reviewed(job.inputs["card"].parent / by_hand, card)
         descriptions = judge_reviewed(reviewed, card, {info.id for info in classes})
-    elif "descriptions" in needed and llm:
-        descriptions = describe(llm, card, classes, params)
+    elif "descriptions" in needed and writer:
+        descriptions = describe(writer, card, classes, params, kept)
     states: list[ClassStates] = []
     if "hidden_states" in needed and llm:
-        states = hidden_states(llm, card, classes, params.answer_tokens, params.hidden_states)
-    told = paraphrase(llm, card, frame, params) if "paraphrases" in needed and llm and frame else None
+        states = hidden_states(llm, card, classes, params.answer_tokens, params.hidden_states, kept)
+    told = paraphrase(writer, card, frame, params, kept) if "paraphrases" in needed and writer and frame else None
     description_table(descriptions, params, told).to_parquet(job.outputs["descriptions"], index=False)
     write_states(job.outputs["hidden_states"], states)
     facts = report(
@@ -60,6 +64,7 @@ def work(job: Job) -> dict[str, Any]:
         descriptions=descriptions,
         states=states,
         llm=llm,
+        endpoint=writer if isinstance(writer, Endpoint) else None,
         params=params,
         states_file=job.outputs["hidden_states"],
         told=told,
@@ -69,7 +74,20 @@ def work(job: Job) -> dict[str, Any]:
         _refuse_too_few(descriptions, classes, params, by_hand)
     if told is not None:
         _refuse_too_few_paraphrases(told, params)
-    return {"asked": facts["total"]["asked"], "accepted": facts["total"]["accepted"], "llm": llm and llm.name}
+    return {"asked": facts["total"]["asked"], "accepted": facts["total"]["accepted"], "llm": _name(llm, writer, asked)}
+
+
+def _llm(params: KnowledgeParams, asked: set[str]) -> Llm | None:
+    """The language model that runs here, where something is asked of it; an endpoint has no hidden states."""
+    of_it = asked if params.endpoint is None else asked & {"hidden_states"}
+    return load_llm(params.llm, params.path) if of_it and params.llm is not None else None
+
+
+def _name(llm: Llm | None, writer: Writer | None, asked: set[str]) -> str | None:
+    """Of who was asked."""
+    if writer is not None and asked - {"hidden_states"}:
+        return writer.origin.name
+    return llm.name if llm is not None else None
 
 
 def _needed(settings: Path | None) -> set[str]:
@@ -79,6 +97,7 @@ def _needed(settings: Path | None) -> set[str]:
 
 def _nothing(job: Job, dataset: str) -> dict[str, Any]:
     """Write empty files, and load no language model."""
+    Samples(job.outputs["samples"])
     no_descriptions().to_parquet(job.outputs["descriptions"], index=False)
     write_states(job.outputs["hidden_states"], [])
     write_json(job.outputs["report"], {"format": 1, "dataset": dataset, "llm": None})

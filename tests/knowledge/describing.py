@@ -31,6 +31,7 @@ def call(folder: Path, further: dict[str, Any] | None = None, **knowledge: Any) 
         "--classes": folder / "classes.json",
         "--descriptions": folder / OUTPUTS[0],
         "--hidden-states": folder / OUTPUTS[1],
+        "--samples": folder / "samples",
         "--report": folder / OUTPUTS[2],
         "--params": folder / "params.yaml",
         **(further or {}),
