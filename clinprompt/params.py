@@ -3,13 +3,16 @@
 import difflib
 import re
 from collections.abc import Iterable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.contract.params_schema import knowledge_of, method_names
+from clinprompt.contract.variables import ENDPOINT_KEY
 from clinprompt.errors import BadParams
 from clinprompt.knobs import NEW_METHOD, Knobs, ProtocolKnobs, knob_problems
 from clinprompt.schema import Fraction, Name, Section, UserPath, check, key_errors, read_yaml
@@ -146,13 +149,64 @@ class BackboneParams(Section):
     path: UserPath | None
 
 
-class KnowledgeParams(Section):
-    """How class descriptions and paraphrases of reports are generated, and how many must be accepted."""
+def _endpoint_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        named = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        named = False
+    if not named:
+        raise ValueError("must be a URL like https://host/v1, below which chat/completions lies")
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise ValueError(f"must hold no user, password or query; a key is given in the variable {ENDPOINT_KEY}")
+    return url
 
-    llm: Name
+
+def _is_here(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class EndpointParams(Section):
+    """An OpenAI-compatible endpoint. Its key, where it needs one, is in the variable CLINPROMPT_ENDPOINT_KEY.
+
+    `url` is the address below which chat/completions lies, https but for this machine, or for a host in a network of
+    your own with `plain_http`. `timeout_seconds` bounds a whole request, `token_budget` what a run may cost.
+    """
+
+    url: Annotated[str, AfterValidator(_endpoint_url)]
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    timeout_seconds: Annotated[int, Field(ge=1, le=3_600)] = 60
+    attempts: Annotated[int, Field(ge=1, le=20)] = 6
+    token_budget: Annotated[int, Field(ge=1)] | None = None
+    plain_http: bool = False
+
+    @model_validator(mode="after")
+    def _is_encrypted(self) -> "EndpointParams":
+        parts = urlsplit(self.url)
+        if parts.scheme == "http" and not self.plain_http and not _is_here(parts.hostname or ""):
+            raise ValueError(
+                "url: must begin with https://; plain_http: true allows http to a host of your own network"
+            )
+        return self
+
+
+class KnowledgeParams(Section):
+    """How class descriptions and paraphrases of reports are generated, and how many must be accepted.
+
+    `llm: null` names no language model, for cards that bring reviewed descriptions. An `endpoint` is asked in place of
+    `llm` for descriptions and paraphrases; hidden states are of `llm` always. `aspects` may tell for each how many
+    samples are made of it, instead of `descriptions_per_aspect`.
+    """
+
+    llm: Name | None
     path: UserPath | None
+    endpoint: EndpointParams | None
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    aspects: list[str] = Field(min_length=1)
+    aspects: Annotated[list[str], Field(min_length=1)] | Annotated[dict[str, Count], Field(min_length=1)]
     descriptions_per_aspect: Count
     min_accepted_per_class: Annotated[int, Field(ge=0, le=1_000_000)]
     paraphrases_per_opening: Count
@@ -162,6 +216,13 @@ class KnowledgeParams(Section):
     hidden_states: Literal["answer_end_all_layers", "question_end_all_layers", "answer_last_layer"]
     temperature: Annotated[float, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=1, le=65_536)]
+
+    @property
+    def samples_of(self) -> dict[str, int]:
+        """How many samples a round makes of each aspect."""
+        if isinstance(self.aspects, dict):
+            return self.aspects
+        return dict.fromkeys(self.aspects, self.descriptions_per_aspect)
 
 
 class CacheParams(Section):

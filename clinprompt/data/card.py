@@ -139,7 +139,7 @@ class Card(Section):
     `record` says which of the `extra` columns are numbers of the subject's record.
     `regions` is a folder beside the images with labels under the same paths, above 0 where the classes show.
     `slices` names columns, of the metadata's or `extra` ones, to slice by beside those of params.yaml.
-    `knowledge` tells words that descriptions of its classes may hold.
+    `knowledge` tells words that descriptions of its classes may hold, and a file of reviewed ones.
     `methods` are knobs that this dataset sets instead of params.yaml, `base_to_novel` further ones in that protocol.
     """
 

@@ -1,9 +1,10 @@
-"""What a card tells of its classes' descriptions: words beyond the curated ones of `clinprompt/knowledge/terms`."""
+"""What a card tells of its classes' descriptions: a file of reviewed ones, and words beyond the curated ones of
+`clinprompt/knowledge/terms`."""
 
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from clinprompt.schema import Name, Section
 
@@ -37,6 +38,12 @@ class CardTerms(Section):
 
 
 class KnowledgeSection(Section):
-    """The section `knowledge` of a card."""
+    """The section `knowledge` of a card.
+
+    `descriptions` is a CSV beside the card with sentences that a clinician has written or approved: no language model
+    is asked for descriptions then.
+    """
+
+    descriptions: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.csv$")] | None = None
 
     terms: CardTerms = CardTerms()

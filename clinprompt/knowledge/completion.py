@@ -31,11 +31,15 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """The new tokens, without the end-of-sequence token, their text, and whether the model itself ended."""
+    """The new tokens, without the end-of-sequence token, their text, and whether the model itself ended.
+
+    Of an endpoint's answer the tokens are not known, and `revision` is what the endpoint says that it is.
+    """
 
     tokens: list[int]
     text: str
     ended: bool
+    revision: str | None = None
 
 
 def seed_of(*parts: object) -> int:

@@ -145,6 +145,11 @@ def echo(statement: Statement, context: Context) -> float:
     return sum(ngram in question_ngrams for ngram in ngrams) / len(ngrams) if ngrams else 0.0
 
 
+def speaks_to_a_model(text: str) -> bool:
+    """Whether a text, of whatever length, tells a reader or a model what to do."""
+    return _ORDERS.search(text) is not None
+
+
 def refusals(statement: Statement, context: Context) -> float:
     """How many of the phrases with which models decline the text holds, and how often its writer speaks of himself."""
     words = statement.words

@@ -1,38 +1,23 @@
 """Generate descriptions of each class by aspect, judge them, and sample again for classes with too few accepted."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 
 from clinprompt.data.card import Card, ClassInfo
+from clinprompt.knowledge.asking import Writer, complete_samples
 from clinprompt.knowledge.checks import judge
-from clinprompt.knowledge.completion import Completion, Sampling, complete, seed_of
+from clinprompt.knowledge.completion import Completion, Sampling
+from clinprompt.knowledge.description import Description, Origin, Prompt
 from clinprompt.knowledge.form import first_sentence, has_sentence
-from clinprompt.knowledge.llm import Llm
-from clinprompt.knowledge.prompts import Prompt, aspect_prompt, token_ids
-from clinprompt.knowledge.statement import Assessment, Context, Statement
+from clinprompt.knowledge.prompts import aspect_prompts
+from clinprompt.knowledge.samples import Samples
+from clinprompt.knowledge.statement import Context, Statement
+from clinprompt.knowledge.subject import Subject
 from clinprompt.params import KnowledgeParams
-from clinprompt.progress import progress
 
 ROUNDS = 4
 TOP_P = 0.9
-
-
-@dataclass(frozen=True)
-class Description:
-    """One sampled description.
-
-    Attributes:
-        index: its number among the samples of the prompt, over all rounds.
-        raw: the opening and the model's completion. text: its first sentence, which is judged.
-    """
-
-    prompt: Prompt
-    index: int
-    round: int
-    raw: str
-    text: str
-    verdict: Assessment
 
 
 def sampling_of(params: KnowledgeParams) -> Sampling:
@@ -40,33 +25,49 @@ def sampling_of(params: KnowledgeParams) -> Sampling:
     return Sampling(params.temperature, TOP_P, params.max_new_tokens)
 
 
-def describe(llm: Llm, card: Card, classes: Sequence[ClassInfo], params: KnowledgeParams) -> list[Description]:
+def describe(
+    writer: Writer, card: Card, classes: Sequence[ClassInfo], params: KnowledgeParams, kept: Samples | None = None
+) -> list[Description]:
     """Generate and judge descriptions, in the order of rounds, classes, aspects and indices.
 
-    A first round makes `descriptions_per_aspect` samples for every class and aspect. Classes with fewer than
+    A first round makes as many samples for every class and aspect as `aspects` says. Classes with fewer than
     `min_accepted_per_class` accepted ones get up to three more rounds. A sample depends on the seed, its class, aspect
-    and index, the model and the prompt, and not on which other samples are made.
+    and index, the model and the prompt, and not on which other classes there are, but for aspects about siblings.
+
+    Args:
+        kept: finished samples, which are not made again.
 
     Raises:
-        BadParams: an aspect without a question.
+        BadParams: an aspect without a question, or a name of the card that no prompt may hold.
+        ServiceDown: the endpoint does not answer.
     """
-    context = Context.of(card)
-    prompts = {info.id: [aspect_prompt(llm, card, info, aspect) for aspect in params.aspects] for info in classes}
+    context, counts = Context.of(card), params.samples_of
+    subjects = [Subject.of(card, info) for info in classes]
+    prompts = {
+        subject.class_id: aspect_prompts(writer, subject, [o for o in subjects if o != subject], counts)
+        for subject in subjects
+    }
     descriptions: list[Description] = []
     for number in range(ROUNDS):
         accepted = accepted_counts(descriptions)
         incomplete = [info.id for info in classes if number == 0 or accepted[info.id] < params.min_accepted_per_class]
         samples = [
-            (prompt, number * params.descriptions_per_aspect + k)
+            (prompt, number * count + k)
             for class_id in incomplete
             for prompt in prompts[class_id]
-            for k in range(params.descriptions_per_aspect)
+            for count in (counts[prompt.aspect.partition(":")[0]],)
+            for k in range(count)
         ]
         label = "Describing the classes" if number == 0 else f"Describing again, round {number + 1}"
-        completions = complete_samples(llm, samples, params, sampling_of(params), label, has_sentence)
+        completions = complete_samples(writer, samples, params, sampling_of(params), label, has_sentence, kept)
         for (prompt, index), completion in zip(samples, completions, strict=True):
-            descriptions.append(_judge(prompt, index, number, completion, context))
+            descriptions.append(_judge(prompt, index, number, completion, context, origin_of(writer, completion)))
     return descriptions
+
+
+def origin_of(writer: Writer, completion: Completion) -> Origin:
+    """Where a text comes from, as its writer and, behind an endpoint, its answer say."""
+    return writer.origin if completion.revision is None else replace(writer.origin, revision=completion.revision)
 
 
 def accepted_counts(descriptions: Sequence[Description]) -> Counter[str]:
@@ -74,32 +75,10 @@ def accepted_counts(descriptions: Sequence[Description]) -> Counter[str]:
     return Counter(description.prompt.class_id for description in descriptions if description.verdict.accepted)
 
 
-def complete_samples(
-    llm: Llm,
-    samples: Sequence[tuple[Prompt, int]],
-    params: KnowledgeParams,
-    sampling: Sampling,
-    label: str,
-    enough: Callable[[str], bool],
-) -> list[Completion]:
-    """Complete prompts, each with its index among the samples of the prompt, in batches.
-
-    Args:
-        label: what the progress bar says.
-        enough: stops a text early.
-    """
-    starts = range(0, len(samples), params.batch_size)
-    completions: list[Completion] = []
-    for start in progress(starts, label, unit="batch") if samples else ():
-        batch = samples[start : start + params.batch_size]
-        ids = [token_ids(llm, prompt.text) for prompt, _ in batch]
-        seeds = [seed_of(params.seed, prompt.class_id, prompt.aspect, index) for prompt, index in batch]
-        completions += complete(llm, ids, seeds, sampling, enough)
-    return completions
-
-
-def _judge(prompt: Prompt, index: int, number: int, completion: Completion, context: Context) -> Description:
+def _judge(
+    prompt: Prompt, index: int, number: int, completion: Completion, context: Context, origin: Origin
+) -> Description:
     raw = prompt.opening + completion.text
     text, whole = first_sentence(raw, completion.ended)
     verdict = judge(Statement(prompt.class_id, prompt.question, text, whole), context)
-    return Description(prompt, index, number, raw, text, verdict)
+    return Description(prompt, index, number, raw, text, verdict, origin)

@@ -8,9 +8,13 @@ import numpy as np
 import torch
 
 from clinprompt.data.card import Card, ClassInfo
-from clinprompt.knowledge.completion import Sampling, complete
+from clinprompt.knowledge.asking import complete_batch
+from clinprompt.knowledge.completion import Sampling
+from clinprompt.knowledge.description import Prompt
 from clinprompt.knowledge.llm import Llm
-from clinprompt.knowledge.prompts import Prompt, features_prompt, token_ids
+from clinprompt.knowledge.prompts import features_prompt, token_ids
+from clinprompt.knowledge.samples import Samples
+from clinprompt.knowledge.subject import Subject
 from clinprompt.progress import progress
 
 # What the rows of a class's states are: every layer's state of the answer's last token, its end token unless it was cut
@@ -36,29 +40,39 @@ class ClassStates:
 
 
 def hidden_states(
-    llm: Llm, card: Card, classes: Sequence[ClassInfo], answer_tokens: int, which: Which = "answer_end_all_layers"
+    llm: Llm,
+    card: Card,
+    classes: Sequence[ClassInfo],
+    answer_tokens: int,
+    which: Which = "answer_end_all_layers",
+    kept: Samples | None = None,
 ) -> list[ClassStates]:
     """The hidden states of each class, from a question about its distinctive visual features and the model's answer.
 
     The answer is greedy, of `answer_tokens` tokens at most; the end-of-sequence token stands behind it where the model
     itself ended it, and nothing where it was cut. A second forward pass over question and answer gives the states. Row
     l of all layers is decoder layer l + 1; the last layer's states have passed the model's final norm, as transformers
-    reports them. One class at a time: padding would change the last digits.
+    reports them. One class at a time: padding would change the last digits. Answers that are `kept` are not made again.
     """
     sampling = Sampling(temperature=0, top_p=1, max_new_tokens=answer_tokens)
     class_states = []
     for class_info in progress(classes, "Reading hidden states", unit="class"):
-        prompt = features_prompt(llm, card, class_info)
+        prompt = features_prompt(llm, Subject.of(card, class_info))
         question = token_ids(llm, prompt.text)
         if which == "question_end_all_layers":
             class_states.append(ClassStates(prompt, "", True, _states(llm, question)[:, -1]))
             continue
-        answer = complete(llm, [question], [0], sampling)[0]
+        answer = complete_batch(llm, [prompt.text], [0], sampling, _never, kept or Samples())[0]
         end = [llm.tokenizer.eos_token_id] if answer.ended else []
         states = _states(llm, [*question, *answer.tokens, *end])
         rows = states[:, -1] if which == "answer_end_all_layers" else states[-1, len(question) :]
         class_states.append(ClassStates(prompt, answer.text, answer.ended, rows))
     return class_states
+
+
+def _never(text: str) -> bool:
+    """An answer whose states are read goes on until the model ends it."""
+    return False
 
 
 @torch.inference_mode()

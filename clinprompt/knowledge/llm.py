@@ -14,6 +14,7 @@ from typing import Any
 from clinprompt.errors import InputCorrupt, InputMissing, ServiceDown
 from clinprompt.files import sha256_file, sha256_folder
 from clinprompt.hub import snapshot
+from clinprompt.knowledge.description import Origin
 from clinprompt.knowledge.table import HubRepo, PackageFile, entry_of
 from clinprompt.progress import progress
 
@@ -49,6 +50,23 @@ class Llm:
     tokenizer: Any
     chat: bool
     eos_ids: frozenset[int]
+
+    @property
+    def origin(self) -> Origin:
+        """Where its texts come from."""
+        return Origin("local", self.name, self.revision, self.digest)
+
+    def prompt_text(self, question: str, opening: str) -> tuple[str, str]:
+        """The text that the model completes, by its chat template where it has one, and the opening at its end."""
+        if self.chat:
+            messages = [{"role": "user", "content": question}]
+            text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            return f"{text}{opening}", opening
+        return f"Question: {question}\nAnswer: {opening}".rstrip(), opening
+
+    def length_of(self, text: str) -> int:
+        """How many tokens a text has."""
+        return len(self.tokenizer(text, add_special_tokens=not self.chat).input_ids)
 
     @property
     def device(self) -> Any:

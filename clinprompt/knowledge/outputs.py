@@ -14,7 +14,9 @@ from clinprompt.errors import InputCorrupt
 from clinprompt.files import sha256_bytes, sha256_file
 from clinprompt.knowledge.checks import CHECKS
 from clinprompt.knowledge.completion import Sampling
-from clinprompt.knowledge.generate import Description, sampling_of
+from clinprompt.knowledge.description import Description
+from clinprompt.knowledge.endpoint.service import Endpoint
+from clinprompt.knowledge.generate import sampling_of
 from clinprompt.knowledge.hidden_states import ClassStates
 from clinprompt.knowledge.llm import Llm
 from clinprompt.knowledge.paraphrase import Paraphrased
@@ -27,30 +29,37 @@ _SCORES = [f"score_{check.name}" for check in CHECKS]
 COLUMNS = [
     *["class", "aspect", "index", "round", "text", "raw", "accepted", "reason", "unjudged"],
     *_SCORES,
-    *["llm", "revision", "digest", "prompt_digest", "seed", "temperature", "top_p", "max_new_tokens"],
+    *["provider", "llm", "revision", "digest", "prompt_digest", "seed", "temperature", "top_p", "max_new_tokens"],
+    *["author", "written", "override"],
 ]
-_TEXT = ["class", "aspect", "text", "raw", "reason", "unjudged", "llm", "revision", "digest", "prompt_digest"]
+_TEXT = ["class", "aspect", "text", "raw", "reason", "unjudged", "provider", "llm", "revision", "digest"]
+_TEXT += ["prompt_digest", "author", "written", "override"]
+# What a reviewed sentence has none of.
+_SAMPLING = {"seed": "Int64", "temperature": "Float64", "top_p": "Float64", "max_new_tokens": "Int64"}
 
 
 def description_table(
-    descriptions: Sequence[Description], llm: Llm, params: KnowledgeParams, told: Paraphrased | None = None
+    descriptions: Sequence[Description], params: KnowledgeParams, told: Paraphrased | None = None
 ) -> pd.DataFrame:
     """One row per description, accepted or not, in the order of judging, with its provenance; columns `COLUMNS`.
 
+    `llm` is the language model's name, or that of the file of reviewed descriptions.
+
     Those of paraphrases follow, of no class, and their scores' columns.
     """
-    rows = [_row(d, llm, params, sampling_of(params)) for d in descriptions]
+    rows = [_row(d, params, sampling_of(params)) for d in descriptions]
     scores = list(_SCORES)
     if told is not None:
-        rows += [_row(d, llm, params, told.sampling) for d in told.paraphrases]
+        rows += [_row(d, params, told.sampling) for d in told.paraphrases]
         scores += [f"score_{check.name}" for check in told.checks if f"score_{check.name}" not in _SCORES]
     columns = [*COLUMNS, *scores[len(_SCORES) :]]
     # A check that judged no row has no numbers, which would make its column one of objects.
-    types = {**dict.fromkeys(_TEXT, "str"), **dict.fromkeys(scores, "float64")}
+    types = {**dict.fromkeys(_TEXT, "str"), **dict.fromkeys(scores, "float64"), **_SAMPLING}
     return pd.DataFrame(rows, columns=columns).astype(types)
 
 
-def _row(d: Description, llm: Llm, params: KnowledgeParams, sampling: Sampling) -> dict[str, Any]:
+def _row(d: Description, params: KnowledgeParams, sampling: Sampling) -> dict[str, Any]:
+    sampled = d.origin.provider != "reviewed"
     return {
         "class": d.prompt.class_id,
         "aspect": d.prompt.aspect,
@@ -62,20 +71,24 @@ def _row(d: Description, llm: Llm, params: KnowledgeParams, sampling: Sampling) 
         "reason": d.verdict.reason,
         "unjudged": " ".join(d.verdict.unjudged),
         **{f"score_{name}": score for name, score in d.verdict.scores.items()},
-        "llm": llm.name,
-        "revision": llm.revision,
-        "digest": llm.digest,
+        "provider": d.origin.provider,
+        "llm": d.origin.name,
+        "revision": d.origin.revision,
+        "digest": d.origin.digest,
         "prompt_digest": d.prompt.digest,
-        "seed": params.seed,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "max_new_tokens": sampling.max_new_tokens,
+        "seed": params.seed if sampled else None,
+        "temperature": sampling.temperature if sampled else None,
+        "top_p": sampling.top_p if sampled else None,
+        "max_new_tokens": sampling.max_new_tokens if sampled else None,
+        "author": d.author,
+        "written": d.written,
+        "override": d.override,
     }
 
 
 def no_descriptions() -> pd.DataFrame:
     """The table when nothing was asked for."""
-    return pd.DataFrame(columns=COLUMNS).astype(dict.fromkeys(_TEXT, "str"))
+    return pd.DataFrame(columns=COLUMNS).astype({**dict.fromkeys(_TEXT, "str"), **_SAMPLING})
 
 
 def read_descriptions(path: Path) -> pd.DataFrame:
@@ -118,7 +131,8 @@ def report(
     classes: Sequence[ClassInfo],
     descriptions: Sequence[Description],
     states: Sequence[ClassStates],
-    llm: Llm,
+    llm: Llm | None,
+    endpoint: Endpoint | None,
     params: KnowledgeParams,
     states_file: Path,
     told: Paraphrased | None = None,
@@ -128,23 +142,20 @@ def report(
 
     Args:
         descriptions: all of them, accepted or not.
+        llm: the language model that ran here; None where none was needed.
+        endpoint: who was asked instead for descriptions and paraphrases.
         states_file: the file of the hidden states, for its digest.
     """
     sampling = sampling_of(params)
     prompts: dict[str, dict[str, Any]] = {c.id: {} for c in classes}
-    for d in descriptions:
+    for d in (d for d in descriptions if d.prompt.text):
         prompts[d.prompt.class_id][d.prompt.aspect] = {"prompt": d.prompt.text, "digest": d.prompt.digest}
     return {
         "format": 1,
         "dataset": dataset,
-        "llm": {
-            "name": llm.name,
-            "licence": llm.licence,
-            "revision": llm.revision,
-            "digest": llm.digest,
-            "chat_template": llm.chat,
-            "dtype": str(llm.model.dtype).removeprefix("torch."),
-        },
+        "llm": None if llm is None else _of_llm(llm),
+        "endpoint": None if endpoint is None else _of_endpoint(endpoint, descriptions, told),
+        "reviewed": _of_reviewed([d for d in descriptions if d.origin.provider == "reviewed"]),
         "sampling": {
             "seed": params.seed,
             "temperature": sampling.temperature,
@@ -166,6 +177,48 @@ def report(
             "classes": {s.prompt.class_id: _answer(s) for s in states},
         },
         **({} if told is None else {"paraphrases": _of_paraphrases(told, params)}),
+    }
+
+
+def _of_llm(llm: Llm) -> dict[str, Any]:
+    return {
+        "name": llm.name,
+        "licence": llm.licence,
+        "revision": llm.revision,
+        "digest": llm.digest,
+        "chat_template": llm.chat,
+        "dtype": str(llm.model.dtype).removeprefix("torch."),
+    }
+
+
+def _of_endpoint(
+    endpoint: Endpoint, descriptions: Sequence[Description], told: Paraphrased | None
+) -> dict[str, Any] | None:
+    """Where the endpoint is, and what it said that it is."""
+    made = [*descriptions, *(told.paraphrases if told else ())]
+    answered = sorted({d.origin.revision for d in made if d.origin.provider == "endpoint"})
+    if not answered:
+        return None
+    origin = endpoint.origin
+    return {
+        "provider": "endpoint",
+        "model": origin.name,
+        "host": endpoint.host,
+        "digest": origin.digest,
+        "answered": answered,
+    }
+
+
+def _of_reviewed(descriptions: Sequence[Description]) -> dict[str, Any] | None:
+    """The file of reviewed descriptions: its digest, who wrote them, and which checks they overruled by row."""
+    if not descriptions:
+        return None
+    return {
+        "provider": "reviewed",
+        "file": descriptions[0].origin.name,
+        "digest": descriptions[0].origin.digest,
+        "authors": sorted({d.author for d in descriptions if d.author}),
+        "overruled": {str(d.index): d.override for d in descriptions if d.override},
     }
 
 

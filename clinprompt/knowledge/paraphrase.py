@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clinprompt.data.card import Card
+from clinprompt.knowledge.asking import Writer, complete_samples
 from clinprompt.knowledge.checks import judge
 from clinprompt.knowledge.completion import Completion, Sampling
+from clinprompt.knowledge.description import Description, Origin, Prompt
 from clinprompt.knowledge.form import first_sentence, has_sentence
-from clinprompt.knowledge.generate import ROUNDS, TOP_P, Description, complete_samples
-from clinprompt.knowledge.llm import Llm
+from clinprompt.knowledge.generate import ROUNDS, TOP_P, origin_of
 from clinprompt.knowledge.paraphrase_checks import Paraphrase, paraphrase_checks
-from clinprompt.knowledge.prompts import Prompt, prompt_of, token_ids
+from clinprompt.knowledge.prompts import prompt_of
+from clinprompt.knowledge.samples import Samples
 from clinprompt.knowledge.statement import Context, DescriptionCheck
+from clinprompt.knowledge.subject import plain
 from clinprompt.params import KnowledgeParams
 from clinprompt.reports.frame import OF_NO_CLASS, PLACEHOLDER, Frame, Slot
 
@@ -50,18 +53,30 @@ class Paraphrased:
         return sum(one.verdict.accepted for one in self.paraphrases)
 
 
-def paraphrase(llm: Llm, card: Card, frame: Frame, params: KnowledgeParams) -> Paraphrased:
+def paraphrase(
+    writer: Writer, card: Card, frame: Frame, params: KnowledgeParams, kept: Samples | None = None
+) -> Paraphrased:
     """Generate and judge paraphrases of a frame, in the order of rounds, openings and indices.
 
     Up to four rounds of `paraphrases_per_opening` samples, until `min_accepted_paraphrases` are accepted. A sample
     depends on the seed, its opening and index, the model and the prompt. A list of measures that goes on behind the
-    last one is ended there.
+    last one is ended there. Samples that are `kept` are not made again.
+
+    Raises:
+        BadParams: a measure's name can't stand in a prompt.
+        ServiceDown: the endpoint does not answer.
     """
-    prompts = [_prompt(llm, frame, aspect) for aspect in OPENINGS]
+    for text in (frame.modality, frame.organ, *(name for slot in frame.slots for name in slot.names)):
+        plain(text, card.name, "record")
+    prompts = [_prompt(writer, frame, aspect) for aspect in OPENINGS]
     statement = Paraphrase(OF_NO_CLASS, frame.sentence, frame.sentence, complete=True)
     context = Context(card.classes, {OF_NO_CLASS: [statement.compared]})  # a copy of the frame is none, too
     # As long as twice the frame, whatever descriptions may be.
-    sampling = Sampling(params.temperature, TOP_P, 2 * len(token_ids(llm, frame.sentence)))
+    sampling = Sampling(params.temperature, TOP_P, 2 * writer.length_of(frame.sentence))
+
+    def enough(text: str) -> bool:
+        return _enough(text, frame)
+
     made: list[Description] = []
     for number in range(ROUNDS):
         if number and sum(one.verdict.accepted for one in made) >= params.min_accepted_paraphrases:
@@ -69,17 +84,17 @@ def paraphrase(llm: Llm, card: Card, frame: Frame, params: KnowledgeParams) -> P
         first = number * params.paraphrases_per_opening
         samples = [(prompt, first + k) for prompt in prompts for k in range(params.paraphrases_per_opening)]
         label = "Paraphrasing reports" + (f" again, round {number + 1}" if number else "")
-        completions = complete_samples(llm, samples, params, sampling, label, lambda text: _enough(text, frame))
+        completions = complete_samples(writer, samples, params, sampling, label, enough, kept)
         for (prompt, index), completion in zip(samples, completions, strict=True):
-            made.append(_judge(prompt, index, number, completion, frame, context))
+            made.append(_judge(prompt, index, number, completion, frame, context, origin_of(writer, completion)))
     return Paraphrased(frame, tuple(made), sampling)
 
 
-def _prompt(llm: Llm, frame: Frame, aspect: str) -> Prompt:
+def _prompt(writer: Writer, frame: Frame, aspect: str) -> Prompt:
     (head, clause), (label, age, sex) = OPENINGS[aspect], frame.slots[:3]
     opening = head.format(modality=frame.modality, label=label.placeholder, age=age.named, sex=sex.named)
     opening += "".join(clause.format(name=slot.names[0], value=slot.placeholder) for slot in _opened(frame))
-    return prompt_of(llm, OF_NO_CLASS, aspect, QUESTION.format(frame.sentence), opening)
+    return prompt_of(writer, OF_NO_CLASS, aspect, QUESTION.format(frame.sentence), opening)
 
 
 def _opened(frame: Frame) -> Sequence[Slot]:
@@ -87,7 +102,13 @@ def _opened(frame: Frame) -> Sequence[Slot]:
 
 
 def _judge(
-    prompt: Prompt, index: int, number: int, completion: Completion, frame: Frame, context: Context
+    prompt: Prompt,
+    index: int,
+    number: int,
+    completion: Completion,
+    frame: Frame,
+    context: Context,
+    origin: Origin,
 ) -> Description:
     raw = prompt.opening + completion.text
     text, whole = first_sentence(raw, completion.ended)
@@ -95,7 +116,7 @@ def _judge(
     if end is not None:
         text, whole = f"{text[:end]}.", True
     verdict = judge(Paraphrase(OF_NO_CLASS, prompt.question, text, whole), context, paraphrase_checks(frame))
-    return Description(prompt, index, number, raw, text, verdict)
+    return Description(prompt, index, number, raw, text, verdict, origin)
 
 
 def _enough(text: str, frame: Frame) -> bool:

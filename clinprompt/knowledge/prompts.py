@@ -1,68 +1,54 @@
-"""The prompts of the language model: one question per class and aspect, and how a prompt becomes token ids."""
+"""The prompts of the language model: questions per class and aspect, and how a prompt becomes token ids."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import Protocol
 
-from clinprompt.data.card import Card, ClassInfo
 from clinprompt.errors import BadParams
-from clinprompt.files import sha256_bytes
+from clinprompt.knowledge.aspects import Aspect, read_aspects
+from clinprompt.knowledge.description import Prompt
 from clinprompt.knowledge.llm import Llm
+from clinprompt.knowledge.subject import Subject
 
-_FRAME = "You read {modality} images of the {organ}. The finding is: {name}. "
-
-# For each aspect the question, and the words with which the answer must begin: they keep a small model on the subject.
-ASPECTS: dict[str, tuple[str, str]] = {
-    "shape": (
-        _FRAME + "In one sentence, describe the shape and the borders seen on {phrase}.",
-        "On {phrase}, the outline looks",
-    ),
-    "signal": (
-        _FRAME + "In one sentence, describe how bright or dark the tissue is on {phrase}.",
-        "On {phrase}, the tissue appears",
-    ),
-    "location": (
-        _FRAME + "In one sentence, describe where to look on {phrase}.",
-        "On {phrase}, the place to look at is",
-    ),
-    "surroundings": (
-        _FRAME + "In one sentence, describe the surrounding tissue on {phrase}.",
-        "On {phrase}, the surrounding tissue looks",
-    ),
-}
-FEATURES = _FRAME + "What are the distinctive visual features of {phrase}?"
+_MOST_SIBLINGS = 30  # an aspect that is asked of each pair of classes is too much where there are more
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """A question about a class, the answer's given opening, and the text that the model completes."""
+class Asked(Protocol):
+    """Who is asked."""
 
-    class_id: str
-    aspect: str
-    question: str
-    opening: str
-    text: str
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the text that the model completes."""
-        return sha256_bytes(self.text.encode())
+    def prompt_text(self, question: str, opening: str) -> tuple[str, str]:
+        """The text that is sent, and the part of the opening that it holds but the answer doesn't."""
 
 
-def aspect_prompt(llm: Llm, card: Card, info: ClassInfo, aspect: str) -> Prompt:
-    """The prompt for one class and aspect.
+def aspect_prompts(asked: Asked, subject: Subject, siblings: Iterable[Subject], aspects: Iterable[str]) -> list[Prompt]:
+    """The prompts for one class: one for each aspect, or for each sibling where the aspect asks so.
+
+    A prompt about a sibling has the aspect's name and the sibling's id, as "differential:meningioma".
 
     Raises:
-        BadParams: an aspect without a question.
+        BadParams: there is no such aspect; or it asks of each of too many siblings.
     """
-    if aspect not in ASPECTS:
-        raise BadParams(
-            f"params.yaml: knowledge.aspects: no aspect {aspect!r}; there are {', '.join(sorted(ASPECTS))}."
-        )
-    return _prompt(llm, card, info, aspect, ASPECTS[aspect])
+    known, others = read_aspects().aspects, list(siblings)
+    prompts = []
+    for name in aspects:
+        if name not in known:
+            raise BadParams(
+                f"params.yaml: knowledge.aspects: no aspect {name!r}; there are {', '.join(sorted(known))}."
+            )
+        if not known[name].of_each_sibling:
+            prompts.append(_prompt(asked, subject, name, known[name]))
+        elif len(others) > _MOST_SIBLINGS:
+            raise BadParams(
+                f"params.yaml: knowledge.aspects: {name} asks of each pair of classes, of which {len(others) + 1} "
+                f"classes make too many; leave it out (up to {_MOST_SIBLINGS + 1} classes are asked)."
+            )
+        else:
+            prompts += [_prompt(asked, subject, f"{name}:{o.class_id}", known[name], o.phrase) for o in others]
+    return prompts
 
 
-def features_prompt(llm: Llm, card: Card, info: ClassInfo) -> Prompt:
+def features_prompt(asked: Asked, subject: Subject) -> Prompt:
     """The prompt about a class's distinctive visual features, from whose answer hidden states are taken."""
-    return _prompt(llm, card, info, "features", (FEATURES, ""))
+    return _prompt(asked, subject, "features", read_aspects().features)
 
 
 def token_ids(llm: Llm, text: str) -> list[int]:
@@ -70,17 +56,15 @@ def token_ids(llm: Llm, text: str) -> list[int]:
     return list(llm.tokenizer(text, add_special_tokens=not llm.chat).input_ids)
 
 
-def _prompt(llm: Llm, card: Card, info: ClassInfo, aspect: str, template: tuple[str, str]) -> Prompt:
-    fields = {"modality": card.modality, "organ": card.organ, "name": info.name, "phrase": info.phrase}
-    question, opening = (text_template.format(**fields) for text_template in template)
-    return prompt_of(llm, info.id, aspect, question, opening)
+def prompt_of(asked: Asked, class_id: str, aspect: str, question: str, opening: str) -> Prompt:
+    """The prompt that asks a question and begins the answer."""
+    text, begun = asked.prompt_text(question, opening)
+    return Prompt(class_id, aspect, question, begun, text)
 
 
-def prompt_of(llm: Llm, class_id: str, aspect: str, question: str, opening: str) -> Prompt:
-    """The prompt that asks a question, as the model's chat template has it, and begins the answer."""
-    if llm.chat:
-        messages = [{"role": "user", "content": question}]
-        text = llm.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False) + opening
-    else:
-        text = f"Question: {question}\nAnswer: {opening}".rstrip()
-    return Prompt(class_id, aspect, question, opening, text)
+def _prompt(asked: Asked, subject: Subject, name: str, aspect: Aspect, sibling: str = "") -> Prompt:
+    fields = {"modality": subject.modality, "organ": subject.organ, "name": subject.name, "phrase": subject.phrase}
+    question, opening = (
+        template.format(**fields, sibling=sibling) for template in (read_aspects().frame + aspect.ask, aspect.begin)
+    )
+    return prompt_of(asked, subject.class_id, name, question, opening)

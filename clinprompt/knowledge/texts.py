@@ -1,5 +1,6 @@
 """Sentences that somebody brings in a table, judged by the same checks as a language model's."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -22,10 +23,13 @@ def statement_of(class_id: str, text: str) -> Statement:
     return Statement(class_id, "", text, looks_whole(text))
 
 
-def read_texts(path: Path, card: Card) -> tuple[pd.DataFrame, list[str]]:
+def read_texts(path: Path, card: Card, reserved: Collection[str] = VERDICT) -> tuple[pd.DataFrame, list[str]]:
     """A table of sentences, every cell as text, and of each row the id of its class.
 
     A class may be written as its id, an alias or its name, in any case of letters.
+
+    Args:
+        reserved: columns that the table may not have.
 
     Raises:
         InputMissing, InputCorrupt: there is no such file, or it is no table.
@@ -37,7 +41,7 @@ def read_texts(path: Path, card: Card) -> tuple[pd.DataFrame, list[str]]:
     for column in (CLASS, TEXT):
         if column not in frame:
             raise DataRejected(f"{path} has no column {column!r}; it has {', '.join(map(repr, frame.columns))}.")
-    if taken := [column for column in frame if column in VERDICT]:
+    if taken := [column for column in frame if column in reserved]:
         raise DataRejected(f"{path} has the column {taken[0]!r} already, which the checks write; rename or remove it.")
     if frame.empty:
         raise DataRejected(f"{path} has no rows below its header.")

@@ -1,4 +1,4 @@
-"""describe: what a language model says of the classes, in descriptions and hidden states, and how it words reports."""
+"""describe: what a language model or a clinician says of the classes, hidden states, and other words of reports."""
 
 import logging
 from pathlib import Path
@@ -6,13 +6,19 @@ from typing import Any
 
 from clinprompt.data.card import Card, ClassInfo
 from clinprompt.data.load import load_card
-from clinprompt.errors import DataRejected, InputCorrupt
+from clinprompt.errors import BadParams, DataRejected, InputCorrupt
 from clinprompt.files import read_json, write_json
-from clinprompt.knowledge.generate import Description, accepted_counts, describe
+from clinprompt.knowledge.asking import Writer
+from clinprompt.knowledge.description import Description
+from clinprompt.knowledge.endpoint.service import Endpoint
+from clinprompt.knowledge.generate import accepted_counts, describe
 from clinprompt.knowledge.hidden_states import ClassStates, hidden_states
-from clinprompt.knowledge.llm import load_llm
+from clinprompt.knowledge.llm import Llm, load_llm
+from clinprompt.knowledge.needs import unmet
 from clinprompt.knowledge.outputs import description_table, no_descriptions, report, write_states
 from clinprompt.knowledge.paraphrase import Paraphrased, paraphrase
+from clinprompt.knowledge.reviewed import judge_reviewed, read_reviewed
+from clinprompt.knowledge.samples import Samples
 from clinprompt.params import KnowledgeParams
 from clinprompt.reports.frame import Frame
 from clinprompt.schema import read_yaml
@@ -34,13 +40,23 @@ def work(job: Job) -> dict[str, Any]:
         needed -= {"paraphrases"}
     if not needed:
         return _nothing(job, card.name)
-    llm = load_llm(params.llm, params.path)
-    descriptions = describe(llm, card, classes, params) if "descriptions" in needed else []
+    if problem := unmet(needed, card, params):
+        raise BadParams(problem)
+    by_hand, kept = card.knowledge.descriptions, Samples(job.outputs["samples"])
+    asked = needed - ({"descriptions"} if by_hand else set())
+    llm = _llm(params, asked)
+    writer = Endpoint(params.endpoint) if params.endpoint is not None else llm
+    descriptions: list[Description] = []
+    if "descriptions" in needed and by_hand:
+        reviewed = read_reviewed(job.inputs["card"].parent / by_hand, card)
+        descriptions = judge_reviewed(reviewed, card, {info.id for info in classes})
+    elif "descriptions" in needed and writer:
+        descriptions = describe(writer, card, classes, params, kept)
     states: list[ClassStates] = []
-    if "hidden_states" in needed:
-        states = hidden_states(llm, card, classes, params.answer_tokens, params.hidden_states)
-    told = paraphrase(llm, card, frame, params) if frame is not None and "paraphrases" in needed else None
-    description_table(descriptions, llm, params, told).to_parquet(job.outputs["descriptions"], index=False)
+    if "hidden_states" in needed and llm:
+        states = hidden_states(llm, card, classes, params.answer_tokens, params.hidden_states, kept)
+    told = paraphrase(writer, card, frame, params, kept) if "paraphrases" in needed and writer and frame else None
+    description_table(descriptions, params, told).to_parquet(job.outputs["descriptions"], index=False)
     write_states(job.outputs["hidden_states"], states)
     facts = report(
         card.name,
@@ -48,16 +64,30 @@ def work(job: Job) -> dict[str, Any]:
         descriptions=descriptions,
         states=states,
         llm=llm,
+        endpoint=writer if isinstance(writer, Endpoint) else None,
         params=params,
         states_file=job.outputs["hidden_states"],
         told=told,
     )
     write_json(job.outputs["report"], facts)
     if "descriptions" in needed:
-        _refuse_too_few(descriptions, classes, params)
+        _refuse_too_few(descriptions, classes, params, by_hand)
     if told is not None:
         _refuse_too_few_paraphrases(told, params)
-    return {"asked": facts["total"]["asked"], "accepted": facts["total"]["accepted"], "llm": llm.name}
+    return {"asked": facts["total"]["asked"], "accepted": facts["total"]["accepted"], "llm": _name(llm, writer, asked)}
+
+
+def _llm(params: KnowledgeParams, asked: set[str]) -> Llm | None:
+    """The language model that runs here, where something is asked of it; an endpoint has no hidden states."""
+    of_it = asked if params.endpoint is None else asked & {"hidden_states"}
+    return load_llm(params.llm, params.path) if of_it and params.llm is not None else None
+
+
+def _name(llm: Llm | None, writer: Writer | None, asked: set[str]) -> str | None:
+    """Of who was asked."""
+    if writer is not None and asked - {"hidden_states"}:
+        return writer.origin.name
+    return llm.name if llm is not None else None
 
 
 def _needed(settings: Path | None) -> set[str]:
@@ -67,6 +97,7 @@ def _needed(settings: Path | None) -> set[str]:
 
 def _nothing(job: Job, dataset: str) -> dict[str, Any]:
     """Write empty files, and load no language model."""
+    Samples(job.outputs["samples"])
     no_descriptions().to_parquet(job.outputs["descriptions"], index=False)
     write_states(job.outputs["hidden_states"], [])
     write_json(job.outputs["report"], {"format": 1, "dataset": dataset, "llm": None})
@@ -85,16 +116,23 @@ def _classes(card: Card, path: Path) -> list[ClassInfo]:
     return [info for info in card.classes if info.id in ids]
 
 
-def _refuse_too_few(descriptions: list[Description], classes: list[ClassInfo], params: KnowledgeParams) -> None:
+def _refuse_too_few(
+    descriptions: list[Description], classes: list[ClassInfo], params: KnowledgeParams, by_hand: str | None
+) -> None:
     accepted = accepted_counts(descriptions)
+    advice = (
+        f"Add sentences of it to {by_hand}, or overrule a check there (accepted: yes, with a reason),"
+        if by_hand
+        else "Use a larger model (knowledge.llm), raise knowledge.descriptions_per_aspect or max_new_tokens, change "
+        "the class's phrase in the card,"
+    )
     for info in classes:
         if accepted[info.id] < params.min_accepted_per_class:
             requested = sum(d.prompt.class_id == info.id for d in descriptions)
             raise DataRejected(
                 f"class {info.id}: {accepted[info.id]} of {requested} descriptions were accepted, "
-                f"{params.min_accepted_per_class} are needed; report.json counts the reasons. Use a larger model "
-                "(knowledge.llm), raise knowledge.descriptions_per_aspect or max_new_tokens, change the class's phrase "
-                "in the card, or lower knowledge.min_accepted_per_class.",
+                f"{params.min_accepted_per_class} are needed; report.json counts the reasons. {advice} or lower "
+                "knowledge.min_accepted_per_class.",
                 publish=True,
             )
 

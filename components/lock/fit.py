@@ -12,6 +12,7 @@ from clinprompt.contract.params_schema import knob_defaults, knowledge_of, limit
 from clinprompt.data.card import Card
 from clinprompt.errors import BadParams
 from clinprompt.experiments.tables.presets import preset_knobs
+from clinprompt.knowledge.needs import unmet as unmet_knowledge
 from clinprompt.knowledge.table import declared_layers
 from clinprompt.limits import Limit, Sizes, problems
 from clinprompt.params import Params
@@ -32,13 +33,14 @@ def check_fit(params: Params, cards: Sequence[Card]) -> None:
     """Hold every candidate and experiment on every dataset against what their methods need of cards and knobs.
 
     Raises:
-        BadParams: a card lacks what a method's reports are written from; or who reads what `describe` makes would not
-            wait for it; or knobs break a limit, or there is no such backbone or language model. All of a kind are told
-            at once.
+        BadParams: a card lacks what a method's reports are written from; or nobody is named who says what it reads
+            of the classes; or who reads what `describe` makes would not wait for it; or knobs break a limit, or there
+            is no such backbone or language model. All of a kind are told at once.
     """
     planned = trainings(params, cards)
     _check_records(planned, {card.name: card for card in cards})
     _check_taught(params, cards)
+    _check_knowledge(params, planned, {card.name: card for card in cards})
     sizes = _sizes(params, planned)
     datasets: dict[str, list[str]] = {}  # by what is wrong
     for training in planned:
@@ -68,6 +70,14 @@ def _check_taught(params: Params, cards: Sequence[Card]) -> None:
                 "the stage describe, by knobs that the card or the section methods sets; set them in a variant instead "
                 "(candidates.variants), and list that under candidates.taught."
             )
+
+
+def _check_knowledge(params: Params, planned: Sequence[Training], cards: Mapping[str, Card]) -> None:
+    """Somebody must be named who can say what the methods read of the stage `describe`."""
+    for training in planned:
+        read = knowledge_of(training.method, training.knobs)
+        if problem := unmet_knowledge(read, cards[training.dataset], params.knowledge):
+            raise BadParams(f"{problem} ({training.who} on {training.dataset} reads {', '.join(read)}.)")
 
 
 def _check_records(planned: Sequence[Training], cards: Mapping[str, Card]) -> None:
@@ -118,8 +128,9 @@ def _where(datasets: Sequence[str], cards: Sequence[Card]) -> str:
 def _sizes(params: Params, planned: Sequence[Training]) -> Sizes:
     declared: dict[str, int | None] = declared_sizes(params.backbone.name, params.backbone.path).model_dump()
     layers = None
-    if any(knowledge_of(training.method, training.knobs) for training in planned):
-        layers = declared_layers(params.knowledge.llm, params.knowledge.path)
+    llm = params.knowledge.llm
+    if llm is not None and any(knowledge_of(training.method, training.knobs) for training in planned):
+        layers = declared_layers(llm, params.knowledge.path)
     if params.knowledge.hidden_states == "answer_last_layer":  # a row for each token of an answer
         layers = None
     return lambda name: layers if name in ("fewest_states", "most_states") else declared[name]

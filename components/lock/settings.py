@@ -9,7 +9,8 @@ from clinprompt.data.card import Card
 from clinprompt.data.card_parts import card_digests
 from clinprompt.data.layouts import KINDS
 from clinprompt.data.load import load_card
-from clinprompt.files import write_text
+from clinprompt.errors import InputMissing
+from clinprompt.files import sha256_file, write_text
 from clinprompt.params import Params
 from clinprompt.schema import to_yaml
 from components.lock.fit import trainings
@@ -26,7 +27,8 @@ def cards(params: Params, root: Path) -> list[Card]:
 def settings_lock(params: Params, root: Path) -> str:
     """The text of runs/settings.lock for the project at `root`.
 
-    It holds `datasets` (of each the digests of the parts of its card, and of its layout's code), `candidates` and
+    It holds `datasets` (of each the digests of the parts of its card, of its layout's code, and
+    of its file of reviewed descriptions), `candidates` and
     `methods`, with the variants (of each the digest of the method's code, and the knobs that are not its defaults), and
     `knowledge`, what of the stage `describe` they read.
     """
@@ -34,8 +36,8 @@ def settings_lock(params: Params, root: Path) -> str:
     known = cards(params, root)
     content["knowledge"] = _knowledge(params, known)
     for name, card in zip(params.datasets, known, strict=True):
-        layout = digest_of([KINDS[card.reader.kind]], root)
-        _put(content["datasets"], name, {**card_digests(card), "layout": layout})
+        own = {"layout": digest_of([KINDS[card.reader.kind]], root), "reviewed": _reviewed(card, root)}
+        _put(content["datasets"], name, {**card_digests(card), **own})
     for name in params.candidates.names:
         spec = params.candidate(name)
         code = method_digest(spec.method, root)
@@ -50,6 +52,22 @@ def settings_lock(params: Params, root: Path) -> str:
 def write_settings_lock(params: Params, root: Path, path: Path) -> None:
     """Write it."""
     write_text(path, settings_lock(params, root))
+
+
+def _reviewed(card: Card, root: Path) -> str:
+    """SHA-256 of the card's file of reviewed descriptions; "" where it names none.
+
+    Raises:
+        InputMissing: it is not there.
+    """
+    if card.knowledge.descriptions is None:
+        return ""
+    path = root / "datasets" / card.knowledge.descriptions
+    if not path.is_file():
+        raise InputMissing(
+            f"datasets/{card.name}.yaml: knowledge.descriptions: {card.knowledge.descriptions} is not beside the card."
+        )
+    return sha256_file(path)
 
 
 def _knowledge(params: Params, known: Sequence[Card]) -> list[str]:

@@ -157,7 +157,7 @@ def _sentences(model: ModelRecord, card: Card) -> dict[str, str]:
 
 def _knowledge(table: Path, names: Mapping[str, str]) -> list[dict[str, Any]]:
     """Per class: how many descriptions were made, the accepted ones, and the rejected ones with their reasons."""
-    columns = ["class", "aspect", "text", "accepted", "reason"]
+    columns = ["class", "aspect", "text", "accepted", "reason", "provider"]
     frame = read_frame(table, columns, "describe").sort_values(columns[:3], kind="stable")
     groups = []
     for class_id, name in names.items():
@@ -167,6 +167,7 @@ def _knowledge(table: Path, names: Mapping[str, str]) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "made": len(rows),
+                "by_hand": bool((rows["provider"] == "reviewed").any()),
                 "accepted": rows[accepted][["aspect", "text"]].to_dict("records"),
                 "rejected": rows[~accepted][["aspect", "text", "reason"]].to_dict("records"),
             }

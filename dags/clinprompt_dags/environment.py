@@ -7,7 +7,7 @@ from typing import Any
 from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from clinprompt.contract.variables import PATIENT_KEY, PREFIX, STORE
+from clinprompt.contract.variables import ENDPOINT_KEY, PATIENT_KEY, PREFIX, STORE
 
 STORE_CONNECTION = "clinprompt_store"
 MLFLOW_CONNECTION = "clinprompt_mlflow"
@@ -21,7 +21,7 @@ _NAMES = frozenset(
 _PREFIXES = ("AWS_", PREFIX, "CUDA_", "DVC_", "HF_", "MKL_", "MLFLOW_", "NVIDIA_", "OMP_", "TORCH_")
 # What travels into a container: the services, not the worker's own folders.
 _SERVICES = ("AWS_", "MLFLOW_")
-_NAMED = (STORE, PATIENT_KEY)
+_NAMED = (STORE, PATIENT_KEY, ENDPOINT_KEY)
 _SECRET = ("KEY", "PASSWORD", "TOKEN", "SECRET")
 
 
@@ -31,7 +31,7 @@ def local_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def services() -> tuple[dict[str, str], dict[str, str]]:
-    """The variables that name the store and the registry, and those that hold secrets: theirs, and the patients' key.
+    """The variables that name the store and the registry, and those that hold secrets: theirs, and the keys.
 
     Airflow's connections `clinprompt_store` and `clinprompt_mlflow` win over the worker's environment.
     """

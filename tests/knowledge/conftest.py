@@ -1,9 +1,11 @@
 """What these tests share: a tiny language model, a small card, small params."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from describing import write_classes
 from tiny_llm import make_llm
 
 from clinprompt.data.card import Card
@@ -57,3 +59,10 @@ def knowledge() -> KnowledgeParams:
     """The defaults of params.yaml, made small."""
     small = {"aspects": ["shape", "location"], "descriptions_per_aspect": 2, "max_new_tokens": 8, "batch_size": 5}
     return load_params(ROOT / "params.yaml").knowledge.model_copy(update={**small, "min_accepted_per_class": 0})
+
+
+@pytest.fixture
+def folder(tmp_path: Path, card_file: Path) -> Path:
+    shutil.copy(card_file, tmp_path / "small.yaml")
+    write_classes(tmp_path, ["glioma", "none"])
+    return tmp_path

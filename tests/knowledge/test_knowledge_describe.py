@@ -1,7 +1,6 @@
 """The component `describe`: from card and classes to its three files."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pandas as pd
 import pytest
 import safetensors.numpy
 import yaml
+from describing import OUTPUTS, call, settings, write_classes
 
 from clinprompt.data.load import load_card
 from clinprompt.errors import InputCorrupt, InputMissing
@@ -18,50 +18,7 @@ from clinprompt.knowledge import generate, paraphrase
 from clinprompt.knowledge.completion import Completion
 from clinprompt.knowledge.outputs import COLUMNS, read_descriptions, read_paraphrases
 from clinprompt.reports.frame import Frame
-from components.describe.__main__ import work
-from components.runner import execute
 from registry.package import accepted_descriptions
-
-ROOT = Path(__file__).parents[2]
-OUTPUTS = ("descriptions.parquet", "hidden_states.safetensors", "report.json")
-SMALL = {
-    "aspects": ["shape", "signal"], "descriptions_per_aspect": 2, "max_new_tokens": 8, "answer_tokens": 5,
-    "min_accepted_per_class": 0,
-}  # fmt: skip
-
-
-@pytest.fixture
-def folder(tmp_path: Path, card_file: Path) -> Path:
-    shutil.copy(card_file, tmp_path / "small.yaml")
-    write_classes(tmp_path, ["glioma", "none"])
-    return tmp_path
-
-
-def write_classes(folder: Path, classes: Any) -> None:
-    (folder / "classes.json").write_text(json.dumps({"dataset": "small", "classes": classes}))
-
-
-def call(folder: Path, further: dict[str, Any] | None = None, **knowledge: Any) -> int:
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["knowledge"] |= SMALL | knowledge
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    options = {
-        "--dataset": "small",
-        "--card": folder / "small.yaml",
-        "--classes": folder / "classes.json",
-        "--descriptions": folder / OUTPUTS[0],
-        "--hidden-states": folder / OUTPUTS[1],
-        "--report": folder / OUTPUTS[2],
-        "--params": folder / "params.yaml",
-        **(further or {}),
-    }
-    return execute("describe", work, [str(word) for pair in options.items() for word in pair], ROOT / "components")
-
-
-def settings(folder: Path, *read: str) -> dict[str, Any]:
-    """The option that tells what is read."""
-    (folder / "settings.lock").write_text(yaml.safe_dump({"knowledge": list(read)}))
-    return {"--settings": folder / "settings.lock"}
 
 
 def with_record(folder: Path) -> None:

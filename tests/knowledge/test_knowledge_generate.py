@@ -11,7 +11,8 @@ from clinprompt.knowledge import checks
 from clinprompt.knowledge.checks import DescriptionCheck
 from clinprompt.knowledge.generate import ROUNDS, Description, describe
 from clinprompt.knowledge.llm import Llm, load_llm
-from clinprompt.knowledge.prompts import aspect_prompt, features_prompt
+from clinprompt.knowledge.prompts import aspect_prompts, features_prompt
+from clinprompt.knowledge.subject import Subject
 from clinprompt.params import KnowledgeParams
 
 
@@ -59,7 +60,9 @@ def test_classes_below_the_minimum_get_more_rounds_with_new_samples(
 
 
 def test_an_unknown_aspect_lists_the_known_ones(llm: Llm, card: Card, knowledge: KnowledgeParams) -> None:
-    with pytest.raises(BadParams, match=r"knowledge\.aspects: no aspect 'taste'; there are location, shape"):
+    with pytest.raises(
+        BadParams, match=r"knowledge\.aspects: no aspect 'taste'; there are appearance, .*location, shape"
+    ):
         describe(llm, card, card.classes, knowledge.model_copy(update={"aspects": ["shape", "taste"]}))
 
 
@@ -67,7 +70,8 @@ def test_an_unknown_aspect_lists_the_known_ones(llm: Llm, card: Card, knowledge:
 def test_prompts_name_modality_organ_and_class(card: Card, tmp_path: Path, chat: bool) -> None:
     llm = load_llm("tiny", str(make_llm(tmp_path, chat)))
     info = card.classes[0]
-    for prompt in (aspect_prompt(llm, card, info, "shape"), features_prompt(llm, card, info)):
+    subject = Subject.of(card, info)
+    for prompt in (*aspect_prompts(llm, subject, [], ["shape"]), features_prompt(llm, subject)):
         assert all(word in prompt.question for word in (card.modality, card.organ, info.name, info.phrase))
         assert prompt.question in prompt.text
         assert prompt.text.endswith(prompt.opening)

@@ -153,4 +153,4 @@ def write_descriptions(path: Path) -> None:
         {"class": "dark", "aspect": "shape", "text": "<script>alert(1)</script>", "accepted": False, "reason": "markup"}
     )
     path.parent.mkdir(parents=True)
-    pd.DataFrame(rows).to_parquet(path)
+    pd.DataFrame(rows).assign(provider="local").to_parquet(path)

@@ -1,0 +1,49 @@
+"""Finished texts, kept so that none is made or asked for twice: a folder of files that are written once, by their key.
+
+A key is the digest of all that decides the text, so a text that is found is the one that would be made.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from clinprompt.errors import InputCorrupt
+from clinprompt.files import read_json, sha256_bytes, to_json, write_json
+from clinprompt.knowledge.completion import Completion
+
+
+def key_of(parts: Any) -> str:
+    """The digest of a JSON value."""
+    return sha256_bytes(to_json(parts).encode())
+
+
+class Samples:
+    """The folder; without one nothing is kept."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def find(self, key: str) -> list[Completion] | None:
+        """The texts under a key, or None.
+
+        Raises:
+            InputCorrupt: the file is damaged.
+        """
+        path = self._path(key)
+        if path is None or not path.is_file():
+            return None
+        try:
+            return [Completion(**one) for one in read_json(path)]
+        except TypeError:
+            raise InputCorrupt(f"{path} does not hold finished samples. Delete it and run again.") from None
+
+    def keep(self, key: str, completions: Sequence[Completion]) -> None:
+        """Write texts under their key, whole or not at all."""
+        path = self._path(key)
+        if path is not None:
+            write_json(path, [vars(completion) for completion in completions])
+
+    def _path(self, key: str) -> Path | None:
+        return self._folder and self._folder / key[:2] / f"{key}.json"
