@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from clinprompt.schema import Name, Section
+from clinprompt.schema import Fraction, Name, Section
 
 
 def _term(term: str) -> str:
@@ -37,6 +37,12 @@ class CardTerms(Section):
 
 
 class KnowledgeSection(Section):
-    """The section `knowledge` of a card."""
+    """The section `knowledge` of a card.
+
+    `decisions` is a table (CSV) beside the card with what people have decided on descriptions. `rejected_share` is the
+    share of rejected ones when they were released last, against which a jump is seen.
+    """
 
     terms: CardTerms = CardTerms()
+    decisions: Name | None = None
+    rejected_share: Fraction | None = None

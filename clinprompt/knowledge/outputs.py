@@ -12,24 +12,29 @@ import safetensors.numpy
 from clinprompt.data.card import ClassInfo
 from clinprompt.errors import InputCorrupt
 from clinprompt.files import sha256_bytes, sha256_file
+from clinprompt.knowledge.agreement.encoder import Encoder, not_fetched
 from clinprompt.knowledge.checks import CHECKS
 from clinprompt.knowledge.completion import Sampling
 from clinprompt.knowledge.generate import Description, sampling_of
 from clinprompt.knowledge.hidden_states import ClassStates
 from clinprompt.knowledge.llm import Llm
 from clinprompt.knowledge.paraphrase import Paraphrased
+from clinprompt.knowledge.settle import SCORES
 from clinprompt.knowledge.statement import DescriptionCheck
-from clinprompt.params import KnowledgeParams
+from clinprompt.params import ChecksParams, KnowledgeParams
 from clinprompt.parquet import read_frame
 from clinprompt.reports.frame import OF_NO_CLASS, PLACEHOLDER, Frame
 
-_SCORES = [f"score_{check.name}" for check in CHECKS]
+_SCORES = [f"score_{name}" for name in (*(check.name for check in CHECKS), *SCORES)]
 COLUMNS = [
-    *["class", "aspect", "index", "round", "text", "raw", "accepted", "reason", "unjudged"],
+    *["class", "aspect", "index", "round", "text", "raw", "accepted", "reason", "unjudged", "review", "reviewed"],
     *_SCORES,
     *["llm", "revision", "digest", "prompt_digest", "seed", "temperature", "top_p", "max_new_tokens"],
 ]
-_TEXT = ["class", "aspect", "text", "raw", "reason", "unjudged", "llm", "revision", "digest", "prompt_digest"]
+_TEXT = [
+    *["class", "aspect", "text", "raw", "reason", "unjudged", "review", "reviewed"],
+    *["llm", "revision", "digest", "prompt_digest"],
+]
 
 
 def description_table(
@@ -61,6 +66,8 @@ def _row(d: Description, llm: Llm, params: KnowledgeParams, sampling: Sampling) 
         "accepted": d.verdict.accepted,
         "reason": d.verdict.reason,
         "unjudged": " ".join(d.verdict.unjudged),
+        "review": d.verdict.review,
+        "reviewed": d.verdict.reviewed,
         **{f"score_{name}": score for name, score in d.verdict.scores.items()},
         "llm": llm.name,
         "revision": llm.revision,
@@ -122,6 +129,7 @@ def report(
     params: KnowledgeParams,
     states_file: Path,
     told: Paraphrased | None = None,
+    encoder: Encoder | None = None,
 ) -> dict[str, Any]:
     """The report: provenance, counts by class and reason, the prompts of descriptions and hidden states; and where they
     were asked for, the same of paraphrases.
@@ -129,6 +137,7 @@ def report(
     Args:
         descriptions: all of them, accepted or not.
         states_file: the file of the hidden states, for its digest.
+        encoder: what near-duplicates were looked for with.
     """
     sampling = sampling_of(params)
     prompts: dict[str, dict[str, Any]] = {c.id: {} for c in classes}
@@ -155,6 +164,7 @@ def report(
             "min_accepted_per_class": params.min_accepted_per_class,
         },
         "checks": _bounds(CHECKS),
+        "agreement": agreement(params.checks, encoder),
         "classes": {c.id: _counts([d for d in descriptions if d.prompt.class_id == c.id]) for c in classes},
         "total": _counts(descriptions),
         "prompts": prompts,
@@ -167,6 +177,16 @@ def report(
         },
         **({} if told is None else {"paraphrases": _of_paraphrases(told, params)}),
     }
+
+
+def agreement(params: ChecksParams, encoder: Encoder | None) -> dict[str, Any]:
+    """How descriptions were checked beside each other, and whether sentence embeddings were compared at all."""
+    of = None if encoder is None else {"name": encoder.name, "digest": encoder.digest, "same": encoder.same}
+    note = None
+    if encoder is None:
+        note = "Near-duplicates were looked for by words alone, not by sentence embeddings"
+        note += ": knowledge.checks.encoder is null." if params.encoder is None else f": {not_fetched(params.encoder)}"
+    return {"encoder": of, "min_support": params.min_support, "note": note}
 
 
 def _of_paraphrases(told: Paraphrased, params: KnowledgeParams) -> dict[str, Any]:
@@ -193,6 +213,8 @@ def _counts(descriptions: Sequence[Description]) -> dict[str, Any]:
         "asked": len(descriptions),
         "accepted": sum(d.verdict.accepted for d in descriptions),
         "rejected": dict(reasons),
+        "to_review": sum(d.verdict.review is not None for d in descriptions),
+        "reviewed": sum(d.verdict.reviewed is not None for d in descriptions),
         "rounds": 1 + max((d.round for d in descriptions), default=0),
     }
 

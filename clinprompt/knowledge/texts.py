@@ -8,12 +8,16 @@ from clinprompt.data.card import Card
 from clinprompt.data.layouts.table import numbered_rows, read_table
 from clinprompt.data.names import matching_key
 from clinprompt.errors import DataRejected, InputMissing
+from clinprompt.knowledge.agreement.encoder import Encoder
 from clinprompt.knowledge.checks import CHECKS, judge
 from clinprompt.knowledge.form import looks_whole
+from clinprompt.knowledge.review.decisions import Decisions
+from clinprompt.knowledge.settle import SCORES, Sample, settle
 from clinprompt.knowledge.statement import Context, Statement
 
 CLASS, TEXT = "class", "text"
-VERDICT = ("accepted", "reason", "unjudged", *(f"score_{check.name}" for check in CHECKS))
+SCORED = (*(check.name for check in CHECKS), *SCORES)
+VERDICT = ("accepted", "reason", "unjudged", "review", "reviewed", *(f"score_{name}" for name in SCORED))
 
 
 def statement_of(class_id: str, text: str) -> Statement:
@@ -53,21 +57,37 @@ def read_texts(path: Path, card: Card) -> tuple[pd.DataFrame, list[str]]:
     return frame, ids
 
 
-def judged(frame: pd.DataFrame, ids: list[str], card: Card) -> pd.DataFrame:
+def judged(
+    frame: pd.DataFrame,
+    ids: list[str],
+    card: Card,
+    min_support: int = 1,
+    encoder: Encoder | None = None,
+    decisions: Decisions | None = None,
+) -> pd.DataFrame:
     """A table of sentences with the columns `VERDICT` behind its own.
 
     Rows are judged in their order: of two that are nearly alike, the first is accepted.
 
     Args:
         ids: of each row the id of its class.
+        min_support, encoder, decisions: as in `settle`.
     """
     context = Context.of(card)
-    rows = []
+    samples = []
     for class_id, text in zip(ids, frame[TEXT], strict=True):
-        verdict = judge(statement_of(class_id, text), context)
-        scores = {f"score_{name}": score for name, score in verdict.scores.items()}
-        rows.append(
-            {"accepted": verdict.accepted, "reason": verdict.reason, "unjudged": " ".join(verdict.unjudged), **scores}
-        )
+        statement = statement_of(class_id, text)
+        samples.append(Sample(class_id, statement.text, judge(statement, context)))
+    rows = [
+        {
+            "accepted": verdict.accepted,
+            "reason": verdict.reason,
+            "unjudged": " ".join(verdict.unjudged),
+            "review": verdict.review,
+            "reviewed": verdict.reviewed,
+            **{f"score_{name}": score for name, score in verdict.scores.items()},
+        }
+        for verdict in settle(samples, min_support, encoder, decisions)
+    ]
     verdicts = pd.DataFrame(rows, columns=list(VERDICT), index=frame.index)
     return pd.concat([frame, verdicts], axis="columns")

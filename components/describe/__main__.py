@@ -1,6 +1,7 @@
 """describe: what a language model says of the classes, in descriptions and hidden states, and how it words reports."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,14 @@ from clinprompt.data.card import Card, ClassInfo
 from clinprompt.data.load import load_card
 from clinprompt.errors import DataRejected, InputCorrupt
 from clinprompt.files import read_json, write_json
+from clinprompt.knowledge.agreement.encoder import Encoder, load_encoder
 from clinprompt.knowledge.generate import Description, accepted_counts, describe
 from clinprompt.knowledge.hidden_states import ClassStates, hidden_states
 from clinprompt.knowledge.llm import load_llm
 from clinprompt.knowledge.outputs import description_table, no_descriptions, report, write_states
 from clinprompt.knowledge.paraphrase import Paraphrased, paraphrase
+from clinprompt.knowledge.review.decisions import Decisions, decisions_of
+from clinprompt.knowledge.settle import Sample, settle
 from clinprompt.params import KnowledgeParams
 from clinprompt.reports.frame import Frame
 from clinprompt.schema import read_yaml
@@ -35,7 +39,11 @@ def work(job: Job) -> dict[str, Any]:
     if not needed:
         return _nothing(job, card.name)
     llm = load_llm(params.llm, params.path)
-    descriptions = describe(llm, card, classes, params) if "descriptions" in needed else []
+    descriptions: list[Description] = []
+    encoder = None if params.checks.encoder is None else load_encoder(params.checks.encoder)
+    if "descriptions" in needed:
+        decisions = decisions_of(card, job.inputs["card"])
+        descriptions = _settled(describe(llm, card, classes, params), params.checks.min_support, encoder, decisions)
     states: list[ClassStates] = []
     if "hidden_states" in needed:
         states = hidden_states(llm, card, classes, params.answer_tokens, params.hidden_states)
@@ -51,6 +59,7 @@ def work(job: Job) -> dict[str, Any]:
         params=params,
         states_file=job.outputs["hidden_states"],
         told=told,
+        encoder=encoder,
     )
     write_json(job.outputs["report"], facts)
     if "descriptions" in needed:
@@ -83,6 +92,14 @@ def _classes(card: Card, path: Path) -> list[ClassInfo]:
             f"{path}: classes: expected ids of the card's classes {card.class_ids}, found {ids!r}; run validate again."
         )
     return [info for info in card.classes if info.id in ids]
+
+
+def _settled(
+    descriptions: list[Description], min_support: int, encoder: Encoder | None, decisions: Decisions
+) -> list[Description]:
+    samples = [Sample(one.prompt.class_id, one.text, one.verdict) for one in descriptions]
+    verdicts = settle(samples, min_support, encoder, decisions)
+    return [replace(one, verdict=verdict) for one, verdict in zip(descriptions, verdicts, strict=True)]
 
 
 def _refuse_too_few(descriptions: list[Description], classes: list[ClassInfo], params: KnowledgeParams) -> None:

@@ -9,7 +9,8 @@ from clinprompt.data.card import Card
 from clinprompt.data.card_parts import card_digests
 from clinprompt.data.layouts import KINDS
 from clinprompt.data.load import load_card
-from clinprompt.files import write_text
+from clinprompt.files import sha256_file, write_text
+from clinprompt.knowledge.review.decisions import decisions_path
 from clinprompt.params import Params
 from clinprompt.schema import to_yaml
 from components.lock.fit import trainings
@@ -26,16 +27,18 @@ def cards(params: Params, root: Path) -> list[Card]:
 def settings_lock(params: Params, root: Path) -> str:
     """The text of runs/settings.lock for the project at `root`.
 
-    It holds `datasets` (of each the digests of the parts of its card, and of its layout's code), `candidates` and
-    `methods`, with the variants (of each the digest of the method's code, and the knobs that are not its defaults), and
-    `knowledge`, what of the stage `describe` they read.
+    It holds `datasets` (of each the digests of the parts of its card, of its layout's code, and of the decisions on its
+    descriptions), `candidates` and `methods`, with the variants (of each the digest of the method's code, and the knobs
+    that are not its defaults), and `knowledge`, what of the stage `describe` they read.
     """
     content: dict[str, Any] = {"datasets": {}, "candidates": {}, "methods": {}, "knowledge": []}
     known = cards(params, root)
     content["knowledge"] = _knowledge(params, known)
     for name, card in zip(params.datasets, known, strict=True):
         layout = digest_of([KINDS[card.reader.kind]], root)
-        _put(content["datasets"], name, {**card_digests(card), "layout": layout})
+        decided = decisions_path(card, root / "datasets" / f"{name}.yaml")
+        decisions = sha256_file(decided) if decided is not None and decided.is_file() else ""
+        _put(content["datasets"], name, {**card_digests(card), "layout": layout, "decisions": decisions})
     for name in params.candidates.names:
         spec = params.candidate(name)
         code = method_digest(spec.method, root)

@@ -57,3 +57,9 @@ def knowledge() -> KnowledgeParams:
     """The defaults of params.yaml, made small."""
     small = {"aspects": ["shape", "location"], "descriptions_per_aspect": 2, "max_new_tokens": 8, "batch_size": 5}
     return load_params(ROOT / "params.yaml").knowledge.model_copy(update={**small, "min_accepted_per_class": 0})
+
+
+@pytest.fixture(autouse=True)
+def no_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this machine has fetched changes no test."""
+    monkeypatch.setenv("CLINPROMPT_BACKBONES", str(tmp_path / "fetched"))
