@@ -167,6 +167,10 @@ def report(
         "agreement": agreement(params.checks, encoder),
         "classes": {c.id: _counts([d for d in descriptions if d.prompt.class_id == c.id]) for c in classes},
         "total": _counts(descriptions),
+        "review": {
+            "waiting": sum(d.verdict.review is not None for d in descriptions),
+            "decided": sum(d.verdict.reviewed is not None for d in descriptions),
+        },
         "prompts": prompts,
         "hidden_states": {
             "file_digest": sha256_file(states_file),
@@ -213,8 +217,6 @@ def _counts(descriptions: Sequence[Description]) -> dict[str, Any]:
         "asked": len(descriptions),
         "accepted": sum(d.verdict.accepted for d in descriptions),
         "rejected": dict(reasons),
-        "to_review": sum(d.verdict.review is not None for d in descriptions),
-        "reviewed": sum(d.verdict.reviewed is not None for d in descriptions),
         "rounds": 1 + max((d.round for d in descriptions), default=0),
     }
 

@@ -71,8 +71,18 @@ class _OfClass:
             for number, decision in zip(numbers, decided, strict=True)
         }
         self.certain = {n for n, d in zip(numbers, decided, strict=True) if d is not None and d.choice == "accepted"}
+        self._drop_copies()
         voting = [n for n, v in self.verdicts.items() if v.accepted or v.reason == DUPLICATE.name]
         self.asserted: dict[int, frozenset[Assertion]] = {number: assertions(self.texts[number]) for number in voting}
+
+    def _drop_copies(self) -> None:
+        """Of a text that a person has accepted, the first stays; the rules see to all others."""
+        seen: set[str] = set()
+        for number, verdict in self.verdicts.items():
+            if verdict.accepted and self.texts[number] in seen:
+                self._reject(number, DUPLICATE.name)
+                self.certain.discard(number)
+            seen |= {self.texts[number]} if verdict.accepted else set()
 
     def drop_near_duplicates(self, encoder: Encoder | None) -> dict[int, float]:
         """Reject what says the same as a text accepted before; of each text that was compared, the largest cosine.

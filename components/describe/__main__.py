@@ -20,6 +20,7 @@ from clinprompt.knowledge.settle import Sample, settle
 from clinprompt.params import KnowledgeParams
 from clinprompt.reports.frame import Frame
 from clinprompt.schema import read_yaml
+from clinprompt.validation.descriptions import check_descriptions, failures
 from components.runner import Job, run
 
 log = logging.getLogger(__name__)
@@ -61,9 +62,16 @@ def work(job: Job) -> dict[str, Any]:
         told=told,
         encoder=encoder,
     )
-    write_json(job.outputs["report"], facts)
+    checks: list[dict[str, Any]] = []
+    if "descriptions" in needed:
+        of_classes = description_table(descriptions, llm, params)
+        allowed = (params.min_accepted_per_class, card.knowledge.rejected_share, params.checks.max_rejected_rise)
+        checks = check_descriptions(of_classes, [info.id for info in classes], *allowed)
+    write_json(job.outputs["report"], facts | {"table": checks})
+    _say_what_waits(facts, job.inputs["card"])
     if "descriptions" in needed:
         _refuse_too_few(descriptions, classes, params)
+    _refuse_failed(checks)
     if told is not None:
         _refuse_too_few_paraphrases(told, params)
     return {"asked": facts["total"]["asked"], "accepted": facts["total"]["accepted"], "llm": llm.name}
@@ -114,6 +122,26 @@ def _refuse_too_few(descriptions: list[Description], classes: list[ClassInfo], p
                 "in the card, or lower knowledge.min_accepted_per_class.",
                 publish=True,
             )
+
+
+def _refuse_failed(checks: list[dict[str, Any]]) -> None:
+    if failed := failures(checks):
+        raise DataRejected(
+            f"The table of descriptions is not as expected. {' '.join(failed)} report.json has all under `table`.",
+            publish=True,
+        )
+
+
+def _say_what_waits(facts: dict[str, Any], card: Path) -> None:
+    if note := facts["agreement"]["note"]:
+        log.info("describe: %s", note)
+    if waiting := facts["review"]["waiting"]:
+        log.info(
+            "describe: the checks are in doubt of %d descriptions; `python -m clinprompt.knowledge review --card %s "
+            "--out FOLDER DESCRIPTIONS.parquet` lists them.",
+            waiting,
+            card,
+        )
 
 
 def _refuse_too_few_paraphrases(told: Paraphrased, params: KnowledgeParams) -> None:

@@ -145,6 +145,11 @@ def test_a_persons_decision_comes_before_every_check(card: Card) -> None:
     assert not any(verdict.review for verdict in verdicts if verdict.reviewed)
 
 
+def test_of_copies_that_a_person_has_accepted_the_first_stays(card: Card) -> None:
+    verdicts = settle(samples(card, BLURRED, BLURRED), decisions=decided(BLURRED, "accepted"))
+    assert [verdict.reason for verdict in verdicts] == [None, "duplicate"]
+
+
 def test_a_decision_holds_for_its_class_alone(card: Card) -> None:
     verdicts = settle(samples(card, BRIGHT), decisions=decided(BRIGHT, "rejected", class_id="adenoma"))
     assert verdicts[0].accepted
