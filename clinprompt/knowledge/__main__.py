@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,8 @@ from clinprompt import cli
 from clinprompt.errors import BadParams
 from clinprompt.files import write_text
 
+_MANIFEST = "that of the images; by default validate/manifest.parquet beside the features"
+_BACKBONE = "its folder, where the features' backbone is one of your own"
 DEFAULT_ENCODER = "all-minilm-l6-v2"
 
 app = cli.application(__doc__)
@@ -33,6 +36,15 @@ def check(
     min_support: Annotated[
         int, typer.Option(min=1, help="sentences, itself among them, that must assert what one asserts")
     ] = 1,
+    features: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="cached features: adds how near a sentence is to its class's images"),
+    ] = None,
+    manifest: Annotated[Path | None, typer.Option(help=_MANIFEST, show_default=False)] = None,
+    backbone: Annotated[Path | None, typer.Option(metavar="FOLDER", help=_BACKBONE, show_default=False)] = None,
+    reject_ungrounded: Annotated[
+        bool, typer.Option("--reject-ungrounded", help="reject outliers among the images, instead of asking a person")
+    ] = False,
 ) -> None:
     """Write the table with `accepted`, `reason`, `unjudged` and the scores beside each sentence."""
     from clinprompt.data.load import load_card
@@ -48,7 +60,14 @@ def check(
     loaded = load_encoder(encoder) if encoder else None
     if encoder and loaded is None:
         sys.stderr.write(f"Near-duplicates are looked for by words alone: {not_fetched(encoder)}\n")
-    table = judged(frame, ids, of, min_support, loaded, decisions_of(of, card))
+    ground = None
+    if features is not None:
+        from clinprompt.knowledge.images import grounding
+        from clinprompt.knowledge.images.cached import CachedSpace
+
+        space = CachedSpace.open(features, manifest, backbone)
+        ground = partial(grounding.ground, classes=of.class_ids, space=space, reject=reject_ungrounded)
+    table = judged(frame, ids, of, min_support, loaded, decisions_of(of, card), ground)
     if review is not None:
         write_review(review, table, ids, of)
     text = table.to_csv(index=False, lineterminator="\n")
@@ -108,6 +127,38 @@ def decide(
     sys.stdout.write(
         f"{path}: {len(known | new)} decisions, {len(new.keys() - known.keys())} new, {replaced} changed\n"
     )
+
+
+@app.command(help="what each accepted description does to the validation loss of the classifier that all of them make")
+def influence(
+    descriptions: Annotated[
+        Path, typer.Argument(metavar="DESCRIPTIONS.parquet", help="as the stage describe wrote it")
+    ],
+    card: Annotated[Path, typer.Option(metavar="CARD.yaml", help="the dataset's card")],
+    features: Annotated[Path, typer.Option(metavar="FOLDER", help="the cached features of its images")],
+    manifest: Annotated[Path | None, typer.Option(help=_MANIFEST, show_default=False)] = None,
+    backbone: Annotated[Path | None, typer.Option(metavar="FOLDER", help=_BACKBONE, show_default=False)] = None,
+) -> None:
+    """Print a table, the most harmful first: class, text, and how much the loss rises without it."""
+    from clinprompt.data.load import load_card
+    from clinprompt.errors import DataRejected
+    from clinprompt.knowledge.images import influence as of_texts
+    from clinprompt.knowledge.images.cached import CachedSpace
+    from clinprompt.parquet import read_frame
+
+    of = load_card(card)
+    frame = read_frame(descriptions, ["class", "text", "accepted"], "describe")
+    frame = frame.loc[frame["accepted"].astype(bool) & frame["class"].isin(of.class_ids), ["class", "text"]]
+    for label in of.class_ids:
+        if label not in set(frame["class"]):
+            raise DataRejected(f"{descriptions}: the class {label!r} has no accepted description.")
+    space = CachedSpace.open(features, manifest, backbone)
+    labels = frame["class"].map(of.class_ids.index).to_numpy()
+    images = space.images(of_texts.SPLIT, of.class_ids)
+    found = of_texts.influence(space.texts(frame["text"].tolist()), labels, images, space.backbone.logit_scale)
+    frame.insert(1, "influence", found.round(6))
+    frame = frame.sort_values(["influence", "class", "text"], kind="stable")
+    sys.stdout.write(frame.to_csv(index=False, lineterminator="\n"))
 
 
 @app.command(help="get a sentence encoder of clinprompt/knowledge/agreement/encoders.yaml, which finds near-duplicates")

@@ -1,5 +1,7 @@
 """Sentences that somebody brings in a table, judged by the same checks as a language model's."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,11 +15,12 @@ from clinprompt.knowledge.checks import CHECKS, judge
 from clinprompt.knowledge.form import looks_whole
 from clinprompt.knowledge.review.decisions import Decisions
 from clinprompt.knowledge.settle import SCORES, Sample, settle
-from clinprompt.knowledge.statement import Context, Statement
+from clinprompt.knowledge.statement import Assessment, Context, Statement
 
 CLASS, TEXT = "class", "text"
 SCORED = (*(check.name for check in CHECKS), *SCORES)
 VERDICT = ("accepted", "reason", "unjudged", "review", "reviewed", *(f"score_{name}" for name in SCORED))
+GROUNDED = ("score_margin", "score_margin_z")
 
 
 def statement_of(class_id: str, text: str) -> Statement:
@@ -41,7 +44,7 @@ def read_texts(path: Path, card: Card) -> tuple[pd.DataFrame, list[str]]:
     for column in (CLASS, TEXT):
         if column not in frame:
             raise DataRejected(f"{path} has no column {column!r}; it has {', '.join(map(repr, frame.columns))}.")
-    if taken := [column for column in frame if column in VERDICT]:
+    if taken := [column for column in frame if column in (*VERDICT, *GROUNDED)]:
         raise DataRejected(f"{path} has the column {taken[0]!r} already, which the checks write; rename or remove it.")
     if frame.empty:
         raise DataRejected(f"{path} has no rows below its header.")
@@ -64,6 +67,7 @@ def judged(
     min_support: int = 1,
     encoder: Encoder | None = None,
     decisions: Decisions | None = None,
+    ground: Callable[[Sequence[Sample]], list[Assessment]] | None = None,
 ) -> pd.DataFrame:
     """A table of sentences with the columns `VERDICT` behind its own.
 
@@ -72,12 +76,16 @@ def judged(
     Args:
         ids: of each row the id of its class.
         min_support, encoder, decisions: as in `settle`.
+        ground: what holds settled samples against images; then the columns `GROUNDED` follow.
     """
     context = Context.of(card)
     samples = []
     for class_id, text in zip(ids, frame[TEXT], strict=True):
         statement = statement_of(class_id, text)
         samples.append(Sample(class_id, statement.text, judge(statement, context)))
+    verdicts = settle(samples, min_support, encoder, decisions)
+    if ground is not None:
+        verdicts = ground([replace(one, verdict=verdict) for one, verdict in zip(samples, verdicts, strict=True)])
     rows = [
         {
             "accepted": verdict.accepted,
@@ -87,7 +95,7 @@ def judged(
             "reviewed": verdict.reviewed,
             **{f"score_{name}": score for name, score in verdict.scores.items()},
         }
-        for verdict in settle(samples, min_support, encoder, decisions)
+        for verdict in verdicts
     ]
-    verdicts = pd.DataFrame(rows, columns=list(VERDICT), index=frame.index)
-    return pd.concat([frame, verdicts], axis="columns")
+    columns = [*VERDICT, *(GROUNDED if ground is not None else ())]
+    return pd.concat([frame, pd.DataFrame(rows, columns=columns, index=frame.index)], axis="columns")

@@ -49,15 +49,12 @@ def failures(checks: Sequence[Mapping[str, Any]]) -> list[str]:
 def _prepared(table: pd.DataFrame) -> pd.DataFrame:
     """The table with what the expectations are on; an empty text counts as none."""
     accepted = table["accepted"].astype(bool)
-    prepared = table.assign(
-        **{
-            _ROW: [f"{label} {number}" for number, label in enumerate(table["class"], start=1)],
-            _VERDICT: accepted.map({True: "accepted", False: "rejected"}).astype("str"),
-            _REJECTED: (~accepted).astype("float64"),
-            # Why: a reason, where one is needed, and none where it isn't.
-            _TOLD: (accepted == table["reason"].isna()).astype("float64"),
-        }
-    )
+    prepared = table.copy()
+    prepared[_ROW] = [f"{label} {number}" for number, label in enumerate(table["class"], start=1)]
+    prepared[_VERDICT] = accepted.map({True: "accepted", False: "rejected"}).astype("str")
+    prepared[_REJECTED] = (~accepted).astype("float64")
+    # Why: a reason, where one is needed, and none where it isn't.
+    prepared[_TOLD] = (accepted == table["reason"].isna()).astype("float64")
     texts = prepared.select_dtypes(include=["object", "string"]).columns
     return prepared.assign(**{column: prepared[column].replace("", None) for column in texts})
 
