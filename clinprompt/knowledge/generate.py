@@ -40,12 +40,21 @@ def sampling_of(params: KnowledgeParams) -> Sampling:
     return Sampling(params.temperature, TOP_P, params.max_new_tokens)
 
 
-def describe(llm: Llm, card: Card, classes: Sequence[ClassInfo], params: KnowledgeParams) -> list[Description]:
+def describe(
+    llm: Llm,
+    card: Card,
+    classes: Sequence[ClassInfo],
+    params: KnowledgeParams,
+    settled: Callable[[list[Description]], list[Description]] = list,
+) -> list[Description]:
     """Generate and judge descriptions, in the order of rounds, classes, aspects and indices.
 
     A first round makes `descriptions_per_aspect` samples for every class and aspect. Classes with fewer than
     `min_accepted_per_class` accepted ones get up to three more rounds. A sample depends on the seed, its class, aspect
     and index, the model and the prompt, and not on which other samples are made.
+
+    Args:
+        settled: gives descriptions that were judged one by one their last verdicts; by default those that they have.
 
     Raises:
         BadParams: an aspect without a question.
@@ -54,7 +63,7 @@ def describe(llm: Llm, card: Card, classes: Sequence[ClassInfo], params: Knowled
     prompts = {info.id: [aspect_prompt(llm, card, info, aspect) for aspect in params.aspects] for info in classes}
     descriptions: list[Description] = []
     for number in range(ROUNDS):
-        accepted = accepted_counts(descriptions)
+        accepted = accepted_counts(settled(descriptions))
         incomplete = [info.id for info in classes if number == 0 or accepted[info.id] < params.min_accepted_per_class]
         samples = [
             (prompt, number * params.descriptions_per_aspect + k)
@@ -66,7 +75,7 @@ def describe(llm: Llm, card: Card, classes: Sequence[ClassInfo], params: Knowled
         completions = complete_samples(llm, samples, params, sampling_of(params), label, has_sentence)
         for (prompt, index), completion in zip(samples, completions, strict=True):
             descriptions.append(_judge(prompt, index, number, completion, context))
-    return descriptions
+    return settled(descriptions)
 
 
 def accepted_counts(descriptions: Sequence[Description]) -> Counter[str]:

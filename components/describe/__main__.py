@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def work(job: Job) -> dict[str, Any]:
     encoder = None if params.checks.encoder is None else load_encoder(params.checks.encoder)
     if "descriptions" in needed:
         decisions = decisions_of(card, job.inputs["card"])
-        descriptions = _settled(describe(llm, card, classes, params), params.checks.min_support, encoder, decisions)
+        given = {"min_support": params.checks.min_support, "encoder": encoder, "decisions": decisions}
+        descriptions = describe(llm, card, classes, params, partial(_settled, **given))
     states: list[ClassStates] = []
     if "hidden_states" in needed:
         states = hidden_states(llm, card, classes, params.answer_tokens, params.hidden_states)
