@@ -45,8 +45,8 @@ def work(job: Job) -> dict[str, Any]:
     encoder = None if params.checks.encoder is None else load_encoder(params.checks.encoder)
     if "descriptions" in needed:
         decisions = decisions_of(card, job.inputs["card"])
-        given = {"min_support": params.checks.min_support, "encoder": encoder, "decisions": decisions}
-        descriptions = describe(llm, card, classes, params, partial(_settled, **given))
+        settled = partial(_settled, min_support=params.checks.min_support, encoder=encoder, decisions=decisions)
+        descriptions = describe(llm, card, classes, params, settled)
     states: list[ClassStates] = []
     if "hidden_states" in needed:
         states = hidden_states(llm, card, classes, params.answer_tokens, params.hidden_states)
