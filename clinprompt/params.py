@@ -149,6 +149,19 @@ class BackboneParams(Section):
     path: UserPath | None
 
 
+class ChecksParams(Section):
+    """How the descriptions of a class are checked beside each other.
+
+    `encoder` is an entry of clinprompt/knowledge/agreement/encoders.yaml, or null; `min_support` how many samples must
+    assert what one asserts; `max_rejected_rise` how much the share of rejected ones may be above the card's
+    `knowledge.rejected_share`.
+    """
+
+    encoder: Name | None
+    min_support: Annotated[int, Field(ge=1, le=1_000_000)]
+    max_rejected_rise: Fraction
+
+
 def _endpoint_url(url: str) -> str:
     try:
         parts = urlsplit(url)
@@ -216,6 +229,7 @@ class KnowledgeParams(Section):
     hidden_states: Literal["answer_end_all_layers", "question_end_all_layers", "answer_last_layer"]
     temperature: Annotated[float, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=1, le=65_536)]
+    checks: ChecksParams
 
     @property
     def samples_of(self) -> dict[str, int]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from clinprompt.schema import Name, Section
+from clinprompt.schema import Fraction, Name, Section
 
 
 def _term(term: str) -> str:
@@ -41,9 +41,12 @@ class KnowledgeSection(Section):
     """The section `knowledge` of a card.
 
     `descriptions` is a CSV beside the card with sentences that a clinician has written or approved: no language model
-    is asked for descriptions then.
+    is asked for descriptions then. `decisions` is another with what people have decided on descriptions.
+    `rejected_share` is the share of rejected ones when they were released last, against which a jump is seen.
     """
 
     descriptions: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.csv$")] | None = None
 
     terms: CardTerms = CardTerms()
+    decisions: Name | None = None
+    rejected_share: Fraction | None = None

@@ -1,7 +1,7 @@
 """Generate descriptions of each class by aspect, judge them, and sample again for classes with too few accepted."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from clinprompt.data.card import Card, ClassInfo
@@ -26,7 +26,12 @@ def sampling_of(params: KnowledgeParams) -> Sampling:
 
 
 def describe(
-    writer: Writer, card: Card, classes: Sequence[ClassInfo], params: KnowledgeParams, kept: Samples | None = None
+    writer: Writer,
+    card: Card,
+    classes: Sequence[ClassInfo],
+    params: KnowledgeParams,
+    kept: Samples | None = None,
+    settled: Callable[[list[Description]], list[Description]] = list,
 ) -> list[Description]:
     """Generate and judge descriptions, in the order of rounds, classes, aspects and indices.
 
@@ -36,6 +41,7 @@ def describe(
 
     Args:
         kept: finished samples, which are not made again.
+        settled: gives descriptions that were judged one by one their last verdicts; by default those that they have.
 
     Raises:
         BadParams: an aspect without a question, or a name of the card that no prompt may hold.
@@ -49,7 +55,7 @@ def describe(
     }
     descriptions: list[Description] = []
     for number in range(ROUNDS):
-        accepted = accepted_counts(descriptions)
+        accepted = accepted_counts(settled(descriptions))
         incomplete = [info.id for info in classes if number == 0 or accepted[info.id] < params.min_accepted_per_class]
         samples = [
             (prompt, number * count + k)
@@ -62,7 +68,7 @@ def describe(
         completions = complete_samples(writer, samples, params, sampling_of(params), label, has_sentence, kept)
         for (prompt, index), completion in zip(samples, completions, strict=True):
             descriptions.append(_judge(prompt, index, number, completion, context, origin_of(writer, completion)))
-    return descriptions
+    return settled(descriptions)
 
 
 def origin_of(writer: Writer, completion: Completion) -> Origin:

@@ -12,6 +12,7 @@ import safetensors.numpy
 from clinprompt.data.card import ClassInfo
 from clinprompt.errors import InputCorrupt
 from clinprompt.files import sha256_bytes, sha256_file
+from clinprompt.knowledge.agreement.encoder import Encoder
 from clinprompt.knowledge.checks import CHECKS
 from clinprompt.knowledge.completion import Sampling
 from clinprompt.knowledge.description import Description
@@ -20,20 +21,23 @@ from clinprompt.knowledge.generate import sampling_of
 from clinprompt.knowledge.hidden_states import ClassStates
 from clinprompt.knowledge.llm import Llm
 from clinprompt.knowledge.paraphrase import Paraphrased
+from clinprompt.knowledge.settle import SCORES
 from clinprompt.knowledge.statement import DescriptionCheck
-from clinprompt.params import KnowledgeParams
+from clinprompt.params import ChecksParams, KnowledgeParams
 from clinprompt.parquet import read_frame
 from clinprompt.reports.frame import OF_NO_CLASS, PLACEHOLDER, Frame
 
-_SCORES = [f"score_{check.name}" for check in CHECKS]
+_SCORES = [f"score_{name}" for name in (*(check.name for check in CHECKS), *SCORES)]
 COLUMNS = [
-    *["class", "aspect", "index", "round", "text", "raw", "accepted", "reason", "unjudged"],
+    *["class", "aspect", "index", "round", "text", "raw", "accepted", "reason", "unjudged", "review", "reviewed"],
     *_SCORES,
     *["provider", "llm", "revision", "digest", "prompt_digest", "seed", "temperature", "top_p", "max_new_tokens"],
     *["author", "written", "override"],
 ]
-_TEXT = ["class", "aspect", "text", "raw", "reason", "unjudged", "provider", "llm", "revision", "digest"]
-_TEXT += ["prompt_digest", "author", "written", "override"]
+_TEXT = [
+    *["class", "aspect", "text", "raw", "reason", "unjudged", "review", "reviewed"],
+    *["provider", "llm", "revision", "digest", "prompt_digest", "author", "written", "override"],
+]
 # What a reviewed sentence has none of.
 _SAMPLING = {"seed": "Int64", "temperature": "Float64", "top_p": "Float64", "max_new_tokens": "Int64"}
 
@@ -70,6 +74,8 @@ def _row(d: Description, params: KnowledgeParams, sampling: Sampling) -> dict[st
         "accepted": d.verdict.accepted,
         "reason": d.verdict.reason,
         "unjudged": " ".join(d.verdict.unjudged),
+        "review": d.verdict.review,
+        "reviewed": d.verdict.reviewed,
         **{f"score_{name}": score for name, score in d.verdict.scores.items()},
         "provider": d.origin.provider,
         "llm": d.origin.name,
@@ -136,6 +142,7 @@ def report(
     params: KnowledgeParams,
     states_file: Path,
     told: Paraphrased | None = None,
+    encoder: Encoder | None = None,
 ) -> dict[str, Any]:
     """The report: provenance, counts by class and reason, the prompts of descriptions and hidden states; and where they
     were asked for, the same of paraphrases.
@@ -145,6 +152,7 @@ def report(
         llm: the language model that ran here; None where none was needed.
         endpoint: who was asked instead for descriptions and paraphrases.
         states_file: the file of the hidden states, for its digest.
+        encoder: what near-duplicates were looked for with.
     """
     sampling = sampling_of(params)
     prompts: dict[str, dict[str, Any]] = {c.id: {} for c in classes}
@@ -166,8 +174,13 @@ def report(
             "min_accepted_per_class": params.min_accepted_per_class,
         },
         "checks": _bounds(CHECKS),
+        "agreement": agreement(params.checks, encoder),
         "classes": {c.id: _counts([d for d in descriptions if d.prompt.class_id == c.id]) for c in classes},
         "total": _counts(descriptions),
+        "review": {
+            "waiting": sum(d.verdict.review is not None for d in descriptions),
+            "decided": sum(d.verdict.reviewed is not None for d in descriptions),
+        },
         "prompts": prompts,
         "hidden_states": {
             "file_digest": sha256_file(states_file),
@@ -220,6 +233,15 @@ def _of_reviewed(descriptions: Sequence[Description]) -> dict[str, Any] | None:
         "authors": sorted({d.author for d in descriptions if d.author}),
         "overruled": {str(d.index): d.override for d in descriptions if d.override},
     }
+
+
+def agreement(params: ChecksParams, encoder: Encoder | None) -> dict[str, Any]:
+    """How descriptions were checked beside each other, and whether sentence embeddings were compared at all."""
+    of = None if encoder is None else {"name": encoder.name, "digest": encoder.digest, "same": encoder.same}
+    note = None
+    if encoder is None:
+        note = "Near-duplicates were looked for by words alone: knowledge.checks.encoder is null."
+    return {"encoder": of, "min_support": params.min_support, "note": note}
 
 
 def _of_paraphrases(told: Paraphrased, params: KnowledgeParams) -> dict[str, Any]:

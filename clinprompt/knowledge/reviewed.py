@@ -14,6 +14,7 @@ from clinprompt.errors import DataRejected
 from clinprompt.files import sha256_file
 from clinprompt.knowledge.checks import judge
 from clinprompt.knowledge.description import Description, Origin, Prompt
+from clinprompt.knowledge.review.decisions import Decision, Decisions, text_digest
 from clinprompt.knowledge.statement import Assessment, Context
 from clinprompt.knowledge.texts import CLASS, TEXT, read_texts, statement_of
 
@@ -67,6 +68,16 @@ def judge_reviewed(reviewed: Reviewed, card: Card, class_ids: Collection[str]) -
     """Judge the sentences of some classes, in the file's order: of two that are nearly alike, the first is accepted."""
     context = Context.of(card)
     return [_judge(s, reviewed.origin, context) for s in reviewed.sentences if s.class_id in class_ids]
+
+
+def overrules(reviewed: Reviewed) -> Decisions:
+    """The rows that say `accepted: yes`, as decisions of who wrote them."""
+    made = [s for s in reviewed.sentences if s.overrule]
+    return {
+        (s.class_id, digest): Decision(s.class_id, digest, "accepted", s.author or "its author", s.overrule, s.text)
+        for s in made
+        for digest in (text_digest(s.text),)
+    }
 
 
 def _sentence(row: Mapping[str, str], number: int, class_id: str, where: str) -> Sentence:

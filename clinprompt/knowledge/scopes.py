@@ -60,7 +60,7 @@ class Scopes:
 
 def scopes(text: str) -> Scopes:
     """The scopes of a text's cue words."""
-    words, begins = _clauses(text)
+    words, begins = clauses(text)
     denied, compared = [False] * len(words), [False] * len(words)
     for i, word in enumerate(words):
         if i > 0 and words[i - 1] in _BE and _cue(words, i, _DENIES_BEFORE):
@@ -78,8 +78,8 @@ def scopes(text: str) -> Scopes:
     return Scopes(tuple(denied), tuple(compared))
 
 
-def _clauses(text: str) -> tuple[list[str], list[bool]]:
-    """The words, and whether each begins a clause."""
+def clauses(text: str) -> tuple[list[str], list[bool]]:
+    """The words, as `canonical_words` gives them, and whether each begins a clause, by punctuation."""
     words: list[str] = []
     begins: list[bool] = []
     for clause in re.split(r"[,;:.!?](?=\s|$)|[()]|\s[-–—]\s", text.replace("_", " ")):

@@ -74,11 +74,16 @@ class DescriptionCheck:
 @dataclass(frozen=True)
 class Assessment:
     """The result of the checks: whether a description is accepted, the first check that it failed, and all scores;
-    None is the score of what could not be judged."""
+    None is the score of what could not be judged.
+
+    `review` says why a person should look at it, `reviewed` what a person has decided and why.
+    """
 
     accepted: bool
     reason: str | None
     scores: dict[str, float | None]
+    review: str | None = None
+    reviewed: str | None = None
 
     @property
     def unjudged(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Sentences that somebody brings in a table, judged by the same checks as a language model's."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,12 +10,17 @@ from clinprompt.data.card import Card
 from clinprompt.data.layouts.table import numbered_rows, read_table
 from clinprompt.data.names import matching_key
 from clinprompt.errors import DataRejected, InputMissing
+from clinprompt.knowledge.agreement.encoder import Encoder
 from clinprompt.knowledge.checks import CHECKS, judge
 from clinprompt.knowledge.form import looks_whole
-from clinprompt.knowledge.statement import Context, Statement
+from clinprompt.knowledge.review.decisions import Decisions
+from clinprompt.knowledge.settle import SCORES, Sample, settle
+from clinprompt.knowledge.statement import Assessment, Context, Statement
 
 CLASS, TEXT = "class", "text"
-VERDICT = ("accepted", "reason", "unjudged", *(f"score_{check.name}" for check in CHECKS))
+SCORED = (*(check.name for check in CHECKS), *SCORES)
+VERDICT = ("accepted", "reason", "unjudged", "review", "reviewed", *(f"score_{name}" for name in SCORED))
+GROUNDED = ("score_margin", "score_margin_z")
 
 
 def statement_of(class_id: str, text: str) -> Statement:
@@ -57,21 +63,42 @@ def read_texts(path: Path, card: Card, reserved: Collection[str] = VERDICT) -> t
     return frame, ids
 
 
-def judged(frame: pd.DataFrame, ids: list[str], card: Card) -> pd.DataFrame:
+def judged(
+    frame: pd.DataFrame,
+    ids: list[str],
+    card: Card,
+    min_support: int = 1,
+    encoder: Encoder | None = None,
+    decisions: Decisions | None = None,
+    ground: Callable[[Sequence[Sample]], list[Assessment]] | None = None,
+) -> pd.DataFrame:
     """A table of sentences with the columns `VERDICT` behind its own.
 
     Rows are judged in their order: of two that are nearly alike, the first is accepted.
 
     Args:
         ids: of each row the id of its class.
+        min_support, encoder, decisions: as in `settle`.
+        ground: what holds settled samples against images; then the columns `GROUNDED` follow.
     """
     context = Context.of(card)
-    rows = []
+    samples = []
     for class_id, text in zip(ids, frame[TEXT], strict=True):
-        verdict = judge(statement_of(class_id, text), context)
-        scores = {f"score_{name}": score for name, score in verdict.scores.items()}
-        rows.append(
-            {"accepted": verdict.accepted, "reason": verdict.reason, "unjudged": " ".join(verdict.unjudged), **scores}
-        )
-    verdicts = pd.DataFrame(rows, columns=list(VERDICT), index=frame.index)
-    return pd.concat([frame, verdicts], axis="columns")
+        statement = statement_of(class_id, text)
+        samples.append(Sample(class_id, statement.text, judge(statement, context)))
+    verdicts = settle(samples, min_support, encoder, decisions)
+    if ground is not None:
+        verdicts = ground([replace(one, verdict=verdict) for one, verdict in zip(samples, verdicts, strict=True)])
+    rows = [
+        {
+            "accepted": verdict.accepted,
+            "reason": verdict.reason,
+            "unjudged": " ".join(verdict.unjudged),
+            "review": verdict.review,
+            "reviewed": verdict.reviewed,
+            **{f"score_{name}": score for name, score in verdict.scores.items()},
+        }
+        for verdict in verdicts
+    ]
+    columns = [*VERDICT, *(GROUNDED if ground is not None else ())]
+    return pd.concat([frame, pd.DataFrame(rows, columns=columns, index=frame.index)], axis="columns")

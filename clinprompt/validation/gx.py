@@ -21,7 +21,7 @@ class Outcome:
     Attributes:
         observed: the observed value of an expectation on the whole table, else the number of offending rows.
         rows: how many rows were looked at; None for an expectation on the whole table.
-        offenders: paths of the offending rows, in the table's order.
+        offenders: the names of the offending rows, in the table's order.
     """
 
     expectation: TableExpectation
@@ -44,8 +44,11 @@ class SuiteResult:
     result: Any
 
 
-def run_suite(table: pd.DataFrame, expectations: list[TableExpectation]) -> SuiteResult:
+def run_suite(table: pd.DataFrame, expectations: list[TableExpectation], row: str = "path") -> SuiteResult:
     """Evaluate the expectations on the table.
+
+    Args:
+        row: the column that names a row.
 
     Raises:
         BadParams: an expectation of the card has an unknown type or wrong arguments, or fails to evaluate.
@@ -56,9 +59,9 @@ def run_suite(table: pd.DataFrame, expectations: list[TableExpectation]) -> Suit
 
     suite = gx.ExpectationSuite("images", expectations=[_expectation(e, table) for e in expectations])
     batch = _batch(table)
-    with_offenders = {"result_format": "COMPLETE", "unexpected_index_column_names": ["path"]}
+    with_offenders = {"result_format": "COMPLETE", "unexpected_index_column_names": [row]}
     complete = _in_order(batch.validate(suite, result_format=with_offenders), expectations)
-    outcomes = [_outcome(e, result) for e, result in zip(expectations, complete.results, strict=True)]
+    outcomes = [_outcome(e, result, row) for e, result in zip(expectations, complete.results, strict=True)]
     return SuiteResult(outcomes, _in_order(batch.validate(suite, result_format="SUMMARY"), expectations))
 
 
@@ -115,9 +118,9 @@ def _condition(where: dict[str, str]) -> Any:
     return first
 
 
-def _outcome(expectation: TableExpectation, result: Any) -> Outcome:
+def _outcome(expectation: TableExpectation, result: Any, row: str) -> Outcome:
     details = result.to_json_dict()["result"]
-    offenders = [entry["path"] for entry in details.get("unexpected_index_list") or []]
+    offenders = [entry[row] for entry in details.get("unexpected_index_list") or []]
     if "element_count" in details:
         return Outcome(
             expectation, bool(result.success), details["unexpected_count"], details["element_count"], offenders

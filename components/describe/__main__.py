@@ -1,6 +1,8 @@
 """describe: what a language model or a clinician says of the classes, hidden states, and other words of reports."""
 
 import logging
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ from clinprompt.data.card import Card, ClassInfo
 from clinprompt.data.load import load_card
 from clinprompt.errors import BadParams, DataRejected, InputCorrupt
 from clinprompt.files import read_json, write_json
+from clinprompt.knowledge.agreement.encoder import Encoder, required_encoder
 from clinprompt.knowledge.asking import Writer
 from clinprompt.knowledge.description import Description
 from clinprompt.knowledge.endpoint.service import Endpoint
@@ -17,11 +20,14 @@ from clinprompt.knowledge.llm import Llm, load_llm
 from clinprompt.knowledge.needs import unmet
 from clinprompt.knowledge.outputs import description_table, no_descriptions, report, write_states
 from clinprompt.knowledge.paraphrase import Paraphrased, paraphrase
-from clinprompt.knowledge.reviewed import judge_reviewed, read_reviewed
+from clinprompt.knowledge.review.decisions import Decisions, decisions_of
+from clinprompt.knowledge.reviewed import judge_reviewed, overrules, read_reviewed
 from clinprompt.knowledge.samples import Samples
+from clinprompt.knowledge.settle import Sample, settle
 from clinprompt.params import KnowledgeParams
 from clinprompt.reports.frame import Frame
 from clinprompt.schema import read_yaml
+from clinprompt.validation.descriptions import GENERATED, WRITTEN, check_descriptions, failures
 from components.runner import Job, run
 
 log = logging.getLogger(__name__)
@@ -46,12 +52,16 @@ def work(job: Job) -> dict[str, Any]:
     asked = needed - ({"descriptions"} if by_hand else set())
     llm = _llm(params, asked)
     writer = Endpoint(params.endpoint) if params.endpoint is not None else llm
+    encoder = None if params.checks.encoder is None else required_encoder(params.checks.encoder)
+    decisions = decisions_of(card, job.inputs["card"])
     descriptions: list[Description] = []
     if "descriptions" in needed and by_hand:
         reviewed = read_reviewed(job.inputs["card"].parent / by_hand, card)
-        descriptions = judge_reviewed(reviewed, card, {info.id for info in classes})
+        written = judge_reviewed(reviewed, card, {info.id for info in classes})
+        descriptions = _settled(written, params.checks.min_support, encoder, {**overrules(reviewed), **decisions})
     elif "descriptions" in needed and writer:
-        descriptions = describe(writer, card, classes, params, kept)
+        settled = partial(_settled, min_support=params.checks.min_support, encoder=encoder, decisions=decisions)
+        descriptions = describe(writer, card, classes, params, kept, settled)
     states: list[ClassStates] = []
     if "hidden_states" in needed and llm:
         states = hidden_states(llm, card, classes, params.answer_tokens, params.hidden_states, kept)
@@ -68,10 +78,19 @@ def work(job: Job) -> dict[str, Any]:
         params=params,
         states_file=job.outputs["hidden_states"],
         told=told,
+        encoder=encoder,
     )
-    write_json(job.outputs["report"], facts)
+    checks: list[dict[str, Any]] = []
+    if "descriptions" in needed:
+        of_classes = description_table(descriptions, params)
+        allowed = (params.min_accepted_per_class, card.knowledge.rejected_share, params.checks.max_rejected_rise)
+        sources = WRITTEN if by_hand else GENERATED
+        checks = check_descriptions(of_classes, [info.id for info in classes], *allowed, provenance=sources)
+    write_json(job.outputs["report"], facts | {"table": checks})
+    _say_what_waits(facts, job.inputs["card"])
     if "descriptions" in needed:
         _refuse_too_few(descriptions, classes, params, by_hand)
+    _refuse_failed(checks)
     if told is not None:
         _refuse_too_few_paraphrases(told, params)
     return {"asked": facts["total"]["asked"], "accepted": facts["total"]["accepted"], "llm": _name(llm, writer, asked)}
@@ -116,6 +135,14 @@ def _classes(card: Card, path: Path) -> list[ClassInfo]:
     return [info for info in card.classes if info.id in ids]
 
 
+def _settled(
+    descriptions: list[Description], min_support: int, encoder: Encoder | None, decisions: Decisions
+) -> list[Description]:
+    samples = [Sample(one.prompt.class_id, one.text, one.verdict) for one in descriptions]
+    verdicts = settle(samples, min_support, encoder, decisions)
+    return [replace(one, verdict=verdict) for one, verdict in zip(descriptions, verdicts, strict=True)]
+
+
 def _refuse_too_few(
     descriptions: list[Description], classes: list[ClassInfo], params: KnowledgeParams, by_hand: str | None
 ) -> None:
@@ -135,6 +162,26 @@ def _refuse_too_few(
                 "knowledge.min_accepted_per_class.",
                 publish=True,
             )
+
+
+def _refuse_failed(checks: list[dict[str, Any]]) -> None:
+    if failed := failures(checks):
+        raise DataRejected(
+            f"The table of descriptions is not as expected. {' '.join(failed)} report.json has all under `table`.",
+            publish=True,
+        )
+
+
+def _say_what_waits(facts: dict[str, Any], card: Path) -> None:
+    if note := facts["agreement"]["note"]:
+        log.info("describe: %s", note)
+    if waiting := facts["review"]["waiting"]:
+        log.info(
+            "describe: the checks are in doubt of %d descriptions; `python -m clinprompt.knowledge review --card %s "
+            "--out FOLDER DESCRIPTIONS.parquet` lists them.",
+            waiting,
+            card,
+        )
 
 
 def _refuse_too_few_paraphrases(told: Paraphrased, params: KnowledgeParams) -> None:

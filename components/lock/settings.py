@@ -11,6 +11,7 @@ from clinprompt.data.layouts import KINDS
 from clinprompt.data.load import load_card
 from clinprompt.errors import InputMissing
 from clinprompt.files import sha256_file, write_text
+from clinprompt.knowledge.review.decisions import decisions_path
 from clinprompt.params import Params
 from clinprompt.schema import to_yaml
 from components.lock.fit import trainings
@@ -27,16 +28,18 @@ def cards(params: Params, root: Path) -> list[Card]:
 def settings_lock(params: Params, root: Path) -> str:
     """The text of runs/settings.lock for the project at `root`.
 
-    It holds `datasets` (of each the digests of the parts of its card, of its layout's code, and
-    of its file of reviewed descriptions), `candidates` and
-    `methods`, with the variants (of each the digest of the method's code, and the knobs that are not its defaults), and
-    `knowledge`, what of the stage `describe` they read.
+    It holds `datasets` (of each the digests of the parts of its card, of its layout's code, and of its files of
+    reviewed descriptions and of decisions on descriptions), `candidates` and `methods`, with the variants (of each the
+    digest of the method's code, and the knobs that are not its defaults), and `knowledge`, what of the stage `describe`
+    they read.
     """
     content: dict[str, Any] = {"datasets": {}, "candidates": {}, "methods": {}, "knowledge": []}
     known = cards(params, root)
     content["knowledge"] = _knowledge(params, known)
     for name, card in zip(params.datasets, known, strict=True):
         own = {"layout": digest_of([KINDS[card.reader.kind]], root), "reviewed": _reviewed(card, root)}
+        decided = decisions_path(card, root / "datasets" / f"{name}.yaml")
+        own["decisions"] = sha256_file(decided) if decided is not None and decided.is_file() else ""
         _put(content["datasets"], name, {**card_digests(card), **own})
     for name in params.candidates.names:
         spec = params.candidate(name)

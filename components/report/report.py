@@ -20,6 +20,7 @@ from clinprompt.evaluation.metric_names import OVERALL, PER_CLASS, SCORE
 from clinprompt.evaluation.metrics_record import Metrics, ScoreMetrics, SliceMetrics
 from clinprompt.evaluation.table import patient_count
 from clinprompt.files import read_json, sha256_file
+from clinprompt.knowledge.reasons import told
 from clinprompt.parquet import read_frame
 from clinprompt.reports.frame import OF_NO_CLASS
 from clinprompt.tuned.record import ModelRecord
@@ -156,9 +157,15 @@ def _sentences(model: ModelRecord, card: Card) -> dict[str, str]:
 
 
 def _knowledge(table: Path, names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Per class: how many descriptions were made, the accepted ones, and the rejected ones with their reasons."""
+    """Per class: how many descriptions were made, the accepted ones, and the rejected ones with their reasons; of all,
+    what waits for a person and what a person has decided."""
     columns = ["class", "aspect", "text", "accepted", "reason", "provider"]
     frame = read_frame(table, columns, "describe").sort_values(columns[:3], kind="stable")
+    people = ["review", "reviewed"]
+    frame = frame.reindex(columns=[*columns, *people])  # those of paraphrases alone have none
+    frame[people] = frame[people].astype("object").where(frame[people].notna(), None)
+    frame["why"] = [told(str(reason)) if pd.notna(reason) else "" for reason in frame["reason"]]
+    shown = ["aspect", "text", "reason", "why", *people]
     groups = []
     for class_id, name in names.items():
         rows = frame[frame["class"] == class_id]
@@ -168,8 +175,10 @@ def _knowledge(table: Path, names: Mapping[str, str]) -> list[dict[str, Any]]:
                 "name": name,
                 "made": len(rows),
                 "by_hand": bool((rows["provider"] == "reviewed").any()),
-                "accepted": rows[accepted][["aspect", "text"]].to_dict("records"),
-                "rejected": rows[~accepted][["aspect", "text", "reason"]].to_dict("records"),
+                "accepted": rows[accepted][shown].to_dict("records"),
+                "rejected": rows[~accepted][shown].to_dict("records"),
+                "decided": int(rows["reviewed"].notna().sum()),
+                "waiting": int(rows["review"].notna().sum()),
             }
         )
     return groups

@@ -66,3 +66,9 @@ def folder(tmp_path: Path, card_file: Path) -> Path:
     shutil.copy(card_file, tmp_path / "small.yaml")
     write_classes(tmp_path, ["glioma", "none"])
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def no_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this machine has fetched changes no test."""
+    monkeypatch.setenv("CLINPROMPT_BACKBONES", str(tmp_path / "fetched"))

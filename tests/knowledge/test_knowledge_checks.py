@@ -4,6 +4,9 @@ import pytest
 
 from clinprompt.data.card import Card, ClassInfo
 from clinprompt.knowledge.checks import CHECKS, Context, Statement, first_sentence, has_sentence, judge
+from clinprompt.knowledge.images.grounding import UNGROUNDED
+from clinprompt.knowledge.reasons import REASONS
+from clinprompt.knowledge.settle import CONTRADICTION, NEAR_DUPLICATE, REVIEWED, UNDECIDED, UNSUPPORTED
 
 QUESTION = "You read MRI images of the brain. In one sentence, describe the shape seen on a brain MRI with a glioma."
 GOOD = "On a brain MRI with a glioma, the outline is irregular and the tissue around it is swollen."
@@ -141,3 +144,8 @@ def test_texts_are_trimmed_to_the_first_sentence(raw: str, ended: bool, expected
 def test_no_more_is_needed_once_the_text_goes_on_after_a_sentence() -> None:
     assert not any(has_sentence(text) for text in (" It is", " It is 3.", " It is 3.5"))
     assert all(has_sentence(text) for text in (" It is 3. A", "One\n", "\n One"))
+
+
+def test_every_reason_has_words_for_people() -> None:
+    assert {check.name for check in CHECKS} <= REASONS.keys()
+    assert {NEAR_DUPLICATE, UNSUPPORTED, CONTRADICTION, UNDECIDED, REVIEWED, UNGROUNDED} <= REASONS.keys()

@@ -17,6 +17,7 @@ from clinprompt.files import sha256_bytes, sha256_file, sha256_folder
 from clinprompt.knowledge import generate, paraphrase
 from clinprompt.knowledge.completion import Completion
 from clinprompt.knowledge.outputs import COLUMNS, read_descriptions, read_paraphrases
+from clinprompt.knowledge.prompts import aspect_prompt
 from clinprompt.reports.frame import Frame
 from registry.package import accepted_descriptions
 
@@ -159,6 +160,42 @@ def test_nothing_changes_where_no_paraphrase_is_read(folder: Path, llm_folder: P
     assert call(folder, settings(folder, "descriptions"), path=str(llm_folder), llm="tiny") == 0
     assert runs[0] == runs[1] == digests(folder)
     assert list(read_descriptions(folder / OUTPUTS[0]).columns) == COLUMNS
+
+
+def test_people_and_the_other_samples_have_a_word(
+    folder: Path, llm_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Decisions come from the file that the card names; the table is held against the release before."""
+    said = [
+        "On T2-weighted images a glioma of the brain is bright.",
+        "The tumour of this brain looks dark on T2 scans again.",
+        "The edges of a glioma within the brain are poorly defined.",
+        "The glioma lies beside the liver of this person again.",
+    ]
+    answers = iter([*said, *["No mass or lesion is seen in this normal brain."] * 4])
+    monkeypatch.setattr(
+        generate,
+        "complete_samples",
+        lambda llm, samples, *others: [Completion([], f"\n{next(answers)}", True) for _ in samples],
+    )
+    monkeypatch.setattr(generate, "aspect_prompt", lambda *given: replace(aspect_prompt(*given), opening=""))
+    card = yaml.safe_load((folder / "small.yaml").read_text())
+    card["knowledge"] = {"decisions": "small.decisions.csv", "rejected_share": 0.0}
+    (folder / "small.yaml").write_text(yaml.safe_dump(card))
+    rows = [f"glioma,,accepted,a reader,seen so,{said[0]}", f"glioma,,rejected,a reader,vague,{said[2]}"]
+    (folder / "small.decisions.csv").write_text("\n".join(["class,digest,decision,by,reason,text", *rows]) + "\n")
+    assert call(folder, path=str(llm_folder), llm="tiny") == 65
+    told = json.loads(capsys.readouterr().out)["message"]
+    assert "Expected that at most 20% of the descriptions are rejected, after 0% in the release before" in told
+    frame = read_descriptions(folder / OUTPUTS[0])
+    reasons = frame["reason"].astype(object).where(frame["reason"].notna(), None).tolist()
+    assert reasons == [None, "contradiction", "reviewed", "wrong_organ", None, *["duplicate"] * 3]
+    assert frame["reviewed"][2] == "rejected by a reader: vague"
+    report = json.loads((folder / OUTPUTS[2]).read_text())
+    assert report["review"] == {"waiting": 2, "decided": 2}
+    assert report["agreement"]["encoder"] is None
+    assert report["agreement"]["note"].endswith("words alone: knowledge.checks.encoder is null.")
+    assert {check["name"]: check["passed"] for check in report["table"]}["no duplicates"] is True
 
 
 @pytest.mark.parametrize("classes", [["glioma", "stroke"], [], "glioma", None])

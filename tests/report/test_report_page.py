@@ -96,6 +96,29 @@ def test_descriptions_are_shown_only_where_the_model_reads_them_and_as_a_machine
     assert "No clinician has checked them." in text
 
 
+def test_accepted_and_rejected_descriptions_stand_side_by_side_with_reasons(run: Run) -> None:
+    path = run.folder / "describe" / "descriptions.parquet"
+    frame = pd.read_parquet(path)
+    label = frame["class"].iloc[0]
+    rows = [
+        ("Seen by one.", True, None, None, "accepted by <i>one</i>: seen"),
+        ("Said so.", False, "contradiction", "one other sample says the opposite", None),
+        ("Said twice.", False, "near_duplicate", None, None),
+    ]
+    columns = ["text", "accepted", "reason", "review", "reviewed"]
+    more = pd.DataFrame(rows, columns=columns).assign(**{"class": label, "aspect": "shape"})
+    pd.concat([frame, more]).to_parquet(path)
+    taught(run)
+    html = report(run)
+    text = Page(html).text
+    assert "accepted by <i>one</i>: seen" in text
+    assert "more samples say the opposite (contradiction)" in text
+    assert "to review one other sample says the opposite" in text
+    assert "says what one accepted before says (near_duplicate)" in text
+    assert "1 were decided by a person, the others by nobody. 1 wait for a person" in text
+    assert html.count('class="sides"') == frame["class"].nunique()
+
+
 def test_paraphrases_are_shown_where_the_model_reads_them(run: Run) -> None:
     path = run.folder / "describe" / "descriptions.parquet"
     frame = pd.read_parquet(path)
