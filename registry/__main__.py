@@ -13,7 +13,8 @@ from clinprompt.contract.variables import RESULT_FILE
 from clinprompt.errors import BadParams, ClinpromptError, InputMissing
 from clinprompt.files import to_json, write_text
 from clinprompt.params import load_params
-from registry import champion, listing, quarantine, results, rollback
+from registry import champion, listing, results, rollback
+from registry.revert import lift
 from registry.versions import CHAMPION, check_name
 
 PARAMS = Path("params.yaml")
@@ -137,8 +138,8 @@ def _rollback(
     params: _ParamsFile = PARAMS,
     json: _Json = False,
 ) -> Answer:
-    name = _model_name(name, params)
-    done = rollback(name, reason, version=version, to=to)
+    journal, name = _journal(params), _model_name(name, params)
+    done = rollback(name, reason, version=version, to=to, journal=journal)
     back, now, why = (done[key] for key in ("rolled_back", "version", "reason"))
     if done["action"] == "unchanged":
         return done, f"{name}: version {back} was rolled back before ({why}); version {now} stays the champion.\n"
@@ -153,8 +154,8 @@ def _unquarantine(
     params: _ParamsFile = PARAMS,
     json: _Json = False,
 ) -> Answer:
-    name = _model_name(name, params)
-    done = quarantine.lift(name, version, reason)
+    journal, name = _journal(params), _model_name(name, params)
+    done = lift(name, version, reason, journal=journal)
     if done["action"] == "unchanged":
         return done, f"{name}: version {version} is not quarantined; nothing changed.\n"
     return done, f"{name}: version {version} may be promoted again.\n"
@@ -201,6 +202,11 @@ def _model_name(name: str, params: Path) -> str:
     settings = load_params(params)
     is_dataset = name in settings.datasets or (params.parent / "datasets" / f"{name}.yaml").is_file()
     return settings.registry.production_model.format(dataset=name) if is_dataset else name
+
+
+def _journal(params: Path) -> str | None:
+    """Where the promotions to a server are written down, as params.yaml says; None without one."""
+    return load_params(params).registry.journal if params.is_file() else None
 
 
 if __name__ == "__main__":

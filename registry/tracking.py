@@ -206,17 +206,20 @@ def check_local_store_writable() -> None:
 
 
 @contextmanager
-def promotion_lock() -> Iterator[None]:
-    """Hold the local store's lock: aliases are last-writer-wins, so one promotion at a time looks and then sets."""
+def promotion_lock() -> Iterator[bool]:
+    """Hold the local store's lock, so that one process at a time looks and then writes; whether there is such a lock.
+
+    It ends with its process, however that ends. A server has none.
+    """
     store = local_store()
     if store is None:
-        yield
+        yield False
         return
     check_local_store_writable()
     store.parent.mkdir(parents=True, exist_ok=True)
     with store.with_name(f"{store.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield True
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
