@@ -13,7 +13,7 @@ from clinprompt.contract.variables import RESULT_FILE
 from clinprompt.errors import BadParams, ClinpromptError, InputMissing
 from clinprompt.files import to_json, write_text
 from clinprompt.params import load_params
-from registry import champion, listing, results, rollback
+from registry import champion, commands, listing, results, rollback
 from registry.revert import lift
 from registry.versions import CHAMPION, check_name
 
@@ -34,7 +34,7 @@ _ParamsFile = Annotated[Path, typer.Option(help="the params")]
 def main(argv: list[str]) -> int:
     """Run a command; the exit code is 0 or that of the error."""
     # Wrong usage has its line of JSON too, so these are looked up before anything is parsed.
-    as_json, changes = "--json" in argv, bool({"rollback", "unquarantine"} & set(argv[:1]))
+    as_json, changes = "--json" in argv, bool({"promote", "rollback", "unquarantine"} & set(argv[:1]))
     try:
         answer: Answer | None = cli.invoke(app, argv, "python -m registry")
     except ClinpromptError as error:
@@ -138,7 +138,7 @@ def _rollback(
     params: _ParamsFile = PARAMS,
     json: _Json = False,
 ) -> Answer:
-    journal, name = _journal(params), _model_name(name, params)
+    journal, name = commands.journal_of(params), _model_name(name, params)
     done = rollback(name, reason, version=version, to=to, journal=journal)
     back, now, why = (done[key] for key in ("rolled_back", "version", "reason"))
     if done["action"] == "unchanged":
@@ -154,7 +154,7 @@ def _unquarantine(
     params: _ParamsFile = PARAMS,
     json: _Json = False,
 ) -> Answer:
-    journal, name = _journal(params), _model_name(name, params)
+    journal, name = commands.journal_of(params), _model_name(name, params)
     done = lift(name, version, reason, journal=journal)
     if done["action"] == "unchanged":
         return done, f"{name}: version {version} is not quarantined; nothing changed.\n"
@@ -204,9 +204,7 @@ def _model_name(name: str, params: Path) -> str:
     return settings.registry.production_model.format(dataset=name) if is_dataset else name
 
 
-def _journal(params: Path) -> str | None:
-    """Where the promotions to a server are written down, as params.yaml says; None without one."""
-    return load_params(params).registry.journal if params.is_file() else None
+commands.add_to(app)
 
 
 if __name__ == "__main__":

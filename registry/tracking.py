@@ -29,7 +29,7 @@ _CONNECTION_ERRORS = {"RequestException", "HTTPError", "HTTPClientError", "Conne
 _AWAY_PHRASES = ("failed with exception", "failed with timeout exception", "too many 50", "database is locked")
 
 # A variable that the user has set wins.
-_SETTINGS = {
+SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -81,7 +81,7 @@ def connect() -> "MlflowClient":
         raise BadParams(
             f"MLFLOW_TRACKING_URI is {shown_uri()!r}: name a server, http://host:port, or a database, as {DEFAULT_URI}."
         )
-    for name, value in _SETTINGS.items():
+    for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     store, root = local_store(), artifact_root()
     if store is not None and not is_writable(store):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from functools import cache
 from pathlib import Path
 
 from clinprompt.contract.variables import STORE
@@ -55,12 +56,18 @@ def store_at(where: str | None) -> Store:
         )  # fmt: skip
         return MemoryStore()
     if where.startswith("s3://"):
-        store = S3Store(where)
-        store.check()
-        return store
+        return _checked(where)
     if "://" in where:
         raise BadParams(f"{where} is no place for a journal: write s3://bucket/prefix, or a folder.")
     return FolderStore(Path(where))
+
+
+@cache
+def _checked(where: str) -> S3Store:
+    """A store in S3, tried out once for each process."""
+    store = S3Store(where)
+    store.check()
+    return store
 
 
 def record(name: str, where: str) -> None:

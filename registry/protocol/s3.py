@@ -2,10 +2,10 @@
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from clinprompt.errors import BadParams, ServiceDown
+from clinprompt.errors import BadParams, ClinpromptError, ServiceDown
 from registry.protocol.store import Stored
 
 _REFUSED = ("PreconditionFailed", "412")
@@ -29,20 +29,29 @@ class S3Store:
             raise BadParams(f"{url!r} is no place for a journal: write s3://bucket/prefix.")
         self.url, self._bucket, self._prefix = url.rstrip("/"), bucket, f"{prefix.strip('/')}/" if prefix else ""
         self._client = client or _client()
+        self._quotes = True
 
     def check(self) -> None:
         """Find out whether the server holds to the conditions: on one that ignores them a journal would be no journal.
 
+        And how it wants an ETag: in quotes, as the standard has it, or without them, as Ceph 16.
+
         Raises:
             BadParams: it writes all the same, as some servers do, and Ceph 16 in a bucket with versioning.
         """
-        self.create(_PROBE, uuid.uuid4().bytes)
-        wrong = f'"{uuid.uuid4().hex}"'
-        if self.create(_PROBE, uuid.uuid4().bytes) or self.replace(_PROBE, uuid.uuid4().bytes, wrong):
+        key = f"{_PROBE}-{uuid.uuid4().hex}"
+        first = self.create(key, b"1")
+        if first is None or self.create(key, b"2") or self.replace(key, b"3", f'"{uuid.uuid4().hex}"'):
             raise BadParams(
                 f"{self.url} can hold no journal: the server ignores the conditions of writes (If-None-Match, "
                 "If-Match). Name a bucket without versioning, on a server that knows them, in registry.journal."
             )
+        if self.replace(key, b"4", first) is None:
+            self._quotes = False
+            if self.replace(key, b"5", first) is None:
+                raise BadParams(f"{self.url} can hold no journal: the server refuses every write on a condition.")
+        with suppress(ClinpromptError), self._errors():  # who may not delete leaves a byte
+            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
 
     def read(self, key: str) -> Stored | None:
         """The object, or None."""
@@ -61,7 +70,7 @@ class S3Store:
 
     def replace(self, key: str, content: bytes, etag: str) -> str | None:
         """Write over the version with this etag."""
-        return self._put(key, content, IfMatch=etag)
+        return self._put(key, content, IfMatch=etag if self._quotes else etag.strip('"'))
 
     def list(self, prefix: str) -> list[str]:
         """The keys that begin with a prefix, sorted."""

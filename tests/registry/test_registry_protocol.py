@@ -148,7 +148,7 @@ def test_a_process_that_stands_still_after_its_commit_undoes_its_late_write() ->
         slow.promote("p3", 2)
     assert world.aliases == {"champion": 4, "previous": 2}
     check(world)
-    assert [entry.operation for entry in world.journal.entries()][2:] == ["promote", "rollback", "promote"]
+    assert [entry.operation for entry in world.journal.entries()][2:] == ["promote", "rollback", "promote", "restore"]
 
 
 def test_a_late_write_of_a_process_that_then_dies_is_set_right_by_the_next_verb() -> None:
