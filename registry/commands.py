@@ -43,7 +43,9 @@ def verify(
     """Check a version."""
     done = inspect.verify(check_name(name), version or alias, journal=journal_of(params))
     said = f"{name} version {done['version']}: {done['files']} files are what was registered, and so are "
-    return done, f"{said}{', '.join(done['checks'][1:])}.\n"
+    unchecked = "It is signed, and no key was given to check that by" if done["signed"] else "It is not signed"
+    more = "" if "signature" in done["checks"] else f" {unchecked}."
+    return done, f"{said}{', '.join(done['checks'][1:])}.{more}\n"
 
 
 def lineage(

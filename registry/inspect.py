@@ -4,7 +4,7 @@ from typing import Any
 
 from clinprompt.errors import InputCorrupt
 from clinprompt.files import read_json, sha256_file
-from registry import listing, tracking
+from registry import listing, signature, tracking
 from registry.chosen import chosen
 from registry.consumer import Champion
 from registry.model_folder import FILES_TAG, RECORD
@@ -24,7 +24,8 @@ def verify(name: str, which: int | str | None = None, *, journal: str | None = N
         journal: `registry.journal` of params.yaml.
 
     Returns:
-        name, version, payload_digest, files (how many were checked), checks (what was).
+        name, version, payload_digest, files (how many were checked), checks (what was), signed. The signature is among
+        the checks where a key is there to check it by.
 
     Raises:
         InputMissing: there is no such version, or a file is missing.
@@ -44,7 +45,14 @@ def verify(name: str, which: int | str | None = None, *, journal: str | None = N
         "version": version.number,
         "payload_digest": registered.payload_digest,
         "files": sum(path.is_file() for path in folder.rglob("*")),
-        "checks": ["files", "lineage", "decision", *(["journal"] if promoted else [])],
+        "checks": [
+            "files",
+            "lineage",
+            "decision",
+            *(["journal"] if promoted else []),
+            *(["signature"] if registered.signature_checked else []),
+        ],
+        "signed": signature.SIGNATURE in version.tags,
     }
 
 
@@ -157,7 +165,7 @@ def _side(name: str, version: Version) -> Facts:
         client = tracking.connect()
         with tracking.service_errors():
             params = dict(client.get_run(shown["run"]).data.params)
-    origin_tags = {key: value for key, value in shown["lineage"].items() if key != FILES_TAG}
+    origin_tags = {key: value for key, value in shown["lineage"].items() if key not in (FILES_TAG, signature.SIGNATURE)}
     return {"version": version.number, "lineage": origin_tags, "params": params, "metrics": shown["metrics"]}
 
 

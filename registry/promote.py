@@ -4,12 +4,13 @@ Every step first looks whether it is done. The journal's entry is the commit poi
 champion; after it, the new one, whole and tried out, as soon as the alias follows.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clinprompt.errors import DataRejected
 from clinprompt.scratch import ScratchFolder
-from registry import links, protocol, quarantine, tracking
+from registry import links, protocol, quarantine, signature, tracking
 from registry.consumer import Champion
 from registry.model_folder import FILES_TAG
 from registry.protocol.journal import Overtaken, VersionRef
@@ -80,6 +81,16 @@ def _replace(turn: protocol.Turn, release: PromotionRequest, current: Version | 
     if champion is None or champion.number != new.number:
         raise Overtaken(name)
     return _receipt(release, champion, turn.previous())
+
+
+def _signed(client: "MlflowClient", version: Version) -> Version:
+    """The version, signed where there is a key to sign with."""
+    tags = signature.signed(version.tags)
+    with tracking.service_errors():
+        for key, value in tags.items():
+            if version.tags.get(key) != value:
+                client.set_model_version_tag(version.name, str(version.number), key, value)
+    return replace(version, tags=version.tags | tags)
 
 
 def _previous(current: Version | None, new: Version, before: Version | None) -> int | None:
@@ -168,6 +179,7 @@ def _register(client: "MlflowClient", release: PromotionRequest, packed: "Packed
     source = f"models:/{candidate.name}/{candidate.number}"
     run_id = run_of(client, candidate)
     production = find_or_create(client, release.names.production_model, source, run_id, tags)
+    candidate, production = (_signed(client, version) for version in (candidate, production))
     for version in (candidate, production):
         describe(client, version, lineage.summary(card), about, lineage.use_tags(card))
     return production

@@ -7,27 +7,32 @@ makes its version from one logged model, so that what is measured is the protoco
 """
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing.context import ForkContext
+from pathlib import Path
 from typing import Any
 
+import mlflow
 from mlflow.store.tracking import sqlalchemy_store as _preloaded  # noqa: F401 - before the processes fork
 
 from clinprompt.errors import ClinpromptError, DataRejected, InputMissing
 from registry import protocol, quarantine, tracking, versions
 from registry.model_folder import FILES_TAG
+from registry.protocol.folder import FolderStore
 from registry.protocol.journal import UNFINISHED, Journal, VersionRef
 from registry.protocol.location import address, store_at
-from registry.protocol.models import ref
+from registry.protocol.models import MlflowModels, ref
 
 NAME = os.environ.get("RACE_NAME", "race")
 FORK: ForkContext = multiprocessing.get_context("fork")  # after the imports, which take seconds
@@ -161,13 +166,67 @@ def look(journal: str | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def each_write(journal: str | None) -> dict[str, Any]:
+    """Kill a promotion after each of its writes in turn, on a copy of the registry; promote again, and look."""
+    _in_child(prepare, journal)
+    root, kills, ends = Path.cwd(), 0, []
+    while True:
+        copy = root / f"copy-{kills}"
+        shutil.copytree(root, copy, ignore=shutil.ignore_patterns("copy-*"))
+        os.chdir(copy)
+        victim = FORK.Process(target=_promote_and_die, args=(kills + 1, journal))
+        victim.start()
+        victim.join()
+        _in_child(promote, "p3", journal)
+        report = FORK.Queue()
+        _in_child(lambda report=report: report.put((look(journal), aliases())))
+        end = report.get()[1]
+        if end not in ends:
+            ends.append(end)
+        if victim.exitcode == 0:
+            return {"kills": kills, "ends": ends}
+        assert victim.exitcode == -signal.SIGKILL, victim.exitcode
+        kills += 1
+
+
+def aliases() -> dict[str, int]:
+    """The model's aliases."""
+    registered = tracking.connect().get_registered_model(NAME)
+    return {alias: int(number) for alias, number in registered.aliases.items()}
+
+
+def _promote_and_die(write: int, journal: str | None) -> None:
+    """Promote, and be killed right after the write with this number."""
+    count = itertools.count(1)
+    for owner, name in (
+        (FolderStore, "create"), (FolderStore, "replace"), (MlflowModels, "set_alias"), (MlflowModels, "set_tag"),
+        (mlflow.MlflowClient, "create_model_version"),
+    ):  # fmt: skip
+        setattr(owner, name, _deadly(getattr(owner, name), count, write))
+    promote("p3", journal)
+
+
+def _deadly(action: Callable[..., Any], count: Iterator[int], last: int) -> Callable[..., Any]:
+    def act(*args: Any, **kwargs: Any) -> Any:
+        result = action(*args, **kwargs)
+        if next(count) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    return act
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--kill", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--journal")
+    parser.add_argument("--each-write", action="store_true")
     options = parser.parse_args()
+    if options.each_write:
+        sys.stdout.write(json.dumps(each_write(options.journal)) + "\n")
+        return
     sys.stdout.write(json.dumps(race(options.processes, options.journal, options.kill, options.seed)) + "\n")
 
 
