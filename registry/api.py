@@ -3,10 +3,10 @@
 from registry.collect import gc
 from registry.consumer import champion, load
 from registry.export import export, serve_check
-from registry.inspect import diff, lineage, verify
 from registry.listing import model as show
 from registry.listing import models as list_models
 from registry.promote import promote
+from registry.provenance import diff, lineage, verify
 from registry.reproduction import reproduce
 from registry.revert import lift, rollback
 

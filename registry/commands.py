@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from registry import collect, export, inspect, reproduction, stage
+from registry import collect, export, provenance, reproduction, stage
 from registry.versions import CHAMPION, check_name
 
 Answer = tuple[Any, str]  # what a command found or did: for programs, and for people
@@ -41,7 +41,7 @@ def verify(
     name: Model, version: Number = None, alias: Alias = CHAMPION, params: ParamsFile = PARAMS, json: Json = False
 ) -> Answer:
     """Check a version."""
-    done = inspect.verify(check_name(name), version or alias, journal=journal_of(params))
+    done = provenance.verify(check_name(name), version or alias, journal=journal_of(params))
     said = f"{name} version {done['version']}: {done['files']} files are what was registered, and so are "
     unchecked = "It is signed, and no key was given to check that by" if done["signed"] else "It is not signed"
     more = "" if "signature" in done["checks"] else f" {unchecked}."
@@ -52,8 +52,8 @@ def lineage(
     name: Model, version: Number = None, alias: Alias = CHAMPION, params: ParamsFile = PARAMS, json: Json = False
 ) -> Answer:
     """Where a version comes from."""
-    found = inspect.lineage(check_name(name), version or alias, journal=journal_of(params))
-    return found, inspect.text(found)
+    found = provenance.lineage(check_name(name), version or alias, journal=journal_of(params))
+    return found, provenance.text(found)
 
 
 def diff(
@@ -63,8 +63,8 @@ def diff(
     json: Json = False,
 ) -> Answer:
     """What differs between two versions."""
-    found = inspect.diff(check_name(name), first, second)
-    return found, inspect.text(found)
+    found = provenance.diff(check_name(name), first, second)
+    return found, provenance.text(found)
 
 
 def take_out(
@@ -119,4 +119,4 @@ def reproduce(
 ) -> Answer:
     """Make a training's workspace again."""
     done = reproduction.reproduce(check_name(name), folder, version or alias)
-    return done, inspect.text(done)
+    return done, provenance.text(done)

@@ -9,9 +9,9 @@ from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.files import atomic, read_json, sha256_bytes, sha256_file, to_json
 from registry.chosen import chosen
 from registry.consumer import Champion
-from registry.inspect import origin
 from registry.lineage import LOCK, ROOT
 from registry.model_folder import PAYLOAD, RECORD
+from registry.provenance import origin
 
 _NOT_RECORDED = ("dvc.lock", "params.yaml", "infra/images.lock")
 

@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from clinprompt.errors import BadParams, ServiceDown
+from registry.protocol import location
 from registry.protocol.folder import FolderStore
 from registry.protocol.location import store_at
 from registry.protocol.memory import MemoryStore
@@ -164,6 +165,28 @@ def test_what_s3_says_has_a_sentence() -> None:
     busy = [refused("PutObject", "ConditionalRequestConflict", 409), None, None]
     bucket.fail = lambda operation: busy.pop(0) if operation == "PutObject" else None
     assert store.create("m", b"1") is not None
+
+
+def test_a_journal_lies_beside_a_local_store_and_for_a_server_where_it_always_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorded: list[str | None] = [None]
+    monkeypatch.setattr(location, "_recorded", lambda name: recorded[0])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("CLINPROMPT_STORE", "s3://bucket/store/")
+    assert location.address("m", None) == f"{tmp_path / 'mlflow.db'}.journal"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert location.address("m", None) == "s3://bucket/store/registry-journal"
+    assert location.address("m", "s3://bucket/journal") == "s3://bucket/journal"
+    recorded[0] = "s3://bucket/journal"
+    with pytest.raises(BadParams, match="are in the journal s3://bucket/journal, and here s3://bucket/store/registry-"):
+        location.address("m", None)
+    monkeypatch.delenv("CLINPROMPT_STORE")
+    assert location.address("m", None) == "s3://bucket/journal"
+    recorded[0] = None
+    assert location.address("m", None) is None
+    assert isinstance(store_at(None), MemoryStore)
+    assert "no journal of its promotions is named (registry.journal in params.yaml)" in caplog.text
 
 
 @pytest.mark.parametrize("where", ["s3://", "gs://bucket/a", "https://host/a"])
