@@ -1,10 +1,10 @@
 """A turn at a model's aliases: look at the champion, intend a change, commit it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from clinprompt.errors import ClinpromptError
 from registry import links
@@ -18,23 +18,21 @@ from registry.versions import CHAMPION, PREVIOUS, Version
 _TRIES = 5
 
 
-class Reopen(Protocol):
-    """Opens a further turn at the same model, which first finishes what the last has left."""
-
-    def __call__(self) -> AbstractContextManager["Turn"]:
-        """The turn."""
-
-
 @dataclass
 class Turn:
-    """This process's turn; the journal's last entry is finished, and the aliases are what it says."""
+    """This process's turn; the journal's last entry is finished, and the aliases are what it says.
+
+    Attributes:
+        again: opens a further turn at the same model, which first finishes what this one has left.
+        head: the journal's last entry.
+    """
 
     models: Models
     journal: Journal
     lease: Lease
     clock: Clock
-    again: Reopen
-    head: Written | None = field(default=None)
+    again: Callable[[], AbstractContextManager["Turn"]]
+    head: Written | None = None
 
     def champion(self) -> Version | None:
         """The version that carries the alias `champion`."""
