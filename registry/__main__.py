@@ -34,7 +34,7 @@ _ParamsFile = Annotated[Path, typer.Option(help="the params")]
 def main(argv: list[str]) -> int:
     """Run a command; the exit code is 0 or that of the error."""
     # Wrong usage has its line of JSON too, so these are looked up before anything is parsed.
-    as_json, changes = "--json" in argv, bool({"promote", "rollback", "unquarantine"} & set(argv[:1]))
+    as_json, changes = "--json" in argv, bool({"promote", "rollback", "sign", "unquarantine"} & set(argv[:1]))
     try:
         answer: Answer | None = cli.invoke(app, argv, "python -m registry")
     except ClinpromptError as error:

@@ -9,8 +9,9 @@ from registry.promote import promote
 from registry.provenance import diff, lineage, verify
 from registry.reproduction import reproduce
 from registry.revert import lift, rollback
+from registry.signing import sign
 
 __all__ = [
     "champion", "diff", "export", "gc", "lift", "lineage", "list_models", "load", "promote", "reproduce", "rollback",
-    "serve_check", "show", "verify",
+    "serve_check", "show", "sign", "verify",
 ]  # fmt: skip

@@ -1,11 +1,11 @@
-"""More commands of `python -m registry`: verify, lineage, diff, export, gc, serve-check, reproduce and promote."""
+"""More commands of `python -m registry`: of single versions, and what changes them but for a rollback."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from registry import collect, export, provenance, reproduction, stage
+from registry import collect, export, provenance, reproduction, signing, stage
 from registry.versions import CHAMPION, check_name
 
 Answer = tuple[Any, str]  # what a command found or did: for programs, and for people
@@ -25,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("diff", help="what differs between two versions: numbers or aliases")(diff)
     app.command("export", help="copy a version, verified, to a new folder")(take_out)
     app.command("serve-check", help="load a version in a clean process and let it predict")(serve_check)
+    app.command("sign", help="check every digest of a version, and sign it")(sign)
     app.command("gc", help="versions that no alias, no entry of the journal and no lineage names")(gc)
     app.command("promote", help="promote what the gate has decided for a dataset: the stage of dvc.yaml")(promote)
     app.command("reproduce", help="make the workspace of a version's training again in a new folder")(reproduce)
@@ -83,6 +84,14 @@ def serve_check(name: Model, version: Number = None, alias: Alias = CHAMPION, js
     """Let a version predict in a clean process."""
     done = export.serve_check(check_name(name), version or alias)
     return done, f"{name} version {done['version']} loads in a clean process and predicts probabilities.\n"
+
+
+def sign(
+    name: Model, version: Number = None, alias: Alias = CHAMPION, params: ParamsFile = PARAMS, json: Json = False
+) -> Answer:
+    """Sign a version."""
+    done = signing.sign(check_name(name), version or alias, journal=journal_of(params))
+    return done, f"{name} version {done['version']} is signed; every digest is right.\n"
 
 
 def gc(

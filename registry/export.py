@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from clinprompt.contract.variables import BACKBONES
 from clinprompt.errors import BadParams, InputCorrupt
 from clinprompt.files import atomic
 from clinprompt.scratch import ScratchFolder
@@ -62,7 +63,7 @@ def serve_check(name: str, which: int | str | None = None) -> dict[str, Any]:
         ServiceDown: the MLflow server does not answer.
     """
     registered = Champion(chosen(name, which))
-    names = ("PATH", "LD_LIBRARY_PATH", "CLINPROMPT_BACKBONES", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+    names = ("PATH", "LD_LIBRARY_PATH", BACKBONES, "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
     env = {key: os.environ[key] for key in names if key in os.environ} | SETTINGS
     with ScratchFolder("serve-check") as scratch:
         env |= {"HOME": scratch, "TMPDIR": scratch, "PYTHONDONTWRITEBYTECODE": "1"}

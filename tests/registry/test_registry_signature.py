@@ -70,6 +70,8 @@ def test_a_promotion_signs_and_consumers_refuse_what_is_not(
     keys("mine")
     with pytest.raises(InputCorrupt, match="Version 1 of 'tiny' is not signed"):
         registry.load("tiny")  # it was promoted before there was a key
+    assert promote(challenged) == 67  # nor is it compared with
+    assert main(["sign", "tiny"]) == 0
     assert promote(challenged) == 0
     capsys.readouterr()
     assert main(["verify", "tiny"]) == 0
@@ -78,7 +80,7 @@ def test_a_promotion_signs_and_consumers_refuse_what_is_not(
     monkeypatch.delenv("CLINPROMPT_VERIFICATION_KEY")
     assert main(["verify", "tiny"]) == 0
     assert capsys.readouterr().out.endswith("It is signed, and no key was given to check that by.\n")
-    assert main(["verify", "tiny", "--version", "1"]) == 0
+    assert main(["verify", "tiny-candidate", "--version", "1"]) == 0
     assert capsys.readouterr().out.endswith("It is not signed.\n")
     keys("another")
     connect().set_model_version_tag("tiny", "2", "signature", "AAAA")
