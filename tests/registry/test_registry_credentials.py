@@ -39,10 +39,10 @@ def login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Login]:
     server.kill()
 
 
-def make(name: str, payload: str) -> None:
-    """Register a version of a run of one's own."""
+def make(name: str, payload: str, user: str) -> None:
+    """Register a version of a run of the user's own."""
     client = tracking.connect()
-    run = client.create_run(tracking.experiment_id(client, f"{name} runs"))
+    run = client.create_run(tracking.experiment_id(client, f"{user} runs"))
     tags = {"payload_digest": payload, "file_digests": "{}"}
     versions.find_or_create(client, name, f"{run.info.artifact_uri}/model", run.info.run_id, tags)
 
@@ -50,9 +50,9 @@ def make(name: str, payload: str) -> None:
 def test_training_can_not_touch_production_and_readers_change_nothing(login: Login) -> None:
     production, candidates = MlflowModels("m"), MlflowModels("m-candidate")
     login("training")
-    make("m-candidate", "p1")
+    make("m-candidate", "p1", "training")
     login("promoter")
-    make("m", "p1")
+    make("m", "p1", "promoter")
     production.set_alias("champion", 1)
     for user in ("training", "reader"):
         login(user)
@@ -63,7 +63,7 @@ def test_training_can_not_touch_production_and_readers_change_nothing(login: Log
             lambda: production.set_alias("champion", 1),
             lambda: production.delete_alias("champion"),
             lambda: production.set_tag(1, SIGNATURE, "AAAA"),
-            lambda: make("m", "p2"),
+            lambda user=user: make("m", "p2", user),
         ):
             with pytest.raises(BadParams, match="refused the request"):
                 change()
