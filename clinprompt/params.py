@@ -321,13 +321,24 @@ _ModelTemplate = Annotated[str, AfterValidator(_model_template)]
 
 
 class RegistryParams(Section):
-    """Names in the MLflow registry; `{dataset}` stands for the dataset's name."""
+    """Names in the MLflow registry; `{dataset}` stands for the dataset's name.
+
+    Attributes:
+        journal: where the promotions to an MLflow server are written down: s3://bucket/prefix, or a folder that all who
+            promote reach. A local store has it beside itself.
+    """
 
     experiment: _NameTemplate
     candidate_model: _ModelTemplate
     production_model: _ModelTemplate
     results: _NameTemplate
     approval: Literal["none", "required"]
+    journal: str | None
+
+    def of(self, dataset: str) -> "RegistryParams":
+        """The same with the dataset's name filled in."""
+        templates = ("experiment", "candidate_model", "production_model", "results")
+        return self.model_copy(update={key: getattr(self, key).format(dataset=dataset) for key in templates})
 
 
 class AirflowParams(Section):

@@ -13,7 +13,8 @@ from clinprompt.contract.variables import RESULT_FILE
 from clinprompt.errors import BadParams, ClinpromptError, InputMissing
 from clinprompt.files import to_json, write_text
 from clinprompt.params import load_params
-from registry import champion, listing, quarantine, results, rollback
+from registry import champion, commands, listing, results, rollback
+from registry.revert import lift
 from registry.versions import CHAMPION, check_name
 
 PARAMS = Path("params.yaml")
@@ -33,7 +34,7 @@ _ParamsFile = Annotated[Path, typer.Option(help="the params")]
 def main(argv: list[str]) -> int:
     """Run a command; the exit code is 0 or that of the error."""
     # Wrong usage has its line of JSON too, so these are looked up before anything is parsed.
-    as_json, changes = "--json" in argv, bool({"rollback", "unquarantine"} & set(argv[:1]))
+    as_json, changes = "--json" in argv, bool({"promote", "rollback", "sign", "unquarantine"} & set(argv[:1]))
     try:
         answer: Answer | None = cli.invoke(app, argv, "python -m registry")
     except ClinpromptError as error:
@@ -137,8 +138,8 @@ def _rollback(
     params: _ParamsFile = PARAMS,
     json: _Json = False,
 ) -> Answer:
-    name = _model_name(name, params)
-    done = rollback(name, reason, version=version, to=to)
+    journal, name = commands.journal_of(params), _model_name(name, params)
+    done = rollback(name, reason, version=version, to=to, journal=journal)
     back, now, why = (done[key] for key in ("rolled_back", "version", "reason"))
     if done["action"] == "unchanged":
         return done, f"{name}: version {back} was rolled back before ({why}); version {now} stays the champion.\n"
@@ -153,8 +154,8 @@ def _unquarantine(
     params: _ParamsFile = PARAMS,
     json: _Json = False,
 ) -> Answer:
-    name = _model_name(name, params)
-    done = quarantine.lift(name, version, reason)
+    journal, name = commands.journal_of(params), _model_name(name, params)
+    done = lift(name, version, reason, journal=journal)
     if done["action"] == "unchanged":
         return done, f"{name}: version {version} is not quarantined; nothing changed.\n"
     return done, f"{name}: version {version} may be promoted again.\n"
@@ -201,6 +202,9 @@ def _model_name(name: str, params: Path) -> str:
     settings = load_params(params)
     is_dataset = name in settings.datasets or (params.parent / "datasets" / f"{name}.yaml").is_file()
     return settings.registry.production_model.format(dataset=name) if is_dataset else name
+
+
+commands.add_to(app)
 
 
 if __name__ == "__main__":

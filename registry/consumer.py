@@ -9,7 +9,7 @@ import numpy as np
 from clinprompt.errors import InputMissing
 from clinprompt.files import read_json, remove
 from clinprompt.scratch import ScratchFolder
-from registry import tracking
+from registry import signature, tracking
 from registry.model_folder import FILES_TAG, LEFT_BY_MLFLOW, MLMODEL, PAYLOAD, verify_model
 from registry.versions import CHAMPION, Version, by_alias
 
@@ -26,7 +26,10 @@ class Champion:
         version: its number there.
         model_digest: of the tuned folder that it was packaged from.
         payload_digest: of everything that decides its predictions.
+        signature_checked: whether a key was there to check the signature by, once the files were.
     """
+
+    signature_checked = False
 
     def __init__(self, version: Version) -> None:
         self.name = version.name
@@ -64,6 +67,7 @@ class Champion:
         for name in LEFT_BY_MLFLOW:
             remove(folder / name)
         verify_model(folder, self.payload_digest, self._registered.tag(FILES_TAG))
+        self.signature_checked = signature.check(self.name, self.version, self._registered.tags)
         return folder
 
     @property

@@ -1,22 +1,23 @@
 """Promotion: bring the registry to the state that a decision asks for, from wherever an earlier attempt stopped.
 
-Every step first looks whether it is done. The order makes setting the alias `champion` the commit point: before it,
-consumers see the old champion; after it, the new one, whole and tried out.
+Every step first looks whether it is done. The journal's entry is the commit point: before it, consumers see the old
+champion; after it, the new one, whole and tried out, as soon as the alias follows.
 """
 
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clinprompt.errors import DataRejected
 from clinprompt.scratch import ScratchFolder
-from registry import links, quarantine, tracking
+from registry import links, protocol, quarantine, signature, tracking
 from registry.consumer import Champion
 from registry.model_folder import FILES_TAG
+from registry.protocol.journal import Overtaken, VersionRef
 from registry.receipt import CandidateVersion, QuarantinedVersion, Receipt
 from registry.request import PromotionRequest
 from registry.verify import verify
-from registry.versions import CHAMPION, PREVIOUS, PROMOTED, Version, by_alias, describe, find_or_create, run_of
+from registry.versions import CHAMPION, PREVIOUS, Version, by_alias, describe, find_or_create, run_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,21 +34,30 @@ def promote(release: PromotionRequest) -> Receipt:
     Raises:
         DataRejected: the champion is no longer the one that the decision was made against.
         InputCorrupt: what was registered doesn't load, or has other digests.
+        Interrupted: this process stood still for so long that another took its turn.
         ServiceDown: the MLflow server does not answer.
     """
     if release.decision.chosen is None:
         return rejected(release)
-    with tracking.promotion_lock():
-        name = release.names.production_model
-        current = by_alias(name, CHAMPION)
+    name, journal = release.names.production_model, release.names.journal
+    settled = protocol.settled_champion(name, journal)
+    if settled is not None and _is_there(release, settled):
+        return _receipt(release, settled, by_alias(name, PREVIOUS))
+    with protocol.opened(name, journal) as turn:
+        current = turn.champion()
         if current is not None and current.tags.get("inputs_digest") == release.inputs_digest:
             if quarantine.is_held(current):  # a rollback that was not finished
                 return _quarantined(release, current, current)
-            return _receipt(release, current, by_alias(name, PREVIOUS))
-        return _replace(release, current)
+            return _receipt(release, current, turn.previous())
+        return _replace(turn, release, current)
 
 
-def _replace(release: PromotionRequest, current: Version | None) -> Receipt:
+def _is_there(release: PromotionRequest, champion: Version) -> bool:
+    """Whether the release is the champion already."""
+    return champion.tags.get("inputs_digest") == release.inputs_digest and not quarantine.is_held(champion)
+
+
+def _replace(turn: protocol.Turn, release: PromotionRequest, current: Version | None) -> Receipt:
     """Register the release, try it out, and make it the champion, unless it is quarantined."""
     from registry.run import pack
 
@@ -62,13 +72,32 @@ def _replace(release: PromotionRequest, current: Version | None) -> Receipt:
         quarantined = quarantine.match(quarantined_versions, packed.facts)
         if quarantined is not None:
             return _quarantined(release, current, quarantined)
-        new = _register(client, release, packed)
-    verify(Champion(new), release.sample())
-    _set_aliases(client, current, new)
-    champion = by_alias(name, CHAMPION)
+        intended = VersionRef(version=None, payload=packed.facts["payload_digest"])
+        with turn.intend("promote", current, intended) as change:
+            new = _register(client, release, packed)
+            verify(Champion(new), release.sample())
+            change.commit(new, _previous(current, new, turn.previous()))
+    champion = turn.champion()
     if champion is None or champion.number != new.number:
-        raise _overtaken(name)
-    return _receipt(release, champion, by_alias(name, PREVIOUS))
+        raise Overtaken(name)
+    return _receipt(release, champion, turn.previous())
+
+
+def _signed(client: "MlflowClient", version: Version) -> Version:
+    """The version, signed where there is a key to sign with."""
+    tags = signature.signed(version.tags)
+    with tracking.service_errors():
+        for key, value in tags.items():
+            if version.tags.get(key) != value:
+                client.set_model_version_tag(version.name, str(version.number), key, value)
+    return replace(version, tags=version.tags | tags)
+
+
+def _previous(current: Version | None, new: Version, before: Version | None) -> int | None:
+    """The version that is `previous` once `new` is the champion: never one in quarantine."""
+    if current is not None and current.number != new.number and not quarantine.is_held(current):
+        return current.number
+    return before.number if before is not None else None
 
 
 def rejected(release: PromotionRequest) -> Receipt:
@@ -150,23 +179,7 @@ def _register(client: "MlflowClient", release: PromotionRequest, packed: "Packed
     source = f"models:/{candidate.name}/{candidate.number}"
     run_id = run_of(client, candidate)
     production = find_or_create(client, release.names.production_model, source, run_id, tags)
+    candidate, production = (_signed(client, version) for version in (candidate, production))
     for version in (candidate, production):
         describe(client, version, lineage.summary(card), about, lineage.use_tags(card))
     return production
-
-
-def _set_aliases(client: "MlflowClient", current: Version | None, new: Version) -> None:
-    """The commit. On a server without locks, look again right before: no other promotion may have come in between."""
-    now = by_alias(new.name, CHAMPION)
-    if now is not None and now.number != new.number and (current is None or now.number != current.number):
-        raise _overtaken(new.name)
-    with tracking.service_errors():
-        if current is not None and current.number != new.number and not quarantine.is_held(current):
-            client.set_registered_model_alias(new.name, PREVIOUS, str(current.number))
-        now_utc = datetime.now(UTC).isoformat(timespec="seconds")
-        client.set_model_version_tag(new.name, str(new.number), PROMOTED, now_utc)
-        client.set_registered_model_alias(new.name, CHAMPION, str(new.number))
-
-
-def _overtaken(name: str) -> DataRejected:
-    return DataRejected(f"Another promotion of {name!r} went on at the same time; run `dvc repro` again.")

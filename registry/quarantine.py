@@ -3,12 +3,10 @@
 The production version's tags hold it. `quarantined` is written last, so that who, when and why are there when it is.
 """
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clinprompt.errors import BadParams
-from registry import links, tracking
-from registry.versions import Version, by_number, search
+from registry.versions import Version, search
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,12 +36,14 @@ def match(versions: list[Version], facts: dict[str, str]) -> Version | None:
     return None
 
 
-def hold(client: "MlflowClient", version: Version, reason: str, champion: Version) -> None:
-    """Put a version in quarantine, in whose place `champion` is to serve."""
-    facts = {REASON: reason, AT: _now(), BY: links.requester(), CHAMPION: str(champion.number), MARK: HELD}
-    with tracking.service_errors():
-        for key, value in facts.items():
-            client.set_model_version_tag(version.name, str(version.number), key, value)
+def facts(reason: str, at: str, by: str, champion: int | None) -> dict[str, str]:
+    """The tags that put a version in quarantine, in whose place the version `champion` serves."""
+    return {REASON: reason, AT: at, BY: by, CHAMPION: str(champion), MARK: HELD}
+
+
+def lifted(reason: str, at: str, by: str) -> dict[str, str]:
+    """The tags that end a quarantine."""
+    return {LIFT: f"{at} by {by}: {reason}", MARK: LIFTED}
 
 
 def worded(reason: str) -> str:
@@ -56,27 +56,3 @@ def worded(reason: str) -> str:
     if not one_line:
         raise BadParams("--reason: say why in a few words; they are kept with the version.")
     return one_line
-
-
-def lift(name: str, number: int, reason: str) -> dict[str, Any]:
-    """Let a version be promoted again; the tags keep who lifted the quarantine, when and why.
-
-    Raises:
-        BadParams: no reason is given.
-        InputMissing: there is no such version.
-        ServiceDown: the MLflow server does not answer.
-    """
-    reason = worded(reason)
-    with tracking.promotion_lock():
-        client = tracking.connect()
-        version = by_number(client, name, number)
-        action = "lifted" if is_held(version) else "unchanged"
-        if action == "lifted":
-            with tracking.service_errors():
-                for key, value in ((LIFT, f"{_now()} by {links.requester()}: {reason}"), (MARK, LIFTED)):
-                    client.set_model_version_tag(name, str(number), key, value)
-    return {"model": name, "action": action, "version": number}
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,29 +1,32 @@
 """Rollback: the champion goes back to the version before it, and what it was is quarantined.
 
-The order is that of a promotion: the quarantine with the version to go back to is the intent, setting the alias
-`champion` the commit point. In between the alias `previous` is deleted: what was rolled back must not be reached by it,
-and a second call then finds no way further back and changes nothing. The next promotion sets it again.
+It goes through the protocol of a promotion. The alias `previous` is deleted: what was rolled back must not be reached
+by it, and a second call then finds no way further back and changes nothing. The next promotion sets it again.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from clinprompt.errors import BadParams, DataRejected, InputMissing
-from registry import links, quarantine, tracking
+from clinprompt.errors import BadParams, InputMissing
+from registry import links, protocol, quarantine, tracking
 from registry.consumer import Champion
+from registry.protocol.models import ref
 from registry.verify import verify
-from registry.versions import CHAMPION, PREVIOUS, Version, by_alias, by_number
+from registry.versions import CHAMPION, PREVIOUS, Version, by_number
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-def rollback(name: str, reason: str, *, version: int | None = None, to: int | None = None) -> dict[str, Any]:
+def rollback(
+    name: str, reason: str, *, version: int | None = None, to: int | None = None, journal: str | None = None
+) -> dict[str, Any]:
     """Quarantine the champion of the registered model `name` and make the version before it the champion.
 
     Args:
         reason: why, for those who look later.
         version: the champion that is meant. With it, a late second call can't hit a champion that came since.
         to: the version to go back to, instead of the one that carries the alias `previous`.
+        journal: `registry.journal` of params.yaml.
 
     Returns:
         model, action ("rolled_back", or "unchanged" when an earlier call had done it), version (the champion's),
@@ -37,9 +40,9 @@ def rollback(name: str, reason: str, *, version: int | None = None, to: int | No
         ServiceDown: the MLflow server does not answer.
     """
     reason = quarantine.worded(reason)
-    with tracking.promotion_lock():
+    with protocol.opened(name, journal) as turn:
         client = tracking.connect()
-        current, previous = by_alias(name, CHAMPION), by_alias(name, PREVIOUS)
+        current, previous = turn.champion(), turn.previous()
         if current is None:
             raise InputMissing(f"No version of {name!r} carries the alias {CHAMPION!r} at {tracking.shown_uri()}.")
         earlier = _earlier(client, current, previous, version, to)
@@ -53,13 +56,33 @@ def rollback(name: str, reason: str, *, version: int | None = None, to: int | No
             )
         target = _target(client, current, previous, to)
         verify(Champion(target))
-        if current.tags.get(quarantine.CHAMPION) != str(target.number) or not quarantine.is_held(current):
-            quarantine.hold(client, current, reason, target)
-        if previous is not None:
-            with tracking.service_errors():
-                client.delete_registered_model_alias(name, PREVIOUS)
-        _make_champion(client, current, target)
+        if quarantine.is_held(current) and current.tags.get(quarantine.CHAMPION) == str(target.number):
+            reason = current.tags.get(quarantine.REASON, reason)  # an earlier call, without a journal, stopped here
+        with turn.intend("rollback", current, ref(target), reason=reason) as change:
+            change.commit(target, previous=None)
         return _result("rolled_back", target, by_number(client, name, current.number))
+
+
+def lift(name: str, number: int, reason: str, *, journal: str | None = None) -> dict[str, Any]:
+    """Let a version in quarantine be promoted again; the tags keep who lifted it, when and why.
+
+    Args:
+        journal: `registry.journal` of params.yaml.
+
+    Raises:
+        BadParams: no reason is given.
+        InputMissing: there is no such version.
+        ServiceDown: the MLflow server does not answer.
+    """
+    reason = quarantine.worded(reason)
+    with protocol.opened(name, journal) as turn:
+        version = by_number(tracking.connect(), name, number)
+        action = "lifted" if quarantine.is_held(version) else "unchanged"
+        if action == "lifted":
+            champion, previous = turn.champion(), turn.previous()
+            with turn.intend("lift", champion, ref(champion), reason=reason, lifted=number) as change:
+                change.commit(champion, previous.number if previous else None)
+    return {"model": name, "action": action, "version": number}
 
 
 def _earlier(
@@ -93,20 +116,6 @@ def _target(client: "MlflowClient", current: Version, previous: Version | None, 
             f"Version {target.number} of {current.name!r} is quarantined itself; name another with --to VERSION."
         )
     return target
-
-
-def _make_champion(client: "MlflowClient", current: Version, target: Version) -> None:
-    champion = by_alias(current.name, CHAMPION)
-    if champion is not None and champion.number == current.number:
-        with tracking.service_errors():
-            client.set_registered_model_alias(target.name, CHAMPION, str(target.number))
-        champion = by_alias(target.name, CHAMPION)
-    if champion is None or champion.number != target.number:
-        now = f"version {champion.number}" if champion else "none"
-        raise DataRejected(
-            f"A promotion of {current.name!r} went on at the same time: the champion is now {now}. Look at it, and "
-            "roll back again if need be."
-        )
 
 
 def _result(action: str, champion: Version, back: Version) -> dict[str, Any]:

@@ -29,7 +29,7 @@ _CONNECTION_ERRORS = {"RequestException", "HTTPError", "HTTPClientError", "Conne
 _AWAY_PHRASES = ("failed with exception", "failed with timeout exception", "too many 50", "database is locked")
 
 # A variable that the user has set wins.
-_SETTINGS = {
+SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -81,7 +81,7 @@ def connect() -> "MlflowClient":
         raise BadParams(
             f"MLFLOW_TRACKING_URI is {shown_uri()!r}: name a server, http://host:port, or a database, as {DEFAULT_URI}."
         )
-    for name, value in _SETTINGS.items():
+    for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     store, root = local_store(), artifact_root()
     if store is not None and not is_writable(store):
@@ -206,17 +206,20 @@ def check_local_store_writable() -> None:
 
 
 @contextmanager
-def promotion_lock() -> Iterator[None]:
-    """Hold the local store's lock: aliases are last-writer-wins, so one promotion at a time looks and then sets."""
+def promotion_lock() -> Iterator[bool]:
+    """Hold the local store's lock, so that one process at a time looks and then writes; whether there is such a lock.
+
+    It ends with its process, however that ends. A server has none.
+    """
     store = local_store()
     if store is None:
-        yield
+        yield False
         return
     check_local_store_writable()
     store.parent.mkdir(parents=True, exist_ok=True)
     with store.with_name(f"{store.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield True
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:

@@ -19,6 +19,10 @@ IMAGE_FOLDER = (
 )
 MICRO_BATCHES = "CLINPROMPT_MICRO_BATCHES"  # in how many parts a training batch is computed; also set after a GPU OOM
 GATE_EXIT_CODE = "CLINPROMPT_GATE_EXIT_CODE"  # 1: a rejection ends with exit code 77, for schedulers that branch on it
+SIGNING_KEY = "CLINPROMPT_SIGNING_KEY"  # a file: the private key that promotions sign with; by default they don't
+VERIFICATION_KEY = (
+    "CLINPROMPT_VERIFICATION_KEY"  # a file: the public key; with it, models that it has not signed are refused
+)
 MLFLOW_UI = "CLINPROMPT_MLFLOW_UI"  # the URL under which people see MLflow, where it is not the tracking server's
 
 # From a scheduler to a task of `python -m workspace`, or to `python -m registry`.

@@ -102,7 +102,7 @@ def _release(job: Job, decision: DecisionRecord) -> PromotionRequest:
     folder = job.inputs["models"] / (str(_listed(job, decision.chosen)) if decision.chosen else "")
     return PromotionRequest(
         dataset=dataset,
-        names=RegistryParams(**{key: name.format(dataset=dataset) for key, name in names.model_dump().items()}),
+        names=names.of(dataset),
         decision=decision,
         decision_file=job.inputs["decision"],
         card=job.inputs["card"],

@@ -17,7 +17,7 @@ from clinprompt.files import sha256_bytes, sha256_file, sha256_folder
 from clinprompt.knowledge import generate, paraphrase
 from clinprompt.knowledge.completion import Completion
 from clinprompt.knowledge.outputs import COLUMNS, read_descriptions, read_paraphrases
-from clinprompt.knowledge.prompts import aspect_prompt
+from clinprompt.knowledge.prompts import aspect_prompts
 from clinprompt.reports.frame import Frame
 from registry.package import accepted_descriptions
 
@@ -178,7 +178,9 @@ def test_people_and_the_other_samples_have_a_word(
         "complete_samples",
         lambda llm, samples, *others: [Completion([], f"\n{next(answers)}", True) for _ in samples],
     )
-    monkeypatch.setattr(generate, "aspect_prompt", lambda *given: replace(aspect_prompt(*given), opening=""))
+    monkeypatch.setattr(
+        generate, "aspect_prompts", lambda *given: [replace(prompt, opening="") for prompt in aspect_prompts(*given)]
+    )
     card = yaml.safe_load((folder / "small.yaml").read_text())
     card["knowledge"] = {"decisions": "small.decisions.csv", "rejected_share": 0.0}
     (folder / "small.yaml").write_text(yaml.safe_dump(card))
@@ -196,6 +198,15 @@ def test_people_and_the_other_samples_have_a_word(
     assert report["agreement"]["encoder"] is None
     assert report["agreement"]["note"].endswith("words alone: knowledge.checks.encoder is null.")
     assert {check["name"]: check["passed"] for check in report["table"]}["no duplicates"] is True
+
+
+def test_an_encoder_that_is_named_must_be_there(
+    folder: Path, llm_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks = {"encoder": "all-minilm-l6-v2", "min_support": 1, "max_rejected_rise": 0.2}
+    assert call(folder, path=str(llm_folder), llm="tiny", checks=checks) == 64
+    assert "`python -m clinprompt.knowledge fetch all-minilm-l6-v2` gets it" in capsys.readouterr().out
+    assert not any((folder / name).exists() for name in OUTPUTS)
 
 
 @pytest.mark.parametrize("classes", [["glioma", "stroke"], [], "glioma", None])

@@ -15,10 +15,14 @@ SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEM
 
 
 class Server:
-    """A server whose database and artifacts lie in `folder`; its address stays the same over restarts."""
+    """A server whose database and artifacts lie in `folder`; its address stays the same over restarts.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        admin: the administrator's password; with it the server asks for logins, and lets who has one read.
+    """
+
+    def __init__(self, folder: Path, admin: str | None = None) -> None:
+        self.folder, self.admin = folder, admin
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -33,6 +37,17 @@ class Server:
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
         env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")} | SETTINGS
+        if self.admin is not None:
+            settings = f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{self.folder / 'auth.db'}\n"
+            settings += "admin_username = admin\n"
+            settings += "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+            (self.folder / "auth.ini").write_text(settings)
+            command += ["--app-name", "basic-auth"]
+            env |= {
+                "MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "auth.ini"),
+                "MLFLOW_FLASK_SERVER_SECRET_KEY": "x" * 32,
+            }
+            env["MLFLOW_AUTH_ADMIN_PASSWORD"] = self.admin
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=self.folder, env=env, stdout=log, stderr=log, start_new_session=True

@@ -12,7 +12,15 @@ from clinprompt.validation.descriptions import check_descriptions, failures
 def table() -> pd.DataFrame:
     texts = {"class": ["a", "a", "b", "b"], "text": ["One.", "Two.", "Three.", "Four."]}
     verdicts = {"accepted": [True, True, True, False], "reason": [None, None, None, "length"]}
-    same = {"aspect": "shape", "llm": "m", "revision": "r", "digest": "d", "prompt_digest": "p", "seed": 0}
+    same = {
+        "aspect": "shape",
+        "provider": "local",
+        "llm": "m",
+        "revision": "r",
+        "digest": "d",
+        "prompt_digest": "p",
+        "seed": 0,
+    }
     return pd.DataFrame({**texts, **verdicts, **same})
 
 

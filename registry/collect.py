@@ -1,0 +1,68 @@
+"""Collect what nothing leads to: versions that no alias, no entry of the journal and no lineage names."""
+
+from typing import Any
+
+from registry import listing, protocol, quarantine, tracking
+from registry.protocol.journal import Entry
+from registry.versions import Version, search
+
+_ALL = "tags.payload_digest != ''"
+
+
+def gc(name: str, *, candidate_model: str | None = None, delete: bool = False, journal: str | None = None) -> Any:
+    """Find, and delete where asked to, versions of a production model and of its candidates that nothing names.
+
+    A version stays that carries an alias, that an entry of the journal names, that is in quarantine, or that the
+    lineage of a version that stays names. What was deleted goes from MLflow's list; `mlflow gc` frees its files.
+
+    Args:
+        name: the production model.
+        candidate_model: the candidates' model; by default the one that the production versions name.
+        delete: without it nothing is changed.
+        journal: `registry.journal` of params.yaml.
+
+    Returns:
+        versions: of each model the numbers found; deleted: whether they were.
+
+    Raises:
+        InputMissing: there is no such model.
+        ServiceDown: a server does not answer.
+    """
+    listing.model(name)
+    with protocol.opened(name, journal) as turn:
+        client = tracking.connect()
+        production = search(client, name, _ALL)
+        kept = _aliased(name) | {number for entry in turn.journal.entries() for number in _named(entry)}
+        loose = [one for one in production if one.number not in kept and not quarantine.is_held(one)]
+        staying = [one for one in production if one not in loose]
+        models = {one.tags["candidate_model"] for one in production if "candidate_model" in one.tags}
+        found = {name: sorted(one.number for one in loose)}
+        for model in sorted(models | ({candidate_model} if candidate_model else set())):
+            found[model] = _loose_candidates(model, search(client, model, _ALL), staying)
+        if delete:
+            with tracking.service_errors():
+                for model, numbers in found.items():
+                    for number in numbers:
+                        client.delete_model_version(model, str(number))
+    return {
+        "name": name,
+        "versions": {model: numbers for model, numbers in found.items() if numbers},
+        "deleted": delete,
+    }
+
+
+def _loose_candidates(model: str, candidates: list[Version], staying: list[Version]) -> list[int]:
+    named = {one.tags.get("candidate_version") for one in staying if one.tags.get("candidate_model") == model}
+    kept = _aliased(model)
+    return sorted(one.number for one in candidates if str(one.number) not in named and one.number not in kept)
+
+
+def _aliased(model: str) -> set[int | None]:
+    client = tracking.connect()
+    with tracking.service_errors():
+        return {int(number) for number in client.get_registered_model(model).aliases.values()}
+
+
+def _named(entry: Entry) -> set[int | None]:
+    refs = [one.version for one in (entry.before, entry.after) if one is not None]
+    return {*refs, entry.previous, entry.lifted}

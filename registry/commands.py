@@ -1,0 +1,131 @@
+"""More commands of `python -m registry`: of single versions, and what changes them but for a rollback."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from registry import collect, export, provenance, reproduction, signing, stage
+from registry.versions import CHAMPION, check_name
+
+Answer = tuple[Any, str]  # what a command found or did: for programs, and for people
+PARAMS = Path("params.yaml")
+
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+Model = Annotated[str, typer.Argument(help="the registered model's name")]
+Number = Annotated[int | None, typer.Option("--version", help="a version's number, instead of an alias")]
+Alias = Annotated[str, typer.Option(help="which version")]
+ParamsFile = Annotated[Path, typer.Option(help="the params")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to an application."""
+    app.command("verify", help="check every digest of a version, and that lineage, decision and journal agree")(verify)
+    app.command("lineage", help="where a version comes from")(lineage)
+    app.command("diff", help="what differs between two versions: numbers or aliases")(diff)
+    app.command("export", help="copy a version, verified, to a new folder")(take_out)
+    app.command("serve-check", help="load a version in a clean process and let it predict")(serve_check)
+    app.command("sign", help="check every digest of a version, and sign it")(sign)
+    app.command("gc", help="versions that no alias, no entry of the journal and no lineage names")(gc)
+    app.command("promote", help="promote what the gate has decided for a dataset: the stage of dvc.yaml")(promote)
+    app.command("reproduce", help="make the workspace of a version's training again in a new folder")(reproduce)
+
+
+def journal_of(params: Path) -> str | None:
+    """Where the promotions to a server are written down, as params.yaml says; None without one."""
+    from clinprompt.params import load_params
+
+    return load_params(params).registry.journal if params.is_file() else None
+
+
+def verify(
+    name: Model, version: Number = None, alias: Alias = CHAMPION, params: ParamsFile = PARAMS, json: Json = False
+) -> Answer:
+    """Check a version."""
+    done = provenance.verify(check_name(name), version or alias, journal=journal_of(params))
+    said = f"{name} version {done['version']}: {done['files']} files are what was registered, and so are "
+    unchecked = "It is signed, and no key was given to check that by" if done["signed"] else "It is not signed"
+    more = "" if "signature" in done["checks"] else f" {unchecked}."
+    return done, f"{said}{', '.join(done['checks'][1:])}.{more}\n"
+
+
+def lineage(
+    name: Model, version: Number = None, alias: Alias = CHAMPION, params: ParamsFile = PARAMS, json: Json = False
+) -> Answer:
+    """Where a version comes from."""
+    found = provenance.lineage(check_name(name), version or alias, journal=journal_of(params))
+    return found, provenance.text(found)
+
+
+def diff(
+    name: Model,
+    first: Annotated[str, typer.Argument(help="a version's number, or an alias")],
+    second: Annotated[str, typer.Argument(help="another one")],
+    json: Json = False,
+) -> Answer:
+    """What differs between two versions."""
+    found = provenance.diff(check_name(name), first, second)
+    return found, provenance.text(found)
+
+
+def take_out(
+    name: Model,
+    folder: Annotated[Path, typer.Argument(help="a new folder")],
+    version: Number = None,
+    alias: Alias = CHAMPION,
+    json: Json = False,
+) -> Answer:
+    """Copy a version to a folder."""
+    done = export.export(check_name(name), folder, version or alias)
+    return done, f"{name} version {done['version']} is in {folder}; every digest is right.\n"
+
+
+def serve_check(name: Model, version: Number = None, alias: Alias = CHAMPION, json: Json = False) -> Answer:
+    """Let a version predict in a clean process."""
+    done = export.serve_check(check_name(name), version or alias)
+    return done, f"{name} version {done['version']} loads in a clean process and predicts probabilities.\n"
+
+
+def sign(
+    name: Model, version: Number = None, alias: Alias = CHAMPION, params: ParamsFile = PARAMS, json: Json = False
+) -> Answer:
+    """Sign a version."""
+    done = signing.sign(check_name(name), version or alias, journal=journal_of(params))
+    return done, f"{name} version {done['version']} is signed; every digest is right.\n"
+
+
+def gc(
+    name: Model,
+    delete: Annotated[bool, typer.Option("--delete/--dry-run", help="delete them, or only tell")] = False,
+    params: ParamsFile = PARAMS,
+    json: Json = False,
+) -> Answer:
+    """Collect what nothing names."""
+    done = collect.gc(check_name(name), delete=delete, journal=journal_of(params))
+    if not done["versions"]:
+        return done, "Every version is named by an alias, the journal or a lineage.\n"
+    verb = "deleted" if delete else "would be deleted (--delete)"
+    return done, "".join(
+        f"{model}: {verb}: versions {', '.join(map(str, numbers))}\n" for model, numbers in done["versions"].items()
+    )
+
+
+def promote(
+    dataset: Annotated[str, typer.Argument(help="the dataset's name")], params: ParamsFile = PARAMS, json: Json = False
+) -> Answer:
+    """Promote a decision."""
+    done = stage.promote(check_name(dataset), params.parent)
+    version = f"version {done['version']} is the champion" if done.get("version") else "there is no champion"
+    return done, f"{done.get('model', dataset)}: {done.get('action')}; {version}.\n"
+
+
+def reproduce(
+    name: Model,
+    folder: Annotated[Path, typer.Argument(help="a new folder")],
+    version: Number = None,
+    alias: Alias = CHAMPION,
+    json: Json = False,
+) -> Answer:
+    """Make a training's workspace again."""
+    done = reproduction.reproduce(check_name(name), folder, version or alias)
+    return done, provenance.text(done)

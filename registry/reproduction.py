@@ -1,0 +1,97 @@
+"""Make the workspace of a version's training again, from what its lineage names, and check what it names."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from clinprompt.errors import BadParams, InputCorrupt, InputMissing
+from clinprompt.files import atomic, read_json, sha256_bytes, sha256_file, to_json
+from registry.chosen import chosen
+from registry.consumer import Champion
+from registry.lineage import LOCK, ROOT
+from registry.model_folder import PAYLOAD, RECORD
+from registry.provenance import origin
+
+_NOT_RECORDED = ("dvc.lock", "params.yaml", "infra/images.lock")
+
+
+def reproduce(name: str, folder: Path, which: int | str | None = None, *, project: Path = ROOT) -> dict[str, Any]:
+    """Check out the code that a version was promoted by, and hold the commit's files against the version's digests.
+
+    The version's decision and lineage lie in the folder's `reproduction/` afterwards. What a version does not record
+    (params.yaml, dvc.lock, the images' lock) is named in the answer: `python -m workspace checkout DATASET@RELEASE`
+    restores it, where the run was recorded in the store.
+
+    Args:
+        which: a version's number or an alias; by default the champion.
+        project: a git clone that has the commit.
+
+    Returns:
+        name, version, folder, commit, checked (files whose digests are those of the lineage) and not_recorded.
+
+    Raises:
+        BadParams: the folder exists, or `project` is no clone that has the commit.
+        InputMissing: the version records no commit, or one with changes that were never committed.
+        InputCorrupt: a file of the commit is not the one that the lineage names.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise BadParams(f"{folder} exists; name a new folder.")
+    registered = Champion(chosen(name, which))
+    facts, model = origin(registered), registered.model_folder
+    commit, where = facts.get("git_commit"), f"Version {registered.version} of {name!r}"
+    if commit is None or commit.endswith("-dirty"):
+        state = "no git commit" if commit is None else f"the commit {commit}, whose changes were never committed"
+        raise InputMissing(f"{where} records {state}: the code that trained it can't be had again.")
+    _check_params(where, facts, model)
+    with atomic(folder.resolve()) as partial:
+        _clone(project, commit, partial)
+        checked = _checked(where, facts, partial)
+        kept = partial / "reproduction"
+        kept.mkdir()
+        for file in ("decision.json", "lineage.json"):
+            shutil.copyfile(model / RECORD / file, kept / file)
+    return {
+        "name": name,
+        "version": registered.version,
+        "folder": str(folder),
+        "commit": commit,
+        "checked": checked,
+        "not_recorded": list(_NOT_RECORDED),
+    }
+
+
+def _check_params(where: str, facts: dict[str, str], model: Path) -> None:
+    """The method's knobs and the gate's, from the version's own files, against the digest of both."""
+    gate = read_json(model / RECORD / "decision.json").get("params")
+    method = read_json(model / PAYLOAD / "model.json").get("config")
+    if sha256_bytes(to_json({"method": method, "gate": gate}).encode()) != facts.get("params_digest"):
+        raise InputCorrupt(f"{where} does not record the params that its lineage names: don't use this model.")
+
+
+def _clone(project: Path, commit: str, folder: Path) -> None:
+    git = shutil.which("git")
+    if git is None:
+        raise BadParams("git is not installed: the code can't be checked out.")
+    for arguments in (
+        ["clone", "--quiet", "--no-checkout", "--no-hardlinks", str(project), str(folder)],
+        ["-C", str(folder), "checkout", "--quiet", "--detach", commit],
+    ):
+        done = subprocess.run([git, *arguments], capture_output=True, text=True, check=False)  # noqa: S603
+        if done.returncode != 0:
+            raise BadParams(f"{project} is no git clone that has the commit {commit}; run this in one that has it.")
+
+
+def _checked(where: str, facts: dict[str, str], folder: Path) -> list[str]:
+    names = {
+        "requirements_digest": LOCK.relative_to(ROOT).as_posix(),
+        "card_digest": f"datasets/{facts['dataset']}.yaml",
+    }
+    checked = []
+    for fact, file in names.items():
+        if fact in facts:
+            path = folder / file
+            if not path.is_file() or sha256_file(path) != facts[fact]:
+                raise InputCorrupt(f"{where} was made with another {file} than its commit has; look at both.")
+            checked.append(file)
+    return checked

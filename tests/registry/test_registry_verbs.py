@@ -1,0 +1,137 @@
+"""What can be asked of a registered version: whether it is what was registered, where it comes from, what differs."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fabricate import Run, promote
+
+from clinprompt.errors import BadParams, InputCorrupt, InputMissing
+from clinprompt.files import sha256_file
+from registry import api, listing, reproduction
+from registry.__main__ import main
+from registry.tracking import connect
+
+
+def told(capsys: pytest.CaptureFixture[str], *command: str) -> Any:
+    """What a command prints as JSON."""
+    assert main([*command, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_version_is_verified_with_lineage_decision_and_journal(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    done = told(capsys, "verify", "tiny")
+    assert (done["version"], done["checks"]) == (1, ["files", "lineage", "decision", "journal"])
+    assert done == api.verify("tiny", 1)
+    assert api.verify("tiny-candidate", "1")["checks"] == ["files", "lineage", "decision"]
+    with pytest.raises(InputMissing, match="There is no version 7 of 'tiny'"):
+        api.verify("tiny", 7)
+    connect().set_model_version_tag("tiny", "1", "seed", "2")
+    with pytest.raises(InputCorrupt, match=r"The tag 'seed' of version 1 of 'tiny' is not what its lineage\.json says"):
+        api.verify("tiny")
+
+
+def test_a_version_that_was_promoted_with_another_payload_is_not_verified(run: Run) -> None:
+    entry = run.root / "mlflow.db.journal" / "tiny" / "journal" / "00000001.json"
+    value = json.loads(entry.read_text())
+    value["after"]["payload"] = "0" * 64
+    entry.write_text(json.dumps(value))
+    with pytest.raises(InputCorrupt, match="Version 1 of 'tiny' was promoted with another payload"):
+        api.verify("tiny")
+
+
+def test_the_lineage_tells_who_promoted_it(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(capsys, "lineage", "tiny")
+    assert found["lineage"]["decision_digest"] == sha256_file(run.decision)
+    assert [(one["entry"], one["operation"]) for one in found["journal"]] == [(1, "promote")]
+    assert found["registered"]["candidate_model"] == "tiny-candidate"
+    assert main(["lineage", "tiny"]) == 0
+    assert "decision_digest" in capsys.readouterr().out
+
+
+def test_two_versions_differ_in_what_is_told(challenged: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert promote(challenged) == 0
+    capsys.readouterr()
+    found = told(capsys, "diff", "tiny", "previous", "champion")
+    assert found["versions"] == [1, 2]
+    assert found["lineage"]["seed"] == found["params"]["seed"] == ["1", "2"]
+    assert "backbone_digest" not in found["lineage"]
+    assert found["metrics"]
+    assert main(["diff", "tiny", "1", "2"]) == 0
+    assert "1 | 2" in capsys.readouterr().out
+    same = api.diff("tiny", 2, "champion")
+    assert (same["lineage"], same["params"], same["metrics"]) == ({}, {}, {})
+
+
+def test_a_version_is_exported_whole_and_only_to_a_new_folder(run: Run, tmp_path: Path) -> None:
+    assert main(["export", "tiny", str(tmp_path / "model")]) == 0
+    assert (tmp_path / "model" / "MLmodel").is_file()
+    assert sha256_file(tmp_path / "model" / "artifacts" / "record" / "decision.json") == sha256_file(run.decision)
+    with pytest.raises(BadParams, match="exists; name a new folder"):
+        api.export("tiny", tmp_path / "model")
+    stored = Path(connect().get_model_version_download_uri("tiny", "1").removeprefix("file://"))
+    (stored / "artifacts" / "payload" / "head.safetensors").write_bytes(b"other")
+    with pytest.raises(InputCorrupt, match="was changed after registration"):
+        api.export("tiny", tmp_path / "another")
+    assert not (tmp_path / "another").exists()
+
+
+def test_a_version_predicts_in_a_clean_process(run: Run) -> None:
+    rows = api.serve_check("tiny")["rows"]
+    assert sum(rows[0][f"p_{label}"] for label in ("bright", "dark", "grey")) == pytest.approx(1)
+
+
+def test_only_what_nothing_names_is_collected(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    client = connect()
+    source, run_id = "models:/tiny-candidate/1", client.get_model_version("tiny", "1").run_id
+    for name in ("tiny", "tiny-candidate"):
+        client.create_model_version(name, source, run_id=run_id, tags={"payload_digest": "other"})
+    before = listing.models()
+    assert told(capsys, "gc", "tiny")["versions"] == {"tiny": [2], "tiny-candidate": [2]}
+    assert listing.models() == before
+    assert main(["gc", "tiny", "--delete"]) == 0
+    assert "tiny: deleted: versions 2" in capsys.readouterr().out
+    assert [[one["version"] for one in model["versions"]] for model in listing.models()] == [[1], [1]]
+    assert main(["gc", "tiny"]) == 0
+    assert "Every version is named" in capsys.readouterr().out
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_workspace_of_a_training_is_made_again(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "project"
+    (project / "datasets").mkdir(parents=True)
+    card = project / "datasets" / "tiny.yaml"
+    card.write_bytes((run.root / "datasets" / "tiny.yaml").read_bytes())
+    git(tmp_path, "init", "--quiet", str(project))
+    git(project, "add", ".")
+    git(project, "commit", "--quiet", "--message", "first")
+    commit, origin = git(project, "rev-parse", "HEAD"), reproduction.origin
+    facts = {"git_commit": commit}
+
+    def told_otherwise(registered: Any) -> dict[str, str]:
+        found = origin(registered) | facts
+        return {key: value for key, value in found.items() if value and key != "requirements_digest"}
+
+    monkeypatch.setattr(reproduction, "origin", told_otherwise)
+    done = reproduction.reproduce("tiny", tmp_path / "again", project=project)
+    assert (done["commit"], done["checked"]) == (commit, ["datasets/tiny.yaml"])
+    assert sha256_file(tmp_path / "again" / "reproduction" / "decision.json") == sha256_file(run.decision)
+    card.write_text("another")
+    git(project, "commit", "--quiet", "--all", "--message", "second")
+    facts["git_commit"] = git(project, "rev-parse", "HEAD")
+    with pytest.raises(InputCorrupt, match=r"was made with another datasets/tiny\.yaml than its commit has"):
+        reproduction.reproduce("tiny", tmp_path / "other", project=project)
+    for wrong, words in (("", "records no git commit"), (f"{commit}-dirty", "whose changes were never committed")):
+        facts["git_commit"] = wrong
+        with pytest.raises(InputMissing, match=words):
+            reproduction.reproduce("tiny", tmp_path / "other", project=project)
+    facts["git_commit"] = "0" * 40
+    with pytest.raises(BadParams, match="is no git clone that has the commit"):
+        reproduction.reproduce("tiny", tmp_path / "other", project=project)
+    assert not (tmp_path / "other").exists()
