@@ -186,7 +186,6 @@ class TrainingParams(Section):
 class EvaluationParams(Section):
     """Intervals, calibration and slices."""
 
-    bootstrap_resamples: Annotated[int, Field(ge=1, le=100_000)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     calibration_bins: Annotated[int, Field(ge=1, le=1_000)]
     age_bands: list[float]

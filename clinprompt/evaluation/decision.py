@@ -73,7 +73,6 @@ class DecisionParams(RecordPart):
     select_by: str
     floors: dict[str, float]
     margin: float
-    bootstrap_resamples: int | None = None
     confidence: float | None = None
     calibration_bins: int | None = None
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.evaluation.estimate import Estimate, estimate_text
-from clinprompt.evaluation.intervals import DECIMALS, Bootstrap, estimate, estimate_all, resample
+from clinprompt.evaluation.intervals import DECIMALS, Intervals, estimate, estimate_all, importance, left_out
 from clinprompt.evaluation.metrics import measure
 from clinprompt.evaluation.predictions import Predictions
 
@@ -24,7 +24,7 @@ class Rules:
     select_by: str
     floors: dict[str, float]
     margin: float
-    bootstrap: Bootstrap
+    intervals: Intervals
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ def decide(candidates: list[Candidate], champion: Incumbent | None, rules: Rules
 def _decide(candidates: list[Candidate], champion: Incumbent | None, rules: Rules) -> Decision:
     problems = {c.name: _problem(c, candidates[0]) for c in candidates}
     sound = [c for c in candidates if problems[c.name] is None]
-    val = {c.name: estimate_all(c.val, rules.bootstrap).overall for c in sound if c.val}
-    test = {c.name: estimate_all(c.test, rules.bootstrap).overall for c in sound if c.test}
+    val = {c.name: estimate_all(c.val, rules.intervals).overall for c in sound if c.val}
+    test = {c.name: estimate_all(c.test, rules.intervals).overall for c in sound if c.test}
     for name, metrics in val.items():
         if metrics[rules.select_by].value is None:
             problems[name] = (
@@ -130,17 +130,21 @@ def _decide(candidates: list[Candidate], champion: Incumbent | None, rules: Rule
     return Decision(True, why, challenger, checks, val, test)
 
 
-def compare(champion: Predictions, challenger: Predictions, metric: str, bootstrap: Bootstrap) -> Comparison:
-    """The difference of a metric on the same images, with a paired, patient-clustered bootstrap interval.
+def compare(champion: Predictions, challenger: Predictions, metric: str, intervals: Intervals) -> Comparison:
+    """The difference of a metric on the same images, with a paired interval over patients.
 
-    Pairs: both models are measured on the same resamples.
+    Pairs: of both models the same patients are left out.
     """
     if not _same_images(champion, challenger):
         return Comparison(metric, _undefined("the two were not measured on the same images"))
-    values = [_point(model, metric, bootstrap) for model in (champion, challenger)]
-    spreads = [resample(model, bootstrap).overall[metric] for model in (champion, challenger)]
+    values = [_point(model, metric, intervals) for model in (champion, challenger)]
+    plan, of_champion = left_out(champion, intervals)
+    _, of_challenger = left_out(challenger, intervals)
+    without = of_challenger.overall[metric] - of_champion.overall[metric]
+    spread = plan.spread(without, importance(metric, champion))
     why = f"{metric} is undefined for one of the two"
-    return Comparison(metric, estimate(values[1] - values[0], spreads[1] - spreads[0], bootstrap.confidence, why))
+    difference = estimate(values[1] - values[0], spread, intervals.confidence, why=why, bounds=None)
+    return Comparison(metric, difference)
 
 
 def _problem(candidate: Candidate, first: Candidate) -> str | None:
@@ -161,9 +165,9 @@ def _same_images(a: Predictions, b: Predictions) -> bool:
     return same and np.array_equal(a.patients, b.patients)
 
 
-def _point(predictions: Predictions, metric: str, bootstrap: Bootstrap) -> float:
+def _point(predictions: Predictions, metric: str, intervals: Intervals) -> float:
     ones = np.ones((1, len(predictions)))
-    return float(measure(predictions.labels, predictions.probabilities, ones, bootstrap.bins).overall[metric][0])
+    return float(measure(predictions.labels, predictions.probabilities, ones, intervals.bins).overall[metric][0])
 
 
 def _floor(candidate: Candidate, value: Estimate, metric: str, bound: float) -> Check:
@@ -175,7 +179,7 @@ def _not_worse(challenger: Candidate, champion: Incumbent, rules: Rules) -> Chec
     if champion.test is None or challenger.test is None:
         difference = _undefined(champion.problem or "the champion has no predictions on these images")
     else:
-        difference = compare(champion.test, challenger.test, rules.select_by, rules.bootstrap).difference
+        difference = compare(champion.test, challenger.test, rules.select_by, rules.intervals).difference
     passed = difference.low is not None and difference.low >= bound
     return Check(challenger.name, f"not_worse_than_champion.{rules.select_by}", difference, bound, passed)
 

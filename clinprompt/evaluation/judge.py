@@ -56,7 +56,6 @@ class Judged:
             select_by=self.gate.select_by,
             floors={str(metric): floor for metric, floor in self.gate.floors.items()},
             margin=self.gate.margin,
-            bootstrap_resamples=self.evaluation.bootstrap_resamples,
             confidence=self.evaluation.confidence,
             calibration_bins=self.evaluation.calibration_bins,
         )
@@ -95,13 +94,11 @@ class Judged:
 
     def _rules(self) -> "Rules":
         from clinprompt.evaluation.gate import Rules
-        from clinprompt.evaluation.intervals import Bootstrap
+        from clinprompt.evaluation.intervals import Intervals
 
         params = self.params
-        bootstrap = Bootstrap(
-            self.evaluation.bootstrap_resamples, self.evaluation.confidence, self.evaluation.calibration_bins
-        )
-        return Rules(params.select_by, params.floors, params.margin, bootstrap)
+        intervals = Intervals(self.evaluation.confidence, self.evaluation.calibration_bins)
+        return Rules(params.select_by, params.floors, params.margin, intervals)
 
 
 def reference(champion: Champion) -> ChampionRef:

@@ -42,3 +42,8 @@ class Predictions:
         return PatientCount(
             images=len(self), patients=len(set(self.patients[known])), without=int(np.count_nonzero(~known))
         )
+
+    @property
+    def patients_per_class(self) -> list[int]:
+        """Of each class, how many patients have an image of it."""
+        return [len(set(self.patients[self.labels == c])) for c in range(len(self.classes))]

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from clinprompt.evaluation.intervals import Bootstrap, estimate_all
+from clinprompt.evaluation.intervals import Intervals, estimate_all
 from clinprompt.evaluation.metrics_record import SliceMetrics
 from clinprompt.evaluation.predictions import Predictions
 
@@ -28,7 +28,7 @@ def age_bands(ages: pd.Series, bounds: list[float]) -> pd.Series:
 
 
 def measure_slices(
-    predictions: Predictions, rows: pd.DataFrame, columns: list[str], bootstrap: Bootstrap
+    predictions: Predictions, rows: pd.DataFrame, columns: list[str], intervals: Intervals
 ) -> dict[str, SliceMetrics]:
     """Metrics of each value of each column, under keys as "site=A"; missing values form the slice "unknown".
 
@@ -42,7 +42,7 @@ def measure_slices(
     for column in (column for column in columns if column not in left_out):
         values = rows[column].astype("object").where(rows[column].notna(), UNKNOWN).map(str).to_numpy()
         for value in sorted(set(values)):
-            slices[f"{column}={value}"] = _measure_slice(predictions.where(values == value), bootstrap)
+            slices[f"{column}={value}"] = _measure_slice(predictions.where(values == value), intervals)
     return slices
 
 
@@ -57,8 +57,8 @@ def not_sliced(rows: pd.DataFrame, columns: list[str]) -> dict[str, str]:
     return reasons
 
 
-def _measure_slice(part: Predictions, bootstrap: Bootstrap) -> SliceMetrics:
-    overall = estimate_all(part, bootstrap).overall
+def _measure_slice(part: Predictions, intervals: Intervals) -> SliceMetrics:
+    overall = estimate_all(part, intervals).overall
     return SliceMetrics(
         n=len(part),
         patients=part.patient_count.shown,

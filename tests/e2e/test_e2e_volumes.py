@@ -22,7 +22,6 @@ def small_params(params: Any) -> None:
     params["backbone"]["name"] = "demo-m3d"
     params["candidates"] |= {"methods": ["zero_shot", "deft_ad"], "seeds": [1]}
     params["methods"] = {"deft_ad": {"epochs": 3}}
-    params["evaluation"]["bootstrap_resamples"] = 200
     params["gate"]["floors"] = {"balanced_accuracy": 0.0}
     params["protocols"]["datasets"] = [DATASET]
 

@@ -8,11 +8,11 @@ from toy_run import predictions
 
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.evaluation.gate import Candidate, Incumbent, Rules, compare, decide
-from clinprompt.evaluation.intervals import Bootstrap
+from clinprompt.evaluation.intervals import Intervals
 from clinprompt.evaluation.predictions import Predictions
 
-BOOTSTRAP = Bootstrap(resamples=200)
-RULES = Rules("balanced_accuracy", {"balanced_accuracy": 0.5, "auroc": 0.7}, 0.02, BOOTSTRAP)
+INTERVALS = Intervals()
+RULES = Rules("balanced_accuracy", {"balanced_accuracy": 0.5, "auroc": 0.7}, 0.02, INTERVALS)
 
 
 def candidate(method: str = "coop", seed: int = 1, val: float = 3.0, test: float = 3.0) -> Candidate:
@@ -158,7 +158,7 @@ def test_no_candidates_are_a_no() -> None:
 
 def test_a_comparison_is_paired() -> None:
     a, b = predictions(1.0, seed=1), predictions(1.0, seed=2)
-    found = compare(a, b, "accuracy", BOOTSTRAP).difference
+    found = compare(a, b, "accuracy", INTERVALS).difference
     hits = [(p.probabilities.argmax(axis=1) == p.labels).astype(float) for p in (a, b)]
     per_patient = (hits[1] - hits[0]).reshape(-1, 2).mean(axis=1)
     half = 1.96 * per_patient.std() / np.sqrt(len(per_patient))
@@ -168,5 +168,5 @@ def test_a_comparison_is_paired() -> None:
 
 
 def test_models_measured_on_other_images_are_not_compared() -> None:
-    found = compare(predictions(1.0), predictions(1.0, n=60), "accuracy", BOOTSTRAP).difference
+    found = compare(predictions(1.0), predictions(1.0, n=60), "accuracy", INTERVALS).difference
     assert found.reason == "the two were not measured on the same images"

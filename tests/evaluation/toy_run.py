@@ -178,7 +178,6 @@ def _params(run: ToyRun) -> None:
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["datasets"] = ["toy"]
     values["candidates"] = {"methods": ["coop", "zero_shot"], "seeds": [1]}
-    values["evaluation"]["bootstrap_resamples"] = 200
     run.root.mkdir(parents=True, exist_ok=True)
     run.path("params").write_text(yaml.safe_dump(values))
 
