@@ -2,7 +2,7 @@
 
 Images of one patient are alike, so whole patients are left out, and what remains of the patient's class is weighted up
 to the class's size (Efron and Tibshirani 1993, ch. 11; Wolter 2007, ch. 4). For a mean this gives the textbook's
-variance, for the AUROC nearly that of DeLong et al. (1988). Two things make its intervals honest where patients are few:
+variance, for the AUROC nearly that of DeLong et al. (1988). Two things make its intervals honest of few patients:
 
 - A class of four patients that are all classified alike shows no variance of its own. So each class's variance is drawn
   towards that of all classes, as if `PRIOR` more patients of it had been seen (Smyth 2004, section 3).

@@ -19,7 +19,7 @@ def measure_candidate(
     """The metrics of a candidate's predictions, as `evaluate` writes them and as `promote` holds them against."""
     rows = evaluated_rows(dataset.rows)
     rows["age_band"] = age_bands(rows["age"], params.age_bands)
-    slices = [*params.slices, *(column for column in dataset.card.slices if column not in params.slices)]
+    slices = sliced_by(dataset, params)
     intervals = Intervals(params.confidence, params.calibration_bins)
     metrics = summarise(
         frame,
@@ -37,6 +37,11 @@ def measure_candidate(
     test = (rows["split"] == "test").to_numpy()
     estimates = frame[estimated].to_numpy(np.float64)[test]
     return metrics.model_copy(update={"score": score_metrics(rows[test], estimates, measure, slices, intervals)})
+
+
+def sliced_by(dataset: Dataset, params: EvaluationParams) -> list[str]:
+    """The columns by which the test split is sliced: those of params.yaml, then the card's."""
+    return [*params.slices, *(column for column in dataset.card.slices if column not in params.slices)]
 
 
 def summarise(
