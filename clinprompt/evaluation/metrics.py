@@ -1,6 +1,6 @@
 """Classification metrics for many weightings of the same images at once.
 
-A row of `weights` says how often each image counts; a bootstrap resample is one row, the plain value a row of ones.
+A row of `weights` says how often each image counts; the images without one patient are one row, the plain value a row of ones.
 A value that is not defined (0/0, as the AUROC of a class without images) is NaN.
 """
 

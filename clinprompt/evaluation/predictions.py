@@ -16,7 +16,7 @@ class Predictions:
     Attributes:
         labels: [n] class indices.
         probabilities: [n, C].
-        patients: [n] who the image is of, or the image's id where that is not known; the unit that the bootstrap draws.
+        patients: [n] who the image is of, or the image's id where that is not known; what intervals leave out in turn.
         classes: the C class ids in the card's order.
         known: [n] whether the patient is known; None: of all images.
     """
