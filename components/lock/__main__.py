@@ -58,7 +58,7 @@ def _tell_of_other_keys(datasets: Sequence[str], runs: Path) -> None:
         if key is not None and key.fingerprint != made_with:
             log.warning(
                 "lock: %s: its patients' ids were made with the key %s…, but today's key is %s…: when ingest runs "
-                "again, each patient gets another id, and intervals of many patients may move a little (splits do not).",
+                "again, each patient gets another id, and intervals of many patients may move a bit (splits do not).",
                 dataset,
                 made_with[:8],
                 key.fingerprint[:8],
