@@ -63,9 +63,9 @@ class RecordedCheck(Estimate):
 
     @property
     def requirement(self) -> str:
-        """What is asked of the interval, as "lower end at least 0.5"."""
+        """What is asked of the interval, as "lower end at least 0.500"."""
         end = "upper" if self.side == "at_most" else "lower"
-        return f"{end} end {self.side.replace('_', ' ')} {self.bound:g}"
+        return f"{end} end {self.side.replace('_', ' ')} {self.bound:.3f}"
 
 
 class CrossCheck(RecordPart):

@@ -81,8 +81,9 @@ def test_with_too_few_patients_of_a_class_nothing_can_be_told(rule: dict[str, An
     assert judge(rule, fewest=20).accepted
     found = judge(rule, fewest=21)
     assert not found.accepted
-    assert "glioma has 20 test patients, and gate.min_patients_per_class asks for 21" in found.reasons[0]
+    assert "glioma has 20 test patients, which are too few to tell; gate.min_patients" in found.reasons[0]
     assert found.checks[0].estimate.value is not None
+    assert found.checks[0].change == "more test patients"
 
 
 def test_a_tuned_model_must_be_better_than_zero_shot() -> None:

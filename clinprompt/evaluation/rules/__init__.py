@@ -94,8 +94,8 @@ class Context:
             return estimate
         lacking = part.classes[counts.index(min(counts))]
         reason = (
-            f"it can't be told: {lacking} has {min(counts)} test patients, and gate.min_patients_per_class "
-            f"asks for {self.fewest}"
+            f"{lacking} has {min(counts)} test patients, which are too few to tell; gate.min_patients_per_class asks "
+            f"for {self.fewest}"
         )
         return Estimate(value=estimate.value, low=None, high=None, reason=reason)
 
@@ -155,8 +155,10 @@ def reaches(estimate: Estimate, bound: float, side: Side) -> bool:
 
 def _more_patients(estimate: Estimate, bound: float, side: Side, patients: int) -> str | None:
     """With how many patients the same value would pass, as an interval shrinks with the root of their number."""
-    if estimate.value is None or estimate.low is None or estimate.high is None:
+    if estimate.value is None:
         return None
+    if estimate.low is None or estimate.high is None:
+        return "more test patients"
     reach = estimate.high - estimate.value if side == "at_most" else estimate.value - estimate.low
     room = bound - estimate.value if side == "at_most" else estimate.value - bound
     if room <= 0:
