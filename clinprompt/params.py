@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.contract.params_schema import knowledge_of, method_names
@@ -19,7 +19,7 @@ from clinprompt.schema import Fraction, Name, Section, UserPath, check, key_erro
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]  # more is a slip of the hand, which would end in no memory
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "kappa", "quadratic_kappa"]
-_NEGATIVE = ("kappa", "quadratic_kappa")  # these reach down to -1
+NEGATIVE = ("kappa", "quadratic_kappa")  # these reach down to -1
 
 # A mapping, of which a file may leave nothing but the key.
 _Mapping = BeforeValidator(lambda value: {} if value is None else value)
@@ -261,7 +261,6 @@ class TrainingParams(Section):
 class EvaluationParams(Section):
     """Intervals, calibration and slices."""
 
-    bootstrap_resamples: Annotated[int, Field(ge=1, le=100_000)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     calibration_bins: Annotated[int, Field(ge=1, le=1_000)]
     age_bands: list[float]
@@ -282,24 +281,33 @@ class ExplainParams(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
 
 
+class RuleParams(Section):
+    """A rule of the gate: its `kind`, and beside it the knobs of that rule (`clinprompt/evaluation/rules/`)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: Name
+
+
 class GateParams(Section):
-    """What a candidate must reach to be promoted."""
+    """What a candidate must reach to be promoted.
+
+    Attributes:
+        select_by: the metric that picks the challenger on the validation split, and by which it is compared.
+        alpha: of each rule's one-sided test.
+        min_patients_per_class: with fewer, a floor, a ceiling or a slice can't be told.
+        rules: all of them must pass; `clinprompt.evaluation.rules.parse_rules` checks their knobs.
+    """
 
     select_by: Metric
-    floors: dict[Metric, float]
-    margin: Fraction
+    alpha: Annotated[float, Field(gt=0, lt=0.5)]
+    min_patients_per_class: Count
+    rules: list[RuleParams] = Field(min_length=1)
 
-    @field_validator("floors")
-    @classmethod
-    def _can_be_reached(cls, floors: dict[Metric, float]) -> dict[Metric, float]:
-        lowest = {metric: -1 if metric in _NEGATIVE else 0 for metric in floors}
-        if problems := [
-            f"{metric}: must be from {lowest[metric]} to 1, found {floor}"
-            for metric, floor in floors.items()
-            if not lowest[metric] <= floor <= 1
-        ]:
-            raise key_errors(problems)
-        return floors
+    @property
+    def listed(self) -> list[dict[str, Any]]:
+        """The rules as plain values, `kind` first."""
+        return [rule.model_dump() for rule in self.rules]
 
 
 def _template(value: str) -> str:

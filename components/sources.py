@@ -9,6 +9,8 @@ from clinprompt.schema import read_yaml
 from clinprompt.sources import closure, digest
 
 ROOT = Path(__file__).parents[1]
+METHODS = Path("clinprompt", "methods")
+RULES = Path("clinprompt", "evaluation", "rules")
 
 _HEAD = """\
 # For each stage and each method, the digest of exactly the sources that it runs: syntax trees without docstrings and
@@ -32,6 +34,8 @@ def digest_of(modules: list[str], root: Path) -> str:
     The schema of params.yaml is left out: it changes with any method's knobs, and decides only what is let through.
     """
     files = closure(modules, root)
+    if RULES / "__init__.py" in map(Path, files):  # the package imports its modules by names of params.yaml
+        files = closure([*modules, *(f"clinprompt.evaluation.rules.{name}" for name in modules_of(RULES, root))], root)
     lines = [f"{name} {digest(file)}\n" for name, file in files.items() if name != PARAMS_SCHEMA]
     return sha256_bytes("".join(lines).encode())
 
@@ -39,10 +43,15 @@ def digest_of(modules: list[str], root: Path) -> str:
 def sources_lock(root: Path = ROOT) -> str:
     """The text of infra/sources.lock for the project at `root`."""
     stages = sorted(path.parent.name for path in (root / "components").glob("*/component.yaml"))
-    methods = sorted(path.stem for path in (root / "clinprompt" / "methods").glob("*.py") if path.stem != "__init__")
+    methods = modules_of(METHODS, root)
     lines = ["stages:\n", *(f"  {name}: {stage_digest(name, root)}\n" for name in stages)]
     lines += ["methods:\n", *(f"  {name}: {method_digest(name, root)}\n" for name in methods)]
     return _HEAD + "".join(lines)
+
+
+def modules_of(package: Path, root: Path) -> list[str]:
+    """The names of a package's modules, sorted."""
+    return sorted(path.stem for path in (root / package).glob("*.py") if path.stem != "__init__")
 
 
 def write_sources_lock(root: Path, path: Path) -> bool:

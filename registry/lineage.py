@@ -146,7 +146,7 @@ def model_card(card: Card, model: ModelRecord, metrics: Metrics, facts: dict[str
 
 def _intervals(metrics: Metrics) -> str:
     """What the intervals are over, and what was not checked."""
-    sentence = f"With intervals from a bootstrap over {metrics.patients.unit}."
+    sentence = f"With intervals over {metrics.patients.unit}."
     return sentence if metrics.patients.warning is None else f"{sentence}\n\n**{metrics.patients.warning}**"
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.errors import InputCorrupt, InputMissing
-from clinprompt.evaluation.gate import Candidate
+from clinprompt.evaluation.contenders import Candidate
 from clinprompt.evaluation.table import About, evaluated_rows, read_predictions, split_of
 
 _SAME = ["path", "id", "label", "split"]
@@ -15,13 +15,14 @@ _SAME = ["path", "id", "label", "split"]
 
 @dataclass(frozen=True)
 class Listed:
-    """A candidate that `params.yaml` lists, with the digest of its tuned model's folder (None: there is no model), and
-    why it could not be trained, where that is so."""
+    """A candidate that `params.yaml` lists, with the digest of its tuned model's folder (None: there is no model), the
+    size of its files, and why it could not be trained, where that is so."""
 
     id: CandidateId
     method: str
     model_digest: str | None
     not_trained: str | None = None
+    bytes: int | None = None
 
 
 def load_candidate(
@@ -40,7 +41,7 @@ def load_candidate(
     except (InputMissing, InputCorrupt) as error:
         return Candidate(listed.id, listed.model_digest, None, None, str(error).rstrip("."))
     val, test = (split_of(frame, split, classes) for split in ("val", "test"))
-    return Candidate(listed.id, listed.model_digest, val, test)
+    return Candidate(listed.id, listed.model_digest, val, test, method=listed.method, bytes=listed.bytes)
 
 
 def _check_owner(about: About, expected: About, path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.evaluation.design import Design
 from clinprompt.evaluation.estimate import Estimate
 from clinprompt.records import Record, RecordPart
 
@@ -29,22 +30,52 @@ class ChosenCandidate(RecordPart):
 
 
 class RecordedCheck(Estimate):
-    """One requirement of a candidate: what was estimated, what its lower end must reach, and whether it did."""
+    """One requirement of a candidate: what was estimated, and what the interval's end must reach.
 
+    Attributes:
+        rule, name: the kind of the rule of params.yaml, and that with what it was applied to, as "floor.auroc".
+        bound, side: what the lower end must at least be or be above, or the upper end at most.
+        says: the finding in words.
+        change: what would change the outcome.
+        beside: "champion" where the candidate was compared with that, which is not in the run's files.
+        design: what the test set can tell of a challenger beside the champion.
+    """
+
+    rule: str
     candidate: str
     name: str
     bound: float
+    side: Literal["at_least", "above", "at_most"]
     passed: bool
-
-    @property
-    def is_floor(self) -> bool:
-        """Whether it is about the candidate alone, and not beside the champion."""
-        return self.name.startswith("floor.")
+    says: str
+    change: str | None = None
+    beside: Literal["champion"] | None = None
+    design: Design | None = None
 
     @property
     def is_consistent(self) -> bool:
         """Whether its outcome follows from its own numbers."""
-        return self.passed == (self.low is not None and self.low >= self.bound)
+        if self.low is None or self.high is None:
+            return not self.passed
+        if self.side == "at_most":
+            return self.passed == (self.high <= self.bound)
+        return self.passed == (self.low > self.bound if self.side == "above" else self.low >= self.bound)
+
+    @property
+    def requirement(self) -> str:
+        """What is asked of the interval, as "lower end at least 0.500"."""
+        end = "upper" if self.side == "at_most" else "lower"
+        return f"{end} end {self.side.replace('_', ' ')} {self.bound:.3f}"
+
+
+class CrossCheck(RecordPart):
+    """A classical test of challenger and champion, told beside the rules: the difference that it is about, and its
+    two-sided p; None where it is not defined."""
+
+    test: str
+    says: str
+    difference: float | None
+    p: float | None
 
 
 class MeasuredCandidate(RecordPart):
@@ -71,11 +102,11 @@ class DecisionParams(RecordPart):
     """The values of params.yaml that a decision rests on: those of `gate`, and how intervals are made."""
 
     select_by: str
-    floors: dict[str, float]
-    margin: float
-    bootstrap_resamples: int | None = None
-    confidence: float | None = None
-    calibration_bins: int | None = None
+    alpha: float
+    min_patients_per_class: int
+    rules: list[dict[str, Any]]
+    confidence: float
+    calibration_bins: int
 
 
 class DecisionInputs(RecordPart):
@@ -92,16 +123,21 @@ class DecisionInputs(RecordPart):
 
 
 class DecisionRecord(Record):
-    """The whole of a `decision.json`; the candidates stand in the order of params.yaml."""
+    """The whole of a `decision.json`; the candidates stand in the order of params.yaml.
 
-    FORMAT: ClassVar[int] = 2
+    `required` says in words what each rule asks for, whether it applied or not; `checks` what those found that applied.
+    """
+
+    FORMAT: ClassVar[int] = 3
     STAGE: ClassVar[str] = "gate"
 
     dataset: str
     verdict: Literal["accepted", "rejected"]
     reasons: list[str]
     chosen: ChosenCandidate | None
+    required: list[str]
     checks: list[RecordedCheck]
+    cross_checks: list[CrossCheck]
     champion: ChampionRef | None
     candidates: list[MeasuredCandidate]
     params: DecisionParams
@@ -165,23 +201,28 @@ class DecisionRecord(Record):
             yield f"{name} is missing in it"
         if self.accepted != (self.chosen is not None):
             yield "its verdict and its choice disagree"
-        beaten = {check.candidate for check in self.checks if not check.passed and not check.is_floor}
+        beaten = {check.candidate for check in self.checks if not check.passed and check.beside is not None}
         if self.chosen is None:
             if now.chosen is not None and now.chosen.folder not in beaten:
                 yield f"it rejects {now.chosen.folder}, which the predictions give"
         elif self.chosen != now.chosen:
             given = now.chosen.folder if now.chosen else "none"
             yield f"it chooses {self.chosen.folder}, the predictions give {given} ({'; '.join(now.reasons)})"
-        if self._floors != now._floors or not all(check.is_consistent for check in self.checks):
+        if (
+            self._alone != now._alone
+            or self.required != now.required
+            or not all(check.is_consistent for check in self.checks)
+        ):
             yield "its checks are not those of the predictions"
-        if self.champion is None and len(self._floors) < len(self.checks):
+        if self.champion is None and (len(self._alone) < len(self.checks) or self.cross_checks):
             yield "it compares with a champion that it does not name"
         if self.champion is None and now.champion is None and self.reasons != now.reasons:
             yield "its reasons are not those of the predictions"
 
     @property
-    def _floors(self) -> list[RecordedCheck]:
-        return [check for check in self.checks if check.is_floor]
+    def _alone(self) -> list[RecordedCheck]:
+        """The checks that the run's files decide."""
+        return [check for check in self.checks if check.beside is None]
 
 
 def earlier_decision(path: Path) -> DecisionRecord | None:

@@ -1,81 +1,32 @@
 """The decision: may the best candidate replace the champion? Whatever is missing or undefined counts against it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from clinprompt.contract.candidates import CandidateId
-from clinprompt.evaluation.estimate import Estimate, estimate_text
-from clinprompt.evaluation.intervals import DECIMALS, Bootstrap, estimate, estimate_all, resample
-from clinprompt.evaluation.metrics import measure
-from clinprompt.evaluation.predictions import Predictions
+from clinprompt.evaluation.contenders import Candidate, Incumbent, Slices
+from clinprompt.evaluation.cross_checks import cross_checks
+from clinprompt.evaluation.decision import CrossCheck
+from clinprompt.evaluation.estimate import Estimate
+from clinprompt.evaluation.intervals import Intervals, estimate_all
+from clinprompt.evaluation.paired import same_images
+from clinprompt.evaluation.rules import Check, Context, Rule
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What a candidate must reach.
+class Plan:
+    """What was written down before anything was measured: how the challenger is picked, and what it must reach.
 
     Attributes:
-        select_by: the metric that picks the challenger on the validation split and that it is compared by.
-        floors: metric -> the least that the lower end of its interval on the test split may be.
-        margin: how much worse than the champion the challenger may be.
+        intervals: of the metrics that are told; the rules' own follow from `alpha`.
     """
 
     select_by: str
-    floors: dict[str, float]
-    margin: float
-    bootstrap: Bootstrap
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A listed candidate.
-
-    `problem` says why it can't be judged, though it should be, and then `val` and `test` may be None; `not_trained` why
-    it could not be trained, so that the others are judged without it.
-    """
-
-    id: CandidateId
-    model_digest: str | None
-    val: Predictions | None
-    test: Predictions | None
-    problem: str | None = None
-    not_trained: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The candidate's folder."""
-        return str(self.id)
-
-
-@dataclass(frozen=True)
-class Incumbent:
-    """The registry's champion; `problem` says why it has no predictions on the test images."""
-
-    name: str
-    version: str
-    model_digest: str
-    test: Predictions | None
-    problem: str | None = None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Challenger minus champion on the same images."""
-
-    metric: str
-    difference: Estimate
-
-
-@dataclass(frozen=True)
-class Check:
-    """One requirement: passed when `low` reaches `bound`."""
-
-    candidate: str
-    name: str
-    estimate: Estimate
-    bound: float
-    passed: bool
+    rules: Sequence[Rule]
+    alpha: float = 0.025
+    fewest: int = 1
+    intervals: Intervals = field(default_factory=Intervals)
 
 
 @dataclass(frozen=True)
@@ -90,57 +41,51 @@ class Decision:
     val: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     test: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     not_trained: dict[str, str] = field(default_factory=dict)
+    cross_checks: list[CrossCheck] = field(default_factory=list)
 
 
-def decide(candidates: list[Candidate], champion: Incumbent | None, rules: Rules) -> Decision:
-    """Pick the challenger on the validation split, then hold it to the floors and against the champion on the test.
+def decide(
+    candidates: list[Candidate], champion: Incumbent | None, plan: Plan, slices: Slices | None = None
+) -> Decision:
+    """Pick the challenger on the validation split, then hold it to the rules on the test split.
 
     Those that could not be trained are left out of it, and named among the reasons.
     """
     missing = {c.name: c.not_trained for c in candidates if c.not_trained is not None}
-    decision = _decide([c for c in candidates if c.not_trained is None], champion, rules)
+    decision = _decide([c for c in candidates if c.not_trained is None], champion, plan, slices or Slices())
     reasons = decision.reasons + [f"{name} was not trained: {why}" for name, why in missing.items()]
     return replace(decision, reasons=reasons, not_trained=missing)
 
 
-def _decide(candidates: list[Candidate], champion: Incumbent | None, rules: Rules) -> Decision:
+def _decide(candidates: list[Candidate], champion: Incumbent | None, plan: Plan, slices: Slices) -> Decision:
     problems = {c.name: _problem(c, candidates[0]) for c in candidates}
     sound = [c for c in candidates if problems[c.name] is None]
-    val = {c.name: estimate_all(c.val, rules.bootstrap).overall for c in sound if c.val}
-    test = {c.name: estimate_all(c.test, rules.bootstrap).overall for c in sound if c.test}
+    val = {c.name: estimate_all(c.val, plan.intervals).overall for c in sound if c.val}
+    test = {c.name: estimate_all(c.test, plan.intervals).overall for c in sound if c.test}
     for name, metrics in val.items():
-        if metrics[rules.select_by].value is None:
-            problems[name] = (
-                f"{rules.select_by} on the validation split is undefined: {metrics[rules.select_by].reason}"
-            )
+        if metrics[plan.select_by].value is None:
+            problems[name] = f"{plan.select_by} on the validation split is undefined: {metrics[plan.select_by].reason}"
     reasons = [f"{name}: {problem}" for name, problem in problems.items() if problem]
     if reasons or not candidates:
         return Decision(False, reasons or ["there are no candidates"], None, [], val, test)
-    challenger = min(sound, key=lambda c: (-(val[c.name][rules.select_by].value or 0.0), c.id))
-    checks = [
-        _floor(challenger, test[challenger.name][metric], metric, bound) for metric, bound in rules.floors.items()
-    ]
-    if champion is not None:
-        checks.append(_not_worse(challenger, champion, rules))
-    reasons = [_failure(check) for check in checks if not check.passed]
-    if reasons:
-        return Decision(False, reasons, None, checks, val, test)
-    best = f"{challenger.name} has the best {rules.select_by} on the validation split"
-    why = [best, *(_success(check) for check in checks)]
-    return Decision(True, why, challenger, checks, val, test)
-
-
-def compare(champion: Predictions, challenger: Predictions, metric: str, bootstrap: Bootstrap) -> Comparison:
-    """The difference of a metric on the same images, with a paired, patient-clustered bootstrap interval.
-
-    Pairs: both models are measured on the same resamples.
-    """
-    if not _same_images(champion, challenger):
-        return Comparison(metric, _undefined("the two were not measured on the same images"))
-    values = [_point(model, metric, bootstrap) for model in (champion, challenger)]
-    spreads = [resample(model, bootstrap).overall[metric] for model in (champion, challenger)]
-    why = f"{metric} is undefined for one of the two"
-    return Comparison(metric, estimate(values[1] - values[0], spreads[1] - spreads[0], bootstrap.confidence, why))
+    challenger = min(sound, key=lambda c: (-(val[c.name][plan.select_by].value or 0.0), c.id))
+    context = Context(
+        challenger=challenger,
+        champion=champion,
+        candidates=sound,
+        metric=plan.select_by,
+        alpha=plan.alpha,
+        fewest=plan.fewest,
+        bins=plan.intervals.bins,
+        slices=slices,
+    )
+    checks = [check for rule in plan.rules if (check := rule.check(context)) is not None]
+    others = cross_checks(champion.test, context.test) if champion else []
+    failed = [f"{check.candidate}: {check.says}" for check in checks if not check.passed]
+    if failed:
+        return Decision(False, failed, None, checks, val, test, cross_checks=others)
+    best = f"{challenger.name} has the best {plan.select_by} on the validation split"
+    return Decision(True, [best, *(check.says for check in checks)], challenger, checks, val, test, cross_checks=others)
 
 
 def _problem(candidate: Candidate, first: Candidate) -> str | None:
@@ -151,51 +96,6 @@ def _problem(candidate: Candidate, first: Candidate) -> str | None:
     for split, mine, theirs in (("val", candidate.val, first.val), ("test", candidate.test, first.test)):
         if not np.isfinite(mine.probabilities).all():
             return f"there are probabilities that are no numbers on the {split} split"
-        if theirs is not None and not _same_images(mine, theirs):
+        if theirs is not None and not same_images(mine, theirs):
             return f"it was measured on other {split} images than {first.name}"
     return None
-
-
-def _same_images(a: Predictions, b: Predictions) -> bool:
-    same = a.classes == b.classes and np.array_equal(a.labels, b.labels)
-    return same and np.array_equal(a.patients, b.patients)
-
-
-def _point(predictions: Predictions, metric: str, bootstrap: Bootstrap) -> float:
-    ones = np.ones((1, len(predictions)))
-    return float(measure(predictions.labels, predictions.probabilities, ones, bootstrap.bins).overall[metric][0])
-
-
-def _floor(candidate: Candidate, value: Estimate, metric: str, bound: float) -> Check:
-    return Check(candidate.name, f"floor.{metric}", value, bound, value.low is not None and value.low >= bound)
-
-
-def _not_worse(challenger: Candidate, champion: Incumbent, rules: Rules) -> Check:
-    bound = round(-rules.margin, DECIMALS)
-    if champion.test is None or challenger.test is None:
-        difference = _undefined(champion.problem or "the champion has no predictions on these images")
-    else:
-        difference = compare(champion.test, challenger.test, rules.select_by, rules.bootstrap).difference
-    passed = difference.low is not None and difference.low >= bound
-    return Check(challenger.name, f"not_worse_than_champion.{rules.select_by}", difference, bound, passed)
-
-
-def _failure(check: Check) -> str:
-    kind, metric = check.name.split(".")
-    what = f"{metric} on the test split" if kind == "floor" else f"{metric} minus the champion's on the test split"
-    if check.estimate.low is None:
-        return f"{check.candidate}: {what} has no interval: {check.estimate.reason}"
-    return (
-        f"{check.candidate}: {what} is {estimate_text(check.estimate)}; its lower end must be at least {check.bound:g}"
-    )
-
-
-def _success(check: Check) -> str:
-    kind, metric = check.name.split(".")
-    if kind == "floor":
-        return f"its {metric} on the test split is {estimate_text(check.estimate)}, above the floor {check.bound:g}"
-    return f"its {metric} minus the champion's is {estimate_text(check.estimate)}, not below {check.bound:g}"
-
-
-def _undefined(reason: str) -> Estimate:
-    return Estimate(value=None, low=None, high=None, reason=reason)

@@ -1,39 +1,41 @@
-"""Metrics with patient-clustered bootstrap intervals.
+"""Metrics with intervals over patients.
 
-Images of one patient are alike, so whole patients are drawn with replacement, as many as there are, and the interval
-runs between two percentiles of the metric over the resamples (Efron and Tibshirani 1993, chapter 13). An image whose
-patient is not known counts as a patient of its own.
+An interval is value ± t × standard error on a scale on which the metric is nearly normal: the logit between its bounds
+(Agresti 2013, section 3.1), the plain one for differences. The standard error and its degrees of freedom are those of a
+stratified, clustered jackknife (`clinprompt.evaluation.jackknife`). An image whose patient is not known counts as a
+patient of its own. How often such intervals hold the truth, by simulation, is in docs/gates.md.
 
-Where all resamples give one value, as of six images that are all classified rightly, a bootstrap says nothing of how
-much worse the metric can be. There the interval is the exact one of a proportion (Clopper and Pearson 1934) that was
-measured on as many patients: 1.000 on six patients is 0.541 to 1.000.
+Where leaving out any patient changes nothing, as with six images that are all classified rightly, that says nothing of
+how much worse the metric can be. There the interval is the exact one of a proportion (Clopper and Pearson 1934) that
+was measured on as many patients: 1.000 on six patients is 0.541 to 1.000.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv
+from scipy.special import betaincinv, stdtrit
 
 from clinprompt.evaluation.estimate import Estimate
-from clinprompt.evaluation.metrics import Floats, Measures, measure
+from clinprompt.evaluation.jackknife import Jackknife, Spread, leave_out
+from clinprompt.evaluation.metrics import Floats, Ints, Measures, measure
 from clinprompt.evaluation.predictions import Predictions
 
-# Draws depend on it and on the patients alone: candidates on the same images are compared on the same resamples.
-SEED = 0
 # Six decimals are more than a test set resolves, and the same bytes whatever order a BLAS adds in.
 DECIMALS = 6
-# With fewer resamples on which the metric exists, their percentiles describe easier test sets than this one.
-MIN_DEFINED = 0.9
-_CHUNK = 4_000_000  # weights in memory at a time: 32 MB
+Bounds = tuple[float, float]
+PROPORTION: Bounds = (0.0, 1.0)
+POSITIVE: Bounds = (0.0, np.inf)
+SIGNED: Bounds = (-1.0, 1.0)
+_BOUNDS = {"kappa": SIGNED, "quadratic_kappa": SIGNED, "brier": (0.0, 2.0)}  # all others are proportions
+_EACH_CLASS_ALIKE = ("balanced_accuracy", "auroc", "macro_f1")
 
 
 @dataclass(frozen=True)
-class Bootstrap:
-    """How intervals are made: resamples, the share that they cover, and the bins of the calibration error."""
+class Intervals:
+    """How intervals are made: the share of test sets on which they hold the truth, and the calibration error's bins."""
 
-    resamples: int = 1000
     confidence: float = 0.95
     bins: int = 15
 
@@ -46,19 +48,21 @@ class Estimates:
     per_class: dict[str, dict[str, Estimate]]
 
 
-def estimate_all(predictions: Predictions, bootstrap: Bootstrap) -> Estimates:
+def estimate_all(predictions: Predictions, intervals: Intervals) -> Estimates:
     """Every metric, overall and per class, with its interval."""
-    point = _measure(predictions, np.ones((1, len(predictions))), bootstrap)
-    spread = resample(predictions, bootstrap)
-    unit = "images" if predictions.patient_count.patients == 0 else "patients"
+    p, confidence = predictions, intervals.confidence
+    point = measure(p.labels, p.probabilities, np.ones((1, len(p))), intervals.bins)
+    plan, without = left_out(p, intervals)
+    unit = "images" if p.patient_count.patients == 0 else "patients"
     overall = {
         name: estimate(
             float(value[0]),
-            spread.overall[name],
-            bootstrap.confidence,
-            _why(name, predictions),
+            plan.spread(without.overall[name], importance(name, p)),
+            confidence,
+            why=_why(name, p),
+            bounds=_BOUNDS.get(name, PROPORTION),
             unit=unit,
-            count=_measured_on(name, predictions),
+            count=_measured_on(name, p),
         )
         for name, value in point.overall.items()
     }
@@ -66,70 +70,117 @@ def estimate_all(predictions: Predictions, bootstrap: Bootstrap) -> Estimates:
         class_id: {
             name: estimate(
                 float(value[0, c]),
-                spread.per_class[name][:, c],
-                bootstrap.confidence,
-                _why_class(name, c, predictions),
+                plan.spread(without.per_class[name][:, c], importance(name, p, c)),
+                confidence,
+                why=_why_class(name, c, p),
                 unit=unit,
-                count=_class_measured_on(name, c, predictions),
+                count=_class_measured_on(name, c, p),
             )
             for name, value in point.per_class.items()
         }
-        for c, class_id in enumerate(predictions.classes)
+        for c, class_id in enumerate(p.classes)
     }
     return Estimates(overall, per_class)
 
 
-def resample(predictions: Predictions, bootstrap: Bootstrap) -> Measures:
-    """The metrics of every resample; equal patients in equal order get equal resamples."""
-    parts = [_measure(predictions, weights, bootstrap) for weights in draw(predictions.patients, bootstrap.resamples)]
-    return Measures(
+def left_out(predictions: Predictions, intervals: Intervals) -> tuple[Jackknife, Measures]:
+    """Which patients are left out, and the metrics while each is: equal patients in equal order give equal groups."""
+    p = predictions
+    plan = leave_out(p.patients, p.labels, len(p.classes))
+    parts = [measure(p.labels, p.probabilities, weights, intervals.bins) for weights in _or_none(plan, len(p))]
+    return plan, Measures(
         {name: np.concatenate([part.overall[name] for part in parts]) for name in parts[0].overall},
         {name: np.concatenate([part.per_class[name] for part in parts]) for name in parts[0].per_class},
     )
 
 
-def draw(patients: NDArray[np.str_], resamples: int, seed: int = SEED) -> Iterator[Floats]:
-    """Resamples of patients in chunks of weights [r, n]: how often each image's patient was drawn."""
-    names, owner = np.unique(patients, return_inverse=True)
-    size = len(names)
-    generator = np.random.default_rng(seed)
-    step = max(1, _CHUNK // max(1, len(patients)))
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        drawn = generator.integers(max(1, size), size=(rows, size)) + size * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size)
-        yield counts[:, owner].astype(np.float64)
+def estimate_of(
+    statistic: Callable[[Floats], Floats], patients: NDArray[np.str_], labels: Ints, classes: int, *,
+    intervals: Intervals, why: str, weight: Floats | None = None, bounds: Bounds | None = PROPORTION,
+    count: int | None = None,
+) -> Estimate:  # fmt: skip
+    """Any statistic of images with its interval.
+
+    Args:
+        statistic: its values [R] for weights [R, n] of the images.
+        patients, labels: [n] of the images.
+        weight: [C] of each class in the statistic; None: its share of the images.
+        why: the reason to give when the value is NaN.
+        bounds: what it lies between; None: it may be any number.
+        count: how many patients it was measured on; None: all.
+    """
+    if not len(labels):
+        return Estimate(value=None, low=None, high=None, reason=why)
+    plan = leave_out(patients, labels, classes)
+    value = float(statistic(np.ones((1, len(labels))))[0])
+    without = np.concatenate([statistic(weights) for weights in plan.weights()])
+    shares = np.bincount(labels, minlength=classes) / len(labels) if weight is None else weight
+    measured_on = len(set(patients)) if count is None else count
+    spread = plan.spread(without, shares)
+    return estimate(value, spread, intervals.confidence, why=why, bounds=bounds, count=measured_on)
 
 
 def estimate(
-    value: float, spread: Floats, confidence: float, why: str, *, unit: str = "patients", count: int | None = None
+    value: float,
+    spread: Spread,
+    confidence: float,
+    *,
+    why: str,
+    bounds: Bounds | None = PROPORTION,
+    unit: str = "patients",
+    count: int | None = None,
 ) -> Estimate:
-    """A value with the percentile interval of its resampled values [R].
+    """A value with its interval.
 
     Args:
         why: the reason to give when the value itself is NaN.
-        unit: what the resamples were drawn of.
-        count: how many of these the value was measured on, for the interval where all resamples agree; None: that they
-            agree says enough, as it does of a difference.
+        bounds: what the metric lies between, as a test set's value does; None: it may be any number.
+        unit: what was left out.
+        count: how many of these the value was measured on, for the interval where leaving any out changes nothing;
+            None: that nothing changes says enough.
     """
     if not np.isfinite(value):
         return Estimate(value=None, low=None, high=None, reason=why)
     rounded = round(value, DECIMALS)
-    defined = spread[np.isfinite(spread)]
-    if len(defined) < MIN_DEFINED * len(spread):
-        missing = len(spread) - len(defined)
-        reason = f"too few {unit}: undefined in {missing} of {len(spread)} resamples"
+    if not np.isfinite(spread.error):
+        reason = f"too few {unit}: without some of them it is undefined"
         return Estimate(value=rounded, low=None, high=None, reason=reason)
-    if count is not None and np.ptp(defined) < 10**-DECIMALS:
-        if not 0 <= rounded <= 1:
-            return Estimate(value=rounded, low=None, high=None, reason=f"too few {unit}: the same in all resamples")
-        low, high = proportion(rounded, count, confidence)
-        return Estimate(value=rounded, low=round(low, DECIMALS), high=round(high, DECIMALS))
-    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(value=rounded, low=round(float(low), DECIMALS), high=round(float(high), DECIMALS))
+    if spread.error < 10**-DECIMALS:
+        if bounds is not None and count is not None and not 0 <= rounded <= 1:
+            return Estimate(value=rounded, low=None, high=None, reason=f"too few {unit}: none of them changes it")
+        low, high = _unchanged(rounded, confidence, bounds, count)
+    else:
+        low, high = limits(value, spread, confidence, bounds)
+    return Estimate(value=rounded, low=round(min(low, value), DECIMALS), high=round(max(high, value), DECIMALS))
 
 
-def proportion(share: float, count: int, confidence: float) -> tuple[float, float]:
+def limits(value: float, spread: Spread, confidence: float, bounds: Bounds | None) -> Bounds:
+    """The interval's ends, from a standard error above 0.
+
+    On the logit scale between bounds a and b, the error is (b - a) / ((x - a)(b - x)) times that of x (delta method).
+    """
+    reach = quantile((1 + confidence) / 2, spread.freedom) * spread.error
+    if bounds is None:
+        return value - reach, value + reach
+    least, most = bounds
+    if not least < value < most:
+        return value - reach, value + reach
+    if np.isinf(most):  # the logarithm
+        factor = float(np.exp(reach / (value - least)))
+        return least + (value - least) / factor, least + (value - least) * factor
+    width = most - least
+    odds, step = (value - least) / (most - value), reach * width / ((value - least) * (most - value))
+    with np.errstate(over="ignore"):
+        low, high = odds * np.exp(-step), np.exp(-step) / odds
+    return float(least + width * low / (1 + low)), float(least + width / (1 + high))
+
+
+def quantile(share: float, freedom: float) -> float:
+    """That of Student's t; with less than one degree of freedom that of one."""
+    return float(stdtrit(max(1.0, freedom), share))
+
+
+def proportion(share: float, count: int, confidence: float) -> Bounds:
     """The exact interval of a proportion in [0, 1] that was measured on `count` independent ones."""
     hits, tail = share * count, (1 - confidence) / 2
     low = float(betaincinv(hits, count - hits + 1, tail)) if hits > 0 else 0.0
@@ -137,13 +188,39 @@ def proportion(share: float, count: int, confidence: float) -> tuple[float, floa
     return min(low, share), max(high, share)
 
 
+def importance(metric: str, predictions: Predictions, c: int | None = None) -> Floats:
+    """The weight [C] of each class in a metric of all classes, or in one of class `c`."""
+    counts = np.bincount(predictions.labels, minlength=len(predictions.classes)).astype(np.float64)
+    if c is None:
+        return np.ones(len(counts)) if metric in _EACH_CLASS_ALIKE else counts
+    own = np.arange(len(counts)) == c
+    if metric == "sensitivity":
+        return own.astype(np.float64)
+    if metric in ("specificity", "auroc"):
+        others = np.where(own, 0.0, counts) / max(1.0, counts.sum() - counts[c])
+        return others + (own if metric == "auroc" else 0.0)
+    return counts
+
+
+def _unchanged(value: float, confidence: float, bounds: Bounds | None, count: int | None) -> Bounds:
+    if count is None:
+        return value, value
+    if bounds is None:  # a difference of two that agree on all: by so much they may differ on others
+        apart = 1 - ((1 - confidence) / 2) ** (1 / count)
+        return value - apart, value + apart
+    return proportion(value, count, confidence)
+
+
+def _or_none(plan: Jackknife, images: int) -> Iterable[Floats]:
+    return plan.weights() if images else [np.zeros((0, 0))]
+
+
 def _measured_on(metric: str, predictions: Predictions) -> int:
     """How many patients a metric rests on: all, or where each class counts the same, as if each had the fewest."""
     every = len(set(predictions.patients))
-    if metric not in ("balanced_accuracy", "auroc", "macro_f1"):
+    if metric not in _EACH_CLASS_ALIKE:
         return every
-    counts = [len(set(predictions.patients[predictions.labels == c])) for c in range(len(predictions.classes))]
-    return min(every, len(counts) * min(counts))
+    return min(every, len(predictions.classes) * min(predictions.patients_per_class))
 
 
 def _class_measured_on(metric: str, c: int, predictions: Predictions) -> int:
@@ -155,16 +232,12 @@ def _class_measured_on(metric: str, c: int, predictions: Predictions) -> int:
     return min(len(set(predictions.patients[part])) for part in (actual, ~actual))
 
 
-def _measure(predictions: Predictions, weights: Floats, bootstrap: Bootstrap) -> Measures:
-    return measure(predictions.labels, predictions.probabilities, weights, bootstrap.bins)
-
-
 def _why(metric: str, predictions: Predictions) -> str:
     if not len(predictions):
         return "there are no images"
     present = set(predictions.labels.tolist())
     absent = [name for c, name in enumerate(predictions.classes) if c not in present]
-    if metric in ("balanced_accuracy", "auroc", "macro_f1") and absent:
+    if metric in _EACH_CLASS_ALIKE and absent:
         return f"no image of class {', '.join(absent)}"
     return "all images and all predictions are of one class"
 

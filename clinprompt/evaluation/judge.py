@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from clinprompt.data.dataset import Dataset
-    from clinprompt.evaluation.gate import Candidate, Incumbent, Rules
+    from clinprompt.evaluation.contenders import Candidate, Incumbent, Slices
+    from clinprompt.evaluation.gate import Plan
     from clinprompt.evaluation.predictions import Predictions
 
 _BATCH = 256  # images in memory at a time
@@ -54,9 +55,9 @@ class Judged:
         """The params, as they are recorded."""
         return DecisionParams(
             select_by=self.gate.select_by,
-            floors={str(metric): floor for metric, floor in self.gate.floors.items()},
-            margin=self.gate.margin,
-            bootstrap_resamples=self.evaluation.bootstrap_resamples,
+            alpha=self.gate.alpha,
+            min_patients_per_class=self.gate.min_patients_per_class,
+            rules=self.gate.listed,
             confidence=self.evaluation.confidence,
             calibration_bins=self.evaluation.calibration_bins,
         )
@@ -71,37 +72,66 @@ class Judged:
         return {name: failure.reason for name, failure in failures.items() if failure is not None}
 
     def decide(self, champion: Champion | None) -> DecisionRecord:
-        """Judge the candidates by their predictions, beside the champion's on the test images."""
+        """Judge the candidates by their predictions, beside the champion's on the test images.
+
+        Raises:
+            BadParams: a rule of `gate.rules` is none.
+        """
         from clinprompt.data.dataset import Dataset
         from clinprompt.evaluation.candidates import Listed, load_candidate
         from clinprompt.evaluation.gate import decide
 
+        plan = self._plan()
         ids = self.candidates.ids
         inputs = input_digests(self.card, self.manifest, self.models, self.evaluations, [str(c) for c in ids])
         dataset = Dataset.open(self.card, self.manifest, self.images)
         classes = tuple(dataset.card.class_ids)
         missing = self.not_trained()
-        listed = [Listed(c, self.candidates.method_of(c.name), inputs.models[str(c)], missing.get(str(c))) for c in ids]
+        listed = [
+            Listed(
+                id=c,
+                method=self.candidates.method_of(c.name),
+                model_digest=inputs.models[str(c)],
+                not_trained=missing.get(str(c)),
+                bytes=_size(self.models / str(c)),
+            )
+            for c in ids
+        ]
         candidates = [load_candidate(entry, self.evaluations, dataset.rows, self.dataset, classes) for entry in listed]
         incumbent = _incumbent(champion, candidates, dataset) if champion else None
         return to_record(
-            decide(candidates, incumbent, self._rules()),
+            decide(candidates, incumbent, plan, self._slices(dataset)),
             dataset=self.dataset,
             candidates=listed,
             champion=reference(champion) if champion else None,
             params=self.params,
+            required=[rule.explain() for rule in plan.rules],
             inputs=inputs,
         )
 
-    def _rules(self) -> "Rules":
-        from clinprompt.evaluation.gate import Rules
-        from clinprompt.evaluation.intervals import Bootstrap
+    def _plan(self) -> "Plan":
+        from clinprompt.evaluation.gate import Plan
+        from clinprompt.evaluation.intervals import Intervals
+        from clinprompt.evaluation.rules import parse_rules
 
-        params = self.params
-        bootstrap = Bootstrap(
-            self.evaluation.bootstrap_resamples, self.evaluation.confidence, self.evaluation.calibration_bins
+        return Plan(
+            select_by=self.gate.select_by,
+            rules=parse_rules(self.gate.listed),
+            alpha=self.gate.alpha,
+            fewest=self.gate.min_patients_per_class,
+            intervals=Intervals(self.evaluation.confidence, self.evaluation.calibration_bins),
         )
-        return Rules(params.select_by, params.floors, params.margin, bootstrap)
+
+    def _slices(self, dataset: "Dataset") -> "Slices":
+        """Of the test split, by the columns that are measured."""
+        from clinprompt.evaluation.slices import age_bands, slices_of
+        from clinprompt.evaluation.summary import sliced_by
+        from clinprompt.evaluation.table import evaluated_rows
+
+        rows = evaluated_rows(dataset.rows)
+        rows = rows[rows["split"] == "test"].reset_index(drop=True)
+        rows["age_band"] = age_bands(rows["age"], self.evaluation.age_bands)
+        return slices_of(rows, sliced_by(dataset, self.evaluation))
 
 
 def reference(champion: Champion) -> ChampionRef:
@@ -109,9 +139,15 @@ def reference(champion: Champion) -> ChampionRef:
     return ChampionRef(name=champion.name, version=str(champion.version), model_digest=champion.model_digest)
 
 
+def _size(folder: Path) -> int | None:
+    """Of a tuned model's files, in bytes."""
+    sizes = [file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()]
+    return sum(sizes) if sizes else None
+
+
 def _incumbent(champion: Champion, candidates: "list[Candidate]", dataset: "Dataset") -> "Incumbent":
     """The champion on the test images: a candidate's predictions where it is one, else its own, made now."""
-    from clinprompt.evaluation.gate import Incumbent
+    from clinprompt.evaluation.contenders import Incumbent
 
     version, classes = str(champion.version), dataset.card.class_ids
     for candidate in candidates:

@@ -1,6 +1,7 @@
 """Classification metrics for many weightings of the same images at once.
 
-A row of `weights` says how often each image counts; a bootstrap resample is one row, the plain value a row of ones.
+A row of `weights` says how much each image counts: a row of ones gives the plain value, one with zeros for a patient
+that without the patient.
 A value that is not defined (0/0, as the AUROC of a class without images) is NaN.
 """
 

@@ -17,7 +17,7 @@ class PatientCount(RecordPart):
 
     @property
     def unit(self) -> str:
-        """What a bootstrap draws: "patients", "images", or both."""
+        """What intervals are over: "patients", "images", or both."""
         if not self.without:
             return "patients"
         return "images" if not self.patients else "patients (images where the patient is not known)"
@@ -30,7 +30,7 @@ class PatientCount(RecordPart):
         if not self.patients:
             return (
                 "Not checked: the card names no patients. Images of one patient may lie in more than one split, and "
-                "the intervals are from a bootstrap over images: all numbers may be better than they would be on new "
+                "the intervals are over images: all numbers may be better than they would be on new "
                 "patients."
             )
         return (

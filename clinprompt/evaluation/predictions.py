@@ -16,7 +16,7 @@ class Predictions:
     Attributes:
         labels: [n] class indices.
         probabilities: [n, C].
-        patients: [n] who the image is of, or the image's id where that is not known; the unit that the bootstrap draws.
+        patients: [n] who the image is of, or the image's id where that is not known; what intervals leave out in turn.
         classes: the C class ids in the card's order.
         known: [n] whether the patient is known; None: of all images.
     """
@@ -42,3 +42,8 @@ class Predictions:
         return PatientCount(
             images=len(self), patients=len(set(self.patients[known])), without=int(np.count_nonzero(~known))
         )
+
+    @property
+    def patients_per_class(self) -> list[int]:
+        """Of each class, how many patients have an image of it."""
+        return [len(set(self.patients[self.labels == c])) for c in range(len(self.classes))]

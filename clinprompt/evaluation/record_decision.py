@@ -22,7 +22,8 @@ from clinprompt.tuned.failure import FAILED, failure_in
 
 if TYPE_CHECKING:
     from clinprompt.evaluation.candidates import Listed
-    from clinprompt.evaluation.gate import Check, Decision
+    from clinprompt.evaluation.gate import Decision
+    from clinprompt.evaluation.rules import Check
 
 
 def input_digests(card: Path, manifest: Path, models: Path, evaluations: Path, names: Iterable[str]) -> DecisionInputs:
@@ -44,16 +45,19 @@ def to_record(
     candidates: "Sequence[Listed]",
     champion: ChampionRef | None,
     params: DecisionParams,
+    required: list[str],
     inputs: DecisionInputs,
 ) -> DecisionRecord:
-    """The whole record; `candidates` in the params' order."""
+    """The whole record; `candidates` in the params' order, and what each rule asks for."""
     methods = {listed.id: listed.method for listed in candidates}
     return DecisionRecord(
         dataset=dataset,
         verdict="accepted" if decision.accepted else "rejected",
         reasons=decision.reasons,
         chosen=_chosen(decision, methods),
+        required=required,
         checks=[_check(check) for check in decision.checks],
+        cross_checks=decision.cross_checks,
         champion=champion,
         candidates=[_measured(decision, listed) for listed in candidates],
         params=params,
@@ -76,10 +80,16 @@ def _chosen(decision: "Decision", methods: Mapping[CandidateId, str]) -> ChosenC
 
 def _check(check: "Check") -> RecordedCheck:
     return RecordedCheck(
+        rule=check.rule,
         candidate=check.candidate,
         name=check.name,
         bound=check.bound,
+        side=check.side,
         passed=check.passed,
+        says=check.says,
+        change=check.change,
+        beside=check.beside,
+        design=check.design,
         **check.estimate.to_json(),
     )
 

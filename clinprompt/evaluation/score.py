@@ -7,13 +7,15 @@ import pandas as pd
 
 from clinprompt.data.card import Measure
 from clinprompt.data.manifest import patients
-from clinprompt.evaluation.intervals import Bootstrap, draw, estimate
+from clinprompt.evaluation.intervals import POSITIVE, SIGNED, Intervals, estimate
+from clinprompt.evaluation.jackknife import leave_out
 from clinprompt.evaluation.metric_names import SCORE
 from clinprompt.evaluation.metrics import Floats
 from clinprompt.evaluation.metrics_record import ScoreMetrics
 from clinprompt.evaluation.patients import PatientCount
 from clinprompt.evaluation.slices import SMALL, UNKNOWN, not_sliced
 
+_BOUNDS = {"mae": POSITIVE, "rmse": POSITIVE, "correlation": SIGNED}  # the others may be any number
 _FEW = "there are too few images whose score is known, or all scores are one"
 
 
@@ -61,7 +63,7 @@ def measure_scores(actual: Floats, estimated: Floats, weights: Floats) -> dict[s
 
 
 def score_metrics(
-    rows: pd.DataFrame, estimated: Floats, measure: Measure, columns: list[str], bootstrap: Bootstrap
+    rows: pd.DataFrame, estimated: Floats, measure: Measure, columns: list[str], intervals: Intervals
 ) -> ScoreMetrics:
     """The metrics with patient-clustered intervals, of all images whose score is known and of each slice.
 
@@ -78,24 +80,29 @@ def score_metrics(
         values = rows[column].astype("object").where(rows[column].notna(), UNKNOWN).map(str).to_numpy()
         for value in sorted(set(values)):
             part = values == value
-            slices[f"{column}={value}"] = _measured(rows[part], actual[part], estimated[part], measure, bootstrap)
-    whole = _measured(rows, actual, estimated, measure, bootstrap)
+            slices[f"{column}={value}"] = _measured(rows[part], actual[part], estimated[part], measure, intervals)
+    whole = _measured(rows, actual, estimated, measure, intervals)
     return whole.model_copy(update={"missing": int((~known).sum()), "slices": slices})
 
 
 def _measured(
-    rows: pd.DataFrame, actual: Floats, estimated: Floats, measure: Measure, bootstrap: Bootstrap
+    rows: pd.DataFrame, actual: Floats, estimated: Floats, measure: Measure, intervals: Intervals
 ) -> ScoreMetrics:
     n, known = len(rows), rows["patient"].notna()
     count = PatientCount(images=n, patients=int(rows["patient"].nunique()), without=int(n - known.sum()))
     empty = {name: np.full(1, np.nan) for name in SCORE}
     point = measure_scores(actual, estimated, np.ones((1, n))) if n else empty
-    parts = [
-        measure_scores(actual, estimated, weights)
-        for weights in (draw(patients(rows).to_numpy(dtype=str), bootstrap.resamples) if n else ())
-    ]
-    spread = {name: np.concatenate([part[name] for part in parts]) if parts else empty[name] for name in SCORE}
+    # No classes here: all patients are of one stratum.
+    plan = leave_out(patients(rows).to_numpy(dtype=str), np.zeros(n, np.int64), 1)
+    parts = [measure_scores(actual, estimated, weights) for weights in (plan.weights() if n else ())]
     made: dict[str, Any] = {
-        name: estimate(float(point[name][0]), spread[name], bootstrap.confidence, _FEW) for name in SCORE
+        name: estimate(
+            float(point[name][0]),
+            plan.spread(np.concatenate([part[name] for part in parts] or [empty[name]]), np.ones(1)),
+            intervals.confidence,
+            why=_FEW,
+            bounds=_BOUNDS.get(name),
+        )
+        for name in SCORE
     }
     return ScoreMetrics(name=measure.name, unit=measure.unit, n=n, patients=count.shown, small=n < SMALL, **made)

@@ -4,8 +4,10 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from clinprompt.evaluation.intervals import Bootstrap, estimate_all
+from clinprompt.evaluation.contenders import Slices
+from clinprompt.evaluation.intervals import Intervals, estimate_all
 from clinprompt.evaluation.metrics_record import SliceMetrics
 from clinprompt.evaluation.predictions import Predictions
 
@@ -28,7 +30,7 @@ def age_bands(ages: pd.Series, bounds: list[float]) -> pd.Series:
 
 
 def measure_slices(
-    predictions: Predictions, rows: pd.DataFrame, columns: list[str], bootstrap: Bootstrap
+    predictions: Predictions, rows: pd.DataFrame, columns: list[str], intervals: Intervals
 ) -> dict[str, SliceMetrics]:
     """Metrics of each value of each column, under keys as "site=A"; missing values form the slice "unknown".
 
@@ -37,13 +39,48 @@ def measure_slices(
     Args:
         rows: the manifest's rows of the predictions, in the same order, with an `age_band` column.
     """
-    slices: dict[str, SliceMetrics] = {}
-    left_out = not_sliced(rows, columns)
-    for column in (column for column in columns if column not in left_out):
+    slices = slices_of(rows, columns)
+    return {
+        f"{column}={value}": _measure_slice(predictions.where(mask), intervals)
+        for column, masks in slices.masks.items()
+        for value, mask in masks.items()
+    }
+
+
+def slices_of(rows: pd.DataFrame, columns: list[str]) -> Slices:
+    """Which images are of each value of each column; missing values form the slice "unknown"."""
+    masks: dict[str, dict[str, NDArray[np.bool_]]] = {}
+    unknown = not_sliced(rows, columns)
+    for column in (column for column in columns if column not in unknown):
         values = rows[column].astype("object").where(rows[column].notna(), UNKNOWN).map(str).to_numpy()
-        for value in sorted(set(values)):
-            slices[f"{column}={value}"] = _measure_slice(predictions.where(values == value), bootstrap)
-    return slices
+        masks[column] = {value: values == value for value in sorted(set(values))}
+    return Slices(masks, unknown)
+
+
+def counted(
+    predictions: Predictions, slices: Slices, columns: list[str], fewest: int
+) -> tuple[dict[str, Predictions], list[str], str | None]:
+    """The slices that have enough patients of each class to be judged, those that have not, and why none can be.
+
+    Images of which a column tells nothing are no slice here.
+    """
+    parts: dict[str, Predictions] = {}
+    small = []
+    for column in columns:
+        if column not in slices.masks:
+            why = slices.unknown.get(column, "it is not among evaluation.slices")
+            return {}, [], f"there are no slices by {column}: {why}"
+        for value, mask in slices.masks[column].items():
+            part = predictions.where(mask)
+            if value == UNKNOWN:
+                continue
+            if min(part.patients_per_class) < fewest:
+                small.append(f"{column}={value}")
+            else:
+                parts[f"{column}={value}"] = part
+    if parts:
+        return parts, small, None
+    return {}, small, f"no slice by {', '.join(columns)} has {fewest} patients of each class"
 
 
 def not_sliced(rows: pd.DataFrame, columns: list[str]) -> dict[str, str]:
@@ -57,8 +94,8 @@ def not_sliced(rows: pd.DataFrame, columns: list[str]) -> dict[str, str]:
     return reasons
 
 
-def _measure_slice(part: Predictions, bootstrap: Bootstrap) -> SliceMetrics:
-    overall = estimate_all(part, bootstrap).overall
+def _measure_slice(part: Predictions, intervals: Intervals) -> SliceMetrics:
+    overall = estimate_all(part, intervals).overall
     return SliceMetrics(
         n=len(part),
         patients=part.patient_count.shown,

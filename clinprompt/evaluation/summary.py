@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from clinprompt.data.dataset import Dataset
-from clinprompt.evaluation.intervals import Bootstrap, estimate_all
+from clinprompt.evaluation.intervals import Intervals, estimate_all
 from clinprompt.evaluation.metrics_record import ClassMetrics, Metrics
 from clinprompt.evaluation.patients import PatientCount
 from clinprompt.evaluation.score import score_metrics
@@ -19,8 +19,8 @@ def measure_candidate(
     """The metrics of a candidate's predictions, as `evaluate` writes them and as `promote` holds them against."""
     rows = evaluated_rows(dataset.rows)
     rows["age_band"] = age_bands(rows["age"], params.age_bands)
-    slices = [*params.slices, *(column for column in dataset.card.slices if column not in params.slices)]
-    bootstrap = Bootstrap(params.bootstrap_resamples, params.confidence, params.calibration_bins)
+    slices = sliced_by(dataset, params)
+    intervals = Intervals(params.confidence, params.calibration_bins)
     metrics = summarise(
         frame,
         rows,
@@ -29,14 +29,19 @@ def measure_candidate(
         classes=tuple(dataset.card.class_ids),
         patients=patient_count(dataset.rows),
         slices=slices,
-        bootstrap=bootstrap,
+        intervals=intervals,
     )
     measure, (_, estimated) = dataset.card.score, SCORES
     if measure is None or estimated not in frame:
         return metrics
     test = (rows["split"] == "test").to_numpy()
     estimates = frame[estimated].to_numpy(np.float64)[test]
-    return metrics.model_copy(update={"score": score_metrics(rows[test], estimates, measure, slices, bootstrap)})
+    return metrics.model_copy(update={"score": score_metrics(rows[test], estimates, measure, slices, intervals)})
+
+
+def sliced_by(dataset: Dataset, params: EvaluationParams) -> list[str]:
+    """The columns by which the test split is sliced: those of params.yaml, then the card's."""
+    return [*params.slices, *(column for column in dataset.card.slices if column not in params.slices)]
 
 
 def summarise(
@@ -48,7 +53,7 @@ def summarise(
     classes: tuple[str, ...],
     patients: PatientCount,
     slices: list[str],
-    bootstrap: Bootstrap,
+    intervals: Intervals,
 ) -> Metrics:
     """Everything that is measured on one candidate; per class and per slice on the test split.
 
@@ -58,7 +63,7 @@ def summarise(
         patients: those of all accepted images.
     """
     test = split_of(frame, "test", classes)
-    measured = estimate_all(test, bootstrap)
+    measured = estimate_all(test, intervals)
     test_rows = rows[rows["split"] == "test"]
     counts = frame[frame["split"] == "test"]["label"].value_counts()
     return Metrics(
@@ -68,12 +73,12 @@ def summarise(
         seed=about.seed,
         model_digest=about.model_digest,
         patients=patients,
-        val=estimate_all(split_of(frame, "val", classes), bootstrap).overall,
+        val=estimate_all(split_of(frame, "val", classes), intervals).overall,
         test=measured.overall,
         per_class={
             class_id: ClassMetrics(n=int(counts.get(class_id, 0)), **estimates)
             for class_id, estimates in measured.per_class.items()
         },
-        slices=measure_slices(test, test_rows, slices, bootstrap),
+        slices=measure_slices(test, test_rows, slices, intervals),
         not_sliced=not_sliced(test_rows, slices),
     )

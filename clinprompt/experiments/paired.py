@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from clinprompt.data.dataset import class_indices
 from clinprompt.data.manifest import patients
 from clinprompt.errors import BadParams
-from clinprompt.evaluation.intervals import SEED, draw
 from clinprompt.evaluation.metrics import Floats, Ints, confusion
 from clinprompt.experiments.journal import Row
+from clinprompt.experiments.resamples import SEED, draw
 from clinprompt.experiments.results import TESTS
 
 RESAMPLES = 5000

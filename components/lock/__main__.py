@@ -9,6 +9,7 @@ from typing import Any
 from clinprompt.data.manifest import key_fingerprint_of
 from clinprompt.data.patient_ids import find_patient_key
 from clinprompt.errors import ClinpromptError
+from clinprompt.evaluation.rules import parse_rules
 from components.lock.fit import check_fit
 from components.lock.settings import cards, write_settings_lock
 from components.rights import restrict
@@ -19,8 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def work(job: Job) -> dict[str, Any]:
-    """Hold candidates and experiments against their limits, and write both files; those that are up to date stay."""
+    """Hold candidates, experiments and the gate's rules against their limits, and write both files; those that are up
+    to date stay."""
     params, runs = job.all_params, job.outputs["settings"].parent
+    parse_rules(params.gate.listed)
     check_fit(params, cards(params, Path()))
     renewed = write_sources_lock(Path(), job.outputs["sources"])
     write_settings_lock(params, Path(), job.outputs["settings"])
@@ -55,7 +58,7 @@ def _tell_of_other_keys(datasets: Sequence[str], runs: Path) -> None:
         if key is not None and key.fingerprint != made_with:
             log.warning(
                 "lock: %s: its patients' ids were made with the key %s…, but today's key is %s…: when ingest runs "
-                "again, each patient gets another id, and intervals may move a little (splits do not).",
+                "again, each patient gets another id, and intervals of many patients may move a bit (splits do not).",
                 dataset,
                 made_with[:8],
                 key.fingerprint[:8],

@@ -47,14 +47,14 @@ def test_a_wrong_type_is_named_with_what_was_found(tmp_path: Path, shipped: dict
 
 
 def test_a_missing_key_is_named(tmp_path: Path, shipped: dict[str, Any]) -> None:
-    del shipped["gate"]["margin"]
-    with pytest.raises(BadParams, match="gate.margin: missing"):
+    del shipped["gate"]["alpha"]
+    with pytest.raises(BadParams, match="gate.alpha: missing"):
         load_params(write(tmp_path, shipped))
 
 
 def test_numbers_are_not_taken_from_text(tmp_path: Path, shipped: dict[str, Any]) -> None:
-    shipped["gate"]["margin"] = "0.1"
-    with pytest.raises(BadParams, match="gate.margin"):
+    shipped["gate"]["alpha"] = "0.1"
+    with pytest.raises(BadParams, match="gate.alpha"):
         load_params(write(tmp_path, shipped))
 
 
@@ -141,29 +141,6 @@ def test_a_variant_has_its_methods_knobs_and_its_own(tmp_path: Path, shipped: di
         params.candidate("coop-1")
 
 
-@pytest.mark.parametrize(
-    ("metric", "floor", "words"),
-    [
-        ("auroc", 1.2, "gate.floors.auroc: must be from 0 to 1, found 1.2"),
-        ("auroc", -0.1, "gate.floors.auroc: must be from 0 to 1, found -0.1"),
-        ("kappa", -1.5, "gate.floors.kappa: must be from -1 to 1, found -1.5"),
-        ("auroc", float("nan"), "gate.floors.auroc: input should be a finite number, found nan"),
-    ],
-)
-def test_a_floor_that_no_metric_can_have_is_refused(
-    tmp_path: Path, shipped: dict[str, Any], metric: str, floor: float, words: str
-) -> None:
-    shipped["gate"]["floors"] = {metric: floor}
-    with pytest.raises(BadParams) as caught:
-        load_params(write(tmp_path, shipped))
-    assert words in str(caught.value)
-
-
-def test_a_kappa_may_be_below_zero(tmp_path: Path, shipped: dict[str, Any]) -> None:
-    shipped["gate"]["floors"] = {"kappa": -0.2, "quadratic_kappa": -1.0}
-    assert load_params(write(tmp_path, shipped)).gate.floors == {"kappa": -0.2, "quadratic_kappa": -1.0}
-
-
 def whole_numbers(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The paths of the whole numbers in a document."""
     if type(value) is int:
@@ -188,8 +165,8 @@ def test_no_knob_takes_a_number_that_no_machine_could_work_with(tmp_path: Path, 
 
 @pytest.mark.parametrize("number", [".nan", ".inf", "-.inf"])
 def test_numbers_are_finite(tmp_path: Path, shipped: dict[str, Any], number: str) -> None:
-    text = yaml.safe_dump(shipped).replace("margin: 0.02", f"margin: {number}")
-    with pytest.raises(BadParams, match=r"gate\.margin: input should be a finite number"):
+    text = yaml.safe_dump(shipped).replace("confidence: 0.95", f"confidence: {number}")
+    with pytest.raises(BadParams, match=r"evaluation\.confidence: input should be a finite number"):
         load_params(write(tmp_path, text))
 
 

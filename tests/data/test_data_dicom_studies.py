@@ -15,7 +15,7 @@ from pydicom import dcmread
 
 from clinprompt.data.load import load_card
 from clinprompt.data.series import pack_picture
-from clinprompt.evaluation.intervals import Bootstrap
+from clinprompt.evaluation.intervals import Intervals
 from clinprompt.evaluation.predictions import Predictions
 from clinprompt.evaluation.slices import measure_slices
 
@@ -91,7 +91,7 @@ def test_headers_makers_are_slices_of_the_evaluation(place: Workspace) -> None:
     rows = place.manifest()
     labels = (rows["label"] == "glioma").to_numpy().astype(np.int64)
     answers = Predictions(labels, np.eye(2)[labels], rows["patient"].to_numpy(str), LABELS)
-    found = measure_slices(answers, rows, ["site"], Bootstrap(20))
+    found = measure_slices(answers, rows, ["site"], Intervals())
     assert list(found) == ["site=A", "site=B"]
 
 

@@ -76,10 +76,13 @@ def make_workspace(root: Path) -> Callable[[Path], Workspace]:
         params["candidates"] |= {"methods": ["zero_shot", "coop"], "seeds": [1]}
         params["methods"] |= {"coop": {"epochs": 12}, "biomedcoop": {"epochs": 2}}
         params["training"]["checkpoint_every"] = 2
-        params["evaluation"]["bootstrap_resamples"] = 50
         params["explain"] |= {"examples_per_class": 1, "images": 12}
         params["knowledge"].update(aspects=["shape", "signal"], descriptions_per_aspect=2, min_accepted_per_class=1)
-        params["gate"]["floors"] = {"balanced_accuracy": 0.3}
+        params["gate"]["min_patients_per_class"] = 1
+        params["gate"]["rules"] = [
+            {"kind": "floor", "metric": "balanced_accuracy", "at_least": 0.3},
+            {"kind": "not_worse_than_champion", "margin": 0.02},
+        ]
 
     def make(folder: Path) -> Workspace:
         folder.mkdir(parents=True)

@@ -109,7 +109,7 @@ def test_the_report_claims_no_check_that_was_not_made(decided: Any) -> None:
         "Not checked: age is known of no image.",
         "Near-duplicates are not looked for beyond",
         "1 image dropped",
-        "from a bootstrap over images",
+        "the intervals are over images",
     ):
         assert said in page
-    assert "bootstrap over patients" not in page
+    assert "over patients, each left out" not in page

@@ -22,8 +22,11 @@ def small_params(params: Any) -> None:
     params["backbone"]["name"] = "demo-m3d"
     params["candidates"] |= {"methods": ["zero_shot", "deft_ad"], "seeds": [1]}
     params["methods"] = {"deft_ad": {"epochs": 3}}
-    params["evaluation"]["bootstrap_resamples"] = 200
-    params["gate"]["floors"] = {"balanced_accuracy": 0.0}
+    params["gate"]["min_patients_per_class"] = 1
+    params["gate"]["rules"] = [
+        {"kind": "floor", "metric": "balanced_accuracy", "at_least": 0.0},
+        {"kind": "not_worse_than_champion", "margin": 0.02},
+    ]
     params["protocols"]["datasets"] = [DATASET]
 
 

@@ -7,12 +7,25 @@ import pytest
 from toy_run import predictions
 
 from clinprompt.contract.candidates import CandidateId
-from clinprompt.evaluation.gate import Candidate, Incumbent, Rules, compare, decide
-from clinprompt.evaluation.intervals import Bootstrap
+from clinprompt.evaluation.contenders import Candidate, Incumbent
+from clinprompt.evaluation.gate import Plan, decide
+from clinprompt.evaluation.intervals import Intervals
+from clinprompt.evaluation.paired import compare
 from clinprompt.evaluation.predictions import Predictions
+from clinprompt.evaluation.rules import parse_rules
 
-BOOTSTRAP = Bootstrap(resamples=200)
-RULES = Rules("balanced_accuracy", {"balanced_accuracy": 0.5, "auroc": 0.7}, 0.02, BOOTSTRAP)
+INTERVALS = Intervals()
+
+
+def plan(margin: float = 0.02, fewest: int = 1, **floors: float) -> Plan:
+    """Floors, and not worse than the champion by a margin."""
+    listed = [{"kind": "floor", "metric": metric, "at_least": floor} for metric, floor in floors.items()]
+    at_all = {"kind": "floor", "metric": "accuracy", "at_least": 0.0}
+    rules = parse_rules([at_all, *listed, {"kind": "not_worse_than_champion", "margin": margin}])[1:]
+    return Plan("balanced_accuracy", rules, fewest=fewest)
+
+
+RULES = plan(balanced_accuracy=0.5, auroc=0.7)
 
 
 def candidate(method: str = "coop", seed: int = 1, val: float = 3.0, test: float = 3.0) -> Candidate:
@@ -57,7 +70,7 @@ def test_the_lower_end_of_the_interval_must_reach_the_floor() -> None:
     assert value.value is not None
     between = (value.low + value.value) / 2
     for floor, accepted in ((value.low, True), (between, False)):
-        found = decide([candidate()], None, replace(RULES, floors={"balanced_accuracy": floor}))
+        found = decide([candidate()], None, plan(balanced_accuracy=floor))
         assert found.accepted is accepted
     assert found.chosen is None
     assert "balanced_accuracy on the test split is" in found.reasons[0]
@@ -89,7 +102,7 @@ def test_a_worse_champion_gives_way() -> None:
 
 def test_the_champion_is_not_worse_than_itself() -> None:
     mine = candidate()
-    found = decide([mine], Incumbent("brain", "1", "coop1", mine.test), replace(RULES, margin=0.0))
+    found = decide([mine], Incumbent("brain", "1", "coop1", mine.test), plan(margin=0.0))
     assert found.accepted
     assert found.checks[-1].estimate.to_json() == {"value": 0.0, "low": 0.0, "high": 0.0}
 
@@ -158,7 +171,7 @@ def test_no_candidates_are_a_no() -> None:
 
 def test_a_comparison_is_paired() -> None:
     a, b = predictions(1.0, seed=1), predictions(1.0, seed=2)
-    found = compare(a, b, "accuracy", BOOTSTRAP).difference
+    found = compare(a, b, "accuracy", INTERVALS).difference
     hits = [(p.probabilities.argmax(axis=1) == p.labels).astype(float) for p in (a, b)]
     per_patient = (hits[1] - hits[0]).reshape(-1, 2).mean(axis=1)
     half = 1.96 * per_patient.std() / np.sqrt(len(per_patient))
@@ -168,5 +181,5 @@ def test_a_comparison_is_paired() -> None:
 
 
 def test_models_measured_on_other_images_are_not_compared() -> None:
-    found = compare(predictions(1.0), predictions(1.0, n=60), "accuracy", BOOTSTRAP).difference
+    found = compare(predictions(1.0), predictions(1.0, n=60), "accuracy", INTERVALS).difference
     assert found.reason == "the two were not measured on the same images"

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from toy_run import CLASSES, ROOT, ToyRun
+from toy_run import CLASSES, FLOOR, NOT_WORSE, ROOT, ToyRun
 
 import registry
 from clinprompt.errors import ServiceDown
@@ -68,11 +68,12 @@ def test_the_record_has_every_number(run: ToyRun) -> None:
     assert record["chosen"] == chosen
     assert record["champion"] is None
     assert {c["name"] for c in record["checks"]} == {"floor.auroc", "floor.balanced_accuracy"}
+    assert len(record["required"]) == len(record["params"]["rules"]) == 3
     for candidate in record["candidates"]:
         measured = run.metrics(f"{candidate['candidate']}-{candidate['seed']}")
         assert {split: candidate[split] for split in SPLITS} == {split: measured[split] for split in SPLITS}
     assert set(record["inputs"]) == {"card", "manifest", "models", "predictions"}
-    assert record["params"]["floors"] == {"auroc": 0.7, "balanced_accuracy": 0.5}
+    assert record["params"]["rules"][1] == {"kind": "floor", "metric": "auroc", "at_least": 0.7}
     assert run.path("decision").read_text() == to_json(record)
 
 
@@ -99,7 +100,7 @@ def test_a_promoted_choice_leaves_the_record_untouched(
 def test_a_forged_record_of_the_promoted_choice_is_made_anew(
     run: ToyRun, crown: Callable[[Any], None], caplog: pytest.LogCaptureFixture, forgery: str
 ) -> None:
-    run.set_params("gate", margin=0.3)
+    run.set_rules(FLOOR, {"kind": "not_worse_than_champion", "margin": 0.3})
     assert run.gate() == 0
     true, forged = run.decision, run.decision
     if forgery == "choice":
@@ -148,7 +149,7 @@ def test_other_params_or_another_champion_ask_for_a_new_decision(run: ToyRun, cr
     assert run.gate() == 0
     mine = FakeChampion(model_digest=run.decision["chosen"]["model_digest"])
     crown(mine)
-    run.set_params("gate", margin=0.05)
+    run.set_rules(FLOOR, {"kind": "not_worse_than_champion", "margin": 0.05})
     assert run.gate() == 0
     assert run.decision["champion"] == {"name": "toy", "version": "7", "model_digest": mine.model_digest}
     assert run.decision["checks"][-1]["value"] == 0.0
@@ -173,7 +174,7 @@ def test_a_champion_that_is_no_candidate_predicts_the_test_images(run: ToyRun, c
 def test_a_rejection_ends_well_unless_a_scheduler_asks(
     run: ToyRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run.set_params("gate", floors={"accuracy": 0.999})
+    run.set_rules({"kind": "floor", "metric": "accuracy", "at_least": 0.999}, NOT_WORSE)
     caplog.set_level("INFO")
     assert run.gate() == 0
     (line,) = (r.message for r in caplog.records if "REJECTED" in r.message)
@@ -186,7 +187,7 @@ def test_a_rejection_ends_well_unless_a_scheduler_asks(
 def test_a_rejection_against_the_same_champion_is_not_worked_out_again(
     run: ToyRun, crown: Callable[[Any], None]
 ) -> None:
-    run.set_params("gate", floors={"accuracy": 0.999})
+    run.set_rules({"kind": "floor", "metric": "accuracy", "at_least": 0.999}, NOT_WORSE)
     old = FakeChampion()
     crown(old)
     assert run.gate() == run.gate() == 0
@@ -279,7 +280,7 @@ def test_an_image_that_is_not_the_manifest_s_is_not_judged(run: ToyRun, crown: C
 
 
 def test_a_tampered_rejection_is_decided_anew_without_a_champion(run: ToyRun) -> None:
-    run.set_params("gate", floors={"accuracy": 0.999})
+    run.set_rules({"kind": "floor", "metric": "accuracy", "at_least": 0.999}, NOT_WORSE)
     assert run.gate() == 0
     write_json(run.path("decision"), run.decision | {"verdict": "accepted"})
     assert run.gate() == 0

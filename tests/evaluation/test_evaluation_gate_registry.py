@@ -18,7 +18,11 @@ from fabricate import Run, fabricate, gate, promote
 def use(run: Run, methods: list[str], seeds: list[int]) -> None:
     params = yaml.safe_load((run.root / "params.yaml").read_text())
     params["candidates"] = {"methods": methods, "seeds": seeds}
-    params["gate"]["floors"] = {"accuracy": 0.3}
+    params["gate"]["min_patients_per_class"] = 1
+    params["gate"]["rules"] = [
+        {"kind": "floor", "metric": "accuracy", "at_least": 0.3},
+        {"kind": "not_worse_than_champion", "margin": 0.02},
+    ]
     (run.root / "params.yaml").write_text(yaml.safe_dump(params))
 
 

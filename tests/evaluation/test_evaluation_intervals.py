@@ -1,4 +1,4 @@
-"""The bootstrap against a naive loop on the same draws, closed forms, and its edges."""
+"""Intervals against a naive loop that leaves patients out, closed forms, and their edges."""
 
 from dataclasses import replace
 
@@ -8,20 +8,24 @@ from scipy.stats import binomtest
 from sklearn import metrics as sk
 from toy_run import predictions
 
-from clinprompt.evaluation import intervals
-from clinprompt.evaluation.intervals import Bootstrap, draw, estimate, estimate_all, proportion, resample
+from clinprompt.evaluation import jackknife
+from clinprompt.evaluation.intervals import Intervals, estimate_all, left_out, proportion
+from clinprompt.evaluation.jackknife import leave_out
 from clinprompt.evaluation.predictions import Predictions
 
 
-def weights_of(patients: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
-    return np.concatenate(list(draw(patients, resamples, seed)))
-
-
-def test_resampled_metrics_are_those_of_a_loop_over_repeated_images() -> None:
+def test_metrics_without_a_patient_are_those_of_a_loop_that_repeats_the_others() -> None:
     p = predictions(1.0, n=90)
-    fast = resample(p, Bootstrap(resamples=25)).overall
-    for r, counts in enumerate(weights_of(p.patients, 25)):
-        rows = np.repeat(np.arange(len(p)), counts.astype(int))
+    plan, without = left_out(p, Intervals())
+    names = np.unique(p.patients)
+    assert len(plan.stratum) == len(names) == 45
+    for g in range(0, 45, 5):
+        out = p.patients[plan.group == g]
+        assert len(set(out)) == 1
+        # 15 patients a class: the 14 that remain stand for 15.
+        c = p.labels[plan.group == g][0]
+        times = np.where(p.labels == c, 15, 14) * (p.patients != out[0])
+        rows = np.repeat(np.arange(len(p)), times)
         labels, scores = p.labels[rows], p.probabilities[rows]
         slow = {
             "balanced_accuracy": sk.balanced_accuracy_score(labels, scores.argmax(axis=1)),
@@ -30,23 +34,64 @@ def test_resampled_metrics_are_those_of_a_loop_over_repeated_images() -> None:
             "kappa": sk.cohen_kappa_score(labels, scores.argmax(axis=1)),
         }
         for name, value in slow.items():
-            assert fast[name][r] == pytest.approx(value, abs=1e-12), name
+            assert without.overall[name][g] == pytest.approx(value, abs=1e-12), name
 
 
-def test_whole_patients_are_drawn_as_many_as_there_are() -> None:
-    patients = np.array(["b", "a", "b", "c", "a", "b"])
-    for counts in weights_of(patients, 50):
-        by_patient = {name: set(counts[patients == name]) for name in "abc"}
-        assert all(len(values) == 1 for values in by_patient.values())
-        assert sum(values.pop() for values in by_patient.values()) == 3
+def test_the_error_of_a_stratified_mean_is_the_textbook_s() -> None:
+    sizes = (30, 30, 30)
+    labels = np.repeat(np.arange(3), sizes)
+    values = np.random.default_rng(0).normal(size=90) * np.repeat([1.0, 2.0, 1.0], sizes)
+    plan = leave_out(np.array([f"{i:03d}" for i in range(90)]), labels, 3)
+    means = np.concatenate([w @ values / w.sum(axis=1) for w in plan.weights()])
+    variances = np.array([values[labels == c].var(ddof=1) for c in range(3)])
+    drawn = (29 * variances + jackknife.PRIOR * variances.mean()) / (29 + jackknife.PRIOR)
+    found = plan.spread(means, np.ones(3))
+    assert found.error == pytest.approx(np.sqrt((drawn / 30 / 9).sum()), rel=1e-9)
+    assert 60 < found.freedom < 93
 
 
-def test_draws_do_not_depend_on_how_many_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_an_auroc_is_nearly_delong_s() -> None:
+    rng = np.random.default_rng(3)
+    labels = np.repeat([0, 1], 100)
+    scores = rng.normal(size=200) + labels
+    odds = 1 / (1 + np.exp(-scores))
+    p = Predictions(labels, np.stack([1 - odds, odds], 1), np.array([f"{i:03d}" for i in range(200)]), ("a", "b"))
+    found = estimate_all(p, Intervals()).overall["auroc"]
+    wins = (scores[labels == 1][:, None] > scores[labels == 0][None, :]).astype(float)
+    error = np.sqrt(wins.mean(1).var(ddof=1) / 100 + wins.mean(0).var(ddof=1) / 100)
+    assert found.value == pytest.approx(wins.mean(), abs=1e-6)
+    odds_low = wins.mean() / (1 - wins.mean()) * np.exp(-1.97 * error / wins.mean() / (1 - wins.mean()))
+    assert found.low == pytest.approx(odds_low / (1 + odds_low), abs=0.002)
+
+
+def test_weights_do_not_depend_on_how_many_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     p = predictions(1.0)
-    whole = resample(p, Bootstrap(resamples=40)).overall
-    monkeypatch.setattr(intervals, "_CHUNK", 3 * len(p))
-    for name, values in resample(p, Bootstrap(resamples=40)).overall.items():
+    whole = left_out(p, Intervals())[1].overall
+    monkeypatch.setattr(jackknife, "_CHUNK", 3 * len(p))
+    for name, values in left_out(p, Intervals())[1].overall.items():
         np.testing.assert_allclose(values, whole[name], atol=1e-12)
+
+
+def test_groups_of_many_patients_give_nearly_the_same_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    p = predictions(1.0, n=1200)
+    single = estimate_all(p, Intervals()).overall
+    monkeypatch.setattr(jackknife, "MAX_GROUPS", 150)
+    assert len(left_out(p, Intervals())[0].stratum) == 150
+    for name in ("accuracy", "balanced_accuracy", "auroc"):
+        grouped = estimate_all(p, Intervals()).overall[name]
+        assert grouped.value == single[name].value
+        assert grouped.high - grouped.low == pytest.approx(single[name].high - single[name].low, rel=0.2)
+
+
+def test_a_patient_with_images_of_two_classes_is_left_out_whole() -> None:
+    p = predictions(1.0, n=60)
+    mixed = p.patients.copy()
+    mixed[:4] = "mixed"  # two images of each of the first two classes
+    plan = leave_out(mixed, p.labels, 3)
+    group = set(plan.group[mixed == "mixed"])
+    assert len(group) == 1
+    assert plan.classes[plan.stratum[group.pop()]] == 0
+    assert estimate_all(replace(p, patients=mixed), Intervals()).overall["balanced_accuracy"].low is not None
 
 
 def test_the_interval_of_independent_images_is_the_normal_approximation() -> None:
@@ -55,25 +100,11 @@ def test_the_interval_of_independent_images_is_the_normal_approximation() -> Non
     hit = np.arange(n) % 10 < share * 10
     right = np.where(hit, labels, 1 - labels)
     p = Predictions(labels, np.eye(2)[right] * 0.8 + 0.1, np.array([f"{i:05d}" for i in range(n)]), ("a", "b"))
-    found = estimate_all(p, Bootstrap(resamples=4000)).overall["accuracy"]
+    found = estimate_all(p, Intervals()).overall["accuracy"]
     half = 1.96 * np.sqrt(share * (1 - share) / n)
     assert found.value == share
     assert found.low == pytest.approx(share - half, abs=0.002)
     assert found.high == pytest.approx(share + half, abs=0.002)
-
-
-def test_nominal_coverage_holds_for_independent_images() -> None:
-    rng = np.random.default_rng(1)
-    names = np.array([f"{i:04d}" for i in range(200)])
-    covered = 0
-    for _ in range(200):
-        labels = rng.integers(2, size=200)
-        right = np.where(rng.random(200) < 0.7, labels, 1 - labels)
-        p = Predictions(labels, np.eye(2)[right], names, ("a", "b"))
-        values = resample(p, Bootstrap(resamples=200)).overall["accuracy"]
-        found = estimate(float((right == labels).mean()), values, 0.95, "")
-        covered += found.low <= 0.7 <= found.high
-    assert 0.90 <= covered / 200 <= 0.99
 
 
 def test_images_of_one_patient_widen_the_interval() -> None:
@@ -83,18 +114,18 @@ def test_images_of_one_patient_widen_the_interval() -> None:
     scores = np.eye(3)[np.where(hit, p.labels, (p.labels + 1) % 3)]
     widths = []
     for patients in (p.patients, merged):
-        found = estimate_all(Predictions(p.labels, scores, patients, p.classes), Bootstrap(400)).overall["accuracy"]
+        found = estimate_all(Predictions(p.labels, scores, patients, p.classes), Intervals()).overall["accuracy"]
         widths.append(found.high - found.low)
     assert widths[1] > 2 * widths[0]
 
 
 def test_equal_calls_give_equal_estimates() -> None:
-    assert estimate_all(predictions(1.0), Bootstrap(100)) == estimate_all(predictions(1.0), Bootstrap(100))
+    assert estimate_all(predictions(1.0), Intervals()) == estimate_all(predictions(1.0), Intervals())
 
 
 def test_an_undefined_value_says_why() -> None:
     p = predictions(4.0)
-    found = estimate_all(p.where(p.labels != 2), Bootstrap(50))
+    found = estimate_all(p.where(p.labels != 2), Intervals())
     assert found.overall["auroc"].to_json() == {
         "value": None,
         "low": None,
@@ -103,13 +134,13 @@ def test_an_undefined_value_says_why() -> None:
     }
     assert found.per_class["none"]["sensitivity"].reason == "no image of class none"
     assert found.overall["accuracy"].reason is None
-    empty = estimate_all(p.where(p.labels < 0), Bootstrap(50))
+    empty = estimate_all(p.where(p.labels < 0), Intervals())
     assert empty.overall["accuracy"].reason == "there are no images"
 
 
 def test_one_class_alone_has_no_kappa() -> None:
     p = predictions(50.0)
-    found = estimate_all(p.where(p.labels == 0), Bootstrap(50))
+    found = estimate_all(p.where(p.labels == 0), Intervals())
     assert found.overall["kappa"].reason == "all images and all predictions are of one class"
     assert found.per_class["glioma"]["specificity"].reason == "every image is of class glioma"
     assert found.per_class["none"]["precision"].reason == "no image is predicted as none"
@@ -118,11 +149,10 @@ def test_one_class_alone_has_no_kappa() -> None:
 def test_a_class_with_one_patient_has_a_value_but_no_interval() -> None:
     p = predictions(1.0)
     mask = (p.labels != 2) | (p.patients == p.patients[p.labels == 2][0])
-    found = estimate_all(p.where(mask), Bootstrap(200)).overall["balanced_accuracy"]
+    found = estimate_all(p.where(mask), Intervals()).overall["balanced_accuracy"]
     assert found.value is not None
     assert (found.low, found.high) == (None, None)
-    assert found.reason is not None
-    assert found.reason.startswith("too few patients: undefined in ")
+    assert found.reason == "too few patients: without some of them it is undefined"
 
 
 def right(n: int, classes: int = 3) -> Predictions:
@@ -133,20 +163,20 @@ def right(n: int, classes: int = 3) -> Predictions:
 
 
 def test_a_few_right_answers_do_not_pass_for_certainty() -> None:
-    found = estimate_all(right(6), Bootstrap(200))
+    found = estimate_all(right(6), Intervals())
     exact = 0.025 ** (1 / 6)  # all six of six: Clopper and Pearson
     assert (found.overall["accuracy"].value, found.overall["accuracy"].high) == (1, 1)
     assert found.overall["accuracy"].low == pytest.approx(exact, abs=1e-6)
-    assert found.overall["balanced_accuracy"].low is None  # many resamples lack a class
+    assert found.overall["balanced_accuracy"].low == pytest.approx(exact, abs=1e-6)  # two patients of each class
     assert found.per_class["a"]["specificity"].low == pytest.approx(0.025 ** (1 / 4), abs=1e-6)
     assert (found.overall["ece"].low, found.overall["ece"].high) == (0, pytest.approx(1 - exact, abs=1e-6))
 
 
 def test_many_right_answers_narrow_the_interval() -> None:
-    lows = [estimate_all(right(n), Bootstrap(50)).overall["accuracy"].low for n in (6, 60, 600)]
+    lows = [estimate_all(right(n), Intervals()).overall["accuracy"].low for n in (6, 60, 600)]
     assert lows == sorted(lows)
     assert lows[-1] == pytest.approx(0.025 ** (1 / 600), abs=1e-6)
-    found = estimate_all(right(60), Bootstrap(50))
+    found = estimate_all(right(60), Intervals())
     for name in ("balanced_accuracy", "auroc", "macro_f1"):
         assert found.overall[name].low == pytest.approx(lows[1])
     assert found.per_class["a"]["sensitivity"].low == pytest.approx(0.025 ** (1 / 20), abs=1e-6)
@@ -155,7 +185,7 @@ def test_many_right_answers_narrow_the_interval() -> None:
 def test_images_of_one_patient_count_once() -> None:
     p = right(60)
     one = Predictions(p.labels, p.probabilities, np.array([f"{i // 10}" for i in range(60)]), p.classes)
-    assert estimate_all(one, Bootstrap(50)).overall["accuracy"].low == pytest.approx(0.025 ** (1 / 6), abs=1e-6)
+    assert estimate_all(one, Intervals()).overall["accuracy"].low == pytest.approx(0.025 ** (1 / 6), abs=1e-6)
 
 
 def test_the_exact_interval_is_that_of_scipy() -> None:
@@ -168,6 +198,5 @@ def test_without_patients_the_reason_speaks_of_images() -> None:
     p = predictions(1.0)
     mask = (p.labels != 2) | (np.arange(len(p)) == int(np.flatnonzero(p.labels == 2)[0]))
     nobody = replace(p, patients=np.array([f"{i}" for i in range(len(p))]), known=np.zeros(len(p), dtype=bool))
-    reason = estimate_all(nobody.where(mask), Bootstrap(200)).overall["balanced_accuracy"].reason
-    assert reason is not None
-    assert reason.startswith("too few images: undefined in ")
+    reason = estimate_all(nobody.where(mask), Intervals()).overall["balanced_accuracy"].reason
+    assert reason == "too few images: without some of them it is undefined"

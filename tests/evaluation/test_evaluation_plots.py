@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from toy_run import predictions
 
 from clinprompt.evaluation.curves import confusion_pairs, evenly, projection, reliability_bins, roc_points
-from clinprompt.evaluation.intervals import Bootstrap, estimate_all
+from clinprompt.evaluation.intervals import Intervals, estimate_all
 from clinprompt.evaluation.plots import write_plots
 from clinprompt.evaluation.predictions import Predictions
 
@@ -27,7 +27,7 @@ def test_the_bins_add_up_to_the_calibration_error() -> None:
     p = predictions(1.0)
     table = reliability_bins(p, 15)
     error = (table["count"] * (table["accuracy"] - table["confidence"]).abs()).sum() / len(p)
-    assert error == pytest.approx(estimate_all(p, Bootstrap(10)).overall["ece"].value, abs=1e-6)
+    assert error == pytest.approx(estimate_all(p, Intervals()).overall["ece"].value, abs=1e-6)
 
 
 def test_the_pairs_are_actual_then_predicted() -> None:

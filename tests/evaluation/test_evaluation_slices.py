@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 from toy_run import predictions
 
-from clinprompt.evaluation.intervals import Bootstrap
+from clinprompt.evaluation.intervals import Intervals
 from clinprompt.evaluation.slices import age_bands, measure_slices, not_sliced
 
 
@@ -32,7 +32,7 @@ def test_without_bounds_ages_are_known_or_not() -> None:
 def test_a_slice_is_measured_on_its_images_alone() -> None:
     p = predictions(1.0)
     site = np.where(np.arange(len(p)) % 12 < 6, "A", "B")
-    found = measure_slices(p, pd.DataFrame({"site": site}), ["site"], Bootstrap(50))
+    found = measure_slices(p, pd.DataFrame({"site": site}), ["site"], Intervals())
     assert list(found) == ["site=A", "site=B"]
     rows = site == "A"
     expected = balanced_accuracy_score(p.labels[rows], p.probabilities[rows].argmax(axis=1))
@@ -44,7 +44,7 @@ def test_a_slice_is_measured_on_its_images_alone() -> None:
 def test_missing_values_are_a_slice_and_small_slices_are_flagged() -> None:
     p = predictions(1.0)
     sex = pd.Series(["F"] * 9 + [None] * 111)
-    found = measure_slices(p, pd.DataFrame({"sex": sex}), ["sex"], Bootstrap(50))
+    found = measure_slices(p, pd.DataFrame({"sex": sex}), ["sex"], Intervals())
     assert {key: (value.n, value.small) for key, value in found.items()} == {
         "sex=F": (9, True),
         "sex=unknown": (111, False),
@@ -55,7 +55,7 @@ def test_a_column_that_a_dataset_lacks_or_knows_nothing_of_is_left_out_with_a_wo
     p = predictions(1.0)
     rows = pd.DataFrame({"site": ["A"] * len(p), "sex": [None] * len(p), "age_band": ["unknown"] * len(p)})
     columns = ["hospital", "site", "sex", "age_band"]
-    assert list(measure_slices(p, rows, columns, Bootstrap(50))) == ["site=A"]
+    assert list(measure_slices(p, rows, columns, Intervals())) == ["site=A"]
     assert not_sliced(rows, columns) == {
         "hospital": "the dataset has no such column; it has age_band, sex, site",
         "sex": "it is known of no image",
@@ -65,7 +65,7 @@ def test_a_column_that_a_dataset_lacks_or_knows_nothing_of_is_left_out_with_a_wo
 
 def test_a_slice_counts_patients_only_where_they_are_known() -> None:
     p = predictions(1.0)
-    rows, boot = pd.DataFrame({"site": ["A"] * len(p)}), Bootstrap(20)
+    rows, boot = pd.DataFrame({"site": ["A"] * len(p)}), Intervals()
     counts = []
     for known in (np.zeros(len(p), bool), np.arange(len(p)) < 10):
         found = measure_slices(replace(p, known=known), rows, ["site"], boot)["site=A"]

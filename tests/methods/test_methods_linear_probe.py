@@ -78,3 +78,17 @@ def test_the_probe_repeats_itself(make_backbone: Callable[[str], Any], make_exam
     assert set(first) == {"weight", "bias", "scale"}
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert first["weight"].dtype == torch.float32
+
+
+def test_of_equally_accurate_strengths_the_one_with_the_least_loss_is_taken(
+    make_backbone: Callable[[str], Any], make_examples: Callable[..., Any]
+) -> None:
+    train, val = (
+        make_examples(60, 2, spread=0.1),
+        make_examples(40, 2, seed=1, spread=0.1),
+    )
+    model, row = fit(make_backbone("clip"), train, val, 2)
+    chances = model(val.batch(slice(None))).softmax(-1)
+    assert (chances.argmax(-1) == val.labels).all()
+    assert row["log10_c"] > 0  # the strongest of the grid, -6, would give each class a half
+    assert float(chances.max(-1).values.min().detach()) > 0.95

@@ -275,7 +275,12 @@ def _decide(run: Run, names: list[str], champion: Any, floor: float) -> dict[str
     ids = [CandidateId.parse(name) for name in names]
     values = yaml.safe_load((run.root / "params.yaml").read_text())
     values["candidates"] = {"methods": [c.name for c in ids], "seeds": sorted({c.seed for c in ids})}
-    values["gate"] = {"select_by": "balanced_accuracy", "floors": {"balanced_accuracy": floor}, "margin": 0.5}
+    rules = [
+        {"kind": "floor", "metric": "balanced_accuracy", "at_least": floor},
+        {"kind": "not_worse_than_champion", "margin": 0.5},
+    ]
+    few = {"alpha": 0.025, "min_patients_per_class": 1}
+    values["gate"] = {"select_by": "balanced_accuracy", **few, "rules": rules}
     (run.root / "params.yaml").write_text(yaml.safe_dump(values))
     params = load_params(run.root / "params.yaml")
     files = Judged(

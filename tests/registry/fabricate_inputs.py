@@ -44,7 +44,7 @@ def write_params(template: Path, root: Path) -> None:
     values = yaml.safe_load(template.read_text())
     values["datasets"] = [DATASET]
     values["candidates"] = {"methods": ["coop", "zero_shot"], "seeds": [1]}
-    values["evaluation"] |= {"bootstrap_resamples": 50, "slices": ["site", "sex"], "age_bands": [40, 60]}
+    values["evaluation"] |= {"slices": ["site", "sex"], "age_bands": [40, 60]}
     values["backbone"] = {"name": "tiny-clip", "path": str(root / "backbone")}
     (root / "params.yaml").write_text(yaml.safe_dump(values))
 

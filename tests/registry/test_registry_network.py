@@ -67,7 +67,6 @@ def train(run: Run, method: str, **training: Any) -> None:
     params["methods"][method] = KNOBS[method]
     params["candidates"]["methods"] = [method]
     params["training"] |= training
-    params["evaluation"]["bootstrap_resamples"] = 20
     (run.root / "params.yaml").write_text(yaml.safe_dump(params))
     for stage, work in STAGES.items():
         assert execute(stage, work, options(run, stage, method), COMPONENTS) == 0

@@ -27,7 +27,7 @@ def test_a_forged_decision_promotes_nothing(
     elif forgery == "folder":
         record["chosen"]["folder"] = "../elsewhere"
     else:
-        record["params"]["floors"] = {"balanced_accuracy": 0.0}
+        record["params"]["rules"][0]["at_least"] = 0.0
     write_json(run.decision, record)
     assert promote(run) == 67
     assert "dvc repro" in result(capsys)["message"]
@@ -45,7 +45,8 @@ def test_a_forged_rejection_is_not_told_as_the_gate_s(
         record |= {"verdict": "rejected", "chosen": None}
     if forgery == "comparison":
         worse = {"name": "not_worse_than_champion.balanced_accuracy", "value": -0.9, "low": -0.9, "high": -0.9}
-        record["checks"].append(worse | {"candidate": "coop-1", "bound": -0.5, "passed": False})
+        told = {"rule": "not_worse_than_champion", "side": "at_least", "says": "worse", "beside": "champion"}
+        record["checks"].append(worse | told | {"candidate": "coop-1", "bound": -0.5, "passed": False})
     elif forgery == "reasons":
         record["reasons"] = ["coop-1: all is lost"]
     elif forgery == "floor":

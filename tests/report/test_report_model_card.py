@@ -23,6 +23,6 @@ def test_it_warns_where_no_patient_is_known(
     record = ModelRecord.read(reported.folder / "tune" / "coop-1" / "model.yaml")
     metrics = Metrics.read(reported.folder / "metrics" / "coop-1.json").model_copy(update={"patients": patients})
     text = model_card(reported.card, record, metrics, {})
-    assert f"a bootstrap over {unit}" in text
+    assert f"With intervals over {unit}" in text
     assert ("Not checked" in text) == (warning is not None)
     assert warning is None or warning in text

@@ -70,12 +70,12 @@ def test_data_and_descriptions_appear_as_text_and_never_as_markup(run: Run) -> N
 
 
 def test_without_patient_ids_the_top_says_that_nothing_was_checked(run: Run) -> None:
-    assert "bootstrap over patients;" in Page(report(run)).text
+    assert "its interval, over patients, each left out in turn;" in Page(report(run)).text
     forget_patients(run)
     text = Page(report(run)).text
     assert text.index("Not checked: the card names no patients.") < text.index("What was required")
-    assert "bootstrap over images;" in text
-    assert "bootstrap over patients" not in text
+    assert "its interval, over images, each left out in turn;" in text
+    assert "over patients, each" not in text
     assert "Patients" not in text
 
 
@@ -83,7 +83,7 @@ def test_with_some_patient_ids_the_top_counts_the_others(run: Run) -> None:
     forget_patients(run, keep=6)
     text = Page(report(run)).text
     assert "Not checked for 60 of 66 images: their patient is not known." in text
-    assert "bootstrap over patients (images where the patient is not known)" in text
+    assert "over patients (images where the patient is not known)" in text
 
 
 def test_descriptions_are_shown_only_where_the_model_reads_them_and_as_a_machine_s(run: Run) -> None:

@@ -59,11 +59,14 @@ class Project:
 def _short(params: Any) -> None:
     params["candidates"] |= {"methods": ["zero_shot", "coop"], "seeds": [1]}
     params["methods"]["coop"] = {"epochs": 8}
-    params["evaluation"]["bootstrap_resamples"] = 100
     params["validation"]["min_images_per_class"] = 1
     params["knowledge"].update(aspects=["shape"], descriptions_per_aspect=1, min_accepted_per_class=0)
     params["knowledge"] |= {"max_new_tokens": 24, "answer_tokens": 24}
-    params["gate"].update(floors={"balanced_accuracy": 0.0}, margin=1.0)
+    params["gate"]["min_patients_per_class"] = 1
+    params["gate"]["rules"] = [
+        {"kind": "floor", "metric": "balanced_accuracy", "at_least": 0.0},
+        {"kind": "not_worse_than_champion", "margin": 1.0},
+    ]
     params["airflow"].update(python=sys.executable)
 
 

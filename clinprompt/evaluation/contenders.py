@@ -1,0 +1,60 @@
+"""Who stands before the gate: the candidates, and the champion in the registry."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clinprompt.contract.candidates import CandidateId
+from clinprompt.evaluation.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A listed candidate.
+
+    `problem` says why it can't be judged, though it should be, and then `val` and `test` may be None; `not_trained` why
+    it could not be trained, so that the others are judged without it.
+
+    Attributes:
+        method: its method's name; None: that of the candidate.
+        bytes: the size of its tuned model's files.
+    """
+
+    id: CandidateId
+    model_digest: str | None
+    val: Predictions | None
+    test: Predictions | None
+    problem: str | None = None
+    not_trained: str | None = None
+    method: str | None = None
+    bytes: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The candidate's folder."""
+        return str(self.id)
+
+
+@dataclass(frozen=True)
+class Incumbent:
+    """The registry's champion; `problem` says why it has no predictions on the test images."""
+
+    name: str
+    version: str
+    model_digest: str
+    test: Predictions | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Parts of the test split.
+
+    Attributes:
+        masks: column -> value -> [n] the test images of it.
+        unknown: the columns that were asked for and can't be sliced by, and why.
+    """
+
+    masks: dict[str, dict[str, NDArray[np.bool_]]] = field(default_factory=dict)
+    unknown: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,54 @@
+"""What a test set can tell of a challenger beside a champion, and how that is said. Imports nothing heavy."""
+
+from clinprompt.records import RecordPart
+
+POWER = 0.8  # with which an equal model is to pass, where a test set is said to support a margin
+
+
+class Design(RecordPart):
+    """The power of the test against the champion.
+
+    Attributes:
+        patients: in the test split.
+        disagreement: the share of its images that one of the two models classifies rightly and the other wrongly.
+        margin: by how much worse the challenger may be.
+        error: the standard error of the difference.
+        power: the probability that an equal model passes.
+        supported: the smallest margin with which an equal model passes with the probability `POWER`.
+        needed: how many patients `margin` needs for that; None: no number is enough.
+    """
+
+    patients: int
+    disagreement: float
+    margin: float
+    error: float
+    power: float
+    supported: float
+    needed: int | None
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the test set supports the margin."""
+        return self.supported <= self.margin
+
+    @property
+    def sentence(self) -> str:
+        """What the test set supports, in words."""
+        can = f"{self.patients:,} test patients support a margin of about {points(self.supported)}"
+        if self.feasible:
+            return f"{can}, and an equal model passes with a probability of {self.power:.2f}"
+        if self.needed is None:
+            return f"{can}; no number of patients supports a margin of 0 for an equal model"
+        return f"{can}; a margin of {points(self.margin)} needs about {rounded(self.needed):,} patients"
+
+
+def points(share: float) -> str:
+    """A share in percentage points, as "8.1 points"."""
+    return (
+        "1 point" if 100 * share == 1 else f"{100 * share:.2g} points" if share < 0.1 else f"{100 * share:.0f} points"
+    )
+
+
+def rounded(count: int) -> int:
+    """A number of patients with two digits that count."""
+    return count if count < 100 else int(float(f"{count:.2g}"))

@@ -1,0 +1,211 @@
+"""The gate's rules one by one, what params.yaml may say of them, and what the test set can support."""
+
+from dataclasses import replace
+from math import ceil, log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from toy_run import predictions
+
+from clinprompt.contract.candidates import CandidateId
+from clinprompt.errors import BadParams
+from clinprompt.evaluation.contenders import Candidate, Incumbent, Slices
+from clinprompt.evaluation.gate import Decision, Plan, decide
+from clinprompt.evaluation.intervals import Intervals
+from clinprompt.evaluation.paired import compare, design
+from clinprompt.evaluation.predictions import Predictions
+from clinprompt.evaluation.rules import kinds, parse_rules
+from clinprompt.params import load_params
+
+FLOOR = {"kind": "floor", "metric": "accuracy", "at_least": 0.0}
+NOT_WORSE = {"kind": "not_worse_than_champion", "margin": 0.02}
+
+
+def candidate(name: str = "coop", quality: float = 3.0, seed: int = 0, **facts: Any) -> Candidate:
+    split = predictions(quality, seed=seed)
+    return Candidate(CandidateId(name, 1), name * 10, split, split, **facts)
+
+
+def judge(*rules: dict[str, Any], challenger: Candidate | None = None, **more: Any) -> Decision:
+    """The decision on one candidate by these rules, beside the one that protects the champion."""
+    others, champion, slices = more.pop("others", []), more.pop("champion", None), more.pop("slices", None)
+    plan = Plan("balanced_accuracy", parse_rules([FLOOR, *rules, NOT_WORSE])[1:], **more)
+    return decide([challenger or candidate(), *others], champion, plan, slices)
+
+
+def champion(quality: float, seed: int = 5) -> Incumbent:
+    return Incumbent("brain", "3", "c", predictions(quality, seed=seed))
+
+
+def test_the_shipped_rules_are_rules() -> None:
+    shipped = parse_rules(load_params(Path(__file__).parents[2] / "params.yaml").gate.listed)
+    assert [rule.kind for rule in shipped] == ["floor", "floor", "better_than_zero_shot", "not_worse_than_champion"]
+    assert all(rule.explain() for rule in shipped)
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ([{"kind": "flor", "metric": "auroc", "at_least": 0.5}], "gate.rules.0.kind: there is no rule 'flor'; did you"),
+        ([{"kind": "floor", "metric": "auroc"}], "gate.rules.0.at_least: missing"),
+        ([{"kind": "floor", "metric": "auroc", "at_least": 1.2}], "gate.rules.0.at_least: must be from 0 to 1"),
+        ([{"kind": "floor", "metric": "kappa", "at_least": -1.5}], "at_least: must be from -1 to 1, found -1.5"),
+        ([NOT_WORSE, {"kind": "calibration", "atmost": 0.1}], "gate.rules.1.atmost: no such key"),
+        ([NOT_WORSE, {"kind": "better_than_zero_shot"}], "no rule applies where there is no champion"),
+        ([{"kind": "calibration", "at_most": 0.1}], "no rule holds a challenger against the champion"),
+    ],
+)
+def test_a_wrong_rule_is_named_by_its_path(rules: list[dict[str, Any]], words: str) -> None:
+    with pytest.raises(BadParams) as caught:
+        parse_rules(rules)
+    assert words in str(caught.value)
+
+
+def test_a_kappa_may_be_below_zero() -> None:
+    found = judge({"kind": "floor", "metric": "kappa", "at_least": -0.2})
+    assert found.accepted
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"kind": "floor", "metric": "balanced_accuracy", "at_least": 0.1},
+        {"kind": "calibration", "at_most": 0.9},
+        {"kind": "selective_error", "coverage": 0.8, "at_most": 0.9},
+    ],
+)
+def test_with_too_few_patients_of_a_class_nothing_can_be_told(rule: dict[str, Any]) -> None:
+    assert judge(rule, fewest=20).accepted
+    found = judge(rule, fewest=21)
+    assert not found.accepted
+    assert "glioma has 20 test patients, which are too few to tell; gate.min_patients" in found.reasons[0]
+    assert found.checks[0].estimate.value is not None
+    assert found.checks[0].change == "more test patients"
+
+
+def test_a_tuned_model_must_be_better_than_zero_shot() -> None:
+    rule, weak = {"kind": "better_than_zero_shot"}, candidate("zero_shot", 1.0, seed=3)
+    assert judge(rule, others=[weak]).accepted
+    equal = judge(rule, others=[replace(weak, val=predictions(0.0), test=candidate().test)])
+    assert not equal.accepted
+    assert "balanced_accuracy minus that of zero_shot-1 on the test split is 0.000" in equal.reasons[0]
+    assert judge(rule).checks == []
+    itself = judge(rule, {"kind": "calibration", "at_most": 0.9}, challenger=candidate("zero_shot"))
+    assert [check.rule for check in itself.checks] == ["calibration"]
+
+
+def test_an_equal_newcomer_does_not_pass_for_better() -> None:
+    rule = {"kind": "better_than_champion"}
+    found = judge(rule, champion=champion(3.0))
+    assert "it is not shown better, so the champion stays, by this rule" in found.reasons[0]
+    assert judge(rule, champion=champion(0.5)).accepted
+    one = candidate()
+    assert judge(rule, challenger=one, champion=Incumbent("brain", "1", str(one.model_digest), one.test)).accepted
+
+
+def test_ceilings_are_held_by_the_upper_end() -> None:
+    for rule, key in (
+        ({"kind": "calibration", "at_most": 0.5}, "at_most"),
+        ({"kind": "selective_error", "coverage": 0.5, "at_most": 0.3}, "at_most"),
+        ({"kind": "model_size", "at_most_mb": 2.0}, "at_most_mb"),
+    ):
+        (check,) = judge(rule, challenger=candidate(bytes=1_500_000)).checks
+        assert check.passed
+        assert check.estimate.high is not None
+        for bound, passed in ((check.estimate.high, True), (check.estimate.high - 1e-4, False)):
+            again = judge(rule | {key: bound}, challenger=candidate(bytes=1_500_000))
+            assert again.accepted is passed
+    assert "has no interval: its size is not known" in judge({"kind": "model_size", "at_most_mb": 2.0}).reasons[0]
+
+
+def sites(p: Predictions, bad: float = 0.0) -> tuple[Predictions, Slices]:
+    """The first half of the images from site A, the others from B, where a share of the answers is spoiled."""
+    at_b = np.arange(len(p)) >= len(p) // 2
+    spoiled = at_b & (np.random.default_rng(0).random(len(p)) < bad)
+    probabilities = np.where(spoiled[:, None], np.roll(np.eye(3)[p.labels], 1, axis=1), p.probabilities)
+    return replace(p, probabilities=probabilities), Slices({"site": {"A": ~at_b, "B": at_b}}, {"sex": "it is unknown"})
+
+
+def test_every_slice_must_reach_the_floor_and_none_may_fall_behind() -> None:
+    floor = {"kind": "slice_floor", "metric": "balanced_accuracy", "at_least": 0.6, "columns": ["site"]}
+    gap = {"kind": "slice_gap", "metric": "accuracy", "at_most": 0.3, "columns": ["site"]}
+    even, slices = sites(predictions(3.0))
+    fair = replace(candidate(), test=even)
+    assert judge(floor, gap, challenger=fair, slices=slices).accepted
+    uneven, _ = sites(predictions(3.0), bad=0.5)
+    found = judge(floor, gap, challenger=replace(fair, test=uneven), slices=slices)
+    assert [check.passed for check in found.checks] == [False, False]
+    assert "balanced_accuracy on the slice site=B is" in found.reasons[0]
+    assert "gap of accuracy between site=A and site=B is" in found.reasons[1]
+    small = judge(floor, challenger=fair, slices=slices, fewest=11)
+    assert "no slice by site has 11 patients of each class" in small.reasons[0]
+    missing = judge(floor | {"columns": ["sex"]}, challenger=fair, slices=slices)
+    assert "there are no slices by sex: it is unknown" in missing.reasons[0]
+
+
+def paired(n: int, disagree: int, seed: int = 0) -> tuple[Predictions, Predictions]:
+    """Two models of `n` patients with one image each that disagree on so many images, each right on half of them."""
+    labels = np.arange(n) % 2
+    names = np.array([f"{i:05d}" for i in range(n)])
+    odd = np.random.default_rng(seed).permutation(n)[:disagree]
+    wrong = [odd[: disagree // 2], odd[disagree // 2 :]]
+    models = []
+    for rows in wrong:
+        answers = labels.copy()
+        answers[rows] = 1 - answers[rows]
+        models.append(Predictions(labels, np.eye(2)[answers] * 0.8 + 0.1, names, ("a", "b")))
+    return models[0], models[1]
+
+
+def test_what_a_test_set_supports_is_that_of_the_normal_approximation() -> None:
+    one, other = paired(800, 80)
+    found = compare(one, other, "accuracy", Intervals())
+    plan = design(one, other, found.spread, 0.02, 0.025)
+    assert plan is not None
+    error = np.sqrt(80 / 800 / 800)  # of a mean difference of 0 with a tenth of discordant pairs (McNemar)
+    z = norm.ppf(0.975) + norm.ppf(0.8)
+    assert plan.disagreement == 0.1
+    assert plan.error == pytest.approx(error, rel=0.02)
+    assert plan.supported == pytest.approx(z * error, rel=0.03)
+    assert plan.needed == pytest.approx(0.1 * (z / 0.02) ** 2, rel=0.04)
+    assert plan.power == pytest.approx(norm.cdf(0.02 / error - norm.ppf(0.975)), abs=0.03)
+    assert "800 test patients support a margin of about 3." in plan.sentence
+    assert "a margin of 2 points needs about 2,000 patients" in plan.sentence
+
+
+def test_two_that_agree_on_all_images_may_differ_on_others() -> None:
+    one, other = paired(100, 0)
+    found = compare(one, other, "accuracy", Intervals())
+    exact = 1 - 0.025 ** (1 / 100)
+    assert found.difference.low == pytest.approx(-exact, abs=1e-6)
+    plan = design(one, other, found.spread, 0.02, 0.025)
+    assert plan is not None
+    assert (plan.feasible, plan.supported) == (False, pytest.approx(exact, abs=1e-6))
+    assert plan.needed == ceil(log(0.025) / log(0.98))
+    same = compare(one, other, "accuracy", Intervals(), same_model=True).difference
+    assert (same.low, same.high) == (0, 0)
+
+
+def test_a_test_set_that_cannot_tell_says_so() -> None:
+    found = judge(challenger=candidate(quality=1.5), champion=champion(1.5))
+    assert not found.accepted
+    (check,) = found.checks
+    assert check.design is not None
+    assert not check.design.feasible
+    assert (
+        "neither shown worse nor within the margin, so the champion stays; 60 test patients support" in found.reasons[0]
+    )
+    assert check.change is not None
+    assert "a wider margin" in check.change
+    worse = judge(challenger=candidate(quality=1.0), champion=champion(6.0))
+    assert "it is worse than the champion, which stays" in worse.reasons[0]
+
+
+def test_every_rule_has_a_file_and_none_is_named_elsewhere() -> None:
+    folder = Path(__file__).parents[2] / "clinprompt"
+    plumbing = [folder / "params.py", folder / "evaluation/gate.py", folder / "evaluation/judge.py"]
+    for kind in kinds():
+        assert not any(f'"{kind}"' in file.read_text() for file in plumbing), kind
