@@ -149,19 +149,6 @@ class BackboneParams(Section):
     path: UserPath | None
 
 
-class ChecksParams(Section):
-    """How the descriptions of a class are checked beside each other.
-
-    `encoder` is an entry of clinprompt/knowledge/agreement/encoders.yaml, or null; `min_support` how many samples must
-    assert what one asserts; `max_rejected_rise` how much the share of rejected ones may be above the card's
-    `knowledge.rejected_share`.
-    """
-
-    encoder: Name | None
-    min_support: Annotated[int, Field(ge=1, le=1_000_000)]
-    max_rejected_rise: Fraction
-
-
 def _endpoint_url(url: str) -> str:
     try:
         parts = urlsplit(url)
@@ -205,6 +192,39 @@ class EndpointParams(Section):
                 "url: must begin with https://; plain_http: true allows http to a host of your own network"
             )
         return self
+
+
+class JudgeParams(Section):
+    """The language model that judges descriptions: as `knowledge.llm` and `path`, or as `knowledge.endpoint`.
+
+    The endpoint's key, where it needs one, is in the variable CLINPROMPT_JUDGE_KEY.
+    """
+
+    llm: Name | None = None
+    path: UserPath | None = None
+    endpoint: EndpointParams | None = None
+
+    @model_validator(mode="after")
+    def _one_model(self) -> "JudgeParams":
+        if (self.llm is None) == (self.endpoint is None):
+            raise ValueError("needs exactly one of llm and endpoint")
+        if self.path is not None and self.llm is None:
+            raise ValueError("path: needs llm, the name under which the model of that folder is recorded")
+        return self
+
+
+class ChecksParams(Section):
+    """How the descriptions of a class are checked beside each other.
+
+    `encoder` is an entry of clinprompt/knowledge/agreement/encoders.yaml, or null; `min_support` how many samples must
+    assert what one asserts; `max_rejected_rise` how much the share of rejected ones may be above the card's
+    `knowledge.rejected_share`; `judge` a second language model that is asked of each sentence, or null.
+    """
+
+    encoder: Name | None
+    min_support: Annotated[int, Field(ge=1, le=1_000_000)]
+    max_rejected_rise: Fraction
+    judge: JudgeParams | None = None
 
 
 class KnowledgeParams(Section):

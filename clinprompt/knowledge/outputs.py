@@ -21,13 +21,14 @@ from clinprompt.knowledge.generate import sampling_of
 from clinprompt.knowledge.hidden_states import ClassStates
 from clinprompt.knowledge.llm import Llm
 from clinprompt.knowledge.paraphrase import Paraphrased
+from clinprompt.knowledge.second_judge import JUDGE, OUTCOMES, QUESTION, Judged
 from clinprompt.knowledge.settle import SCORES
 from clinprompt.knowledge.statement import DescriptionCheck
 from clinprompt.params import ChecksParams, KnowledgeParams
 from clinprompt.parquet import read_frame
 from clinprompt.reports.frame import OF_NO_CLASS, PLACEHOLDER, Frame
 
-_SCORES = [f"score_{name}" for name in (*(check.name for check in CHECKS), *SCORES)]
+_SCORES = [f"score_{name}" for name in (*(check.name for check in CHECKS), *SCORES, JUDGE)]
 COLUMNS = [
     *["class", "aspect", "index", "round", "text", "raw", "accepted", "reason", "unjudged", "review", "reviewed"],
     *_SCORES,
@@ -143,6 +144,7 @@ def report(
     states_file: Path,
     told: Paraphrased | None = None,
     encoder: Encoder | None = None,
+    judged: Judged | None = None,
 ) -> dict[str, Any]:
     """The report: provenance, counts by class and reason, the prompts of descriptions and hidden states; and where they
     were asked for, the same of paraphrases.
@@ -153,6 +155,7 @@ def report(
         endpoint: who was asked instead for descriptions and paraphrases.
         states_file: the file of the hidden states, for its digest.
         encoder: what near-duplicates were looked for with.
+        judged: what the judge said, where there is one.
     """
     sampling = sampling_of(params)
     prompts: dict[str, dict[str, Any]] = {c.id: {} for c in classes}
@@ -175,6 +178,7 @@ def report(
         },
         "checks": _bounds(CHECKS),
         "agreement": agreement(params.checks, encoder),
+        "judge": None if judged is None else _of_judge(judged),
         "classes": {c.id: _counts([d for d in descriptions if d.prompt.class_id == c.id]) for c in classes},
         "total": _counts(descriptions),
         "review": {
@@ -242,6 +246,20 @@ def agreement(params: ChecksParams, encoder: Encoder | None) -> dict[str, Any]:
     if encoder is None:
         note = "Near-duplicates were looked for by words alone: knowledge.checks.encoder is null."
     return {"encoder": of, "min_support": params.min_support, "note": note}
+
+
+def _of_judge(judged: Judged) -> dict[str, Any]:
+    """Who judged, and how often the judge agreed with the checks, or not, or gave no answer that can be read."""
+    origin = judged.origins[0]
+    return {
+        "provider": origin.provider,
+        "name": origin.name,
+        "revision": "; ".join(one.revision for one in judged.origins),
+        "digest": origin.digest,
+        "question": QUESTION,
+        "asked": judged.outcomes.total(),
+        **{outcome: judged.outcomes[outcome] for outcome in OUTCOMES},
+    }
 
 
 def _of_paraphrases(told: Paraphrased, params: KnowledgeParams) -> dict[str, Any]:

@@ -50,8 +50,8 @@ def llm_table() -> dict[str, LlmEntry]:
     return {name: check(LlmEntry, entry, str(TABLE), name) for name, entry in table.items()}
 
 
-def entry_of(name: str) -> LlmEntry:
-    """A model's entry.
+def entry_of(name: str, key: str = "knowledge") -> LlmEntry:
+    """A model's entry; `key` is the section of params.yaml that names it, for the message.
 
     Raises:
         BadParams: there is none.
@@ -59,8 +59,8 @@ def entry_of(name: str) -> LlmEntry:
     table = llm_table()
     if name not in table:
         raise BadParams(
-            f"params.yaml: knowledge.llm: no entry {name!r} in clinprompt/knowledge/table.yaml; it has "
-            f"{', '.join(sorted(table))}. For another model set knowledge.path to its folder."
+            f"params.yaml: {key}.llm: no entry {name!r} in clinprompt/knowledge/table.yaml; it has "
+            f"{', '.join(sorted(table))}. For another model set {key}.path to its folder."
         )
     return table[name]
 

@@ -23,6 +23,7 @@ from clinprompt.knowledge.paraphrase import Paraphrased, paraphrase
 from clinprompt.knowledge.review.decisions import Decisions, decisions_of
 from clinprompt.knowledge.reviewed import judge_reviewed, overrules, read_reviewed
 from clinprompt.knowledge.samples import Samples
+from clinprompt.knowledge.second_judge import OUTCOMES, Judged, ask_judge, load_judge
 from clinprompt.knowledge.settle import Sample, settle
 from clinprompt.params import KnowledgeParams
 from clinprompt.reports.frame import Frame
@@ -54,6 +55,10 @@ def work(job: Job) -> dict[str, Any]:
     writer = Endpoint(params.endpoint) if params.endpoint is not None else llm
     encoder = None if params.checks.encoder is None else required_encoder(params.checks.encoder)
     decisions = decisions_of(card, job.inputs["card"])
+    # Of what a clinician wrote no language model is asked.
+    of_judge = params.checks.judge if "descriptions" in asked else None
+    judge = None if of_judge is None else load_judge(of_judge)
+    judged: Judged | None = None
     descriptions: list[Description] = []
     if "descriptions" in needed and by_hand:
         reviewed = read_reviewed(job.inputs["card"].parent / by_hand, card)
@@ -62,6 +67,9 @@ def work(job: Job) -> dict[str, Any]:
     elif "descriptions" in needed and writer:
         settled = partial(_settled, min_support=params.checks.min_support, encoder=encoder, decisions=decisions)
         descriptions = describe(writer, card, classes, params, kept, settled)
+        if judge is not None:
+            judged = ask_judge(judge, card, descriptions, params, kept)
+            descriptions = judged.descriptions
     states: list[ClassStates] = []
     if "hidden_states" in needed and llm:
         states = hidden_states(llm, card, classes, params.answer_tokens, params.hidden_states, kept)
@@ -79,6 +87,7 @@ def work(job: Job) -> dict[str, Any]:
         states_file=job.outputs["hidden_states"],
         told=told,
         encoder=encoder,
+        judged=judged,
     )
     checks: list[dict[str, Any]] = []
     if "descriptions" in needed:
@@ -175,6 +184,9 @@ def _refuse_failed(checks: list[dict[str, Any]]) -> None:
 def _say_what_waits(facts: dict[str, Any], card: Path) -> None:
     if note := facts["agreement"]["note"]:
         log.info("describe: %s", note)
+    if judge := facts["judge"]:
+        told = ", ".join(f"{judge[outcome]} {outcome}" for outcome in OUTCOMES)
+        log.info("describe: the judge, %s, was asked of %d descriptions: %s.", judge["name"], judge["asked"], told)
     if waiting := facts["review"]["waiting"]:
         log.info(
             "describe: the checks are in doubt of %d descriptions; `python -m clinprompt.knowledge review --card %s "

@@ -7,7 +7,7 @@ from typing import Any
 from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from clinprompt.contract.variables import ENDPOINT_KEY, PATIENT_KEY, PREFIX, STORE
+from clinprompt.contract.variables import ENDPOINT_KEY, JUDGE_KEY, PATIENT_KEY, PREFIX, STORE
 
 STORE_CONNECTION = "clinprompt_store"
 MLFLOW_CONNECTION = "clinprompt_mlflow"
@@ -21,7 +21,7 @@ _NAMES = frozenset(
 _PREFIXES = ("AWS_", PREFIX, "CUDA_", "DVC_", "HF_", "MKL_", "MLFLOW_", "NVIDIA_", "OMP_", "TORCH_")
 # What travels into a container: the services, not the worker's own folders.
 _SERVICES = ("AWS_", "MLFLOW_")
-_NAMED = (STORE, PATIENT_KEY, ENDPOINT_KEY)
+_NAMED = (STORE, PATIENT_KEY, ENDPOINT_KEY, JUDGE_KEY)
 _SECRET = ("KEY", "PASSWORD", "TOKEN", "SECRET")
 
 

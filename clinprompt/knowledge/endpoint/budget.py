@@ -10,9 +10,11 @@ class Budget:
 
     Args:
         total: None for no bound.
+        key: of the endpoint in params.yaml, for the message.
     """
 
-    def __init__(self, total: int | None) -> None:
+    def __init__(self, total: int | None, key: str) -> None:
+        self._key = key
         self._total, self._reserved, self._lock = total, 0, Lock()
         self.spent = 0
 
@@ -25,7 +27,7 @@ class Budget:
         with self._lock:
             if self._total is not None and self.spent + self._reserved + most > self._total:
                 raise BadParams(
-                    f"params.yaml: knowledge.endpoint.token_budget: {self.spent} of {self._total} tokens are spent, "
+                    f"params.yaml: {self._key}.token_budget: {self.spent} of {self._total} tokens are spent, "
                     f"and a request may cost {most} more; the finished answers are kept: raise it and run again."
                 )
             self._reserved += most

@@ -37,9 +37,15 @@ class Endpoint:
     """A language model behind an endpoint. Its answers go under the opening words that a model here is given.
 
     The request holds the prompt's text, the model's name, the seed and the sampling, and nothing else.
+
+    Attributes:
+        key: where it stands in params.yaml, for messages.
+        variable: which environment variable holds its key.
     """
 
     params: EndpointParams
+    key: str = "knowledge.endpoint"
+    variable: str = ENDPOINT_KEY
 
     @property
     def host(self) -> str:
@@ -108,8 +114,10 @@ class _Run:
     def __init__(self, endpoint: Endpoint, sampling: Sampling) -> None:
         self._endpoint, self._params, self._sampling = endpoint, endpoint.params, sampling
         url = f"{self._params.url.rstrip('/')}/chat/completions"
-        self._transport = Transport(url, find_key(), self._params.timeout_seconds, self._params.concurrency)
-        self.budget = Budget(self._params.token_budget)
+        self._transport = Transport(
+            url, find_key(endpoint.variable), self._params.timeout_seconds, self._params.concurrency
+        )
+        self.budget = Budget(self._params.token_budget, endpoint.key)
         self.stop = Event()
 
     def ask(self, text: str, seed: int) -> Completion:
@@ -176,9 +184,11 @@ class _Run:
         """
         if reply.status in _BUSY or reply.status >= 500:
             return f"answered with HTTP {reply.status}", _seconds(reply.retry_after)
-        where = f"params.yaml: knowledge.endpoint: {self._endpoint.host}"
+        where = f"params.yaml: {self._endpoint.key}: {self._endpoint.host}"
         if reply.status in (401, 403):
-            raise BadParams(f"{where} refuses the key (HTTP {reply.status}); set the variable {ENDPOINT_KEY}.")
+            raise BadParams(
+                f"{where} refuses the key (HTTP {reply.status}); set the variable {self._endpoint.variable}."
+            )
         if 300 <= reply.status < 400:
             raise BadParams(f"{where} sends on to another address (HTTP {reply.status}); set url to that one.")
         said = read_error(reply.body)
@@ -188,7 +198,7 @@ class _Run:
         )
 
     def _down(self, problem: str) -> ClinpromptError:
-        return ServiceDown(f"params.yaml: knowledge.endpoint: {self._endpoint.host} {problem}; {_KEPT}.")
+        return ServiceDown(f"params.yaml: {self._endpoint.key}: {self._endpoint.host} {problem}; {_KEPT}.")
 
 
 def _seconds(retry_after: str) -> float:

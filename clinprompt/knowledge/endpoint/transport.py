@@ -10,7 +10,6 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
-from clinprompt.contract.variables import ENDPOINT_KEY
 from clinprompt.errors import BadParams
 
 MOST_BYTES = 1 << 20
@@ -47,15 +46,15 @@ class _Bearer(AuthBase):
         return request
 
 
-def find_key() -> str:
+def find_key(variable: str) -> str:
     """The endpoint's key; "" where the variable is not set.
 
     Raises:
         BadParams: it can't be a key; it is not shown.
     """
-    key = os.environ.get(ENDPOINT_KEY, "").strip()
+    key = os.environ.get(variable, "").strip()
     if not re.fullmatch(r"[\x21-\x7e]*", key):
-        raise BadParams(f"{ENDPOINT_KEY}: holds blanks or characters that no key has; set it to the endpoint's key.")
+        raise BadParams(f"{variable}: holds blanks or characters that no key has; set it to the endpoint's key.")
     return key
 
 
