@@ -85,7 +85,7 @@ class Encoder:
             tokens = self._tokenizer.encode_batch([texts[i] for i in batch])
             ids = torch.tensor([one.ids for one in tokens])
             mask = torch.tensor([one.attention_mask for one in tokens])
-            with torch.inference_mode():
+            with torch.no_grad():
                 states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
             real = mask[:, :, None].to(states.dtype)
             pooled = (states * real).sum(1) / real.sum(1) if self.pooling == "mean" else states[:, 0]
