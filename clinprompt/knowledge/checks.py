@@ -11,6 +11,7 @@ from clinprompt.knowledge.fit import FIT, SUBJECT_OF_TEXT
 from clinprompt.knowledge.form import DUPLICATE, FORM, first_sentence, has_sentence
 from clinprompt.knowledge.mentions import MENTIONS, NAMED
 from clinprompt.knowledge.statement import Assessment, Context, DescriptionCheck, Statement
+from clinprompt.knowledge.word_sets import WordSets
 
 __all__ = [
     "CHECKS",
@@ -34,5 +35,5 @@ def judge(statement: Statement, context: Context, checks: Sequence[DescriptionCh
     scores = {check.name: check.score(statement, context) for check in checks}
     reason = next((check.name for check in checks if not check.passes(scores[check.name])), None)
     if reason is None:
-        context.accepted.setdefault(statement.class_id, []).append(statement.compared)
+        context.accepted.setdefault(statement.class_id, WordSets()).add(statement.compared)
     return Assessment(reason is None, reason, scores)

@@ -168,9 +168,8 @@ def repetition(statement: Statement, context: Context) -> float:
 
 def similarity(statement: Statement, context: Context) -> float:
     """The largest Jaccard index of the text's words with those of a text accepted before, for the same class."""
-    words = statement.compared
-    earlier = context.accepted.get(statement.class_id, [])
-    return max((len(words & other) / len(words | other) for other in earlier if words | other), default=0.0)
+    earlier = context.accepted.get(statement.class_id)
+    return 0.0 if earlier is None else earlier.nearest(statement.compared)
 
 
 def _ngrams(words: list[str], length: int) -> list[tuple[str, ...]]:

@@ -1,13 +1,10 @@
 """Checks of whom a text speaks of: of its class, and of no other one as itself."""
 
-import re
-from collections.abc import Sequence
-
-from clinprompt.data.card import ClassInfo
+from clinprompt.knowledge.class_names import plain_words
 from clinprompt.knowledge.scopes import scopes
 from clinprompt.knowledge.statement import Context, DescriptionCheck, Statement
 from clinprompt.knowledge.terms.of_card import CORE, NAME, NORMAL, REFERS, SIGN, SUBJECT
-from clinprompt.knowledge.words import NO_MENTIONS, canonical_words, words_of
+from clinprompt.knowledge.words import canonical_words
 
 # How a text on a class without disease speaks of it.
 _OF_NORMAL = set(
@@ -31,7 +28,7 @@ def other_classes(statement: Statement, context: Context) -> float:
         for found in read.found:
             owners = {owner for kind, owner in found.owners if kind == NAME} - {NORMAL}
             words = " ".join(read.words[found.start : found.stop])
-            if not owners & own and read.asserted(found) and f" {words} " not in own_text:
+            if owners and not owners & own and read.asserted(found) and f" {words} " not in own_text:
                 named |= {class_id for class_id, findings in terms.findings.items() if findings & owners}
     return float(len(named - {statement.class_id}))
 
@@ -43,16 +40,12 @@ def class_mentions(statement: Statement, context: Context) -> list[tuple[str, in
     mention that stands in the name or the phrase of the class itself: where that is "pituitary tumour", it is what
     "the tumour" means.
     """
-    words = words_of(statement.text.replace("_", " "))
-    own = [info for info in context.classes if info.id == statement.class_id]
-    own_texts = [_plain(text) for info in own for text in (info.name, info.phrase, info.id)]
-    names = [(name, info.id) for info in context.classes for name in _names(info)]
+    words, names = plain_words(statement.text), context.names
     mentions = []
-    for name, class_id in sorted(names, key=lambda pair: (-len(pair[0]), pair)):
-        in_own = any(re.search(rf"\b{re.escape(name)}s?\b", text) for text in own_texts)
-        for start, stop in _places(words, name.split()):
-            if not in_own and class_id != statement.class_id:
-                mentions.append((class_id, start))
+    for name in names.possible(words):
+        for start, stop in name.places(words):
+            if name.class_id != statement.class_id and not names.in_own(name, statement.class_id):
+                mentions.append((name.class_id, start))
             words[start:stop] = ["|"] * (stop - start)
     return mentions
 
@@ -73,29 +66,6 @@ def own_class(statement: Statement, context: Context) -> float | None:
     if not own:  # nothing is known of what implies it
         count += sum(any(kind == SUBJECT for kind, _ in found.owners) for found in read.found)
     return float(count > 0)
-
-
-def _places(words: Sequence[str], name: list[str]) -> list[tuple[int, int]]:
-    """Where a name stands, its last word in the plural, too."""
-    last = {name[-1], f"{name[-1]}s"}
-    size = len(name)
-    return [
-        (start, start + size)
-        for start in range(len(words) - size + 1)
-        if words[start + size - 1] in last and list(words[start : start + size - 1]) == name[:-1]
-    ]
-
-
-def _names(class_info: ClassInfo) -> set[str]:
-    """The names by which a text may mention the class: its name and id, but not aliases, which can be "0" or "no", and
-    no number, single letter or ordinary English word."""
-    names = {_plain(name) for name in (class_info.name, class_info.id)}
-    return {name for name in names if not set(name.split()) <= NO_MENTIONS and not re.fullmatch(r"[\d ]*|\w", name)}
-
-
-def _plain(text: str) -> str:
-    """The text's words, as `words_of` gives them, with single blanks between them; "_" parts words too."""
-    return " ".join(words_of(text.replace("_", " ")))
 
 
 MENTIONS = DescriptionCheck("other_class", other_classes, 0, 0)

@@ -19,6 +19,7 @@ from clinprompt.knowledge.prompts import prompt_of
 from clinprompt.knowledge.samples import Samples
 from clinprompt.knowledge.statement import Context, DescriptionCheck
 from clinprompt.knowledge.subject import plain
+from clinprompt.knowledge.word_sets import WordSets
 from clinprompt.params import KnowledgeParams
 from clinprompt.reports.frame import OF_NO_CLASS, PLACEHOLDER, Frame, Slot
 
@@ -70,7 +71,7 @@ def paraphrase(
         plain(text, card.name, "record")
     prompts = [_prompt(writer, frame, aspect) for aspect in OPENINGS]
     statement = Paraphrase(OF_NO_CLASS, frame.sentence, frame.sentence, complete=True)
-    context = Context(card.classes, {OF_NO_CLASS: [statement.compared]})  # a copy of the frame is none, too
+    context = Context(card.classes, {OF_NO_CLASS: WordSets([statement.compared])})  # a copy of the frame is none, too
     # As long as twice the frame, whatever descriptions may be.
     sampling = Sampling(params.temperature, TOP_P, 2 * writer.length_of(frame.sentence))
 

@@ -17,6 +17,7 @@ from clinprompt.knowledge.description import Description, Origin, Prompt
 from clinprompt.knowledge.review.decisions import Decision, Decisions, text_digest
 from clinprompt.knowledge.statement import Assessment, Context
 from clinprompt.knowledge.texts import CLASS, TEXT, read_texts, statement_of
+from clinprompt.knowledge.word_sets import WordSets
 
 ASPECT, AUTHOR, DATE, ACCEPTED, REASON = "aspect", "author", "date", "accepted", "reason"
 COLUMNS = (CLASS, TEXT, ASPECT, AUTHOR, DATE, ACCEPTED, REASON)
@@ -107,7 +108,7 @@ def _judge(sentence: Sentence, origin: Origin, context: Context) -> Description:
     if sentence.overrule and not verdict.accepted:
         override = f"{verdict.reason}: {sentence.overrule}"
         verdict = Assessment(True, None, verdict.scores)
-        context.accepted.setdefault(sentence.class_id, []).append(statement.compared)
+        context.accepted.setdefault(sentence.class_id, WordSets()).add(statement.compared)
     judged = Description(
         Prompt(sentence.class_id, sentence.aspect), sentence.row, 0, sentence.text, statement.text, verdict, origin
     )

@@ -5,6 +5,7 @@ Cue words with a scope that ends at punctuation, at conjunctions, or after a few
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from clinprompt.knowledge.words import canonical, words_of
 
@@ -12,8 +13,17 @@ _REACH = 8  # words; a list is longer
 _LIST = 16
 
 
-def _cues(text: str) -> list[tuple[str, ...]]:
-    return [tuple(canonical(word) for word in cue.split("_")) for cue in text.split()]
+Cues = dict[str, list[tuple[str, ...]]]
+
+
+def _cues(text: str) -> Cues:
+    """Cues by their first words, the longest first."""
+    by_first: Cues = {}
+    for cue in sorted(
+        (tuple(canonical(word) for word in cue.split("_")) for cue in text.split()), key=len, reverse=True
+    ):
+        by_first.setdefault(cue[0], []).append(cue)
+    return by_first
 
 
 def _words(text: str) -> set[str]:
@@ -58,9 +68,14 @@ class Scopes:
         return not self.denied[index] and not self.compared[index]
 
 
+@lru_cache(maxsize=4)
 def scopes(text: str) -> Scopes:
-    """The scopes of a text's cue words."""
-    words, begins = clauses(text)
+    """The scopes of a text's cue words; kept, as several checks need those of one text."""
+    return scopes_in(*clauses(text))
+
+
+def scopes_in(words: list[str], begins: list[bool]) -> Scopes:
+    """Those of a text that `clauses` has parted."""
     denied, compared = [False] * len(words), [False] * len(words)
     for i, word in enumerate(words):
         if i > 0 and words[i - 1] in _BE and _cue(words, i, _DENIES_BEFORE):
@@ -89,9 +104,11 @@ def clauses(text: str) -> tuple[list[str], list[bool]]:
     return words, begins
 
 
-def _cue(words: list[str], start: int, cues: list[tuple[str, ...]]) -> int:
+def _cue(words: list[str], start: int, cues: Cues) -> int:
     """How many words the longest cue that begins here has; 0 for none."""
-    return max((len(cue) for cue in cues if tuple(words[start : start + len(cue)]) == cue), default=0)
+    if (here := cues.get(words[start])) is None:
+        return 0
+    return next((len(cue) for cue in here if tuple(words[start : start + len(cue)]) == cue), 0)
 
 
 def _forward(words: list[str], begins: list[bool], start: int, ends: set[str], lists: bool = False) -> range:

@@ -107,7 +107,8 @@ class _OfClass:
     def _nearest(self, number: int, others: np.ndarray, row: np.ndarray, same: float) -> float:
         """The largest cosine, of those from `same` on with texts only that assert nothing opposite."""
         below = row[row < same]
-        for j in sorted(np.flatnonzero(row >= same), key=lambda j: (-row[j], j)):
+        near = np.flatnonzero(row >= same)
+        for j in near[np.argsort(-row[near], kind="stable")]:
             if not opposed(self.asserted[number], self.asserted[int(others[j])]):
                 return round(float(row[j]), 6)
         return round(float(below.max()), 6) if len(below) else 0.0

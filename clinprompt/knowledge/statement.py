@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from clinprompt.data.card import Card, ClassInfo
+from clinprompt.knowledge.class_names import ClassNames
 from clinprompt.knowledge.terms.of_card import Reading, TermsOfCard, read, terms_of
+from clinprompt.knowledge.word_sets import WordSets
 from clinprompt.knowledge.words import words_of
 
 
@@ -17,7 +20,7 @@ class Statement:
     text: str
     complete: bool
 
-    @property
+    @cached_property
     def words(self) -> list[str]:
         """The text's words in lower case, without punctuation."""
         return words_of(self.text)
@@ -37,8 +40,13 @@ class Context:
     """
 
     classes: Sequence[ClassInfo]
-    accepted: dict[str, list[frozenset[str]]] = field(default_factory=dict)
+    accepted: dict[str, WordSets] = field(default_factory=dict)
     terms: TermsOfCard | None = None
+
+    @cached_property
+    def names(self) -> ClassNames:
+        """The names of the classes."""
+        return ClassNames(self.classes)
 
     @classmethod
     def of(cls, card: Card) -> "Context":

@@ -1,6 +1,7 @@
 """Words, as the checks of descriptions compare them, and English ones that name no class."""
 
 import re
+from functools import lru_cache
 
 
 def words_of(text: str) -> list[str]:
@@ -60,6 +61,7 @@ def american(word: str) -> str:
     return word
 
 
+@lru_cache(maxsize=1 << 15)  # texts share most of their words
 def canonical(word: str) -> str:
     """A word, as `words_of` gives it, as terms are compared: in American spelling, without the ending of a plural."""
     word = american(word)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clinprompt.knowledge.scopes import clauses, scopes
+from clinprompt.knowledge.scopes import clauses, scopes_in
 from clinprompt.knowledge.terms.lexicon import Found
 from clinprompt.knowledge.terms.opposites import Axis, axis_lexicon, opposites, part_lexicon, sequence_lexicon
 
@@ -32,7 +32,7 @@ def assertions(text: str) -> frozenset[Assertion]:
     words, begins = clauses(text)
     sequences = sequence_lexicon().find(words)
     taken = {i for found in sequences for i in range(found.start, found.stop)}
-    said = scopes(text)
+    said = scopes_in(words, begins)
     made: set[Assertion] = set()
     for name, axis in opposites().axes.items():
         found = [one for one in axis_lexicon(name).find(words) if one.start not in taken]

@@ -39,12 +39,13 @@ def consensus(
         candidates: the samples that can be rejected.
         certain: those that a person has accepted: their ways win over all others', and they are never rejected.
     """
+    rejectable = set(candidates) - set(certain)
     votes = Counter(assertion for made in samples.values() for assertion in made)
     of_certain = {assertion for number in certain for assertion in samples.get(number, ())}
     of_subject = Counter(assertion.subject for made in samples.values() for assertion in made)
     opposite = {assertion: of_subject[assertion.subject] - votes[assertion] for assertion in votes}
     lost, tied = _decided(votes, of_certain)
-    weighed = [number for number in samples if number in candidates and number not in certain]
+    weighed = [number for number in samples if number in rejectable]
     outvoted = frozenset(number for number in weighed if samples[number] & lost)
     return Consensus(
         support={number: min((votes[one] for one in made), default=None) for number, made in samples.items()},

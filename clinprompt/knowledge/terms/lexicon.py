@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from clinprompt.knowledge.words import american, canonical, words_of
 
-_KEY = 3  # letters by which the first words of terms are looked up; a term's stem before "*" has no fewer
+_KEY = 3  # letters by which first words that end in "*" are looked up; a stem before "*" has no fewer
 
 Owner = TypeVar("Owner", bound=Hashable)
 
@@ -26,7 +26,8 @@ class Lexicon(Generic[Owner]):
     """Terms with their owners. A word of a term that ends in "*" stands for all words that begin so."""
 
     _terms: dict[tuple[str, ...], set[Owner]] = field(default_factory=dict)
-    _by_start: defaultdict[str, list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
+    _by_word: defaultdict[str, list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
+    _by_stem: defaultdict[str, list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, terms: Iterable[str], owner: Owner) -> None:
         """Let an owner have some terms."""
@@ -34,7 +35,10 @@ class Lexicon(Generic[Owner]):
             words = term_words(term)
             if words not in self._terms:
                 self._terms[words] = set()
-                self._by_start[words[0][:_KEY]].append(words)
+                if words[0].endswith("*"):
+                    self._by_stem[words[0][:_KEY]].append(words)
+                else:
+                    self._by_word[words[0]].append(words)
             self._terms[words].add(owner)
 
     def find(self, words: Sequence[str]) -> list[Found[Owner]]:
@@ -45,7 +49,9 @@ class Lexicon(Generic[Owner]):
         """
         found, start = [], 0
         while start < len(words):
-            fitting = [term for term in self._by_start.get(words[start][:_KEY], ()) if _fits(term, words, start)]
+            word = words[start]
+            near = (*self._by_word.get(word, ()), *self._by_stem.get(word[:_KEY], ()))
+            fitting = [term for term in near if _fits(term, words, start)]
             if fitting:
                 longest = max(fitting, key=_rank)
                 # A term that ends in "*" and one without it may be the same words here.
