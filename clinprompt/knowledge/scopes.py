@@ -33,7 +33,8 @@ def _words(text: str) -> set[str]:
 _DENIES = _cues(
     "no no_evidence_of no_sign_of no_trace_of not cannot without absence_of lack lacking free_of free_from never "
     "neither nor devoid_of negative_for rule_out exclude excluding excluded except fail_to "
-    "failing_to instead_of rather_than"
+    "failing_to instead_of rather_than "
+    "not_true_that not_the_case_that not_correct_that untrue_that false_that incorrect_that wrong_that"
 )
 # Not every meningioma is calcified, and that says nothing against calcified ones.
 _DENIES_NOTHING = _cues("not_only not_every not_all not_always not_necessarily not_uncommon not_infrequently no_doubt")

@@ -90,6 +90,7 @@ def edit_params(path: Path, changes: Mapping[str, Any]) -> None:
     """
     yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, 120
+    yaml.indent(mapping=2, sequence=4, offset=2)  # as params.yaml has lists
     yaml.representer.add_representer(type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null"))
     document = yaml.load(path.read_text(encoding="utf-8"))
     for key, value in changes.items():
