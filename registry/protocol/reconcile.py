@@ -7,6 +7,7 @@ which another turn finished, and is set right here.
 import logging
 
 from registry import links, quarantine
+from registry.model_folder import FILES_TAG
 from registry.protocol.apply import carry_out, set_tags
 from registry.protocol.journal import UNFINISHED, Entry, VersionRef, Written
 from registry.protocol.models import ref
@@ -104,11 +105,13 @@ def _is_lost(found: Version | None) -> bool:
 
 
 def _can_serve(turn: Turn, truth: VersionRef | None) -> bool:
-    """Whether the journal's champion is there, was made by this pipeline, and is not in quarantine."""
+    """Whether the journal's champion is there, can be verified, and is not in quarantine."""
     if truth is None or truth.version is None or truth.payload is None:
         return False
     champion = turn.models.by_number(truth.version)
-    return champion is not None and ref(champion) == truth and not quarantine.is_held(champion)
+    if champion is None or ref(champion) != truth or quarantine.is_held(champion):
+        return False
+    return FILES_TAG in champion.tags
 
 
 def _adopt(turn: Turn, truth: VersionRef | None, found: Version | None) -> None:

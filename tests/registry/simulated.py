@@ -13,6 +13,7 @@ import numpy as np
 
 from clinprompt.errors import ClinpromptError, DataRejected, InputMissing, Interrupted
 from registry import quarantine
+from registry.model_folder import FILES_TAG
 from registry.protocol.journal import Journal, Overtaken, VersionRef
 from registry.protocol.lease import ALLOWANCE, SECONDS
 from registry.protocol.memory import MemoryStore
@@ -101,7 +102,8 @@ class Process:
         def act() -> Version:
             found = [version for version in self.world.versions if version.tags["payload_digest"] == payload]
             if not found:
-                self.world.versions.append(Version(NAME, len(self.world.versions) + 1, {"payload_digest": payload}))
+                tags = {"payload_digest": payload, FILES_TAG: "{}"}
+                self.world.versions.append(Version(NAME, len(self.world.versions) + 1, tags))
             return found[0] if found else self.world.versions[-1]
 
         return self._do("find_or_create", act)  # type: ignore[no-any-return]
