@@ -27,6 +27,7 @@ __all__ = [
     "to_yaml",
 ]
 
+Count = Annotated[int, Field(ge=1, le=1_000_000)]  # more is a slip of the hand, which would end in no memory
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 UserPath = Annotated[str, AfterValidator(os.path.expanduser)]  # "~" is the user's home

@@ -15,7 +15,7 @@ from clinprompt.knowledge.endpoint.service import Endpoint
 from clinprompt.knowledge.llm import Llm
 from clinprompt.knowledge.prompts import token_ids
 from clinprompt.knowledge.samples import Samples, key_of
-from clinprompt.params import KnowledgeParams
+from clinprompt.knowledge_params import KnowledgeParams
 from clinprompt.progress import progress
 from clinprompt.sources import closure, digest
 

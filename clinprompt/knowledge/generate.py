@@ -14,7 +14,7 @@ from clinprompt.knowledge.prompts import aspect_prompts
 from clinprompt.knowledge.samples import Samples
 from clinprompt.knowledge.statement import Context, Statement
 from clinprompt.knowledge.subject import Subject
-from clinprompt.params import KnowledgeParams
+from clinprompt.knowledge_params import KnowledgeParams
 
 ROUNDS = 4
 TOP_P = 0.9

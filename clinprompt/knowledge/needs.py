@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from clinprompt.data.card import Card
-from clinprompt.params import KnowledgeParams
+from clinprompt.knowledge_params import KnowledgeParams
 
 _WITHOUT = {
     "hidden_states": (

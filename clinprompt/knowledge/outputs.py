@@ -24,7 +24,7 @@ from clinprompt.knowledge.paraphrase import Paraphrased
 from clinprompt.knowledge.second_judge import JUDGE, OUTCOMES, QUESTION, Judged
 from clinprompt.knowledge.settle import SCORES
 from clinprompt.knowledge.statement import DescriptionCheck
-from clinprompt.params import ChecksParams, KnowledgeParams
+from clinprompt.knowledge_params import ChecksParams, KnowledgeParams
 from clinprompt.parquet import read_frame
 from clinprompt.reports.frame import OF_NO_CLASS, PLACEHOLDER, Frame
 

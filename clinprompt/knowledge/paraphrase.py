@@ -20,7 +20,7 @@ from clinprompt.knowledge.samples import Samples
 from clinprompt.knowledge.statement import Context, DescriptionCheck
 from clinprompt.knowledge.subject import plain
 from clinprompt.knowledge.word_sets import WordSets
-from clinprompt.params import KnowledgeParams
+from clinprompt.knowledge_params import KnowledgeParams
 from clinprompt.reports.frame import OF_NO_CLASS, PLACEHOLDER, Frame, Slot
 
 QUESTION = "Rewrite this sentence in other words. Keep every word in braces as it is: {}"

@@ -20,7 +20,7 @@ from clinprompt.knowledge.prompts import prompt_of
 from clinprompt.knowledge.samples import Samples
 from clinprompt.knowledge.settle import NEAR_DUPLICATE
 from clinprompt.knowledge.subject import Subject
-from clinprompt.params import JudgeParams, KnowledgeParams
+from clinprompt.knowledge_params import JudgeParams, KnowledgeParams
 
 JUDGE = "judge"  # the name of its score, and the aspect of its prompts
 OUTCOMES = ("agreed", "disagreed", "unsure", "unreadable")

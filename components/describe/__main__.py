@@ -25,7 +25,7 @@ from clinprompt.knowledge.reviewed import judge_reviewed, overrules, read_review
 from clinprompt.knowledge.samples import Samples
 from clinprompt.knowledge.second_judge import OUTCOMES, Judged, ask_judge, load_judge
 from clinprompt.knowledge.settle import Sample, settle
-from clinprompt.params import KnowledgeParams
+from clinprompt.knowledge_params import KnowledgeParams
 from clinprompt.reports.frame import Frame
 from clinprompt.schema import read_yaml
 from clinprompt.validation.descriptions import GENERATED, WRITTEN, check_descriptions, failures

@@ -11,7 +11,8 @@ from tiny_llm import make_llm
 from clinprompt.data.card import Card
 from clinprompt.data.load import load_card
 from clinprompt.knowledge.llm import Llm, load_llm
-from clinprompt.params import KnowledgeParams, load_params
+from clinprompt.knowledge_params import KnowledgeParams
+from clinprompt.params import load_params
 
 ROOT = Path(__file__).parents[2]
 CLASSES = [

@@ -19,7 +19,7 @@ from clinprompt.knowledge.prompts import aspect_prompts
 from clinprompt.knowledge.statement import Assessment, Context
 from clinprompt.knowledge.subject import Subject
 from clinprompt.knowledge.texts import statement_of
-from clinprompt.params import EndpointParams, KnowledgeParams
+from clinprompt.knowledge_params import EndpointParams, KnowledgeParams
 
 ASKED = Endpoint(EndpointParams(url="https://llm.example.org/v1", model="m"))
 

@@ -18,7 +18,7 @@ from clinprompt.files import sha256_bytes
 from clinprompt.knowledge import llm
 from clinprompt.knowledge.endpoint import service
 from clinprompt.knowledge.outputs import read_descriptions
-from clinprompt.params import EndpointParams
+from clinprompt.knowledge_params import EndpointParams
 from clinprompt.schema import check
 
 KEY = "sk-canary-0123456789abcdef"

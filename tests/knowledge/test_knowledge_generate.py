@@ -13,7 +13,7 @@ from clinprompt.knowledge.generate import ROUNDS, Description, describe
 from clinprompt.knowledge.llm import Llm, load_llm
 from clinprompt.knowledge.prompts import aspect_prompts, features_prompt
 from clinprompt.knowledge.subject import Subject
-from clinprompt.params import KnowledgeParams
+from clinprompt.knowledge_params import KnowledgeParams
 
 
 def texts(made: list[Description]) -> dict[tuple[str, str, int], str]:

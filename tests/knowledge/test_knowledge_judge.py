@@ -20,7 +20,7 @@ from clinprompt.knowledge.outputs import read_descriptions
 from clinprompt.knowledge.samples import Samples
 from clinprompt.knowledge.second_judge import Judged, Opinion, ask_judge, load_judge, read_opinion
 from clinprompt.knowledge.statement import Assessment
-from clinprompt.params import JudgeParams, KnowledgeParams
+from clinprompt.knowledge_params import JudgeParams, KnowledgeParams
 from clinprompt.schema import check
 
 ONE_WORD, SAYS = "rejected for one word", "bright on T2"

@@ -13,7 +13,7 @@ from clinprompt.knowledge.completion import Completion
 from clinprompt.knowledge.llm import Llm
 from clinprompt.knowledge.paraphrase import OPENINGS, paraphrase
 from clinprompt.knowledge.paraphrase_checks import Paraphrase, paraphrase_checks
-from clinprompt.params import KnowledgeParams
+from clinprompt.knowledge_params import KnowledgeParams
 from clinprompt.reports.frame import OF_NO_CLASS, Frame
 
 ROOT = Path(__file__).parents[2]

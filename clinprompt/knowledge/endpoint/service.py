@@ -20,7 +20,7 @@ from clinprompt.knowledge.endpoint.answers import Answer, Malformed, read_answer
 from clinprompt.knowledge.endpoint.budget import Budget
 from clinprompt.knowledge.endpoint.transport import MOST_BYTES, Endless, NoReply, Reply, Transport, find_key
 from clinprompt.knowledge.samples import Samples, key_of
-from clinprompt.params import EndpointParams
+from clinprompt.knowledge_params import EndpointParams
 from clinprompt.progress import progress
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,120 @@
+"""The section `knowledge` of `params.yaml`: who writes descriptions, and how they are checked."""
+
+from ipaddress import ip_address
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, model_validator
+
+from clinprompt.contract.variables import ENDPOINT_KEY
+from clinprompt.schema import Count, Fraction, Name, Section, UserPath
+
+
+def _endpoint_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        named = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        named = False
+    if not named:
+        raise ValueError("must be a URL like https://host/v1, below which chat/completions lies")
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise ValueError(f"must hold no user, password or query; a key is given in the variable {ENDPOINT_KEY}")
+    return url
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class EndpointParams(Section):
+    """An OpenAI-compatible endpoint. Its key, where it needs one, is in the variable CLINPROMPT_ENDPOINT_KEY.
+
+    `url` is the address below which chat/completions lies, https but for this machine, or for a host in a network of
+    your own with `plain_http`. `timeout_seconds` bounds a whole request, `token_budget` what a run may cost.
+    """
+
+    url: Annotated[str, AfterValidator(_endpoint_url)]
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    timeout_seconds: Annotated[int, Field(ge=1, le=3_600)] = 60
+    attempts: Annotated[int, Field(ge=1, le=20)] = 6
+    token_budget: Annotated[int, Field(ge=1)] | None = None
+    plain_http: bool = False
+
+    @model_validator(mode="after")
+    def _is_encrypted(self) -> "EndpointParams":
+        parts = urlsplit(self.url)
+        if parts.scheme == "http" and not self.plain_http and not _is_here(parts.hostname or ""):
+            raise ValueError(
+                "url: must begin with https://; plain_http: true allows http to a host of your own network"
+            )
+        return self
+
+
+class JudgeParams(Section):
+    """The language model that judges descriptions: as `knowledge.llm` and `path`, or as `knowledge.endpoint`.
+
+    The endpoint's key, where it needs one, is in the variable CLINPROMPT_JUDGE_KEY.
+    """
+
+    llm: Name | None = None
+    path: UserPath | None = None
+    endpoint: EndpointParams | None = None
+
+    @model_validator(mode="after")
+    def _one_model(self) -> "JudgeParams":
+        if (self.llm is None) == (self.endpoint is None):
+            raise ValueError("needs exactly one of llm and endpoint")
+        if self.path is not None and self.llm is None:
+            raise ValueError("path: needs llm, the name under which the model of that folder is recorded")
+        return self
+
+
+class ChecksParams(Section):
+    """How the descriptions of a class are checked beside each other.
+
+    `encoder` is an entry of clinprompt/knowledge/agreement/encoders.yaml, or null; `min_support` how many samples must
+    assert what one asserts; `max_rejected_rise` how much the share of rejected ones may be above the card's
+    `knowledge.rejected_share`; `judge` a second language model that is asked of each sentence, or null.
+    """
+
+    encoder: Name | None
+    min_support: Annotated[int, Field(ge=1, le=1_000_000)]
+    max_rejected_rise: Fraction
+    judge: JudgeParams | None = None
+
+
+class KnowledgeParams(Section):
+    """How class descriptions and paraphrases of reports are generated, and how many must be accepted.
+
+    `llm: null` names no language model, for cards that bring reviewed descriptions. An `endpoint` is asked in place of
+    `llm` for descriptions and paraphrases; hidden states are of `llm` always. `aspects` may tell for each how many
+    samples are made of it, instead of `descriptions_per_aspect`.
+    """
+
+    llm: Name | None
+    path: UserPath | None
+    endpoint: EndpointParams | None
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    aspects: Annotated[list[str], Field(min_length=1)] | Annotated[dict[str, Count], Field(min_length=1)]
+    descriptions_per_aspect: Count
+    min_accepted_per_class: Annotated[int, Field(ge=0, le=1_000_000)]
+    paraphrases_per_opening: Count
+    min_accepted_paraphrases: Annotated[int, Field(ge=1, le=1_000_000)]
+    max_new_tokens: Count
+    answer_tokens: Count
+    hidden_states: Literal["answer_end_all_layers", "question_end_all_layers", "answer_last_layer"]
+    temperature: Annotated[float, Field(ge=0)]
+    batch_size: Annotated[int, Field(ge=1, le=65_536)]
+    checks: ChecksParams
+
+    @property
+    def samples_of(self) -> dict[str, int]:
+        """How many samples a round makes of each aspect."""
+        if isinstance(self.aspects, dict):
+            return self.aspects
+        return dict.fromkeys(self.aspects, self.descriptions_per_aspect)
