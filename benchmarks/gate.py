@@ -1,14 +1,16 @@
 """`python -m benchmarks.gate`: how often the gate errs, by simulation.
 
 Patients of four classes have four images each (unless said otherwise); a patient's images are alike (a Gaussian latent
-that correlates by `WITHIN`). Three questions, with the share over simulated test sets and its Monte Carlo error:
+that correlates by `WITHIN`). Four questions, with the share over simulated test sets and its Monte Carlo error:
 
 - acceptance: does `not_worse_than_champion` let equal, better and worse models through? The two models' errors on an
   image correlate by about 0.5 or 0.9: the challenger repeats the champion's answer on that share of the images.
 - coverage: does the 95 % interval hold the true value?
 - floors: does a model that is exactly at a floor pass it?
+- families: how often is any of many challengers, one after another on the same test set, let through though it is worse
+  than its champion by the margin? With the whole alpha for each, and with what `gate.budget` leaves it.
 
-Each beside what an unstratified percentile bootstrap of patients would give.
+The first three beside what an unstratified percentile bootstrap of patients would give.
 """
 
 import argparse
@@ -19,12 +21,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
+from clinprompt.evaluation.budget import share
 from clinprompt.evaluation.intervals import PROPORTION, estimate
 from clinprompt.evaluation.jackknife import Jackknife, leave_out
 from clinprompt.evaluation.metrics import one_vs_rest_auroc
 
 WITHIN = 0.3  # correlation of a patient's images, on the latent scale
-MARGIN, ACCURACY = 0.02, 0.75
+MARGIN, ACCURACY, ALPHA = 0.02, 0.75, 0.025
 RESAMPLES, BATCH = 400, 500
 Array = np.ndarray
 
@@ -103,7 +106,9 @@ def pair(rng: np.random.Generator, cases: TestSet, gain: float, repeats: float) 
     return challenger.mean(axis=1) - champion.mean(axis=1)
 
 
-def acceptance(patients: int, gain: float, repeats: float, of: int, seed: int = 0) -> tuple[Share, Share]:
+def acceptance(
+    patients: int, gain: float, repeats: float, of: int, seed: int = 0, alpha: float = ALPHA
+) -> tuple[Share, Share]:
     """How often a challenger passes `not_worse_than_champion`: with the gate's interval, and with percentiles."""
     cases, rng = TestSet((patients // 4,) * 4), np.random.default_rng(seed)
     (plan, weights), drawn = cases.plan(), cases.resamples()
@@ -112,10 +117,51 @@ def acceptance(patients: int, gain: float, repeats: float, of: int, seed: int = 
         values = np.stack([pair(rng, cases, gain, repeats) for _ in range(size)], axis=1)
         for value, without in zip(cases.mean(values), (weights @ values).T, strict=True):
             spread = plan.spread(without, np.ones(4))
-            found = estimate(float(value), spread, 0.95, why="", bounds=None, count=patients)
+            found = estimate(float(value), spread, 1 - 2 * alpha, why="", bounds=None, count=patients)
             passed += found.low is not None and found.low >= -MARGIN
-        old += int((np.quantile(drawn @ values, 0.025, axis=0) >= -MARGIN).sum())
+        old += int((np.quantile(drawn @ values, alpha, axis=0) >= -MARGIN).sum())
     return Share(passed, of), Share(old, of)
+
+
+def family(
+    patients: int, decisions: int, spending: str, of: int, *, good: bool = False, repeats: float = 0.5, seed: int = 0
+) -> list[int]:
+    """Of each simulated test set the decision that first let through a challenger that is worse than its champion by
+    the margin; 0: none of them did.
+
+    Args:
+        good: every second challenger is better by half the margin instead, and takes the champion's place if it passes.
+    """
+    cases, rng = TestSet((patients // 4,) * 4), np.random.default_rng(seed)
+    plan, weights = cases.plan()
+    ones, erred = np.ones(4), []
+    for _ in range(of):
+        true, alpha, accepted = ACCURACY, 0.0, False
+        champion = cases.hits(rng, all_at(true))
+        for number in range(1, decisions + 1):
+            bad = not good or number % 2 == 0
+            gain = -MARGIN if bad else MARGIN / 2
+            own = cases.hits(rng, all_at(true + gain / (1 - repeats)))
+            challenger = np.where(rng.random(own.shape) < repeats, champion, own)
+            alpha = ALPHA if spending == "none" else share(ALPHA, number, alpha if accepted else 0.0)
+            values = challenger.mean(axis=1) - champion.mean(axis=1)
+            spread = plan.spread(weights @ values, ones)
+            value = float(cases.mean(values[:, None])[0])
+            found = estimate(value, spread, 1 - 2 * alpha, why="", bounds=None, count=patients)
+            accepted = found.low is not None and found.low >= -MARGIN
+            if accepted and bad:
+                erred.append(number)
+                break
+            if accepted:
+                champion, true = challenger, true + gain
+        else:
+            erred.append(0)
+    return erred
+
+
+def within(erred: list[int], decisions: int) -> Share:
+    """In how many families one of the first decisions erred."""
+    return Share(sum(0 < number <= decisions for number in erred), len(erred))
 
 
 def accuracy_ends(
@@ -208,6 +254,7 @@ FLOORS: dict[str, Callable[[int], tuple[Share, Share]]] = {
     ),
     "AUROC 0.95, 18 patients a class": lambda of: reached(auroc_ends(TestSet((18, 18)), 0.95, of), 0.95),
 }
+FAMILY = (1, 2, 5, 20)
 GAINS = {"better by the margin": MARGIN, "equal": 0.0, "worse by the margin": -MARGIN, "worse by twice": -2 * MARGIN}
 
 
@@ -223,6 +270,19 @@ def main() -> None:
             found = [acceptance(patients, gain, repeats, of) for gain in GAINS.values()]
             cells = [f"{new} ({old.value:.3f})" for new, old in found]
             print(f"| {patients} | {repeats} | {' | '.join(cells)} |", flush=True)
+    print(f"\nA challenger that is worse by the margin passes at least once (aim: {ALPHA})\n")
+    print(f"| patients | challengers | spending | {' | '.join(f'{k} decisions' for k in FAMILY)} |")
+    print(f"| --- | --- | --- |{' --- |' * len(FAMILY)}")
+    for patients in (72, 240):
+        for good, name in ((False, "all worse"), (True, "every second better by half the margin")):
+            for spending in ("none", "fallback"):
+                erred = family(patients, max(FAMILY), spending, of, good=good)
+                cells = [str(within(erred, decisions)) for decisions in FAMILY]
+                print(f"| {patients} | {name} | {spending} | {' | '.join(cells)} |", flush=True)
+    print("\nA challenger that is better by the margin passes, 240 patients, correlation 0.5, after rejections alone\n")
+    print(f"| decision | {' | '.join(map(str, FAMILY))} |\n| --- |{' --- |' * len(FAMILY)}")
+    cells = [str(acceptance(240, MARGIN, 0.5, of, alpha=share(ALPHA, number))[0]) for number in FAMILY]
+    print(f"| passes | {' | '.join(cells)} |", flush=True)
     for title, cases in (("Coverage of 95 % intervals", COVERAGE), ("Passes at a floor (aim: 0.025)", FLOORS)):
         print(f"\n{title}\n\n| case | gate | percentiles |\n| --- | --- | --- |")
         for name, case in cases.items():

@@ -196,18 +196,37 @@ class RuleParams(Section):
     kind: Name
 
 
+class BudgetParams(Section):
+    """How often one test split may decide (`clinprompt.evaluation.budget`).
+
+    Attributes:
+        decisions: after so many it decides no more; None: no end.
+        spending: `fallback`: all of them together err with at most `gate.alpha`; `none`: each of them does.
+    """
+
+    decisions: Count | None
+    spending: Literal["fallback", "none"]
+
+    @property
+    def counts(self) -> bool:
+        """Whether anything depends on how many there were."""
+        return self.decisions is not None or self.spending != "none"
+
+
 class GateParams(Section):
     """What a candidate must reach to be promoted.
 
     Attributes:
         select_by: the metric that picks the challenger on the validation split, and by which it is compared.
         alpha: of each rule's one-sided test.
+        budget: of the test split.
         min_patients_per_class: with fewer, a floor, a ceiling or a slice can't be told.
         rules: all of them must pass; `clinprompt.evaluation.rules.parse_rules` checks their knobs.
     """
 
     select_by: Metric
     alpha: Annotated[float, Field(gt=0, lt=0.5)]
+    budget: BudgetParams
     min_patients_per_class: Count
     rules: list[RuleParams] = Field(min_length=1)
 

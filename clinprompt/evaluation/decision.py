@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.evaluation.budget import HeldOut
 from clinprompt.evaluation.design import Design
 from clinprompt.evaluation.estimate import Estimate
 from clinprompt.records import Record, RecordPart
@@ -103,6 +104,7 @@ class DecisionParams(RecordPart):
 
     select_by: str
     alpha: float
+    budget: dict[str, Any]
     min_patients_per_class: int
     rules: list[dict[str, Any]]
     confidence: float
@@ -125,10 +127,11 @@ class DecisionInputs(RecordPart):
 class DecisionRecord(Record):
     """The whole of a `decision.json`; the candidates stand in the order of params.yaml.
 
-    `required` says in words what each rule asks for, whether it applied or not; `checks` what those found that applied.
+    `required` says in words what each rule asks for, whether it applied or not; `checks` what those found that applied;
+    `held_out` which decision on the test split this is, None where that was not asked or nobody counts.
     """
 
-    FORMAT: ClassVar[int] = 3
+    FORMAT: ClassVar[int] = 4
     STAGE: ClassVar[str] = "gate"
 
     dataset: str
@@ -138,6 +141,7 @@ class DecisionRecord(Record):
     required: list[str]
     checks: list[RecordedCheck]
     cross_checks: list[CrossCheck]
+    held_out: HeldOut | None
     champion: ChampionRef | None
     candidates: list[MeasuredCandidate]
     params: DecisionParams
@@ -147,6 +151,11 @@ class DecisionRecord(Record):
     def accepted(self) -> bool:
         """Whether the chosen candidate may become the champion."""
         return self.verdict == "accepted"
+
+    @property
+    def alpha(self) -> float:
+        """Of each rule's one-sided test."""
+        return self.params.alpha if self.held_out is None else self.held_out.alpha
 
     def is_chosen(self, candidate: MeasuredCandidate) -> bool:
         """Whether it is the candidate that the gate chose."""
@@ -199,6 +208,8 @@ class DecisionRecord(Record):
                 yield f"it tells of {candidate.name} what its predictions don't give"
         for name in measured:
             yield f"{name} is missing in it"
+        if self.held_out != now.held_out:
+            yield f"it takes itself for {_nth(self.held_out)}, and the registry counts {_nth(now.held_out)}"
         if self.accepted != (self.chosen is not None):
             yield "its verdict and its choice disagree"
         beaten = {check.candidate for check in self.checks if not check.passed and check.beside is not None}
@@ -223,6 +234,12 @@ class DecisionRecord(Record):
     def _alone(self) -> list[RecordedCheck]:
         """The checks that the run's files decide."""
         return [check for check in self.checks if check.beside is None]
+
+
+def _nth(held_out: HeldOut | None) -> str:
+    if held_out is None:
+        return "no decision on its test split"
+    return f"decision {held_out.number or 'none'} on its test split, at alpha {held_out.alpha:.2g}"
 
 
 def earlier_decision(path: Path) -> DecisionRecord | None:

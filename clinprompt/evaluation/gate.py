@@ -1,10 +1,11 @@
 """The decision: may the best candidate replace the champion? Whatever is missing or undefined counts against it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from clinprompt.evaluation.budget import HeldOut, share
 from clinprompt.evaluation.contenders import Candidate, Incumbent, Slices
 from clinprompt.evaluation.cross_checks import cross_checks
 from clinprompt.evaluation.decision import CrossCheck
@@ -31,8 +32,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict with all that it rests on; `val` and `test` hold the metrics of each candidate that has them, and
-    `not_trained` why the others have none."""
+    """The verdict with all that it rests on.
+
+    `val` and `test` hold the metrics of each candidate that has them, and `not_trained` why the others have none;
+    `held_out` says which decision on the test split it is.
+    """
 
     accepted: bool
     reasons: list[str]
@@ -42,22 +46,37 @@ class Decision:
     test: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     not_trained: dict[str, str] = field(default_factory=dict)
     cross_checks: list[CrossCheck] = field(default_factory=list)
+    held_out: HeldOut | None = None
+
+
+Count = Callable[[Candidate], HeldOut | None]
 
 
 def decide(
-    candidates: list[Candidate], champion: Incumbent | None, plan: Plan, slices: Slices | None = None
+    candidates: list[Candidate],
+    champion: Incumbent | None,
+    plan: Plan,
+    slices: Slices | None = None,
+    count: Count | None = None,
 ) -> Decision:
     """Pick the challenger on the validation split, then hold it to the rules on the test split.
 
     Those that could not be trained are left out of it, and named among the reasons.
+
+    Args:
+        count: says of the challenger which decision on the test split it is for, before anything is looked at there;
+            without it each has the whole alpha.
     """
     missing = {c.name: c.not_trained for c in candidates if c.not_trained is not None}
-    decision = _decide([c for c in candidates if c.not_trained is None], champion, plan, slices or Slices())
+    trained = [c for c in candidates if c.not_trained is None]
+    decision = _decide(trained, champion, plan, slices or Slices(), count or (lambda challenger: None))
     reasons = decision.reasons + [f"{name} was not trained: {why}" for name, why in missing.items()]
     return replace(decision, reasons=reasons, not_trained=missing)
 
 
-def _decide(candidates: list[Candidate], champion: Incumbent | None, plan: Plan, slices: Slices) -> Decision:
+def _decide(
+    candidates: list[Candidate], champion: Incumbent | None, plan: Plan, slices: Slices, count: Count
+) -> Decision:
     problems = {c.name: _problem(c, candidates[0]) for c in candidates}
     sound = [c for c in candidates if problems[c.name] is None]
     val = {c.name: estimate_all(c.val, plan.intervals).overall for c in sound if c.val}
@@ -69,23 +88,41 @@ def _decide(candidates: list[Candidate], champion: Incumbent | None, plan: Plan,
     if reasons or not candidates:
         return Decision(False, reasons or ["there are no candidates"], None, [], val, test)
     challenger = min(sound, key=lambda c: (-(val[c.name][plan.select_by].value or 0.0), c.id))
+    held_out = count(challenger)
+    if held_out is not None and held_out.spent:
+        return Decision(False, [held_out.sentence], None, [], val, test, held_out=held_out)
     context = Context(
         challenger=challenger,
         champion=champion,
         candidates=sound,
         metric=plan.select_by,
-        alpha=plan.alpha,
+        alpha=plan.alpha if held_out is None else held_out.alpha,
         fewest=plan.fewest,
         bins=plan.intervals.bins,
         slices=slices,
     )
-    checks = [check for rule in plan.rules if (check := rule.check(context)) is not None]
+    first = replace(context, alpha=max(context.alpha, share(plan.alpha, 1)))
+    checks = [check for rule in plan.rules if (check := _check(rule, context, first)) is not None]
     others = cross_checks(champion.test, context.test) if champion else []
     failed = [f"{check.candidate}: {check.says}" for check in checks if not check.passed]
+    which = [] if held_out is None else [held_out.sentence]
     if failed:
-        return Decision(False, failed, None, checks, val, test, cross_checks=others)
+        return Decision(False, failed + which, None, checks, val, test, cross_checks=others, held_out=held_out)
     best = f"{challenger.name} has the best {plan.select_by} on the validation split"
-    return Decision(True, [best, *(check.says for check in checks)], challenger, checks, val, test, cross_checks=others)
+    said = [best, *(check.says for check in checks), *which]
+    return Decision(True, said, challenger, checks, val, test, cross_checks=others, held_out=held_out)
+
+
+def _check(rule: Rule, context: Context, first: Context) -> Check | None:
+    """Hold the challenger to a rule; what would change a no may be a test split on which nothing was decided yet."""
+    found = rule.check(context)
+    if found is None or found.passed or context.alpha == first.alpha:
+        return found
+    fresh = rule.check(first)
+    if fresh is None or not fresh.passed:
+        return found
+    other = f"a new test split: as the first decision on one, at alpha {first.alpha:.2g}, the same numbers pass"
+    return replace(found, change=other if found.change is None else f"{other}; or {found.change}")
 
 
 def _problem(candidate: Candidate, first: Candidate) -> str | None:

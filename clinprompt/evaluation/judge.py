@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from clinprompt.evaluation.decision import ChampionRef, DecisionParams, DecisionRecord
+from clinprompt.evaluation.budget import Budget, HeldOut, Use, split_digest
+from clinprompt.evaluation.decision import ChampionRef, DecisionInputs, DecisionParams, DecisionRecord
 from clinprompt.evaluation.record_decision import input_digests, to_record
+from clinprompt.files import sha256_bytes, to_json
 from clinprompt.params import CandidatesParams, EvaluationParams, GateParams
 from clinprompt.tuned.failure import failure_in
 
@@ -56,6 +58,7 @@ class Judged:
         return DecisionParams(
             select_by=self.gate.select_by,
             alpha=self.gate.alpha,
+            budget=self.gate.budget.model_dump(),
             min_patients_per_class=self.gate.min_patients_per_class,
             rules=self.gate.listed,
             confidence=self.evaluation.confidence,
@@ -71,8 +74,11 @@ class Judged:
         failures = {str(c): failure_in(self.models / str(c)) for c in self.candidates.ids}
         return {name: failure.reason for name, failure in failures.items() if failure is not None}
 
-    def decide(self, champion: Champion | None) -> DecisionRecord:
+    def decide(self, champion: Champion | None, budget: Budget | None) -> DecisionRecord:
         """Judge the candidates by their predictions, beside the champion's on the test images.
+
+        Args:
+            budget: says which decision on the test split it is; None: nobody counts.
 
         Raises:
             BadParams: a rule of `gate.rules` is none.
@@ -99,14 +105,40 @@ class Judged:
         ]
         candidates = [load_candidate(entry, self.evaluations, dataset.rows, self.dataset, classes) for entry in listed]
         incumbent = _incumbent(champion, candidates, dataset) if champion else None
+
+        def count(challenger: "Candidate") -> HeldOut | None:
+            return budget(self._use(challenger, inputs, dataset)) if budget is not None else None
+
         return to_record(
-            decide(candidates, incumbent, plan, self._slices(dataset)),
+            decide(candidates, incumbent, plan, self._slices(dataset), count),
             dataset=self.dataset,
             candidates=listed,
             champion=reference(champion) if champion else None,
             params=self.params,
             required=[rule.explain() for rule in plan.rules],
             inputs=inputs,
+        )
+
+    def _use(self, challenger: "Candidate", inputs: DecisionInputs, dataset: "Dataset") -> Use:
+        """The decision on a challenger; what changes no rule's outcome is no part of it."""
+        test = dataset.rows[dataset.rows["split"] == "test"]
+        spending = self.gate.budget.spending
+        settings = {
+            **self.params.model_dump(exclude={"confidence", "budget"}),
+            "spending": spending,
+            "manifest": inputs.manifest,
+            "card": inputs.card,
+        }
+        return Use(
+            test_set=split_digest(zip(test["id"], test["label"], strict=True)),
+            images=len(test),
+            candidate=challenger.name,
+            predictions=str(inputs.predictions[challenger.name]),
+            model=str(challenger.model_digest),
+            settings=sha256_bytes(to_json(settings).encode()),
+            alpha=self.gate.alpha,
+            spending=spending,
+            at_most=self.gate.budget.decisions,
         )
 
     def _plan(self) -> "Plan":

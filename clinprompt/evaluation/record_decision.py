@@ -58,6 +58,7 @@ def to_record(
         required=required,
         checks=[_check(check) for check in decision.checks],
         cross_checks=decision.cross_checks,
+        held_out=decision.held_out,
         champion=champion,
         candidates=[_measured(decision, listed) for listed in candidates],
         params=params,

@@ -5,6 +5,7 @@ The stage runs on every `dvc repro`, so what is heavy is imported only when a de
 
 import logging
 import os
+from functools import partial
 from typing import Any
 
 import registry
@@ -17,6 +18,7 @@ from clinprompt.evaluation.record_decision import input_digests
 from clinprompt.params import RegistryParams
 from components.judged import judged
 from components.runner import Job, run
+from registry import held_out
 from registry.candidates import log_candidates
 
 log = logging.getLogger(__name__)
@@ -26,22 +28,33 @@ def work(job: Job) -> dict[str, Any]:
     """Look whether the record on disk still holds, and follows from the predictions; if not, decide anew."""
     files = judged(job)
     _check_trained(files)
-    champion = registry.champion(job.params(RegistryParams).production_model.format(dataset=files.dataset))
+    names = job.params(RegistryParams).of(files.dataset)
+    champion = registry.champion(names.production_model)
+    ledger = held_out.ledger(names.production_model, names.journal, files.gate.budget)
     current = reference(champion) if champion else None
     record = earlier_decision(job.outputs["decision"])
-    names = [str(candidate) for candidate in files.candidates.ids]
-    inputs = input_digests(files.card, files.manifest, files.models, files.evaluations, names)
+    folders = [str(candidate) for candidate in files.candidates.ids]
+    inputs = input_digests(files.card, files.manifest, files.models, files.evaluations, folders)
     if record is not None and record.still_holds(inputs, files.params, current):
-        problem = record.contradiction(files.decide(None))
+        made = partial(ledger.look, champion=record.champion) if ledger is not None else None
+        problem = record.contradiction(files.decide(None, made))
         if problem is None:
+            _close(ledger, record)
             log.info("gate: nothing to do: the decision on disk still holds.")
             _log_candidates(job)
             return _result(record, current, changed=False)
         log.warning("gate: %s: %s; it is made anew.", job.outputs["decision"], problem)
-    record = files.decide(champion)
+    record = files.decide(champion, partial(ledger.claim, champion=current) if ledger is not None else None)
     record.write(job.outputs["decision"])
+    _close(ledger, record)
     _log_candidates(job)
     return _result(record, current, changed=True)
+
+
+def _close(ledger: held_out.Ledger | None, record: DecisionRecord) -> None:
+    """Write down beside the count what the decision came to; a crash before it is made good by the next run."""
+    if ledger is not None:
+        ledger.close(record)
 
 
 def _check_trained(files: Judged) -> None:

@@ -4,6 +4,7 @@ The stage runs on every `dvc repro`, so what is heavy is imported only when ther
 """
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from clinprompt.params import BackboneParams, CandidatesParams, EvaluationParams
 from clinprompt.tuned.artifact import model_digest
 from components.judged import judged
 from components.runner import Job, run
+from registry import held_out
 from registry.links import run_url
 from registry.package import BackboneFiles, Hub
 from registry.promote import promote, rejected
@@ -69,7 +71,10 @@ def _check_decision(job: Job, decision: DecisionRecord, champion: registry.Champ
     decision that another champion has overtaken is stale, which the promotion itself finds and tells.
     """
     current = reference(champion) if champion else None
-    now = judged(job).decide(champion if decision.champion == current else None)
+    files, names = judged(job), job.params(RegistryParams).of(job.arguments["dataset"])
+    ledger = held_out.ledger(names.production_model, names.journal, files.gate.budget)
+    made = partial(ledger.look, champion=decision.champion) if ledger is not None else None
+    now = files.decide(champion if decision.champion == current else None, made)
     other = [key for key in ("inputs", "params") if getattr(now, key) != getattr(decision, key)]
     problem = f"it was made from other {' and '.join(other)}" if other else decision.contradiction(now)
     if problem is None and decision.champion == current and decision.verdict != now.verdict:

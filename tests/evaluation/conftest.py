@@ -17,7 +17,9 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> ToyRun:
 
 
 @pytest.fixture
-def run(evaluated: ToyRun, tmp_path: Path) -> ToyRun:
+def run(evaluated: ToyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ToyRun:
     """A copy of this test's own."""
     shutil.copytree(evaluated.root, tmp_path / "run")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)  # where the registry lies, and beside it the count of the decisions
     return ToyRun(tmp_path / "run")

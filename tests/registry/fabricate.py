@@ -279,7 +279,7 @@ def _decide(run: Run, names: list[str], champion: Any, floor: float) -> dict[str
         {"kind": "floor", "metric": "balanced_accuracy", "at_least": floor},
         {"kind": "not_worse_than_champion", "margin": 0.5},
     ]
-    few = {"alpha": 0.025, "min_patients_per_class": 1}
+    few = {"alpha": 0.025, "min_patients_per_class": 1, "budget": {"decisions": None, "spending": "none"}}
     values["gate"] = {"select_by": "balanced_accuracy", **few, "rules": rules}
     (run.root / "params.yaml").write_text(yaml.safe_dump(values))
     params = load_params(run.root / "params.yaml")
@@ -294,5 +294,5 @@ def _decide(run: Run, names: list[str], champion: Any, floor: float) -> dict[str
         gate=params.gate,
         evaluation=params.evaluation,
     )
-    files.decide(champion).write(run.decision)
+    files.decide(champion, None).write(run.decision)
     return dict(read_json(run.decision))

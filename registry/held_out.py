@@ -1,0 +1,188 @@
+"""How often a test split has decided, kept beside the registry's journal: one small object for each decision.
+
+A decision is counted before it is made, by an object that is created on the condition that there is none with its
+number. What was counted keeps its number and its share of alpha: whoever decides the same again, at any time, finds
+both, and decides the same.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Literal
+
+from clinprompt.errors import BadParams, InputCorrupt
+from clinprompt.evaluation.budget import HeldOut, Use, share
+from clinprompt.evaluation.decision import ChampionRef, DecisionRecord
+from clinprompt.files import to_json
+from clinprompt.params import BudgetParams
+from clinprompt.records import RecordPart
+from registry import links
+from registry.protocol.location import address, store_at
+from registry.protocol.store import Store
+
+FORMAT = 1
+FOLDER = "test-sets"  # beside the models' journals
+Verdict = Literal["accepted", "rejected"]
+
+
+class Counted(RecordPart):
+    """A decision on a test split.
+
+    Attributes:
+        number: from 1 on, without a gap.
+        id: of the attempt; unique.
+        registered: the production model that it is about.
+        candidate, predictions, model, settings: the challenger's name, and the digests that tell decisions apart.
+        champion: the digest of the tuned model that it was compared with.
+        alpha: what the decision has of it.
+        verdict: None until it is known.
+        by, at: who asked, and when (UTC).
+    """
+
+    number: int
+    id: str
+    registered: str
+    candidate: str
+    predictions: str
+    model: str
+    settings: str
+    champion: str | None
+    alpha: float
+    by: str
+    at: str
+    verdict: Verdict | None = None
+
+    def is_of(self, use: Use, champion: str | None) -> bool:
+        """Whether it is this decision: of the same predictions by the same rules beside the same champion, or beside
+        whichever champion there was before the candidate was it."""
+        same = (self.predictions, self.settings) == (use.predictions, use.settings)
+        return same and champion in (self.champion, use.model)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The decisions on test splits that are counted in a store, for the production model `name`."""
+
+    store: Store
+    name: str
+
+    def claim(self, use: Use, champion: ChampionRef | None) -> HeldOut:
+        """Which decision on its test split this is; counted where it is a new one.
+
+        Args:
+            champion: what the challenger is compared with.
+
+        Raises:
+            InputCorrupt: an object is missing or damaged.
+            ServiceDown: the store does not answer.
+        """
+        while (known := self.look(use, champion)) is None:
+            before = list(self._counted(use.test_set))
+            number = len(before) + 1
+            inherited = before[-1].alpha if before and before[-1].verdict == "accepted" else 0.0
+            counted = Counted(
+                number=number,
+                id=uuid.uuid4().hex,
+                registered=self.name,
+                candidate=use.candidate,
+                predictions=use.predictions,
+                model=use.model,
+                settings=use.settings,
+                champion=_digest(champion),
+                alpha=use.alpha if use.spending == "none" else share(use.alpha, number, inherited),
+                by=links.requester(),
+                at=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+            self.store.create(_key(use.test_set, number), _bytes(counted))  # where another was faster: look again
+        return known
+
+    def look(self, use: Use, champion: ChampionRef | None) -> HeldOut | None:
+        """The same without counting: None where it is a new decision.
+
+        Raises:
+            InputCorrupt, ServiceDown: as `claim`.
+        """
+        against = _digest(champion)
+        counted = list(self._counted(use.test_set))
+        told = partial(HeldOut, digest=use.test_set, images=use.images, at_most=use.at_most)
+        for known in reversed(counted):
+            if known.is_of(use, against):
+                return told(number=known.number, alpha=known.alpha)
+        if use.model == against:
+            return told(number=None, alpha=use.alpha)
+        if use.at_most is not None and len(counted) >= use.at_most:
+            return told(number=None, alpha=0.0, spent=True)
+        return None
+
+    def close(self, record: DecisionRecord) -> None:
+        """Write down what a counted decision came to, for the share of the next one.
+
+        Raises:
+            InputCorrupt, ServiceDown: as `claim`.
+        """
+        if record.held_out is None or record.held_out.number is None:
+            return
+        key = _key(record.held_out.digest, record.held_out.number)
+        stored = self.store.read(key)
+        if stored is not None and (counted := _parsed(stored.content, key)).verdict is None:
+            self.store.replace(key, _bytes(counted.model_copy(update={"verdict": record.verdict})), stored.etag)
+
+    def _counted(self, test_set: str) -> Iterator[Counted]:
+        """The decisions on a test split, in their order."""
+        for place, key in enumerate(self.store.list(f"{FOLDER}/{test_set}/"), 1):
+            stored = self.store.read(key)
+            if key != _key(test_set, place) or stored is None:
+                raise InputCorrupt(
+                    f"The decisions on the test split {test_set[:12]} are numbered without a gap, and number {place} "
+                    f"is missing in {FOLDER} of the registry's journal; put its back-up in its place."
+                )
+            yield _parsed(stored.content, key)
+
+
+def ledger(name: str, journal: str | None, budget: BudgetParams) -> Ledger | None:
+    """Where the decisions for the production model `name` are counted; None where nothing depends on the count.
+
+    Args:
+        journal: `registry.journal` of params.yaml.
+
+    Raises:
+        BadParams: there is no such place.
+        ServiceDown: the MLflow server does not answer.
+    """
+    if not budget.counts:
+        return None
+    where = address(name, journal)
+    if where is None:
+        raise BadParams(
+            "No place is named in which the decisions on the test split are counted: set registry.journal in "
+            "params.yaml to s3://bucket/prefix or a folder, or gate.budget to {decisions: null, spending: none}."
+        )
+    return Ledger(store_at(where), name)
+
+
+def _digest(champion: ChampionRef | None) -> str | None:
+    return champion.model_digest if champion is not None else None
+
+
+def _key(test_set: str, number: int) -> str:
+    return f"{FOLDER}/{test_set}/{number:06d}.json"
+
+
+def _bytes(counted: Counted) -> bytes:
+    return to_json({"format": FORMAT, **counted.model_dump()}).encode()
+
+
+def _parsed(content: bytes, key: str) -> Counted:
+    try:
+        value = json.loads(content)
+        if not isinstance(value, dict) or value.pop("format", None) != FORMAT:
+            raise ValueError
+        return Counted.model_validate(value)
+    except ValueError:
+        raise InputCorrupt(
+            f"{key} in the registry's journal is no decision on a test split that this release reads; put its back-up "
+            "in its place."
+        ) from None
