@@ -260,6 +260,7 @@ class RegistryParams(Section):
     Attributes:
         journal: where the promotions to an MLflow server are written down: s3://bucket/prefix, or a folder that all who
             promote reach. A local store has it beside itself.
+        reproduce: whether a model must have come out of a second training, to the last bit, before it is promoted.
     """
 
     experiment: _NameTemplate
@@ -267,6 +268,7 @@ class RegistryParams(Section):
     production_model: _ModelTemplate
     results: _NameTemplate
     approval: Literal["none", "required"]
+    reproduce: Literal["none", "required"]
     journal: str | None
 
     def of(self, dataset: str) -> "RegistryParams":

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from registry import collect, export, provenance, reproduction, signing, stage
+from registry import collect, export, provenance, reproduced, reproduction, signing, stage
 from registry.versions import CHAMPION, check_name
 
 Answer = tuple[Any, str]  # what a command found or did: for programs, and for people
@@ -111,12 +111,22 @@ def gc(
 
 
 def promote(
-    dataset: Annotated[str, typer.Argument(help="the dataset's name")], params: ParamsFile = PARAMS, json: Json = False
+    dataset: Annotated[str, typer.Argument(help="the dataset's name")],
+    reproduce: Annotated[
+        bool,
+        typer.Option("--reproduce", help="train the choice again first; stop where another model comes out"),
+    ] = False,
+    params: ParamsFile = PARAMS,
+    json: Json = False,
 ) -> Answer:
     """Promote a decision."""
+    if reproduce:
+        reproduced.retrain(check_name(dataset), params.parent)
     done = stage.promote(check_name(dataset), params.parent)
-    version = f"version {done['version']} is the champion" if done.get("version") else "there is no champion"
-    return done, f"{done.get('model', dataset)}: {done.get('action')}; {version}.\n"
+    now = f"version {done['version']} is the champion" if done["version"] else "there is no champion"
+    if done["action"] == "rejected":
+        now = "the registry stays as it is"
+    return done, f"{done['model']}: {done['action']}; {now}.\n"
 
 
 def reproduce(

@@ -24,7 +24,7 @@ from registry.protocol.location import address, store_at
 from registry.protocol.store import Store
 
 FORMAT = 1
-FOLDER = "test-sets"  # beside the models' journals
+FOLDER = "test-sets"  # beside the models' journals: a store of its own, as the gate needs no right to those
 Verdict = Literal["accepted", "rejected"]
 
 
@@ -132,7 +132,7 @@ class Ledger:
 
     def _counted(self, test_set: str) -> Iterator[Counted]:
         """The decisions on a test split, in their order."""
-        for place, key in enumerate(self.store.list(f"{FOLDER}/{test_set}/"), 1):
+        for place, key in enumerate(self.store.list(f"{test_set}/"), 1):
             stored = self.store.read(key)
             if key != _key(test_set, place) or stored is None:
                 raise InputCorrupt(
@@ -160,7 +160,7 @@ def ledger(name: str, journal: str | None, budget: BudgetParams) -> Ledger | Non
             "No place is named in which the decisions on the test split are counted: set registry.journal in "
             "params.yaml to s3://bucket/prefix or a folder, or gate.budget to {decisions: null, spending: none}."
         )
-    return Ledger(store_at(where), name)
+    return Ledger(store_at(f"{where.rstrip('/')}/{FOLDER}"), name)
 
 
 def _digest(champion: ChampionRef | None) -> str | None:
@@ -168,7 +168,7 @@ def _digest(champion: ChampionRef | None) -> str | None:
 
 
 def _key(test_set: str, number: int) -> str:
-    return f"{FOLDER}/{test_set}/{number:06d}.json"
+    return f"{test_set}/{number:06d}.json"
 
 
 def _bytes(counted: Counted) -> bytes:
@@ -183,6 +183,6 @@ def _parsed(content: bytes, key: str) -> Counted:
         return Counted.model_validate(value)
     except ValueError:
         raise InputCorrupt(
-            f"{key} in the registry's journal is no decision on a test split that this release reads; put its back-up "
-            "in its place."
+            f"{FOLDER}/{key} in the registry's journal is no decision on a test split that this release reads; put its "
+            "back-up in its place."
         ) from None

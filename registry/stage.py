@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from clinprompt.contract.variables import RESULT
-from clinprompt.errors import ClinpromptError, DataRejected, InputMissing
+from clinprompt.errors import ClinpromptError, InputMissing
 from clinprompt.scratch import ScratchFolder
+
+
+def own_python() -> dict[str, str]:
+    """The environment of a command of dvc.yaml, which says `python`: this interpreter."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
 def promote(dataset: str, project: Path) -> dict[str, Any]:
@@ -26,8 +31,7 @@ def promote(dataset: str, project: Path) -> dict[str, Any]:
     with ScratchFolder("promote") as scratch:
         result = Path(scratch) / "result.json"
         command = [sys.executable, "-m", "dvc", "repro", "--quiet", "--single-item", f"promote@{dataset}"]
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # dvc.yaml says `python`
-        env = os.environ | {RESULT: str(result), "PATH": path}
+        env = own_python() | {RESULT: str(result)}
         done = subprocess.run(command, cwd=project, env=env, stdout=subprocess.DEVNULL, check=False)  # noqa: S603
         if not result.is_file():
             raise InputMissing(f"The stage promote@{dataset} did not start; `dvc repro promote@{dataset}` says why.")
@@ -35,7 +39,7 @@ def promote(dataset: str, project: Path) -> dict[str, Any]:
     code = told.get("exit_code")
     if done.returncode == 0 and not code:
         return told
-    for kind in ClinpromptError.__subclasses__():
-        if kind.exit_code == code:
-            raise kind(str(told.get("message")))
-    raise DataRejected(str(told.get("message")))
+    if not code:
+        raise ClinpromptError(f"promote@{dataset} ran, but DVC failed; `dvc repro promote@{dataset}` says why.")
+    kinds = (kind for kind in ClinpromptError.__subclasses__() if kind.exit_code == code)
+    raise next(kinds, ClinpromptError)(str(told["message"]))

@@ -18,7 +18,7 @@ from clinprompt.params import BackboneParams, CandidatesParams, EvaluationParams
 from clinprompt.tuned.artifact import model_digest
 from components.judged import judged
 from components.runner import Job, run
-from registry import held_out
+from registry import held_out, reproduced
 from registry.links import run_url
 from registry.package import BackboneFiles, Hub
 from registry.promote import promote, rejected
@@ -38,6 +38,8 @@ def work(job: Job) -> dict[str, Any]:
     _check_decision(job, decision, before)
     if decision.chosen is not None:
         _check_metrics(job, decision.chosen, release.metrics)
+        if before is None or before.model_digest != decision.chosen.model_digest:
+            reproduced.check(release.dataset, release.names, decision.chosen)
         receipt = promote(release)
     else:
         receipt = rejected(release)

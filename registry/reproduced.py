@@ -1,0 +1,166 @@
+"""Train the gate's choice again in a fresh folder, and keep beside the journal that its digest came out the same.
+
+`registry.reproduce: required` lets no model become the champion of which that was not seen. What is run is what
+`dvc.lock` records of the training: the command with its inputs, whose digests are checked by the component itself, and
+another place for its output.
+"""
+
+import platform
+import shlex
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clinprompt.errors import BadParams, DataRejected, InputCorrupt, InputMissing
+from clinprompt.evaluation.decision import ChosenCandidate, DecisionRecord
+from clinprompt.files import to_json
+from clinprompt.params import RegistryParams, load_params
+from clinprompt.scratch import ScratchFolder
+from clinprompt.tuned.artifact import HEAD, PROMPTS, RECORD, model_digest
+from registry import links
+from registry.protocol.location import address, store_at
+from registry.protocol.store import Store
+from registry.stage import own_python
+
+FORMAT = 1
+FOLDER = "reproduced"  # beside the models' journals
+LOCK = "dvc.lock"
+
+
+def retrain(dataset: str, project: Path) -> dict[str, Any]:
+    """Train what the gate chose for a dataset again, and write down that the same came out.
+
+    Args:
+        project: the folder with dvc.lock and the run's files, as after `dvc repro`, or `python -m workspace checkout`.
+
+    Returns:
+        model, candidate, digest, action ("reproduced", or "unchanged" where that was seen before).
+
+    Raises:
+        BadParams: there is no place to write it down.
+        InputMissing: dvc.lock, the decision or the training's record is missing, or the gate chose nobody.
+        InputCorrupt: the training failed, or another model came out.
+    """
+    names = load_params(project / "params.yaml").registry.of(dataset)
+    stages = _stages(project)
+    decision = DecisionRecord.read(project / _out_of(stages, f"gate@{dataset}", dataset))
+    if decision.chosen is None:
+        raise InputMissing(f"The gate has chosen nobody on {dataset}: there is nothing to train again.")
+    chosen, store = decision.chosen, _store(names)
+    facts = {"model": names.production_model, "candidate": chosen.folder, "digest": chosen.model_digest}
+    if store.read(_key(chosen.model_digest)) is not None:
+        return facts | {"action": "unchanged"}
+    name, out = _training_of(stages, dataset, chosen)
+    with ScratchFolder("reproduced") as scratch:
+        again = Path(scratch) / "model"
+        command = [str(again) if word == out else word for word in shlex.split(stages[name]["cmd"])]
+        # DVC's own variable: with it the component holds its inputs against dvc.lock.
+        env = own_python() | {"DVC_STAGE": name}
+        done = subprocess.run(command, cwd=project, env=env, stdout=subprocess.DEVNULL, check=False)  # noqa: S603
+        if done.returncode != 0 or not again.is_dir():
+            raise InputCorrupt(f"{chosen.folder} could not be trained again: {name} ended with {done.returncode}.")
+        found = model_digest(again)
+        if found != chosen.model_digest:
+            raise InputCorrupt(
+                f"{chosen.folder} was trained again, and another model came out: {_differs(project / out, again)}. "
+                "The same bytes are promised on a CPU of one kind alone (training.device: cpu)."
+            )
+    seen = {
+        "format": FORMAT,
+        "dataset": dataset,
+        **facts,
+        "by": links.requester(),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{platform.machine()} {platform.platform(terse=True)}",
+        "torch": metadata.version("torch"),
+    }
+    store.create(_key(chosen.model_digest), to_json(seen).encode())
+    return facts | {"action": "reproduced"}
+
+
+def check(dataset: str, names: RegistryParams, chosen: ChosenCandidate) -> None:
+    """Whether a model may become the champion as far as `registry.reproduce` asks.
+
+    Args:
+        names: with the dataset's name filled in.
+
+    Raises:
+        DataRejected: nobody has seen it come out of a second training.
+        BadParams: there is no place where that would be written down.
+        ServiceDown: the journal's store does not answer.
+    """
+    if names.reproduce == "required" and _store(names).read(_key(chosen.model_digest)) is None:
+        raise DataRejected(
+            f"{chosen.folder} was not trained again yet, which registry.reproduce asks for; nothing was promoted. Run "
+            f"`python -m registry promote {dataset} --reproduce` where the run's files are (`python -m workspace "
+            "checkout` brings those of a scheduled run)."
+        )
+
+
+def _store(names: RegistryParams) -> Store:
+    where = address(names.production_model, names.journal)
+    if where is None:
+        raise BadParams(
+            "No place is named in which reproductions are written down: set registry.journal in params.yaml to "
+            "s3://bucket/prefix or a folder."
+        )
+    return store_at(where)
+
+
+def _key(digest: str) -> str:
+    return f"{FOLDER}/{digest}.json"
+
+
+def _stages(project: Path) -> dict[str, Any]:
+    path = project / LOCK
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        stages: dict[str, Any] = found["stages"]
+    except FileNotFoundError:
+        raise InputMissing(f"{path.resolve()} does not exist: nothing was run here; run `dvc repro`.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
+        raise InputCorrupt(f"{path.resolve()} is no lock of DVC's; run `python -m components.mend`.") from None
+    return stages
+
+
+def _outs(stage: dict[str, Any]) -> Iterator[str]:
+    yield from (str(out["path"]) for out in stage.get("outs", []))
+
+
+def _out_of(stages: dict[str, Any], name: str, dataset: str) -> str:
+    if name not in stages:
+        raise InputMissing(f"{LOCK} does not tell of {name}: run `dvc repro {name}`, or name another than {dataset!r}.")
+    return next(_outs(stages[name]))
+
+
+def _training_of(stages: dict[str, Any], dataset: str, chosen: ChosenCandidate) -> tuple[str, str]:
+    """The stage that made the chosen model, and where it put it."""
+    for name, stage in stages.items():
+        if name.partition("@")[0].startswith("tune") and f"--dataset {dataset} " in str(stage.get("cmd")):
+            for out in _outs(stage):
+                if Path(out).name == chosen.folder:
+                    return name, out
+    raise InputMissing(f"{LOCK} does not tell how {chosen.folder} was trained; run `dvc repro`.")
+
+
+def _differs(first: Path, second: Path) -> str:
+    """Which files of two models differ, and by how much their numbers do."""
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    told = []
+    for name in (PROMPTS, HEAD, RECORD):
+        sides = [folder / name for folder in (first, second) if (folder / name).is_file()]
+        if len(sides) == 1 or (sides and sides[0].read_bytes() != sides[1].read_bytes()):
+            told.append(name)
+            if len(sides) == 2 and name != RECORD:
+                a, b = (load_file(side) for side in sides)
+                if a.keys() == b.keys() and all(a[key].shape == b[key].shape for key in a):
+                    apart = max((float(np.abs(a[key] - b[key]).max(initial=0)) for key in a), default=0.0)
+                    told[-1] += f" (by up to {apart:.2g})"
+    return ", ".join(told)
