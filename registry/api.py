@@ -3,6 +3,7 @@
 from registry.collect import gc
 from registry.consumer import champion, load
 from registry.export import export, serve_check
+from registry.follow import follow
 from registry.listing import model as show
 from registry.listing import models as list_models
 from registry.promote import promote
@@ -12,6 +13,6 @@ from registry.revert import lift, rollback
 from registry.signing import sign
 
 __all__ = [
-    "champion", "diff", "export", "gc", "lift", "lineage", "list_models", "load", "promote", "reproduce", "rollback",
-    "serve_check", "show", "sign", "verify",
+    "champion", "diff", "export", "follow", "gc", "lift", "lineage", "list_models", "load", "promote", "reproduce",
+    "rollback", "serve_check", "show", "sign", "verify",
 ]  # fmt: skip

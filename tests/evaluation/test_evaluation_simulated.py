@@ -56,3 +56,12 @@ def test_a_model_at_a_floor_seldom_passes() -> None:
     for name in ("balanced accuracy 0.95, a class of 10, three of 30", "AUROC 0.95, 18 patients a class"):
         found, _ = gate.FLOORS[name](OF)
         assert found.count <= at_most(0.03)
+
+
+def test_many_decisions_on_one_test_split_err_no_more_often_than_alpha_together() -> None:
+    sets, decisions = 150, 10
+    erred = {spending: gate.family(72, decisions, spending, sets) for spending in ("none", "fallback")}
+    assert gate.within(erred["fallback"], decisions).count <= at_most(gate.ALPHA, sets)
+    assert gate.within(erred["none"], decisions).count > at_most(gate.ALPHA, sets)
+    mixed = gate.within(gate.family(72, decisions, "fallback", sets, good=True), decisions)
+    assert mixed.count <= at_most(gate.ALPHA, sets)

@@ -131,12 +131,6 @@ def _decision(run: Run, change: Callable[[dict[str, Any]], Any]) -> None:
     run.decision.write_text(json.dumps(record))
 
 
-def _of_nobody(record: dict[str, Any]) -> None:
-    record["champion"] = None
-    record["checks"] = [check for check in record["checks"] if check.get("beside") is None]
-    record["cross_checks"] = []
-
-
 CHANGED: dict[str, tuple[Callable[[Run], Any], int, str]] = {
     "predictions": (_predictions, 67, "it was made from other inputs"),
     "another evaluation manifest": (_manifest, 67, "it was made from other inputs"),
@@ -154,8 +148,8 @@ CHANGED: dict[str, tuple[Callable[[Run], Any], int, str]] = {
     "a check that is missing": (
         lambda run: _decision(run, lambda found: found["checks"].pop(0)), 67, "its checks are not those",
     ),
-    "a champion that it leaves out": (
-        lambda run: _decision(run, _of_nobody), 65, "made against no champion, and the champion is now version 1",
+    "a champion that it was not made against": (
+        lambda run: run.decide("coop-2"), 65, "made against no champion, and the champion is now version 1",
     ),
     "a champion that was deleted": (
         lambda run: connect().delete_model_version("tiny", "1"), 65, "the champion is now none",
