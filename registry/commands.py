@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from registry import collect, export, provenance, reproduced, reproduction, signing, stage
+from registry import collect, export, held_out, provenance, reproduced, reproduction, signing, stage
 from registry.versions import CHAMPION, check_name
 
 Answer = tuple[Any, str]  # what a command found or did: for programs, and for people
@@ -27,6 +27,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("serve-check", help="load a version in a clean process and let it predict")(serve_check)
     app.command("sign", help="check every digest of a version, and sign it")(sign)
     app.command("gc", help="versions that no alias, no entry of the journal and no lineage names")(gc)
+    app.command("decisions", help="how often each test split has decided on a model's candidates")(decisions)
     app.command("promote", help="promote what the gate has decided for a dataset: the stage of dvc.yaml")(promote)
     app.command("reproduce", help="make the workspace of a version's training again in a new folder")(reproduce)
 
@@ -108,6 +109,20 @@ def gc(
     return done, "".join(
         f"{model}: {verb}: versions {', '.join(map(str, numbers))}\n" for model, numbers in done["versions"].items()
     )
+
+
+def decisions(name: Model, params: ParamsFile = PARAMS, json: Json = False) -> Answer:
+    """Tell the decisions on test splits."""
+    found = held_out.ledger_at(check_name(name), journal_of(params)).told()
+    if not found:
+        return {"test_sets": []}, f"No decision on a candidate for {name} is counted.\n"
+    lines = []
+    for split in found:
+        lines.append(f"test split {split['test_set'][:12]}: decided {len(split['decisions'])} times\n")
+        for one in split["decisions"]:
+            facts = [f"{one['number']:>4}", one["at"], one["verdict"] or "unknown", f"alpha {one['alpha']:.3g}"]
+            lines.append("  ".join([*facts, one["registered"], one["candidate"], one["by"]]) + "\n")
+    return {"test_sets": found}, "".join(lines)
 
 
 def promote(

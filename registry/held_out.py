@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from clinprompt.errors import BadParams, InputCorrupt
 from clinprompt.evaluation.budget import HeldOut, Use, share
@@ -130,6 +130,20 @@ class Ledger:
         if stored is not None and (counted := _parsed(stored.content, key)).verdict is None:
             self.store.replace(key, _bytes(counted.model_copy(update={"verdict": record.verdict})), stored.etag)
 
+    def told(self) -> list[dict[str, Any]]:
+        """Of each test split on which this model's candidates were decided: its digest, and all decisions on it.
+
+        Raises:
+            InputCorrupt, ServiceDown: as `claim`.
+        """
+        keys = self.store.list("")
+        splits = {digest: list(self._counted(digest)) for digest in sorted({key.partition("/")[0] for key in keys})}
+        return [
+            {"test_set": digest, "decisions": [one.model_dump(exclude={"id"}) for one in counted]}
+            for digest, counted in splits.items()
+            if any(one.registered == self.name for one in counted)
+        ]
+
     def _counted(self, test_set: str) -> Iterator[Counted]:
         """The decisions on a test split, in their order."""
         for place, key in enumerate(self.store.list(f"{test_set}/"), 1):
@@ -152,8 +166,15 @@ def ledger(name: str, journal: str | None, budget: BudgetParams) -> Ledger | Non
         BadParams: there is no such place.
         ServiceDown: the MLflow server does not answer.
     """
-    if not budget.counts:
-        return None
+    return ledger_at(name, journal) if budget.counts else None
+
+
+def ledger_at(name: str, journal: str | None) -> Ledger:
+    """The same, whether anything depends on the count or not.
+
+    Raises:
+        BadParams, ServiceDown: as `ledger`.
+    """
     where = address(name, journal)
     if where is None:
         raise BadParams(

@@ -65,7 +65,7 @@ class HeldOut(RecordPart):
                 f"this test split has decided {times}, which is all that gate.budget.decisions allows, so "
                 "the champion stays until there are new test patients"
             )
-        level = f"each rule is tested at alpha {self.alpha:.2g}"
+        level = f"each rule is tested at alpha {self.alpha:.3g}"
         if self.number is None:
             return f"it is the champion itself, so this is no new decision on this test split, and {level}"
         of = f" of at most {self.at_most}" if self.at_most is not None else ""

@@ -239,7 +239,7 @@ class DecisionRecord(Record):
 def _nth(held_out: HeldOut | None) -> str:
     if held_out is None:
         return "no decision on its test split"
-    return f"decision {held_out.number or 'none'} on its test split, at alpha {held_out.alpha:.2g}"
+    return f"decision {held_out.number or 'none'} on its test split, at alpha {held_out.alpha:.3g}"
 
 
 def earlier_decision(path: Path) -> DecisionRecord | None:

@@ -121,7 +121,7 @@ def _check(rule: Rule, context: Context, first: Context) -> Check | None:
     fresh = rule.check(first)
     if fresh is None or not fresh.passed:
         return found
-    other = f"a new test split: as the first decision on one, at alpha {first.alpha:.2g}, the same numbers pass"
+    other = f"a new test split: as the first decision on one, at alpha {first.alpha:.3g}, the same numbers pass"
     return replace(found, change=other if found.change is None else f"{other}; or {found.change}")
 
 

@@ -75,7 +75,7 @@ def test_the_first_decision_has_half_of_alpha_and_says_so(run: ToyRun) -> None:
     assert record["verdict"] == "accepted"
     assert (record["held_out"]["number"], record["held_out"]["at_most"], record["held_out"]["alpha"]) == (1, 50, 0.0125)
     assert record["reasons"][-1] == (
-        "this is decision 1 of at most 50 on this test split, so each rule is tested at alpha 0.013"
+        "this is decision 1 of at most 50 on this test split, so each rule is tested at alpha 0.0125"
     )
     check = next(c for c in record["checks"] if c["name"] == "floor.balanced_accuracy")
     plain = run.metrics("coop-1")["test"]["balanced_accuracy"]  # at 95 %
@@ -165,7 +165,7 @@ def test_a_no_that_the_budget_alone_gives_says_what_would_change_it(run: ToyRun)
     record = decided(run)
     assert record["held_out"]["number"] == 7
     assert record["verdict"] == "rejected"
-    assert record["checks"][0]["change"].startswith("a new test split: as the first decision on one, at alpha 0.013,")
+    assert record["checks"][0]["change"].startswith("a new test split: as the first decision on one, at alpha 0.0125,")
 
 
 def test_without_a_budget_nothing_is_counted(run: ToyRun) -> None:

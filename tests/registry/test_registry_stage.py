@@ -182,7 +182,7 @@ def test_a_decision_that_was_not_counted_or_took_a_larger_share_is_refused(
     assert record["held_out"]["number"] == 1
     write_json(run.decision, record | {"held_out": record["held_out"] | {"alpha": 0.025}})
     assert promote(run) == 67
-    assert "the registry counts decision 1 on its test split, at alpha 0.013" in result(capsys)["message"]
+    assert "the registry counts decision 1 on its test split, at alpha 0.0125" in result(capsys)["message"]
     write_json(run.decision, record)
     journal = run.root / "mlflow.db.journal"
     os.rename(journal / "test-sets", journal / "kept")
@@ -192,6 +192,17 @@ def test_a_decision_that_was_not_counted_or_took_a_larger_share_is_refused(
     assert promote(run) == 0
     assert gate(run) == promote(run) == 0
     assert read_json(run.decision) == record
+    capsys.readouterr()
+    assert main(["decisions", "tiny", "--json"]) == 0
+    [split] = json.loads(capsys.readouterr().out)["test_sets"]
+    assert split["test_set"] == record["held_out"]["digest"]
+    assert [(one["number"], one["candidate"], one["verdict"]) for one in split["decisions"]] == [
+        (1, "coop-1", "accepted")
+    ]
+    assert main(["decisions", "tiny"]) == 0
+    assert "accepted  alpha 0.0125  tiny  coop-1" in capsys.readouterr().out
+    assert main(["decisions", "other"]) == 0
+    assert capsys.readouterr().out == "No decision on a candidate for other is counted.\n"
 
 
 def test_where_reproductions_are_required_nothing_else_is_promoted(
