@@ -183,8 +183,8 @@ def test_it_says_which_decision_on_the_test_split_it_is(run: Run) -> None:
     decision["held_out"] = {"digest": "a" * 64, "images": 30, "number": 3, "at_most": 50, "alpha": 0.0020833}
     write_json(run.decision, decision)
     assert (
-        "one-sided bound at alpha 0.00208. On these 30 test images it is decision 3 of at most 50: each takes its share "
-        "of the alpha of 0.025 that all of them together may err with."
+        "one-sided bound at alpha 0.00208. On these 30 test images it is decision 3 of at most 50: each takes its "
+        "share of the alpha of 0.025 that all of them together may err with."
     ) in Page(report(run)).text
 
 
