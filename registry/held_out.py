@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
 
-from clinprompt.errors import BadParams, InputCorrupt
+from clinprompt.errors import BadParams, InputCorrupt, Interrupted
 from clinprompt.evaluation.budget import HeldOut, Use, share
 from clinprompt.evaluation.decision import ChampionRef, DecisionRecord
 from clinprompt.files import to_json
@@ -25,6 +25,7 @@ from registry.protocol.store import Store
 
 FORMAT = 1
 FOLDER = "test-sets"  # beside the models' journals: a store of its own, as the gate needs no right to those
+_TRIES = 100
 Verdict = Literal["accepted", "rejected"]
 
 
@@ -77,9 +78,13 @@ class Ledger:
 
         Raises:
             InputCorrupt: an object is missing or damaged.
+            Interrupted: others were faster each time.
             ServiceDown: the store does not answer.
         """
-        while (known := self.look(use, champion)) is None:
+        for _ in range(_TRIES):
+            known = self.look(use, champion)
+            if known is not None:
+                return known
             before = list(self._counted(use.test_set))
             number = len(before) + 1
             inherited = before[-1].alpha if before and before[-1].verdict == "accepted" else 0.0
@@ -97,7 +102,7 @@ class Ledger:
                 at=datetime.now(UTC).isoformat(timespec="seconds"),
             )
             self.store.create(_key(use.test_set, number), _bytes(counted))  # where another was faster: look again
-        return known
+        raise Interrupted("Others count their decisions on the same test split all the time; run it again.")
 
     def look(self, use: Use, champion: ChampionRef | None) -> HeldOut | None:
         """The same without counting: None where it is a new decision.

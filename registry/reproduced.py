@@ -76,7 +76,7 @@ def retrain(dataset: str, project: Path) -> dict[str, Any]:
         **facts,
         "by": links.requester(),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()} {platform.platform(terse=True)}",
+        "machine": platform.platform(),
         "torch": metadata.version("torch"),
     }
     store.create(_key(chosen.model_digest), to_json(seen).encode())

@@ -67,6 +67,7 @@ def evidence() -> list[Path]:
     return sorted(Path("mlflow.db.journal/reproduced").glob("*.json"))
 
 
+@pytest.mark.slow
 def test_a_model_that_comes_out_of_a_second_training_may_be_promoted(project: Workspace) -> None:
     decision = DecisionRecord.read(Path(DECISION))
     assert decision.chosen is not None
@@ -86,6 +87,7 @@ def test_a_model_that_comes_out_of_a_second_training_may_be_promoted(project: Wo
     assert reproduced.retrain("toy", Path())["action"] == "unchanged"
 
 
+@pytest.mark.slow
 def test_another_model_or_none_is_told_and_not_written_down(project: Workspace) -> None:
     record(project, seed=2)  # as a training whose randomness no seed held
     with pytest.raises(

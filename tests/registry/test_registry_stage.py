@@ -51,6 +51,7 @@ def asked(capsys: pytest.CaptureFixture[str]) -> Callable[[], tuple[int, dict[st
     return ask
 
 
+@pytest.mark.slow
 def test_the_command_promotes_what_the_gate_decided_and_nothing_that_was_changed_since(
     finished: Run, fresh_copy: Callable[[Run], Run], root: Path, asked: Callable[[], tuple[int, dict[str, Any]]]
 ) -> None:
@@ -72,6 +73,7 @@ def test_the_command_promotes_what_the_gate_decided_and_nothing_that_was_changed
     assert (code, told["action"], told["version"]) == (0, "unchanged", 1)
 
 
+@pytest.mark.slow
 def test_the_command_tells_people_of_a_rejection_without_asking_who_the_champion_is(
     finished: Run, fresh_copy: Callable[[Run], Run], root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
