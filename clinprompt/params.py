@@ -218,7 +218,7 @@ class GateParams(Section):
 
     Attributes:
         select_by: the metric that picks the challenger on the validation split, and by which it is compared.
-        alpha: of each rule's one-sided test.
+        alpha: with at most this probability a bad model passes, one-sided; `budget` says how decisions share it.
         budget: of the test split.
         min_patients_per_class: with fewer, a floor, a ceiling or a slice can't be told.
         rules: all of them must pass; `clinprompt.evaluation.rules.parse_rules` checks their knobs.

@@ -1,8 +1,8 @@
 """The gate's rules, one file per rule. `@register` makes a class a rule; nothing else knows the rules' names.
 
 `gate.rules` of `params.yaml` lists which are held, each with its `kind` and its knobs. A candidate passes when every
-rule that applies to it passes: each is tested at `gate.alpha` by itself, and no correction for several is due, as none
-of them alone lets a candidate through (Berger 1982, the intersection-union test).
+rule that applies to it passes: each is tested at the decision's share of `gate.alpha` by itself, and no correction for
+several is due, as none of them alone lets a candidate through (Berger 1982, the intersection-union test).
 """
 
 import difflib
