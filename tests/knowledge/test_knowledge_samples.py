@@ -11,7 +11,8 @@ from describing import OUTPUTS, call, write_classes
 from clinprompt.errors import InputCorrupt
 from clinprompt.files import sha256_file
 from clinprompt.knowledge import asking
-from clinprompt.knowledge.completion import Completion, complete
+from clinprompt.knowledge.completion import Completion
+from clinprompt.knowledge.decoding import complete
 from clinprompt.knowledge.outputs import read_descriptions
 from clinprompt.knowledge.samples import Samples, key_of
 
