@@ -4,6 +4,8 @@ It is no part of any result: where the file is missing, damaged or from other co
 """
 
 import json
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,16 @@ PARSED = Path(".dvc/tmp/sources.json")  # in a project's folder
 
 
 def keep(root: Path) -> None:
-    """Write down what this process has read, if DVC keeps this folder."""
+    """Write down what this process has read, if DVC keeps this folder; where that can't be done, nothing is lost."""
     if not (root / ".dvc").is_dir():
         return
     read = {key: [code.imports, sorted(code.texts), code.digest] for key, code in sources.all_read().items()}
     text, path = json.dumps(read, sort_keys=True), root / PARSED
     kept = f"{_head(text)}\n{text}\n"
-    if not path.is_file() or path.read_bytes() != kept.encode():
-        path.parent.mkdir(exist_ok=True)
-        write_text(path, kept)
+    with suppress(OSError):
+        if not path.is_file() or path.read_bytes() != kept.encode():
+            write_text(path, kept)
+            shutil.copymode(__file__, path)  # it tells of the code alone, and is as readable
 
 
 def recall(root: Path) -> None:
