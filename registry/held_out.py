@@ -7,7 +7,7 @@ both, and decides the same.
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -25,7 +25,7 @@ from registry.protocol.store import Store
 
 FORMAT = 1
 FOLDER = "test-sets"  # beside the models' journals: a store of its own, as the gate needs no right to those
-_TRIES = 100
+_TRIES = 20
 Verdict = Literal["accepted", "rejected"]
 
 
@@ -82,10 +82,10 @@ class Ledger:
             ServiceDown: the store does not answer.
         """
         for _ in range(_TRIES):
-            known = self.look(use, champion)
+            before = list(self._counted(use.test_set))  # read once: what is counted after it has this one's number
+            known = _known(before, use, _digest(champion))
             if known is not None:
                 return known
-            before = list(self._counted(use.test_set))
             number = len(before) + 1
             inherited = before[-1].alpha if before and before[-1].verdict == "accepted" else 0.0
             counted = Counted(
@@ -110,17 +110,7 @@ class Ledger:
         Raises:
             InputCorrupt, ServiceDown: as `claim`.
         """
-        against = _digest(champion)
-        counted = list(self._counted(use.test_set))
-        told = partial(HeldOut, digest=use.test_set, images=use.images, at_most=use.at_most)
-        for known in reversed(counted):
-            if known.is_of(use, against):
-                return told(number=known.number, alpha=known.alpha)
-        if use.model == against:
-            return told(number=None, alpha=use.alpha)
-        if use.at_most is not None and len(counted) >= use.at_most:
-            return told(number=None, alpha=0.0, spent=True)
-        return None
+        return _known(list(self._counted(use.test_set)), use, _digest(champion))
 
     def close(self, record: DecisionRecord) -> None:
         """Write down what a counted decision came to, for the share of the next one.
@@ -151,11 +141,16 @@ class Ledger:
 
     def _counted(self, test_set: str) -> Iterator[Counted]:
         """The decisions on a test split, in their order."""
-        for place, key in enumerate(self.store.list(f"{test_set}/"), 1):
+        for _ in range(_TRIES):  # a folder that is written to while it is listed may show a number without the last
+            keys = self.store.list(f"{test_set}/")
+            wanted = [_key(test_set, number) for number in range(1, len(keys) + 1)]
+            if keys == wanted:
+                break
+        for key, right in zip(keys, wanted, strict=True):
             stored = self.store.read(key)
-            if key != _key(test_set, place) or stored is None:
+            if key != right or stored is None:
                 raise InputCorrupt(
-                    f"The decisions on the test split {test_set[:12]} are numbered without a gap, and number {place} "
+                    f"The decisions on the test split {test_set[:12]} are numbered without a gap, and {right[-11:-5]} "
                     f"is missing in {FOLDER} of the registry's journal; put its back-up in its place."
                 )
             yield _parsed(stored.content, key)
@@ -187,6 +182,19 @@ def ledger_at(name: str, journal: str | None) -> Ledger:
             "params.yaml to s3://bucket/prefix or a folder, or gate.budget to {decisions: null, spending: none}."
         )
     return Ledger(store_at(f"{where.rstrip('/')}/{FOLDER}"), name)
+
+
+def _known(counted: Sequence[Counted], use: Use, champion: str | None) -> HeldOut | None:
+    """What is counted of a decision, or why it is not; None where it is a new one."""
+    told = partial(HeldOut, digest=use.test_set, images=use.images, at_most=use.at_most)
+    for known in reversed(counted):
+        if known.is_of(use, champion):
+            return told(number=known.number, alpha=known.alpha)
+    if use.model == champion:
+        return told(number=None, alpha=use.alpha)
+    if use.at_most is not None and len(counted) >= use.at_most:
+        return told(number=None, alpha=0.0, spent=True)
+    return None
 
 
 def _digest(champion: ChampionRef | None) -> str | None:

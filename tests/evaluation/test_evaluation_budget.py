@@ -227,5 +227,5 @@ def test_no_place_to_count_in_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_s_object_is_not_taken_for_a_decision(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     store.create(f"{USE.test_set}/notes.txt", b"hello")
-    with pytest.raises(InputCorrupt, match="number 1 is missing"):
+    with pytest.raises(InputCorrupt, match="and 000001 is missing"):
         held_out.Ledger(store, "toy").claim(USE, None)
