@@ -20,7 +20,7 @@ from clinprompt.files import to_json
 from clinprompt.params import BudgetParams
 from clinprompt.records import RecordPart
 from registry import links
-from registry.protocol.location import address, store_at
+from registry.protocol.location import shared_place, store_at
 from registry.protocol.store import Store
 
 FORMAT = 1
@@ -175,7 +175,7 @@ def ledger_at(name: str, journal: str | None) -> Ledger:
     Raises:
         BadParams, ServiceDown: as `ledger`.
     """
-    where = address(name, journal)
+    where = shared_place(journal)
     if where is None:
         raise BadParams(
             "No place is named in which the decisions on the test split are counted: set registry.journal in "

@@ -218,7 +218,7 @@ def test_many_at_once_get_numbers_without_a_gap(tmp_path: Path) -> None:
 
 
 def test_no_place_to_count_in_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held_out, "address", lambda name, journal: None)  # a server, and no journal
+    monkeypatch.setattr(held_out, "shared_place", lambda journal: None)  # a server, and no journal
     with pytest.raises(BadParams, match=r"set registry\.journal"):
         held_out.ledger("toy", None, BudgetParams(decisions=50, spending="fallback"))
     assert held_out.ledger("toy", None, BudgetParams(decisions=None, spending="none")) is None
