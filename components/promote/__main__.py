@@ -22,6 +22,7 @@ from registry.package import BackboneFiles, Hub
 from registry.promote import promote, rejected
 from registry.receipt import Receipt
 from registry.request import PromotionRequest
+from registry.verify import Sample
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def _release(job: Job, decision: DecisionRecord) -> PromotionRequest:
         metrics=job.inputs["metrics"] / f"{folder.name}.json",
         max_pixels=job.params(ValidationParams).max_pixels,
         backbone=lambda: backbone_files(job.params(BackboneParams)),
-        sample=lambda: _sample(job.inputs["manifest"], job.inputs["images"]),
+        sample=lambda: _sample(job, folder.name),
     )
 
 
@@ -141,14 +142,17 @@ def backbone_files(choice: BackboneParams) -> BackboneFiles:
     return BackboneFiles(backbone.name, backbone.digest, backbone.folder, hub, entry.weights if entry else None)
 
 
-def _sample(manifest: Path, images: Path) -> list[bytes]:
-    """The first test image of each class."""
-    from clinprompt.data.dataset import items, read_image
-    from clinprompt.data.manifest import read_manifest
+def _sample(job: Job, candidate: str) -> Sample:
+    """The first test image of each class, with the probabilities that the gate judged."""
+    from clinprompt.data.dataset import Dataset, read_image
+    from clinprompt.evaluation.table import read_predictions
 
-    rows = read_manifest(manifest)
-    firsts = rows[rows["split"] == "test"].drop_duplicates("label")
-    return [read_image(item) for item in items(firsts, images)]
+    dataset = Dataset.open(job.inputs["card"], job.inputs["manifest"], job.inputs["images"])
+    firsts = dataset.split("test").drop_duplicates("label")
+    classes = tuple(dataset.card.class_ids)
+    frame, _ = read_predictions(job.inputs["evaluations"] / candidate / "predictions.parquet", classes)
+    told = frame[frame["split"] == "test"].set_index("path").loc[firsts["path"], [f"p_{name}" for name in classes]]
+    return Sample([read_image(item) for item in dataset.items(firsts)], told.to_numpy())
 
 
 if __name__ == "__main__":
