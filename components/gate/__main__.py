@@ -5,6 +5,7 @@ The stage runs on every `dvc repro`, so what is heavy is imported only when a de
 
 import logging
 import os
+from dataclasses import replace
 from typing import Any
 
 import registry
@@ -12,11 +13,12 @@ from clinprompt.contract.exit_codes import ExitCode
 from clinprompt.contract.variables import GATE_EXIT_CODE
 from clinprompt.errors import BadParams, NotTrained, ServiceDown
 from clinprompt.evaluation.decision import ChampionRef, DecisionRecord, earlier_decision
-from clinprompt.evaluation.judge import Judged, reference
+from clinprompt.evaluation.judge import Judged, reference, told
 from clinprompt.evaluation.record_decision import input_digests
 from clinprompt.params import RegistryParams
 from components.judged import judged
 from components.runner import Job, run
+from components.serving import behaviour_of
 from registry.candidates import log_candidates
 
 log = logging.getLogger(__name__)
@@ -32,13 +34,13 @@ def work(job: Job) -> dict[str, Any]:
     names = [str(candidate) for candidate in files.candidates.ids]
     inputs = input_digests(files.card, files.manifest, files.models, files.evaluations, names)
     if record is not None and record.still_holds(inputs, files.params, current):
-        problem = record.contradiction(files.decide(None))
+        problem = record.contradiction(replace(files, probe=told(record)).decide(None))
         if problem is None:
             log.info("gate: nothing to do: the decision on disk still holds.")
             _log_candidates(job)
             return _result(record, current, changed=False)
         log.warning("gate: %s: %s; it is made anew.", job.outputs["decision"], problem)
-    record = files.decide(champion)
+    record = replace(files, probe=behaviour_of(job)).decide(champion)
     record.write(job.outputs["decision"])
     _log_candidates(job)
     return _result(record, current, changed=True)

@@ -4,6 +4,7 @@ The stage runs on every `dvc repro`, so what is heavy is imported only when ther
 """
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ import registry
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.errors import InputCorrupt
 from clinprompt.evaluation.decision import ChosenCandidate, DecisionRecord
-from clinprompt.evaluation.judge import reference
+from clinprompt.evaluation.judge import reference, told
 from clinprompt.evaluation.metrics_record import Metrics
 from clinprompt.params import BackboneParams, CandidatesParams, EvaluationParams, RegistryParams, ValidationParams
 from clinprompt.tuned.artifact import model_digest
 from components.judged import judged
 from components.runner import Job, run
+from components.serving import backbone_files, behaviour_of
 from registry.links import run_url
-from registry.package import BackboneFiles, Hub
 from registry.promote import promote, rejected
 from registry.receipt import Receipt
 from registry.request import PromotionRequest
@@ -37,6 +38,8 @@ def work(job: Job) -> dict[str, Any]:
     _check_decision(job, decision, before)
     if decision.chosen is not None:
         _check_metrics(job, decision.chosen, release.metrics)
+        if before is None or before.model_digest != decision.chosen.model_digest:
+            _check_behaviour(job, decision, decision.chosen)
         receipt = promote(release)
     else:
         receipt = rejected(release)
@@ -70,7 +73,8 @@ def _check_decision(job: Job, decision: DecisionRecord, champion: registry.Champ
     decision that another champion has overtaken is stale, which the promotion itself finds and tells.
     """
     current = reference(champion) if champion else None
-    now = judged(job).decide(champion if decision.champion == current else None)
+    files = replace(judged(job), probe=told(decision))
+    now = files.decide(champion if decision.champion == current else None)
     other = [key for key in ("inputs", "params") if getattr(now, key) != getattr(decision, key)]
     problem = f"it was made from other {' and '.join(other)}" if other else decision.contradiction(now)
     if problem is None and decision.champion == current and decision.verdict != now.verdict:
@@ -80,6 +84,29 @@ def _check_decision(job: Job, decision: DecisionRecord, champion: registry.Champ
             f"{job.inputs['decision']} is not what the gate decides now: {problem}. Nothing was promoted; run "
             "`dvc repro`, so that the gate decides again."
         )
+
+
+def _check_behaviour(job: Job, decision: DecisionRecord, chosen: ChosenCandidate) -> None:
+    """Try the choice out again, where a rule asks for it: the file alone tells of no behaviour, either."""
+    if decision.behaviour is None:
+        return
+    from clinprompt.data.dataset import Dataset
+    from clinprompt.evaluation.candidates import Listed, load_candidate
+    from clinprompt.evaluation.rules import parse_rules
+    from clinprompt.evaluation.rules.behaviour import BehaviourRule
+
+    files = judged(job)
+    dataset = Dataset.open(files.card, files.manifest, files.images)
+    listed = Listed(_listed(job, chosen), chosen.method, chosen.model_digest)
+    candidate = load_candidate(listed, files.evaluations, dataset.rows, files.dataset, tuple(dataset.card.class_ids))
+    for rule in parse_rules(files.gate.listed):
+        if isinstance(rule, BehaviourRule):
+            problem = rule.problem(behaviour_of(job)(candidate, rule.images))
+            if problem is not None:
+                raise InputCorrupt(
+                    f"{chosen.folder} does not behave as the decision says: {problem}. Nothing was promoted; delete "
+                    f"{job.inputs['decision']} and run `dvc repro`, so that the gate decides again."
+                )
 
 
 def _check_metrics(job: Job, chosen: ChosenCandidate, metrics: Path) -> None:
@@ -130,16 +157,6 @@ def _listed(job: Job, chosen: ChosenCandidate) -> CandidateId:
 def _check_model(folder: Path, expected: str) -> None:
     if model_digest(folder) != expected:
         raise InputCorrupt(f"{folder} is not the model that the gate chose ({expected[:12]}…); run `dvc repro`.")
-
-
-def backbone_files(choice: BackboneParams) -> BackboneFiles:
-    """Where the backbone's files lie; it is loaded once, which checks its digest."""
-    from clinprompt.backbones.load import load_backbone
-
-    backbone = load_backbone(choice.name, choice.path)
-    entry = backbone.card
-    hub = Hub(entry.hub, entry.revision) if entry and entry.hub and entry.revision else None
-    return BackboneFiles(backbone.name, backbone.digest, backbone.folder, hub, entry.weights if entry else None)
 
 
 def _sample(job: Job, candidate: str) -> Sample:
