@@ -1,4 +1,4 @@
-"""How often prediction sets hold the true class: simulated, on drawn brains, and on a folder of real images.
+"""How often prediction sets hold the true class: simulated, on drawn brains, and on real images.
 
     python -m benchmarks.calibration                         # simulated patients, and drawn brains
     python -m benchmarks.calibration --real FOLDER           # and FOLDER/Training, FOLDER/Testing with a folder per class

@@ -95,7 +95,7 @@ def probe(
 
 def _run(folder: Path, more: Mapping[str, str]) -> tuple[Any, str]:
     """What the script prints, or None and why it printed nothing."""
-    env = {key: os.environ[key] for key in _KEPT if key in os.environ} | SETTINGS | more
+    env = {key: os.environ[key] for key in _KEPT if key in os.environ} | SETTINGS | dict(more)
     env |= {"HOME": str(folder), "TMPDIR": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     script = shutil.copyfile(SCRIPT, folder / SCRIPT.name)
     command = [sys.executable, "-I", str(script), str(folder)]
