@@ -1,21 +1,24 @@
-"""How often prediction sets hold the true class: simulated, on drawn brains, and on real images.
+"""How often prediction sets hold the true class: simulated, on drawn brains, and with the predictions of a run.
 
-    python -m benchmarks.calibration                         # simulated patients, and drawn brains
-    python -m benchmarks.calibration --real FOLDER           # and FOLDER/Training, FOLDER/Testing with a folder per class
+    python -m benchmarks.calibration
+    python -m benchmarks.calibration --seeds 0 --predictions runs/*/evaluate/*/predictions.parquet
 
-On images the model is a linear head on the features of demo-clip, fitted on the training split. Each row gives the
-nominal coverage, what was found overall and in each class, and in brackets the band of the beta-binomial law.
+Each row gives what was found overall and in each class at a nominal coverage of 0.9, and in brackets the band of the
+beta-binomial law.
 """
 
 import argparse
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from scipy.special import softmax
 
+from clinprompt.data.manifest import patients
 from clinprompt.evaluation.calibrate import calibrate
 from clinprompt.evaluation.calibration_record import Covered
 from clinprompt.evaluation.contenders import Slices
@@ -23,6 +26,7 @@ from clinprompt.evaluation.intervals import Intervals
 from clinprompt.evaluation.metrics import measure
 from clinprompt.evaluation.prediction_sets import fit_thresholds, in_sets
 from clinprompt.evaluation.predictions import Predictions
+from clinprompt.evaluation.table import read_predictions, split_of
 from clinprompt.evaluation.temperature import fit_temperature
 from clinprompt.params import CalibrationParams
 
@@ -34,22 +38,22 @@ def simulated(repeats: int) -> Iterator[str]:
     """Mean coverage over calibration sets of so many patients per class, images of a patient being alike."""
     yield "| patients per class | images per patient | temperature fitted | coverage | mean size |"
     yield "| --- | --- | --- | --- | --- |"
-    for patients in (9, 18, 60):
+    for per_class in (9, 18, 60):
         for images in (1, 4):
             for scaled in (False, True):
-                rng = np.random.default_rng(patients * 10 + images)
-                found = np.array([_once(rng, patients, images, scaled) for _ in range(repeats)])
+                rng = np.random.default_rng(per_class * 10 + images)
+                found = np.array([_once(rng, per_class, images, scaled) for _ in range(repeats)])
                 error = found[:, 0].std() / np.sqrt(repeats)
                 yield (
-                    f"| {patients} | {images} | {'yes' if scaled else 'no'} | {found[:, 0].mean():.4f} ± {error:.4f} "
+                    f"| {per_class} | {images} | {'yes' if scaled else 'no'} | {found[:, 0].mean():.4f} ± {error:.4f} "
                     f"| {found[:, 1].mean():.2f} |"
                 )
 
 
-def _once(rng: np.random.Generator, patients: int, images: int, scaled: bool) -> tuple[float, float]:
-    val, test = _patients(rng, patients, images), _patients(rng, 100, images)
+def _once(rng: np.random.Generator, per_class: int, images: int, scaled: bool) -> tuple[float, float]:
+    val, test = _patients(rng, per_class, images), _patients(rng, 100, images)
     if scaled:
-        t = fit_temperature(np.log(val.probabilities), val.labels, 4 * patients, 20).value
+        t = fit_temperature(np.log(val.probabilities), val.labels, 4 * per_class, 20).value
         val, test = (
             Predictions(p.labels, softmax(np.log(p.probabilities) / t, axis=1), p.patients, CLASSES)
             for p in (val, test)
@@ -66,31 +70,26 @@ def _patients(rng: np.random.Generator, per_class: int, images: int) -> Predicti
     return Predictions(labels, softmax(logits, axis=1), who.astype(str), CLASSES)
 
 
-def told(name: str, rows: pd.DataFrame, features: np.ndarray) -> str:
-    """A line of the table for images with label, split and patient."""
-    from sklearn.linear_model import LogisticRegression
-
-    classes = tuple(sorted(rows["label"].unique()))
-    labels = rows["label"].map(classes.index).to_numpy()
-    train, val, test = (np.asarray(rows["split"] == split) for split in ("train", "val", "test"))
-    head = LogisticRegression(C=100.0, max_iter=1000).fit(features[train], labels[train])
-    logits, patients = head.decision_function(features), rows["patient"].to_numpy(dtype=str)
-    t = fit_temperature(logits[val], labels[val], len(set(patients[val])), PARAMS.min_patients).value
-    parts = [Predictions(labels[m], softmax(logits[m] / t, axis=1), patients[m], classes) for m in (val, test)]
-    found = calibrate(parts[0], parts[1], Slices(), t, PARAMS, Intervals())
+def told(name: str, val: Predictions, test: Predictions) -> str:
+    """A line of the table."""
+    logits = [np.log(np.maximum(split.probabilities, 1e-300)) for split in (val, test)]
+    t = fit_temperature(logits[0], val.labels, len(set(val.patients)), PARAMS.min_patients).value
+    scaled = [
+        replace(split, probabilities=softmax(z / t, axis=1)) for split, z in zip((val, test), logits, strict=True)
+    ]
+    found = calibrate(scaled[0], scaled[1], Slices(), t, PARAMS, Intervals())
     sets, abstain = found.prediction_sets.test, found.abstention
     if sets is None:
         return f"| {name} | {found.prediction_sets.reason} |"
-    ece = [
-        measure(labels[test], softmax(logits[test] / d, axis=1), np.ones((1, test.sum())), 15).overall for d in (1.0, t)
-    ]
-    told_abstain = f"{abstain.threshold:g}" if abstain.threshold is not None else "none"
+    whole = np.ones((1, len(test)))
+    before, after = (measure(one.labels, one.probabilities, whole, 15).overall for one in (test, scaled[1]))
+    told_abstain = f"{abstain.threshold:.2f}" if abstain.threshold is not None else "none"
     if abstain.test is not None:
-        told_abstain += f", answers {abstain.test.answered.value:.2f}, error {abstain.test.error.value:.3f}"
+        told_abstain += f": answers {abstain.test.answered.value:.2f}, error {abstain.test.error.value:.3f}"
     return (
-        f"| {name} | {float(ece[0]['balanced_accuracy'][0]):.3f} | {t:.2f}: ECE {float(ece[0]['ece'][0]):.3f} to "
-        f"{float(ece[1]['ece'][0]):.3f} | {_covered(sets.overall)} | "
-        f"{'; '.join(_covered(one) for one in sets.per_class.values())} | {sets.overall.size:.2f} | {told_abstain} |"
+        f"| {name} | {float(before['balanced_accuracy'][0]):.3f} | {t:.2f}: {float(before['ece'][0]):.3f} to "
+        f"{float(after['ece'][0]):.3f} | {_covered(sets.overall)} | "
+        f"{', '.join(_covered(one) for one in sets.per_class.values())} | {sets.overall.size:.2f} | {told_abstain} |"
     )
 
 
@@ -99,67 +98,64 @@ def _covered(one: Covered) -> str:
     return f"{one.coverage.value:.3f} ({low:.2f}-{high:.2f})"
 
 
-def features_of(files: list[Path]) -> np.ndarray:
-    """Unit features [n, e] of demo-clip."""
+def drawn(patients: int, images: int, seed: int) -> str:
+    """Drawn brains, so many of each class: a linear head on the features of demo-clip."""
     import torch
+    from sklearn.linear_model import LogisticRegression
 
     from clinprompt.backbones.load import load_backbone
     from clinprompt.data.codecs import decode
-
-    backbone, parts = load_backbone("demo-clip"), []
-    for start in range(0, len(files), 64):
-        pixels = [backbone.preprocessing.apply(decode(file.read_bytes())) for file in files[start : start + 64]]
-        parts.append(backbone.encode_images(torch.from_numpy(np.stack(pixels))))
-    features: np.ndarray = torch.nn.functional.normalize(torch.cat(parts), dim=1).double().numpy()
-    return features
-
-
-def drawn(patients: int, images: int, seed: int) -> str:
-    """Drawn brains, so many of each class."""
     from clinprompt.demo.phantom import write_phantom
 
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "drawn"
+        folder, backbone, parts = Path(scratch) / "drawn", load_backbone("demo-clip"), []
         write_phantom(folder, patients=patients, images_per_patient=images, seed=seed)
         rows = pd.read_csv(folder / "manifest.csv")
-        return told(
-            f"brain-phantom, {patients} patients per class, {images} images each, seed {seed}",
-            rows,
-            features_of([folder / path for path in rows["path"]]),
-        )
+        for start in range(0, len(rows), 64):
+            files = [folder / path for path in rows["path"][start : start + 64]]
+            pixels = [backbone.preprocessing.apply(decode(file.read_bytes())) for file in files]
+            parts.append(backbone.encode_images(torch.from_numpy(np.stack(pixels))))
+    features = torch.nn.functional.normalize(torch.cat(parts), dim=1).double().numpy()
+    classes = tuple(sorted(rows["label"].unique()))
+    labels = rows["label"].map(classes.index).to_numpy()
+    train = np.asarray(rows["split"] == "train")
+    head = LogisticRegression(C=100.0, max_iter=1000).fit(features[train], labels[train])
+    p, owners = softmax(head.decision_function(features), axis=1), rows["patient"].to_numpy(dtype=str)
+    splits = [
+        Predictions(labels[mask], p[mask], owners[mask], classes)
+        for mask in (np.asarray(rows["split"] == split) for split in ("val", "test"))
+    ]
+    return told(f"brain-phantom, {patients} patients per class, {images} images each, seed {seed}", *splits)
 
 
-def real(folder: Path) -> Iterator[str]:
-    """A folder as it is published, and the same images split anew at random."""
-    files = sorted(file for file in folder.glob("T*ing/*/*") if file.is_file())
-    rng, names = np.random.default_rng(0), [str(file.relative_to(folder)) for file in files]
-    rows = pd.DataFrame({"label": [file.parent.name for file in files], "patient": names})
-    rows["split"] = ["test" if file.parts[-3] == "Testing" else "train" for file in files]
-    chance = rng.random(len(rows))
-    features = features_of(files)
-    val = (rows["split"] == "train") & (chance < 0.15)
-    yield told(
-        f"{folder.name}: Training and Testing as published", rows.assign(split=rows["split"].mask(val, "val")), features
-    )
-    anew = np.select([chance < 0.15, chance < 0.3], ["val", "test"], "train")
-    yield told(f"{folder.name}: the same images, split at random", rows.assign(split=anew), features)
+def predicted(path: Path) -> Iterator[str]:
+    """A candidate's predictions, and the same images with validation and test split mixed anew."""
+    classes = tuple(name[2:] for name in pq.read_schema(path).names if name.startswith("p_"))
+    frame, about = read_predictions(path, classes)
+    name = f"{about.dataset}, {about.id}"
+    yield told(name, *(split_of(frame, split, classes) for split in ("val", "test")))
+    owners = patients(frame)
+    test_share = (frame["split"] == "test").mean()
+    chosen = np.random.default_rng(0).random(owners.nunique()) < test_share
+    split = np.where(chosen[owners.astype("category").cat.codes], "test", "val")
+    mixed = frame.assign(split=split)
+    yield told(f"{name}, mixed anew", *(split_of(mixed, split, classes) for split in ("val", "test")))
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--of", type=int, default=400, help="simulated calibration sets")
-    parser.add_argument("--real", type=Path)
+    parser.add_argument("--seeds", type=int, default=3, help="sets of drawn brains")
+    parser.add_argument("--predictions", type=Path, nargs="*", default=[], help="files that evaluate wrote")
     arguments = parser.parse_args()
     print("\n".join(simulated(arguments.of)), flush=True)
     print("\n| images | balanced accuracy | temperature | all | each class | mean size | abstains below |")
     print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
-    for seed in (0, 1, 2):
+    for seed in range(arguments.seeds):
         print(drawn(120, 1, seed), flush=True)
-    print(drawn(60, 4, 0), flush=True)
-    if arguments.real:
-        for line in real(arguments.real):
-            print(line, flush=True)
+    for path in arguments.predictions:
+        print("\n".join(predicted(path)), flush=True)
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ def test_the_payload_says_what_it_is(served: Callable[[str], Run], monkeypatch: 
     code = set(served_code.code_of(record))
     assert {"code/methods/vpt.py", "code/tuned/restore.py", "code/data/codecs/png.py"} <= code
     backbone = {"backbone/open_clip_config.json", "backbone/open_clip_model.safetensors"}
-    rest = {"manifest.json", "model.json", "prompts.safetensors"}
+    rest = {"manifest.json", "model.json", "calibration.json", "prompts.safetensors"}
     assert files == code | backbone | rest
     assert not any("methods/coop" in name or "validation" in name or "ingest" in name for name in code)
     lines = (folder.parents[1] / "requirements.txt").read_text().split()
