@@ -45,15 +45,16 @@ def behaviour_of(job: Job) -> Probe:
         told = frame[frame["split"] == "val"].set_index("path").loc[rows.loc[chosen, "path"]]
         decoded = [decode_image(one, card.intensity, frames=card.dicom.frames) for one in data]
         pictures = [one.picture() if len(one.shape) == 2 else None for one in decoded]
+        backbone = backbone_files(job.params(BackboneParams))
         payload = payload_of(
             job.inputs["models"] / candidate.name,
             None,
-            backbone_files(job.params(BackboneParams)),
+            backbone,
             job.params(ValidationParams).max_pixels,
             fitted,
         )
         judged = told[[f"p_{name}" for name in classes]].to_numpy(np.float64)
-        with ScratchFolder("probe") as scratch:
+        with backbone.within_reach(), ScratchFolder("probe") as scratch:
             return probe(payload, data, judged, classes, pictures, Path(scratch))
 
     return measured

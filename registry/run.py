@@ -21,7 +21,7 @@ from registry.candidates import KIND, PARENT, flat_metrics, knobs, run_of_decisi
 from registry.model_card import MODEL_CARD, make_model_card
 from registry.model_card_text import to_markdown
 from registry.model_folder import FILES_TAG, SCRIPT, digests_tag
-from registry.package import payload_of
+from registry.package import BackboneFiles, payload_of
 from registry.request import PromotionRequest
 
 if TYPE_CHECKING:
@@ -33,10 +33,11 @@ EXAMPLE_SIDE = 8  # pixels of the input example
 
 @dataclass(frozen=True)
 class Packed:
-    """A written payload, with the facts for its tags."""
+    """A written payload, with the facts for its tags, and the backbone, which may be too large to be part of it."""
 
     payload: Path
     facts: dict[str, str]
+    backbone: BackboneFiles
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,9 @@ class Logged:
 
 def pack(release: PromotionRequest, scratch: Path) -> Packed:
     """Write the release's payload below `scratch`; nothing is registered or logged."""
-    payload = scratch / "payload"
-    made = payload_of(
-        release.model, release.descriptions, release.backbone(), release.max_pixels, release.measured.calibration
-    )
-    digest = made.write(payload)
-    return Packed(payload, _facts(release, digest))
+    payload, backbone, fitted = scratch / "payload", release.backbone(), release.measured.calibration
+    digest = payload_of(release.model, release.descriptions, backbone, release.max_pixels, fitted).write(payload)
+    return Packed(payload, _facts(release, digest), backbone)
 
 
 def log_release(client: "MlflowClient", release: PromotionRequest, packed: Packed) -> Logged:
