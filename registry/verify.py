@@ -25,12 +25,15 @@ def verify(registered: Champion, sample: Sample | None = None) -> None:
     """Load a version as a consumer does, every digest checked, and classify its input example and the sample.
 
     Raises:
-        InputMissing: a file or the input example is not there.
+        InputMissing: a file, the input example or a backbone that is no part of the model is not there.
         InputCorrupt: it has other digests, predicts no probabilities, or others than those that the gate judged.
     """
     import pandas as pd
 
-    example: Any = registered.model.input_example
+    try:
+        example: Any = registered.model.input_example
+    except ValueError as error:  # the served code's own words, which say what to do
+        raise InputMissing(f"Version {registered.version} of {registered.name!r} can't be loaded: {error}") from None
     if example is None:
         raise InputMissing(f"Version {registered.version} of {registered.name!r} has no input example.")
     columns = [f"p_{name}" for name in registered.classes]
