@@ -217,12 +217,15 @@ def _verify(folder: Path) -> dict[str, str]:
 
 
 def _backbone_folder(payload: Path, reference: dict[str, Any]) -> Path:
-    """The folder with the backbone's files: in the payload, below CLINPROMPT_BACKBONES, or from the hub."""
+    """The folder with the backbone's files: in the payload, below CLINPROMPT_BACKBONES, or from the hub.
+
+    Without that variable, it is looked for in the user's cache, where `python -m clinprompt.backbones.fetch` puts it.
+    """
     if reference["embedded"]:
         return payload / "backbone"
-    local = os.environ.get("CLINPROMPT_BACKBONES")
-    folder = Path(local) / reference["name"] if local else None
-    if folder is None or not folder.is_dir():
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = Path(os.environ.get("CLINPROMPT_BACKBONES") or Path(cache, "clinprompt", "backbones"), reference["name"])
+    if not folder.is_dir():
         if reference["hub"] is None:
             raise ValueError(
                 f"The backbone {reference['name']!r} is not part of this model. Put its folder, named "

@@ -3,13 +3,18 @@
 Equal inputs give equal bytes, so that the payload's digest, the SHA-256 of `manifest.json`, is the model's identity.
 """
 
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clinprompt.contract.variables import BACKBONES
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
+from clinprompt.scratch import ScratchFolder
 from clinprompt.tuned.artifact import HEAD, PROMPTS, RECORD
 from clinprompt.tuned.record import ModelRecord
 from registry.served_code import code_of
@@ -38,6 +43,24 @@ class BackboneFiles:
     folder: Path
     hub: Hub | None = None
     weights: str | None = None  # which file holds them, where several could
+
+    @contextmanager
+    def within_reach(self) -> Iterator[Path]:
+        """Let a served model that carries no backbone find this one, wherever it lies: by name, in the folder given.
+
+        CLINPROMPT_BACKBONES names that folder meanwhile.
+        """
+        before = os.environ.get(BACKBONES)
+        with ScratchFolder("backbones") as folder:
+            Path(folder, self.name).symlink_to(self.folder.resolve(), target_is_directory=True)
+            os.environ[BACKBONES] = folder
+            try:
+                yield Path(folder)
+            finally:
+                if before is None:
+                    del os.environ[BACKBONES]
+                else:
+                    os.environ[BACKBONES] = before
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,8 @@ def _replace(turn: protocol.Turn, release: PromotionRequest, current: Version | 
         intended = VersionRef(version=None, payload=packed.facts["payload_digest"])
         with turn.intend("promote", current, intended) as change:
             new = _register(client, release, packed)
-            verify(Champion(new), release.sample())
+            with packed.backbone.within_reach():
+                verify(Champion(new), release.sample())
             change.commit(new, _previous(current, new, turn.previous()))
     champion = turn.champion()
     if champion is None or champion.number != new.number:

@@ -18,7 +18,7 @@ from clinprompt.tuned.record import ModelRecord
 from registry import lineage, links, tracking
 from registry.candidates import KIND, PARENT, flat_metrics, knobs, run_of_decision
 from registry.model_folder import FILES_TAG, SCRIPT, digests_tag
-from registry.package import payload_of
+from registry.package import BackboneFiles, payload_of
 from registry.request import PromotionRequest
 
 if TYPE_CHECKING:
@@ -30,10 +30,11 @@ EXAMPLE_SIDE = 8  # pixels of the input example
 
 @dataclass(frozen=True)
 class Packed:
-    """A written payload, with the facts for its tags."""
+    """A written payload, with the facts for its tags, and the backbone, which may be too large to be part of it."""
 
     payload: Path
     facts: dict[str, str]
+    backbone: BackboneFiles
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ class Logged:
 
 def pack(release: PromotionRequest, scratch: Path) -> Packed:
     """Write the release's payload below `scratch`; nothing is registered or logged."""
-    payload = scratch / "payload"
-    digest = payload_of(release.model, release.descriptions, release.backbone(), release.max_pixels).write(payload)
-    return Packed(payload, _facts(release, digest))
+    payload, backbone = scratch / "payload", release.backbone()
+    digest = payload_of(release.model, release.descriptions, backbone, release.max_pixels).write(payload)
+    return Packed(payload, _facts(release, digest), backbone)
 
 
 def log_release(client: "MlflowClient", release: PromotionRequest, packed: Packed) -> Logged:

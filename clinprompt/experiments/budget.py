@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from clinprompt.errors import BadParams
 from clinprompt.experiments.protocols import Budget, Cell
 from clinprompt.experiments.scores import rounded, scores
 from clinprompt.prompting.optimisation import OptimiserSettings
@@ -28,13 +29,25 @@ class Schedule:
     steps_per_shot: int | None = None
 
     def settings(self, config: Section, cell: Cell) -> list[Section]:
-        """The configs that a cell is trained with, one for each learning rate that is tried; one without a search."""
+        """The configs that a cell is trained with, one for each learning rate that is tried; one without a search.
+
+        Raises:
+            BadParams: the budget ends within the first epoch: a training is whole epochs, so it would be exceeded.
+        """
         if not isinstance(config, OptimiserSettings):
             return [config]
         if self.budget is None:
             return [config if self.steps_per_shot is None else self._lasting(config, cell, self._own_steps(cell))]
         size = {} if self.budget.batch_size is None else {"batch_size": self.budget.batch_size}
-        budgeted = self._lasting(config.model_copy(update=size), cell, self.budget.steps)
+        sized = config.model_copy(update=size)
+        epoch = steps_per_epoch(sized, len(cell.train))
+        if self.budget.steps < epoch:
+            raise BadParams(
+                f"params.yaml: the budget of {self.budget.steps} steps ends within the first epoch of a cell "
+                f"({len(cell.train)} images, {epoch} steps of {sized.batch_size}), and trainings are whole epochs; set "
+                f"at least {epoch} steps, or larger batches."
+            )
+        budgeted = self._lasting(sized, cell, self.budget.steps)
         rates = [factor * config.learning_rate for factor in self.budget.rates]
         return [budgeted.model_copy(update={"learning_rate": rate}) for rate in rates]
 

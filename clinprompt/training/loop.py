@@ -104,6 +104,14 @@ def descend(method: Trainable, train: Examples, val: Examples, settings: Optimis
         BadParams: the loss or a parameter is no longer finite; or the GPU's memory is too small even for one image.
         BatchTooLarge: it is too small for these micro-batches.
     """
+    if settings.warmup_epochs >= settings.epochs:
+        log.warning(
+            "training %s: all of its %d epochs are warm-up, at a rate below its learning rate of %g; set warmup_epochs "
+            "below epochs.",
+            method.name,
+            settings.epochs,
+            settings.learning_rate,
+        )
     parameters = method.trainable_parameters()
     optimizer, average = make_optimizer(parameters.values(), settings), method.averaging()
     best = BestEpoch() if settings.keep == "kappa" else None

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.errors import BadParams
 from clinprompt.experiments.__main__ import main
 from clinprompt.experiments.budget import Schedule, Trial, best
 from clinprompt.experiments.protocols import Budget, Cell
@@ -94,6 +95,14 @@ def test_a_budget_wins_over_the_presets_steps_and_keeps_a_methods_own_batches_wh
     found: Any = Schedule(Budget(steps=10), 500).settings(config, cell(8, 4))
     assert [(one.epochs, one.batch_size, one.learning_rate) for one in found] == [(5, 4, 0.002)]
     assert Schedule().settings(config, cell(8, 4)) == [config]
+
+
+def test_a_budget_that_ends_within_the_first_epoch_is_refused_as_it_would_be_exceeded() -> None:
+    config: Any = check_config("coop", {"batch_size": 4})
+    found: Any = Schedule(Budget(steps=5)).settings(config, cell(20, 10))
+    assert [one.epochs for one in found] == [1]
+    with pytest.raises(BadParams, match=r"budget of 4 steps .* \(20 images, 5 steps of 4.* at least 5 steps"):
+        Schedule(Budget(steps=4)).settings(config, cell(20, 10))
 
 
 def test_the_best_trial_has_the_highest_accuracy_then_the_lowest_loss_then_comes_first() -> None:

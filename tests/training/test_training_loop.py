@@ -64,6 +64,13 @@ def train(checkpoint: Checkpoint | None = None, **knobs: Any) -> tuple[list[dict
     return curves, model.weight.detach()
 
 
+def test_a_training_that_is_all_warm_up_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    train(warmup_epochs=6)
+    assert "warm-up" not in caplog.text
+    train(warmup_epochs=7)
+    assert "training softmax: all of its 7 epochs are warm-up, at a rate below its learning rate of 0.2" in caplog.text
+
+
 def by_hand() -> np.ndarray:
     """The same training in numpy: the gradient of the softmax by its formula, momentum as in torch's SGD."""
     x, y = data().inputs.numpy().astype(np.float64), data().labels.numpy()
