@@ -52,7 +52,8 @@ test-dags: $(AIRFLOW)/.dev
 test-retrain: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.airflow
 	pytest tests/servers/test_servers_retrain.py $(PYTEST_ARGS)
 
-test-servers: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.airflow | test-dags
+# Where the images are asked for as well, the tests wait for them.
+test-servers: $(VENV)/.components $(VENV)/.dev $(AIRFLOW)/.airflow | test-dags $(filter test-images,$(MAKECMDGOALS))
 	pytest tests/servers --ignore=tests/servers/test_servers_retrain.py $(PYTEST_ARGS)
 
 # What the whole run in containers needs beside them: the images, 7 GB.

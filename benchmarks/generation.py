@@ -3,7 +3,7 @@
     python -m benchmarks.generation [--batch 12] [--tokens 48] [--repeats 3] [--sampled]
 
 Both complete the same prompts, padded on the left, in one batch, by exactly so many tokens each: here by
-`clinprompt.knowledge.completion.complete`, there by `transformers`' `generate` with its own key-value cache. No text
+`clinprompt.knowledge.decoding.complete`, there by `transformers`' `generate` with its own key-value cache. No text
 ends early on either side. The two take turns, so that other work on the machine slows both; the ratio is of the medians
 (aim: at least 0.9). By default both take the most probable token, and the texts are compared; with --sampled both
 sample by the nucleus, each with its own noise.
@@ -20,7 +20,8 @@ from pathlib import Path
 import torch
 
 from clinprompt.data.load import load_card
-from clinprompt.knowledge.completion import Sampling, complete
+from clinprompt.knowledge.completion import Sampling
+from clinprompt.knowledge.decoding import complete
 from clinprompt.knowledge.generate import TOP_P
 from clinprompt.knowledge.llm import Llm, load_llm
 from clinprompt.knowledge.prompts import aspect_prompts, token_ids

@@ -6,12 +6,30 @@ The standard library alone (and PyYAML for the digest of a .yaml file), so that 
 import ast
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 PACKAGES = ("clinprompt", "components", "registry", "workspace")
+
+
+class Code(NamedTuple):
+    """What a file is to those that it runs with; of a file that is not Python, the digest alone.
+
+    Attributes:
+        imports: the modules that it imports when it runs.
+        texts: its constants that can be names of files.
+        digest: what `digest` gives.
+    """
+
+    imports: tuple[str, ...]
+    texts: frozenset[str]
+    digest: str
+
+
+_read: dict[str, Code] = {}  # by suffix and SHA-256: many closures share their files
+_told: dict[str, Code] = {}  # the same, by an earlier process
 
 
 def closure(modules: Iterable[str], root: Path, packages: tuple[str, ...] = PACKAGES) -> dict[str, Path]:
@@ -45,17 +63,10 @@ def closure(modules: Iterable[str], root: Path, packages: tuple[str, ...] = PACK
         if path is None or (name := path.relative_to(root).as_posix()) in files:
             continue
         files[name] = path
-        imports, texts = _reads(path.read_bytes())
-        files |= {file.relative_to(root).as_posix(): file for file in data_files(texts, path)}
-        todo += imports
+        code = read_code(path.read_bytes())
+        files |= {file.relative_to(root).as_posix(): file for file in data_files(code.texts, path)}
+        todo += code.imports
     return dict(sorted(files.items()))
-
-
-@cache
-def _reads(content: bytes) -> tuple[tuple[str, ...], frozenset[str]]:
-    """The modules that a file imports, and the texts in it; kept, as many closures share their files."""
-    tree = ast.parse(content)
-    return tuple(imported_modules(tree)), texts_in(tree)
 
 
 def parents(module: str) -> list[str]:
@@ -88,26 +99,28 @@ def imported_modules(tree: ast.Module) -> Iterator[str]:
 
 
 def texts_in(tree: ast.Module) -> frozenset[str]:
-    """All constants that are text."""
+    """All constants that are text and can be the name of a file."""
     constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
-    return frozenset(value for value in constants if isinstance(value, str))
+    return frozenset(value for value in constants if isinstance(value, str) and _can_name_a_file(value))
 
 
 def data_files(texts: frozenset[str], path: Path) -> list[Path]:
     """The files beside a module whose names are among the texts in it."""
-    return [file for file in sorted(path.parent.iterdir()) if file.name in texts and file.is_file()]
+    files = (path.parent / name for name in sorted(texts.intersection(os.listdir(path.parent))))
+    return [file for file in files if file.is_file()]
 
 
-def running(node: ast.AST) -> Iterator[ast.AST]:
+def running(tree: ast.AST) -> Iterator[ast.AST]:
     """All nodes below one, but what only type checkers see."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and for_type_checkers(child):
-            for other in child.orelse:
-                yield other
-                yield from running(other)
-        else:
-            yield child
-            yield from running(child)
+    todo = [tree]
+    while todo:
+        for child in ast.iter_child_nodes(todo.pop()):
+            if isinstance(child, ast.If) and for_type_checkers(child):
+                yield from child.orelse
+                todo += child.orelse
+            else:
+                yield child
+                todo.append(child)
 
 
 def for_type_checkers(node: ast.If) -> bool:
@@ -135,19 +148,44 @@ def digest(source: Path | str) -> str:
     - All others: of the bytes.
     """
     if isinstance(source, str):
-        return _digest(".py", source.encode())
-    return _digest(source.suffix, source.read_bytes())
+        return read_code(source.encode()).digest
+    return read_code(source.read_bytes(), source.suffix).digest
 
 
-@cache
-def _digest(suffix: str, content: bytes) -> str:
+def read_code(content: bytes, suffix: str = ".py") -> Code:
+    """What the bytes of a file say; looked up where they were read before."""
+    key = f"{suffix} {hashlib.sha256(content).hexdigest()}"
+    if key not in _read:
+        _read[key] = _told.get(key) or _parsed(content, suffix)
+    return _read[key]
+
+
+def all_read() -> dict[str, Code]:
+    """What this process has read, for `take_over` in a later one: parsing takes seconds."""
+    return dict(_read)
+
+
+def take_over(read: dict[str, Code]) -> None:
+    """Look up what another process with this version of the module has read."""
+    _told.update(read)
+
+
+def _parsed(content: bytes, suffix: str) -> Code:
+    imports: tuple[str, ...] = ()
+    texts: frozenset[str] = frozenset()
     if suffix == ".py":
-        content = _to_json(_plain(without_docstrings(ast.parse(content))))
+        tree = ast.parse(content)
+        imports, texts = tuple(imported_modules(tree)), texts_in(tree)
+        content = _to_json(_plain(without_docstrings(tree)))
     elif suffix == ".yaml":
         import yaml
 
         content = _to_json(yaml.safe_load(content))
-    return hashlib.sha256(content).hexdigest()
+    return Code(imports, texts, hashlib.sha256(content).hexdigest())
+
+
+def _can_name_a_file(text: str) -> bool:
+    return 0 < len(text) < 256 and "/" not in text
 
 
 def _is_text(statement: ast.stmt) -> bool:

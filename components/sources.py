@@ -7,6 +7,7 @@ from clinprompt.errors import BadParams
 from clinprompt.files import sha256_bytes, write_text
 from clinprompt.schema import read_yaml
 from clinprompt.sources import closure, digest
+from components import parsed
 
 ROOT = Path(__file__).parents[1]
 METHODS = Path("clinprompt", "methods")
@@ -75,6 +76,7 @@ def check_sources(stage: str, methods: list[str]) -> None:
     if stage == "lock" or not path.is_file():
         return
     locked = read_yaml(path)
+    parsed.recall(Path())
     now = {"stages": {stage: stage_digest(stage)}, "methods": {name: method_digest(name) for name in methods}}
     for kind, digests in now.items():
         for name, value in digests.items():

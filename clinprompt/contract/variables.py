@@ -24,6 +24,7 @@ SIGNING_KEY = "CLINPROMPT_SIGNING_KEY"  # a file: the private key that promotion
 VERIFICATION_KEY = (
     "CLINPROMPT_VERIFICATION_KEY"  # a file: the public key; with it, models that it has not signed are refused
 )
+JOURNAL = "CLINPROMPT_JOURNAL"  # where promotions are written down, where registry.journal of params.yaml names nothing
 MLFLOW_UI = "CLINPROMPT_MLFLOW_UI"  # the URL under which people see MLflow, where it is not the tracking server's
 
 # From a scheduler to a task of `python -m workspace`, or to `python -m registry`.
@@ -45,6 +46,9 @@ GPU = "CLINPROMPT_GPU"  # 1: components that can use a GPU get one
 NETWORK = "CLINPROMPT_NETWORK"  # docker: the containers' network
 WEIGHTS_VOLUME = "CLINPROMPT_WEIGHTS_VOLUME"  # docker: a volume or folder for weights; kubernetes: a volume claim
 CACHE_VOLUME = "CLINPROMPT_CACHE_VOLUME"  # the same, for what tasks have fetched
+SIGNING_VOLUME = "CLINPROMPT_SIGNING_VOLUME"  # docker: the signing key's file; kubernetes: a secret with signing.pem
+VERIFICATION_VOLUME = "CLINPROMPT_VERIFICATION_VOLUME"  # the same, of verification.pem; kubernetes: a config map
+PROMOTION_QUEUE = "CLINPROMPT_PROMOTION_QUEUE"  # the queue of the tasks that change the registry; by default all tasks'
 DEADLINE_SECONDS = "CLINPROMPT_DEADLINE_SECONDS"  # replaces airflow.deadline_hours; 0: no alert
 APPROVAL_SECONDS = "CLINPROMPT_APPROVAL_SECONDS"  # replaces airflow.approval_hours
 RETRY_SECONDS = "CLINPROMPT_RETRY_SECONDS"  # the delay before a first retry

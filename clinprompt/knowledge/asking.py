@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clinprompt.files import sha256_bytes, to_json
-from clinprompt.knowledge.completion import Completion, Sampling, complete, seed_of
+from clinprompt.knowledge.completion import Completion, Sampling, seed_of
 from clinprompt.knowledge.description import Prompt
 from clinprompt.knowledge.endpoint.service import Endpoint
 from clinprompt.knowledge.llm import Llm
@@ -72,6 +72,8 @@ def complete_batch(
     key = key_of({**_identity(llm), "sampling": asdict(sampling), "batch": [list(texts), list(seeds)]})
     found = kept.find(key)
     if found is None:
+        from clinprompt.knowledge.decoding import complete  # torch takes a second: only where something is asked
+
         found = complete(llm, [token_ids(llm, text) for text in texts], seeds, sampling, enough)
         kept.keep(key, found)
     return found
@@ -106,6 +108,6 @@ def _identity(llm: Llm) -> dict[str, Any]:
 @cache
 def _code() -> str:
     """Digest of the code that samples, and of that which stops it."""
-    files = closure(["clinprompt.knowledge.completion"], _ROOT)
+    files = closure(["clinprompt.knowledge.decoding"], _ROOT)
     files |= {name: Path(__file__).with_name(name) for name in _STOPS}
     return sha256_bytes(to_json({name: digest(file) for name, file in files.items()}).encode())

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from clinprompt.backbones.device import choose_device, computes_bfloat16
 from clinprompt.errors import BadParams
 from clinprompt.knowledge_params import KnowledgeParams
 
@@ -31,6 +30,8 @@ class Compute:
             BadParams: they ask for a GPU or a package that is not here.
         """
         import torch
+
+        from clinprompt.backbones.device import choose_device, computes_bfloat16
 
         spread = params.device == "all_gpus"
         device = choose_device("cuda" if spread else params.device, "knowledge.device")

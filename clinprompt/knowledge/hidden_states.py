@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 
 from clinprompt.data.card import Card, ClassInfo
 from clinprompt.knowledge.asking import complete_batch
@@ -75,13 +74,15 @@ def _never(text: str) -> bool:
     return False
 
 
-@torch.inference_mode()
 def _states(llm: Llm, ids: Sequence[int]) -> np.ndarray:
     """The states [L, T, D] of the tokens after each decoder layer, float32; the embeddings are left out."""
-    output = llm.model(
-        input_ids=torch.tensor([list(ids)], device=llm.device),
-        output_hidden_states=True,
-        use_cache=False,
-        logits_to_keep=1,
-    )
-    return torch.stack([layer[0].float().cpu() for layer in output.hidden_states[1:]]).numpy()
+    import torch
+
+    with torch.inference_mode():
+        output = llm.model(
+            input_ids=torch.tensor([list(ids)], device=llm.device),
+            output_hidden_states=True,
+            use_cache=False,
+            logits_to_keep=1,
+        )
+        return torch.stack([layer[0].float().cpu() for layer in output.hidden_states[1:]]).numpy()

@@ -177,7 +177,8 @@ def _epoch(
     method.train()
     examples = train.at(run.seed, epoch)
     batches, steps = epoch_rows(len(train), settings.batch_size, run.seed, epoch), []
-    for number, rows in enumerate(batches):
+    label = f"epoch {epoch + 1} of {settings.epochs}"
+    for number, rows in enumerate(progress(batches, label, len(batches), "step", nested=True)):
         set_rate(optimizer, epoch + number / len(batches), settings)
         steps.append(_step(method, optimizer, examples, rows, settings, run))
     return {key: float(torch.stack([step[key] for step in steps]).mean()) for key in steps[0]}

@@ -10,6 +10,7 @@ from clinprompt.data.manifest import key_fingerprint_of
 from clinprompt.data.patient_ids import find_patient_key
 from clinprompt.errors import ClinpromptError
 from clinprompt.evaluation.rules import parse_rules
+from components import parsed
 from components.lock.fit import check_fit
 from components.lock.settings import cards, write_settings_lock
 from components.rights import restrict
@@ -25,8 +26,10 @@ def work(job: Job) -> dict[str, Any]:
     params, runs = job.all_params, job.outputs["settings"].parent
     parse_rules(params.gate.listed)
     check_fit(params, cards(params, Path()))
+    parsed.recall(Path())
     renewed = write_sources_lock(Path(), job.outputs["sources"])
     write_settings_lock(params, Path(), job.outputs["settings"])
+    parsed.keep(Path())
     if renewed:
         shutil.copymode(__file__, job.outputs["sources"])  # it is part of the code, and as readable as that
     _restrict_folders(runs, Path(".dvc", "cache"))

@@ -29,6 +29,7 @@ class TaskCommand(ABC):
 
     command: str
     quiet = False  # does not write the file that CLINPROMPT_RESULT_FILE names
+    signs = False  # makes models, which are signed: not so a rollback
 
     def arguments(self, context: Context) -> list[str]:
         """What follows `python`."""
@@ -100,6 +101,7 @@ class StageCommand(TaskCommand):
     entries: Entries
     plan_task: str = PLAN
     command = "stage"
+    signs = True
 
     def task(self, context: Context, candidate: Candidate) -> dict[str, Any]:
         """The plan, the stage and the entries of the stages before it."""

@@ -62,6 +62,9 @@ class Settings:
     network: str | None  # docker: the containers' network
     weights: str | None  # docker: a volume or folder for weights; kubernetes: a persistent volume claim
     cache: str | None  # the same, for what tasks have fetched from the store
+    signing: str | None  # docker: the file of the signing key; kubernetes: a secret with signing.pem
+    verification: str | None  # docker: the file of the key that verifies; kubernetes: a config map
+    promotion_queue: str | None  # the queue of the tasks that change the registry; None: that of all
 
 
 def load_settings(root: Path = PROJECT) -> Settings:
@@ -105,6 +108,9 @@ def load_settings(root: Path = PROJECT) -> Settings:
         network=os.environ.get(variables.NETWORK) or None,
         weights=os.environ.get(variables.WEIGHTS_VOLUME) or None,
         cache=os.environ.get(variables.CACHE_VOLUME) or None,
+        signing=os.environ.get(variables.SIGNING_VOLUME) or None,
+        verification=os.environ.get(variables.VERIFICATION_VOLUME) or None,
+        promotion_queue=os.environ.get(variables.PROMOTION_QUEUE) or None,
     )
 
 

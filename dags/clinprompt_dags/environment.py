@@ -7,10 +7,13 @@ from typing import Any
 from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from clinprompt.contract.variables import ENDPOINT_KEY, JUDGE_KEY, PATIENT_KEY, PREFIX, STORE
+from clinprompt.contract.variables import ENDPOINT_KEY, JOURNAL, JUDGE_KEY, PATIENT_KEY, PREFIX, SIGNING_KEY, STORE
 
 STORE_CONNECTION = "clinprompt_store"
 MLFLOW_CONNECTION = "clinprompt_mlflow"
+# The same servers, for the tasks that change the registry.
+PROMOTER_STORE_CONNECTION = "clinprompt_promoter_store"
+PROMOTER_MLFLOW_CONNECTION = "clinprompt_promoter_mlflow"
 
 # What a process of the local runner may see of the worker's environment.
 _NAMES = frozenset(
@@ -22,21 +25,37 @@ _PREFIXES = ("AWS_", PREFIX, "CUDA_", "DVC_", "HF_", "MKL_", "MLFLOW_", "NVIDIA_
 # What travels into a container: the services, not the worker's own folders.
 _SERVICES = ("AWS_", "MLFLOW_")
 _NAMED = (STORE, PATIENT_KEY, ENDPOINT_KEY, JUDGE_KEY)
+_PROMOTERS = (JOURNAL,)  # of the tasks that change the registry alone
 _SECRET = ("KEY", "PASSWORD", "TOKEN", "SECRET")
 
 
-def local_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The worker's variables that concern a component; Airflow's own and Python's are left out."""
-    return {k: v for k, v in environ.items() if k in _NAMES or k.startswith(_PREFIXES)}
+def local_environment(environ: Mapping[str, str], *, promotes: bool, signs: bool) -> dict[str, str]:
+    """The worker's variables that concern a component; Airflow's own and Python's are left out.
+
+    Args:
+        promotes: whether the task may change the registry.
+        signs: whether it may have the key that models are signed with.
+    """
+    withheld = {*(() if promotes else _PROMOTERS), *(() if signs else (SIGNING_KEY,))}
+    own = {k: v for k, v in environ.items() if k in _NAMES or k.startswith(_PREFIXES)}
+    return {k: v for k, v in own.items() if k not in withheld}
 
 
-def services() -> tuple[dict[str, str], dict[str, str]]:
+def services(*, promotes: bool = False) -> tuple[dict[str, str], dict[str, str]]:
     """The variables that name the store and the registry, and those that hold secrets: theirs, and the keys.
 
     Airflow's connections `clinprompt_store` and `clinprompt_mlflow` win over the worker's environment.
+
+    Args:
+        promotes: whether the task may change the registry: with the logins of the connections
+            `clinprompt_promoter_store` and `clinprompt_promoter_mlflow`, where they are.
     """
-    settings = {k: v for k, v in os.environ.items() if k.startswith(_SERVICES) or k in _NAMED}
+    names = (*_NAMED, *(_PROMOTERS if promotes else ()))
+    settings = {k: v for k, v in os.environ.items() if k.startswith(_SERVICES) or k in names}
     settings |= _store(find_connection(STORE_CONNECTION)) | _mlflow(find_connection(MLFLOW_CONNECTION))
+    if promotes:
+        settings |= _store(find_connection(PROMOTER_STORE_CONNECTION))
+        settings |= _mlflow(find_connection(PROMOTER_MLFLOW_CONNECTION))
     private = {k: v for k, v in settings.items() if is_secret(k, v)}
     return {k: v for k, v in settings.items() if k not in private}, private
 

@@ -68,6 +68,8 @@ class Factory:
         self, task_id: str, task_command: TaskCommand, need: Need = LIGHT, doc: str = "", **kwargs: Any
     ) -> ComponentTask:
         """A task of the configured runner."""
+        if need.promotes and self.settings.promotion_queue:
+            kwargs["queue"] = self.settings.promotion_queue
         return self.operator(
             task_id=task_id,
             task_command=task_command,

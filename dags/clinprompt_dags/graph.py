@@ -26,6 +26,11 @@ class Need:
     retries: int = 2
     timeout_minutes: int = 60
 
+    @property
+    def promotes(self) -> bool:
+        """Whether the task changes the registry's production models."""
+        return self.pool == "promotion"
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -70,7 +75,7 @@ class Graph:
 
     def is_optional(self, name: str) -> bool:
         """Whether the stage promotes, or follows a promotion, which a run may do without."""
-        return any(self[stage].need.pool == "promotion" for stage in (name, *self.before(name)))
+        return any(self[stage].need.promotes for stage in (name, *self.before(name)))
 
     def last(self) -> tuple[str, ...]:
         """The stages that a run has ended after: what must follow none of them, as an optional one may be skipped."""

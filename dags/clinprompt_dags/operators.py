@@ -39,7 +39,8 @@ class ComponentTask(BaseOperator):
         self.need = need
         self.settings = settings
         self.candidate = candidate
-        if need.pool == "promotion":
+        self.signs = may_sign(task_command, need)
+        if need.promotes:
             self.operator_extra_links = (MlflowRunLink(),)
 
     @abstractmethod
@@ -57,7 +58,7 @@ class ComponentTask(BaseOperator):
         context["candidate"] = "-".join(str(candidate[key]) for key in ("candidate", "seed") if key in candidate)
         count = int(context["task_state_store"].get(MICRO_BATCHES, 1))
         task = self.task_command.task(context, candidate)
-        plain, private = services()
+        plain, private = services(promotes=self.need.promotes)
         plain |= {variables.TASK: pack(task), variables.MICRO_BATCHES: str(count)}
         try:
             result = self.run_component(Call(self.task_command.arguments(context), task, plain, private), context)
@@ -66,6 +67,11 @@ class ComponentTask(BaseOperator):
             self.log.warning("GPU out of memory with %s micro-batches: the next try gets %s.", count, 2 * count)
             raise
         return self.task_command.finish(context, result)
+
+
+def may_sign(task_command: TaskCommand, need: Need) -> bool:
+    """Whether a task may have the key that models are signed with."""
+    return need.promotes and task_command.signs
 
 
 class ListedCandidates(BaseOperator):

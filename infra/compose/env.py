@@ -21,7 +21,8 @@ HERE = Path(__file__).resolve().parent
 EXAMPLE = HERE / "env.example"
 COMPOSE = HERE.parent / "compose.yaml"
 FERNET = "AIRFLOW_FERNET_KEY"
-LENGTHS = {"AIRFLOW_JWT_SECRET": 96, "STORE_ACCESS_KEY": 20, "MLFLOW_ACCESS_KEY": 20}
+SIGNING, VERIFICATION = "SIGNING_KEY", "VERIFICATION_KEY"
+LENGTHS = {"AIRFLOW_JWT_SECRET": 96, "STORE_ACCESS_KEY": 20, "PROMOTER_ACCESS_KEY": 20, "MLFLOW_ACCESS_KEY": 20}
 OWN_IMAGES = {
     "AIRFLOW_IMAGE": "clinprompt-airflow",
     "WORKER_IMAGE": "clinprompt-worker",
@@ -70,13 +71,19 @@ def new_secret(name: str) -> str:
     return "".join(secrets.choice(ALPHABET) for _ in range(LENGTHS.get(name, 40)))
 
 
+def new_pair() -> dict[str, str]:
+    """A new pair of keys of signatures; openssl makes them."""
+    private = _openssl(["genpkey", "-algorithm", "ed25519"], "")
+    return {SIGNING: _body(private), VERIFICATION: _body(_openssl(["pkey", "-pubout"], private))}
+
+
 def create(path: Path) -> None:
     """Write a new env file, mode 0600.
 
     Raises:
-        Refused: there is one already.
+        Refused: there is one already, or openssl is not installed.
     """
-    values = {name: new_secret(name) for name in secret_names()}
+    values = {name: new_secret(name) for name in secret_names()} | new_pair()
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -117,6 +124,7 @@ def check(path: Path) -> None:
         problems.append(f"{name} is no setting of the stack; see {EXAMPLE.name}")
     for name in secret_names():
         problems.extend(_weak(name, values.get(name, "")))
+    problems.extend(_no_pair(values.get(SIGNING, ""), values.get(VERIFICATION, "")))
     for name in third_party():
         if not DIGEST.fullmatch(values.get(name, "")):
             problems.append(f"{name} must be sha256: and 64 hexadecimal digits; run env.py pin")
@@ -135,6 +143,34 @@ def _weak(name: str, value: str) -> list[str]:
     if re.fullmatch(r"[A-Za-z0-9]+", value) is None or len(value) < least or len(set(value)) < 8:
         return [f"{name} must be {least} or more random letters and digits"]
     return []
+
+
+def _no_pair(private: str, public: str) -> list[str]:
+    """What is wrong with the keys of signatures."""
+    if re.fullmatch(r"[A-Za-z0-9+/]{64}", private) is None:
+        return [f"{SIGNING} must be an Ed25519 private key: the line between the first and the last of its PEM file"]
+    try:
+        own = _body(
+            _openssl(["pkey", "-pubout"], f"-----BEGIN PRIVATE KEY-----\n{private}\n-----END PRIVATE KEY-----\n")
+        )
+    except Refused as error:
+        return [f"{SIGNING} can't be read: {error}"]
+    return [] if own == public else [f"{VERIFICATION} is not the public key of {SIGNING}: that is {own}"]
+
+
+def _body(pem: str) -> str:
+    """The base64 of a PEM file, in one line."""
+    return "".join(line for line in pem.splitlines() if line and not line.startswith("-----"))
+
+
+def _openssl(arguments: list[str], given: str) -> str:
+    try:
+        done = subprocess.run(["openssl", *arguments], input=given, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise Refused("openssl is not installed, or not on the path.", SERVICE_DOWN) from None
+    if done.returncode != 0:
+        raise Refused(f"openssl {' '.join(arguments)}: {done.stderr.strip()}", SERVICE_DOWN)
+    return done.stdout
 
 
 def _filled(text: str, values: dict[str, str]) -> str:

@@ -5,7 +5,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from clinprompt.contract.variables import STORE
+from clinprompt.contract.variables import JOURNAL, STORE
 from clinprompt.errors import BadParams
 from registry import tracking
 from registry.protocol.folder import FolderStore
@@ -22,8 +22,8 @@ _IN_STORE = "registry-journal"
 def address(name: str, configured: str | None) -> str | None:
     """The journal of the registered model `name`: s3://bucket/prefix, a folder, or None where there is none.
 
-    A local store has it beside itself. For a server it is `registry.journal`, or else a folder of the store that the
-    scheduler's tasks share (CLINPROMPT_STORE); the model keeps where it is.
+    A local store has it beside itself. For a server it is `registry.journal`, or else what CLINPROMPT_JOURNAL names, or
+    a folder of the store that the scheduler's tasks share (CLINPROMPT_STORE); the model keeps where it is.
 
     Raises:
         BadParams: it is another than the one that the model's promotions went through.
@@ -32,12 +32,14 @@ def address(name: str, configured: str | None) -> str | None:
     if local is not None:
         return str(local.with_name(f"{local.name}.journal"))
     shared = os.environ.get(STORE)
-    asked = configured or (f"{shared.rstrip('/')}/{_IN_STORE}" if shared else None)
+    named = configured or os.environ.get(JOURNAL)
+    asked = named or (f"{shared.rstrip('/')}/{_IN_STORE}" if shared else None)
     recorded = _recorded(name)
     if asked is not None and recorded is not None and asked != recorded:
         raise BadParams(
-            f"The promotions of {name!r} are in the journal {recorded}, and here {asked} is named (registry.journal or "
-            f"{STORE}). Name that one; to move a journal, copy it and change the tag {TAG!r} of the registered model."
+            f"The promotions of {name!r} are in the journal {recorded}, and here {asked} is named (registry.journal, "
+            f"{JOURNAL} or {STORE}). Name that one; to move a journal, copy it and change the tag {TAG!r} of the "
+            "registered model."
         )
     return asked or recorded
 

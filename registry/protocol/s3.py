@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -13,6 +14,7 @@ _BUSY = ("ConditionalRequestConflict", "409", "OperationAborted")  # another wri
 _ABSENT = ("NoSuchKey", "404", "NotFound")
 _TRIES = 5
 _PROBE = "conditional-writes"
+_WRITERS = 8  # at once, when a server is tried out
 
 
 class S3Store:
@@ -34,12 +36,14 @@ class S3Store:
     def check(self) -> None:
         """Find out whether the server holds to the conditions: on one that ignores them a journal would be no journal.
 
-        And how it wants an ETag: in quotes, as the standard has it, or without them, as Ceph 16.
+        Also for several writers at once, as some look and write in two steps (SeaweedFS until 4.16,
+        https://github.com/seaweedfs/seaweedfs/issues/8800). And how it wants an ETag: in quotes, as the standard has
+        it, or without them, as Ceph 16.
 
         Raises:
             BadParams: it writes all the same, as some servers do, and Ceph 16 in a bucket with versioning.
         """
-        key = f"{_PROBE}-{uuid.uuid4().hex}"
+        key, raced = (f"{_PROBE}-{uuid.uuid4().hex}" for _ in range(2))
         first = self.create(key, b"1")
         if first is None or self.create(key, b"2") or self.replace(key, b"3", f'"{uuid.uuid4().hex}"'):
             raise BadParams(
@@ -50,8 +54,16 @@ class S3Store:
             self._quotes = False
             if self.replace(key, b"5", first) is None:
                 raise BadParams(f"{self.url} can hold no journal: the server refuses every write on a condition.")
-        with suppress(ClinpromptError), self._errors():  # who may not delete leaves a byte
-            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
+        with ThreadPoolExecutor(_WRITERS) as pool:
+            made = list(pool.map(lambda writer: self.create(raced, str(writer).encode()), range(_WRITERS)))
+        if sum(etag is not None for etag in made) != 1:
+            raise BadParams(
+                f"{self.url} can hold no journal: of writers at once, each on the condition that there is no such "
+                "object, the server lets more than one write. Name another server in registry.journal."
+            )
+        with suppress(ClinpromptError), self._errors():  # who may not delete leaves two bytes
+            for tried in (key, raced):
+                self._client.delete_object(Bucket=self._bucket, Key=self._prefix + tried)
 
     def read(self, key: str) -> Stored | None:
         """The object, or None."""

@@ -1,6 +1,10 @@
 """What a change of the code touches: the digests of stages and methods, and the lock that DVC reads them from."""
 
+import hashlib
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,8 @@ from clinprompt.contract.files import SOURCES_LOCK
 from clinprompt.data.layouts import KINDS
 from clinprompt.errors import BadParams
 from clinprompt.sources import digest
-from components.sources import ROOT, check_sources, digest_of, write_sources_lock
+from components import parsed
+from components.sources import ROOT, check_sources, digest_of, stage_digest, write_sources_lock
 
 PACKAGES = ("clinprompt", "components", "registry", "workspace")
 
@@ -103,6 +108,27 @@ def test_a_stage_whose_sources_differ_from_the_lock_stops(tmp_path: Path, monkey
     check_sources("evaluate", ["coop"])
     with pytest.raises(BadParams, match=r"stages\.tune: .*run `dvc repro lock`"):
         check_sources("tune", ["coop"])
+
+
+def test_what_one_process_has_parsed_the_next_does_not_and_a_damaged_file_of_it_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+
+    def attach(*statements: str) -> str:
+        """The digest of a small stage, by a process that first takes over what is kept."""
+        lines = ["from pathlib import Path", "from components import parsed, sources"]
+        lines += [f"root = Path({str(tmp_path)!r})", "parsed.recall(root)", "print(sources.stage_digest('attach'))"]
+        command = [sys.executable, "-c", "\n".join([*lines, *statements])]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    expected = attach("parsed.keep(root)")
+    assert expected == stage_digest("attach")
+    kept = tmp_path / parsed.PARSED
+    head, text = kept.read_text(encoding="utf-8").splitlines()
+    wrong = json.dumps({key: [imports, texts, "0" * 64] for key, (imports, texts, _) in json.loads(text).items()})
+    kept.write_text(f"{head}\n{wrong}\n", encoding="utf-8")
+    assert attach() == expected
+    kept.write_text(f"{head.split()[0]} {hashlib.sha256(wrong.encode()).hexdigest()}\n{wrong}\n", encoding="utf-8")
+    assert attach() != expected  # as nothing was parsed
 
 
 def test_values_count_in_yaml_files_and_bytes_in_others(tmp_path: Path) -> None:

@@ -238,3 +238,52 @@ def test_the_key_of_the_patients_ids_goes_into_containers_as_a_secret(monkeypatc
     assert private["CLINPROMPT_PATIENT_KEY"] == "hush" * 10
     assert "hush" not in json.dumps(plain)
     assert "/of/the/worker" not in json.dumps([plain, private])
+
+
+KEYS_OF = {
+    "promote": {"signing", "verification"},
+    "rollback": {"verification"},
+    "gate": {"verification"},
+    "tune": set(),
+}
+
+
+@pytest.mark.parametrize("name", list(KEYS_OF))
+def test_only_a_container_that_promotes_gets_the_signing_key(project: Path, name: str) -> None:
+    from dataclasses import replace
+
+    from clinprompt_dags.commands import RollbackCommand, StageCommand, TaskCommand
+    from clinprompt_dags.config import load_settings
+    from clinprompt_dags.entries import FromTasks
+    from clinprompt_dags.graph import load_graph
+    from clinprompt_dags.runners.docker import DockerTask
+
+    settings, engine = replace(load_settings(project), signing="/etc/s.pem", verification="/etc/v.pem"), Engine()
+    need = load_graph(project)["promote" if name == "rollback" else name].need
+    command: TaskCommand = RollbackCommand() if name == "rollback" else StageCommand(name, FromTasks(()))
+    task = DockerTask(task_id=name, task_command=command, need=need, settings=settings)
+    task.hook = SimpleNamespace(api_client=engine, client_created=True)
+    task.run_component(call(), CONTEXT)
+    mounts = {m["Target"]: m for m in engine.created["host_config"]["mounts"] if m["Target"].startswith("/keys/")}
+    assert mounts.keys() == {f"/keys/{key}/{key}.pem" for key in KEYS_OF[name]}
+    assert all(mount["ReadOnly"] for mount in mounts.values())
+    told = {value for value in engine.created["environment"].values() if value.startswith("/keys/")}
+    assert told == mounts.keys()
+
+
+def test_the_login_of_the_promoter_goes_to_who_promotes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from clinprompt_dags.environment import local_environment, services
+
+    monkeypatch.setenv("CLINPROMPT_JOURNAL", "s3://registry/journal")
+    for name, user in (("MLFLOW", "training"), ("PROMOTER_MLFLOW", "promoter")):
+        monkeypatch.setenv(f"AIRFLOW_CONN_CLINPROMPT_{name}", f"http://{user}:hush-{user}@mlflow:5000")
+    plain, private = services()
+    assert (plain["MLFLOW_TRACKING_USERNAME"], private["MLFLOW_TRACKING_PASSWORD"]) == ("training", "hush-training")
+    assert "CLINPROMPT_JOURNAL" not in plain
+    plain, private = services(promotes=True)
+    assert (plain["MLFLOW_TRACKING_USERNAME"], private["MLFLOW_TRACKING_PASSWORD"]) == ("promoter", "hush-promoter")
+    assert plain["CLINPROMPT_JOURNAL"] == "s3://registry/journal"
+    environ = {"CLINPROMPT_SIGNING_KEY": "/s", "CLINPROMPT_JOURNAL": "s3://j", "CLINPROMPT_VERIFICATION_KEY": "/v"}
+    assert local_environment(environ, promotes=False, signs=False).keys() == {"CLINPROMPT_VERIFICATION_KEY"}
+    assert local_environment(environ, promotes=True, signs=False).keys() == environ.keys() - {"CLINPROMPT_SIGNING_KEY"}
+    assert local_environment(environ, promotes=True, signs=True) == environ

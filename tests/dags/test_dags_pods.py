@@ -72,6 +72,42 @@ def test_secrets_come_from_the_namespace(project: Path) -> None:
     assert pod["spec"]["serviceAccountName"] == "clinprompt"
 
 
+KEYS = {"signing": "clinprompt-signing", "verification": "clinprompt-verification"}
+
+
+def test_only_the_pod_that_promotes_has_the_promoters_login_and_the_signing_key(project: Path) -> None:
+    for stage in STAGES:
+        _, pod = render(project, stage, **KEYS)
+        container, text = pod["spec"]["containers"][0], json.dumps(pod)
+        secrets = [source["secretRef"]["name"] for source in container["envFrom"] if "secretRef" in source]
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        if stage == "promote":
+            assert secrets == ["clinprompt", "clinprompt-promoter"]  # the last one wins
+            assert mounts.items() >= {"signing": "/keys/signing", "verification": "/keys/verification"}.items()
+            volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+            assert volumes["signing"]["secret"]["secretName"] == "clinprompt-signing"
+            kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
+        else:
+            assert secrets == ["clinprompt"], stage
+            assert not {"clinprompt-promoter", "clinprompt-signing"} & {*text.split('"')}, stage
+            assert ("verification" in mounts) == (stage == "gate"), stage
+
+
+def test_a_rollback_has_the_promoters_login_and_no_key_to_sign_with(project: Path) -> None:
+    from dataclasses import replace
+
+    from clinprompt_dags.commands import RollbackCommand
+    from clinprompt_dags.config import load_settings
+    from clinprompt_dags.graph import Need
+    from clinprompt_dags.runners.kubernetes import PROMOTER, KubernetesTask
+
+    need = Need("registry", pool="promotion")
+    settings = replace(load_settings(project), **KEYS)
+    task = KubernetesTask(task_id="rollback", task_command=RollbackCommand(), need=need, settings=settings)
+    assert [source.secret_ref.name for source in task.env_from if source.secret_ref] == ["clinprompt", PROMOTER]
+    assert {volume.name for volume in task.volumes} == {"tmp", "scratch", "verification"}
+
+
 def test_a_gpu_brings_its_limit_and_its_toleration(project: Path) -> None:
     _, plain = render(project, "tune")
     assert "tolerations" not in plain["spec"] or not plain["spec"]["tolerations"]

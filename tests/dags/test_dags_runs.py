@@ -20,7 +20,11 @@ def run(bag: Any, dag_id: str, conf: dict[str, Any] | None = None) -> tuple[str,
     return str(found.state), states
 
 
-def test_a_run_goes_from_plan_to_record(database: None, bag: Any, components: Any) -> None:
+def test_a_run_goes_from_plan_to_record_and_each_task_gets_the_entries_that_its_stage_reads(
+    database: None, bag: Any, components: Any, project: Path
+) -> None:
+    from clinprompt_dags.graph import load_graph
+
     state, states = run(bag, "retrain", {"release": "r1", "overrides": {"training": {"shots": 4}}})
     assert state == "success"
     assert states.pop("approval") == "skipped"
@@ -34,14 +38,7 @@ def test_a_run_goes_from_plan_to_record(database: None, bag: Any, components: An
     assert plan["task"]["overrides"] == {"training": {"shots": 4}}
     assert "clinprompt-data" in plan["task"]["images"]
 
-
-def test_each_task_gets_the_entries_of_the_stages_that_it_reads(
-    database: None, bag: Any, components: Any, project: Path
-) -> None:
-    from clinprompt_dags.graph import load_graph
-
     graph = load_graph(project)
-    run(bag, "retrain")
     stages = {
         f"{call['what']}:{call['cell']}": [entry["stage"] for entry in call["task"]["entries"]]
         for call in components.calls
@@ -135,17 +132,14 @@ def test_rejected_data_fails_at_once_and_nothing_is_trained(database: None, bag:
     assert not components.asked("record")
 
 
-def test_a_service_that_comes_back_is_waited_for(database: None, bag: Any, components: Any) -> None:
-    components.answer({"stage:ingest": [{"exit": 69}, {}]})
+def test_a_service_that_comes_back_is_waited_for_and_out_of_memory_is_tried_with_twice_the_micro_batches(
+    database: None, bag: Any, components: Any
+) -> None:
+    memory = [{"exit": 72}, {"kill": int(signal.SIGKILL)}, {}]
+    components.answer({"stage:ingest": [{"exit": 69}, {}], "stage:tune:coop-1": memory})
     state, _ = run(bag, "retrain", {"promote": "never"})
     assert state == "success"
     assert [call["task"]["airflow"]["try_number"] for call in components.asked("stage:ingest")] == [1, 2]
-
-
-def test_out_of_memory_is_tried_with_twice_the_micro_batches(database: None, bag: Any, components: Any) -> None:
-    components.answer({"stage:tune:coop-1": [{"exit": 72}, {"kill": int(signal.SIGKILL)}, {}]})
-    state, _ = run(bag, "retrain", {"promote": "never"})
-    assert state == "success"
     counts = [
         call["environment"]["CLINPROMPT_MICRO_BATCHES"]
         for call in components.asked("stage:tune")

@@ -78,6 +78,7 @@ def make_workspace(root: Path) -> Callable[[Path], Workspace]:
         params["training"]["checkpoint_every"] = 2
         params["explain"] |= {"examples_per_class": 1, "images": 12}
         params["knowledge"].update(aspects=["shape", "signal"], descriptions_per_aspect=2, min_accepted_per_class=1)
+        params["knowledge"]["answer_tokens"] = 24
         params["gate"]["min_patients_per_class"] = 1
         params["gate"]["rules"] = [
             {"kind": "floor", "metric": "balanced_accuracy", "at_least": 0.3},

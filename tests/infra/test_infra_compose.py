@@ -1,6 +1,7 @@
 """infra/compose.yaml: what an operator may rely on, read from the file as the engine resolves it."""
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "infra/compose.yaml"
 DIGEST = "sha256:" + "0123456789abcdef" * 4
-SECRETS = re.compile(r"PASSWORD|SECRET|FERNET|ACCESS_KEY|SESSION_KEY")
+SECRETS = re.compile(r"PASSWORD|SECRET|FERNET|ACCESS_KEY|SESSION_KEY|^SIGNING_KEY")
 
 
 def load_tool() -> ModuleType:
@@ -77,7 +78,7 @@ def services(env_file: Path) -> dict[str, Any]:
 def test_the_whole_stack_is_there(services: dict[str, Any]) -> None:
     assert set(services) == {
         "postgres", "broker", "s3-volume", "s3-server", "s3", "mlflow", "proxy", "airflow-init", "airflow-api",
-        "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer", "airflow-worker",
+        "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer", "airflow-worker", "airflow-promoter",
     }  # fmt: skip
     assert services["proxy"]["profiles"] == ["tls"]
 
@@ -140,6 +141,70 @@ def test_the_worker_has_no_key_to_the_databases(services: dict[str, Any], env_fi
                  "AIRFLOW_FERNET_KEY", "AIRFLOW_JWT_SECRET", "AIRFLOW_SECRET_KEY", "MLFLOW_SECRET_KEY"):  # fmt: skip
         assert values[name] not in text, name
     assert values["STORE_SECRET_KEY"] in text
+
+
+def holders(services: dict[str, Any], value: str) -> set[str]:
+    """The services whose settings hold a value."""
+    return {name for name, service in services.items() if value in str(service)}
+
+
+def test_only_the_promoter_can_change_production_and_sign(services: dict[str, Any], env_file: Path) -> None:
+    values = tool.read(env_file)
+    worker, promoter = (services[name]["environment"] for name in ("airflow-worker", "airflow-promoter"))
+    assert worker["MLFLOW_TRACKING_USERNAME"] != promoter["MLFLOW_TRACKING_USERNAME"]
+    assert holders(services, values["SIGNING_KEY"]) == {"airflow-promoter"}
+    assert holders(services, values["MLFLOW_PROMOTER_PASSWORD"]) == {"airflow-init", "airflow-promoter"}
+    assert holders(services, values["MLFLOW_READER_PASSWORD"]) == {"airflow-init"}
+    assert holders(services, values["PROMOTER_SECRET_KEY"]) == {"s3-server", "airflow-promoter"}
+    assert holders(services, values["VERIFICATION_KEY"]) == {"airflow-worker", "airflow-promoter"}
+    for name in ("MLFLOW_PASSWORD", "STORE_SECRET_KEY", "PATIENT_KEY", "AIRFLOW_DB_PASSWORD", "AIRFLOW_JWT_SECRET"):
+        assert values[name] not in str(promoter), name
+    assert promoter["CLINPROMPT_JOURNAL"] == "s3://registry/journal"
+    assert "CLINPROMPT_JOURNAL" not in worker
+    assert promoter["CLINPROMPT_SIGNING_KEY"].startswith("/tmp/")  # noqa: S108 # in memory
+
+
+def test_the_promoter_takes_the_tasks_of_its_queue_and_the_worker_the_others(services: dict[str, Any]) -> None:
+    queues = {name: services[name]["command"][-1] for name in ("airflow-worker", "airflow-promoter")}
+    assert queues["airflow-worker"] == "default"
+    for name in ("airflow-scheduler", "airflow-dag-processor"):
+        assert services[name]["environment"]["CLINPROMPT_PROMOTION_QUEUE"] == queues["airflow-promoter"]
+
+
+def test_the_workers_keys_are_files_that_a_library_reads(env_file: Path, tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+
+    values, airflow = tool.read(env_file), tmp_path / "airflow"
+    airflow.write_text('#!/bin/sh\necho "$@" "${SIGNING_KEY-none}"\n')
+    airflow.chmod(0o755)
+    script = (ROOT / "infra/compose/worker/start.sh").read_text().replace("/opt/airflow-venv/bin/airflow", str(airflow))
+    files = {f"CLINPROMPT_{name}": str(tmp_path / name) for name in ("SIGNING_KEY", "VERIFICATION_KEY")}
+    env = {"PATH": os.environ["PATH"], **{name: values[name] for name in ("SIGNING_KEY", "VERIFICATION_KEY")}}
+    done = subprocess.run(
+        ["sh", "-c", script, "start.sh", "promotion"], env=env | files, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "celery worker --skip-serve-logs --queues promotion none\n"
+    private = load_pem_private_key((tmp_path / "SIGNING_KEY").read_bytes(), password=None)
+    public = load_pem_public_key((tmp_path / "VERIFICATION_KEY").read_bytes())
+    assert private.public_key() == public
+    assert stat.S_IMODE((tmp_path / "SIGNING_KEY").stat().st_mode) == 0o600
+
+
+def test_each_identity_of_s3_opens_its_own_buckets(env_file: Path) -> None:
+    script = (ROOT / "infra/compose/s3/start.sh").read_text()
+    written = script[script.index("identity()") : script.index("rm -f")].replace('>"$state/s3.json"', "")
+    env = {"PATH": os.environ["PATH"], **tool.read(env_file)}
+    done = subprocess.run(["sh", "-euc", written], env=env, capture_output=True, text=True, check=True)
+    opens = {
+        identity["name"]: {action.partition(":")[2] for action in identity["actions"]}
+        for identity in json.loads(done.stdout)["identities"]
+    }
+    assert opens == {"store": {"clinprompt"}, "promoter": {"clinprompt", "registry"}, "mlflow": {"mlflow"}}
+
+
+def test_the_experiment_that_two_users_share_is_that_of_the_params(services: dict[str, Any]) -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert services["airflow-init"]["environment"]["MLFLOW_EXPERIMENT"] == params["registry"]["experiment"]
 
 
 def test_the_worker_alone_has_the_key_of_the_patients_ids(services: dict[str, Any], env_file: Path) -> None:
@@ -208,6 +273,8 @@ def test_check_accepts_a_complete_file(env_file: Path) -> None:
         ("BROKER_PASSWORD", "changeme", "32 or more random"),
         ("AIRFLOW_FERNET_KEY", "abc", "32 random bytes"),
         ("MLFLOW_PASSWORD", "p@ss/" * 10, "letters and digits"),
+        ("SIGNING_KEY", "abc", "an Ed25519 private key"),
+        ("VERIFICATION_KEY", "abc", "is not the public key of SIGNING_KEY"),
     ],
 )
 def test_check_refuses_what_is_weak_or_not_pinned(env_file: Path, name: str, value: str, says: str) -> None:

@@ -71,7 +71,7 @@ def test_the_secrets_example_fits_the_schema_and_holds_no_value() -> None:
     for secret in yaml.safe_load_all((K8S / "secrets.example.yaml").read_text()):
         validator.validate(secret, SCHEMA, strict=True)
         for key, value in secret["stringData"].items():
-            assert "PLACEHOLDER" in value or re.search("USERNAME", key), key
+            assert "PLACEHOLDER" in value or re.search("USERNAME|JOURNAL", key), key
 
 
 def test_the_pods_secret_holds_the_key_of_the_patients_ids() -> None:
@@ -80,6 +80,23 @@ def test_the_pods_secret_holds_the_key_of_the_patients_ids() -> None:
         for secret in yaml.safe_load_all((K8S / "secrets.example.yaml").read_text())
     }
     assert [name for name, values in secrets.items() if "CLINPROMPT_PATIENT_KEY" in values] == ["clinprompt"]
+
+
+def test_only_the_promoters_secrets_change_production_and_sign() -> None:
+    secrets = {
+        secret["metadata"]["name"]: secret["stringData"]
+        for secret in yaml.safe_load_all((K8S / "secrets.example.yaml").read_text())
+    }
+    users = {name: values.get("MLFLOW_TRACKING_USERNAME") for name, values in secrets.items()}
+    users = {name: user for name, user in users.items() if user is not None}
+    assert users.keys() == {"clinprompt", "clinprompt-promoter", "clinprompt-reader"}
+    assert len(set(users.values())) == 3
+    assert secrets["clinprompt-promoter"].keys() >= {"CLINPROMPT_JOURNAL", "AWS_SECRET_ACCESS_KEY"}
+    assert "CLINPROMPT_JOURNAL" not in secrets["clinprompt"]
+    assert [name for name, values in secrets.items() if "signing.pem" in values] == ["clinprompt-signing"]
+    own = {item["name"]: item["value"] for item in yaml.safe_load((K8S / "airflow-values.yaml").read_text())["env"]}
+    assert own["CLINPROMPT_SIGNING_VOLUME"] == "clinprompt-signing"
+    assert own["CLINPROMPT_VERIFICATION_VOLUME"]
 
 
 def test_secrets_are_never_part_of_what_is_applied(manifests: list[Manifest]) -> None:

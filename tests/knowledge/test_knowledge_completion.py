@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from scipy.stats import chisquare
 
-from clinprompt.knowledge.completion import Sampling, complete, seed_of
+from clinprompt.knowledge.completion import Sampling, seed_of
+from clinprompt.knowledge.decoding import complete
 from clinprompt.knowledge.llm import Llm
 from clinprompt.knowledge.prompts import token_ids
 

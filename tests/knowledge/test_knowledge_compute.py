@@ -13,14 +13,16 @@ from tiny_llm import make_gguf
 from clinprompt.errors import BadParams
 from clinprompt.knowledge import compute
 from clinprompt.knowledge.asking import complete_batch
-from clinprompt.knowledge.completion import Sampling, complete
+from clinprompt.knowledge.completion import Sampling
 from clinprompt.knowledge.compute import Compute
+from clinprompt.knowledge.decoding import complete
 from clinprompt.knowledge.llm import Llm, load_llm
 from clinprompt.knowledge.prompts import token_ids
 from clinprompt.knowledge.samples import Samples
 from clinprompt.knowledge_params import KnowledgeParams
 
 BFLOAT16 = Compute("cpu", "bfloat16")
+BFLOAT16_ABLE = "clinprompt.backbones.device.computes_bfloat16"
 
 
 def of(params: KnowledgeParams, **changes: Any) -> Compute:
@@ -42,7 +44,7 @@ def test_bfloat16_without_instructions_for_it_is_float32_and_said(
     knowledge: KnowledgeParams, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for able, precision in [(True, "bfloat16"), (False, "float32")]:
-        monkeypatch.setattr(compute, "computes_bfloat16", lambda device, able=able: able)
+        monkeypatch.setattr(BFLOAT16_ABLE, lambda device, able=able: able)
         assert of(knowledge, device="cpu", precision="bfloat16").precision == precision
     assert [record.message for record in caplog.records if "knowledge.precision" in record.message] != []
 
@@ -106,7 +108,7 @@ def texts(llm: Llm) -> list[list[int]]:
 
 
 def test_describe_records_how_it_computed(folder: Path, llm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compute, "computes_bfloat16", lambda device: True)
+    monkeypatch.setattr(BFLOAT16_ABLE, lambda device: True)
     assert call(folder, llm="tiny", path=str(llm_folder), device="cpu", precision="bfloat16") == 0
     told = json.loads((folder / "report.json").read_text())["llm"]
     assert (told["dtype"], told["device"], told["quantization"]) == ("bfloat16", "cpu", None)

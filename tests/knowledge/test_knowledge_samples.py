@@ -10,8 +10,8 @@ from describing import OUTPUTS, call, write_classes
 
 from clinprompt.errors import InputCorrupt
 from clinprompt.files import sha256_file
-from clinprompt.knowledge import asking
-from clinprompt.knowledge.completion import Completion, complete
+from clinprompt.knowledge import decoding
+from clinprompt.knowledge.completion import Completion
 from clinprompt.knowledge.outputs import read_descriptions
 from clinprompt.knowledge.samples import Samples, key_of
 
@@ -20,12 +20,13 @@ from clinprompt.knowledge.samples import Samples, key_of
 def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the batches that the language model completes."""
     sizes: list[int] = []
+    complete = decoding.complete
 
     def counted(llm: Any, prompts: Any, *rest: Any) -> list[Completion]:
         sizes.append(len(prompts))
         return complete(llm, prompts, *rest)
 
-    monkeypatch.setattr(asking, "complete", counted)
+    monkeypatch.setattr(decoding, "complete", counted)
     return sizes
 
 

@@ -44,7 +44,7 @@ def fresh_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Run
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("mlflow-server"))
     yield server
-    server.kill()
+    server.close()
 
 
 @pytest.fixture

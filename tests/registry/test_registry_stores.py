@@ -19,10 +19,17 @@ from registry.protocol.s3 import S3Store
 
 
 class Bucket:
-    """A client of S3 with one bucket in memory, which holds to the conditions of writes, or not."""
+    """A client of S3 with one bucket in memory, which holds to the conditions of writes, or not.
 
-    def __init__(self, *, conditions: bool = True, quotes: bool = True) -> None:
+    Args:
+        conditions: whether it knows them.
+        quotes: whether it wants an ETag in quotes.
+        gap: whether another writer may come in between its look at an object and its write.
+    """
+
+    def __init__(self, *, conditions: bool = True, quotes: bool = True, gap: bool = False) -> None:
         self.objects: dict[str, bytes] = {}
+        self._two, self._one = (threading.Barrier(2) if gap else None), threading.Lock()
         self.conditions, self.quotes = conditions, quotes
         self.fail: Callable[[str], Exception | None] = lambda operation: None
         self.lose_answers = 0
@@ -35,16 +42,31 @@ class Bucket:
 
     def put_object(self, Bucket: str, Key: str, Body: bytes, **condition: str) -> dict[str, Any]:
         self._maybe_fail("PutObject")
+        if self._two is None:
+            with self._one:
+                return self._put(Key, Body, condition)
+        return self._put(Key, Body, condition)
+
+    def _put(self, Key: str, Body: bytes, condition: dict[str, str]) -> dict[str, Any]:
         found = self.objects.get(Key)
         if self.conditions and "IfNoneMatch" in condition and found is not None:
             raise refused("PutObject", "PreconditionFailed", 412)
         if self.conditions and "IfMatch" in condition and (found is None or self._told(found) != condition["IfMatch"]):
             raise refused("PutObject", "PreconditionFailed" if found else "NoSuchKey", 412 if found else 404)
+        self._stand()
         self.objects[Key] = Body
         if self.lose_answers:  # carried out; the client sends it again
             self.lose_answers -= 1
             raise refused("PutObject", "PreconditionFailed", 412)
         return {"ETag": etag(Body)}
+
+    def _stand(self) -> None:
+        """Where there is a gap, wait for a second writer that has looked, but not for long."""
+        if self._two is not None:
+            try:
+                self._two.wait(0.3)
+            except threading.BrokenBarrierError:
+                self._two.reset()
 
     def delete_object(self, Bucket: str, Key: str) -> None:
         del self.objects[Key]
@@ -153,6 +175,11 @@ def test_a_server_that_ignores_conditions_is_refused() -> None:
         S3Store("s3://bucket/a", Bucket(conditions=False)).check()
 
 
+def test_a_server_that_looks_and_writes_in_two_steps_is_refused() -> None:
+    with pytest.raises(BadParams, match="s3://bucket/a can hold no journal: of writers at once"):
+        S3Store("s3://bucket/a", Bucket(gap=True)).check()
+
+
 def test_what_s3_says_has_a_sentence() -> None:
     bucket = Bucket()
     store = S3Store("s3://bucket/a", bucket)
@@ -181,6 +208,9 @@ def test_a_journal_lies_beside_a_local_store_and_for_a_server_where_it_always_wa
     recorded[0] = "s3://bucket/journal"
     with pytest.raises(BadParams, match="are in the journal s3://bucket/journal, and here s3://bucket/store/registry-"):
         location.address("m", None)
+    monkeypatch.setenv("CLINPROMPT_JOURNAL", "s3://bucket/journal")
+    assert location.address("m", None) == "s3://bucket/journal"
+    monkeypatch.delenv("CLINPROMPT_JOURNAL")
     monkeypatch.delenv("CLINPROMPT_STORE")
     assert location.address("m", None) == "s3://bucket/journal"
     recorded[0] = None

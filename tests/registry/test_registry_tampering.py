@@ -15,7 +15,7 @@ import registry
 from clinprompt.errors import InputCorrupt, InputMissing
 from registry import tracking
 from registry.__main__ import main
-from registry.model_folder import FILES_TAG, LEFT_BY_MLFLOW, digests_tag
+from registry.model_folder import FILES_TAG, LEFT_BY_MLFLOW, digests_tag, verify_model
 
 RUNS = "\nraise SystemExit('this ran')\n"
 
@@ -69,6 +69,36 @@ def test_each_file_of_the_folder_is_among_the_tampered_ones(stored: Path) -> Non
     beside = {path.relative_to(stored).as_posix() for path in stored.rglob("*") if path.is_file()}
     beside = {name for name in beside if not name.startswith("artifacts/payload/")}
     assert beside <= {name for name, _ in TAMPERINGS.values()}
+
+
+def test_no_file_of_the_folder_can_be_changed_emptied_replaced_by_a_link_or_taken_away(
+    stored: Path, tmp_path: Path
+) -> None:
+    tags = tracking.connect().get_model_version("tiny", "1").tags
+
+    def verify() -> None:
+        verify_model(stored, tags["payload_digest"], tags[FILES_TAG])
+
+    verify()
+    names = sorted(path.relative_to(stored).as_posix() for path in stored.rglob("*") if path.is_file())
+    assert {"MLmodel", "artifacts/payload/manifest.json", "artifacts/record/decision.json"} < set(names)
+    twin = tmp_path / "twin"
+    for name in names:
+        path, content = stored / name, (stored / name).read_bytes()
+        for other in {content + b" ", b""} - {content}:
+            path.write_bytes(other)
+            with pytest.raises(InputCorrupt):
+                verify()
+        path.unlink()
+        with pytest.raises(InputMissing):
+            verify()
+        twin.write_bytes(content)
+        path.symlink_to(twin)
+        with pytest.raises(InputCorrupt):
+            verify()
+        path.unlink()
+        path.write_bytes(content)
+    verify()
 
 
 @pytest.mark.parametrize("name", ["artifacts/payload/prompts.safetensors", "requirements.txt", "model_script.py"])

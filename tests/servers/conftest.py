@@ -62,6 +62,7 @@ def _short(params: Any) -> None:
     params["validation"]["min_images_per_class"] = 1
     params["knowledge"].update(aspects=["shape"], descriptions_per_aspect=1, min_accepted_per_class=0)
     params["knowledge"] |= {"max_new_tokens": 24, "answer_tokens": 24}
+    params["explain"] |= {"examples_per_class": 1, "images": 12}
     params["gate"]["min_patients_per_class"] = 1
     params["gate"]["rules"] = [
         {"kind": "floor", "metric": "balanced_accuracy", "at_least": 0.0},

@@ -37,3 +37,11 @@ def test_many_processes_at_once_leave_one_champion_and_one_line(stack: Stack, ro
 def test_processes_that_are_killed_leave_one_champion_and_one_line(stack: Stack, root: Path) -> None:
     found = race(stack, root, "killed", "--processes", "4", "--kill", "2")
     assert sum(found["outcomes"].values()) >= 4 - found["killed"]
+
+
+def test_a_promoter_that_is_killed_halfway_is_recovered_by_the_next_verb(stack: Stack, root: Path) -> None:
+    writes = ("1", "3", "5")  # the intent, the commit, and the first of the two aliases
+    found = race(stack, root, "halfway", "--each-write", "--writes", *writes, "--lease", "3")
+    assert found["kills"] == 3
+    assert found["left"] == {"3 intended": 1, "3 committed": 2}
+    assert found["ends"] == [{"champion": 3, "previous": 2}]

@@ -59,6 +59,17 @@ class Project:
         (self.root / name).write_text(yaml.safe_dump(value, sort_keys=False))
 
 
+@dataclass(frozen=True)
+class Ran:
+    """A stage that ran in a project: its entry, and whether it was cached."""
+
+    folder: Path  # holds the project, its store and its scratch folder
+    project: Project
+    plan: Plan
+    entry: LockEntry
+    cached: bool
+
+
 def draw(folder: Path, patients: int, seed: int = 0) -> Path:
     """Images of four classes with their table, as if from somewhere else."""
     write_phantom(folder, patients=patients, images_per_patient=1, size=32, seed=seed)

@@ -3,16 +3,19 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_project import Project
+from small_project import Project, Ran
 
 from clinprompt.contract.tasks import MAX_ENTRY_BYTES
 from clinprompt.errors import BadParams, ClinpromptError, InputMissing
 from workspace.records import latest_record, read_record, record
 from workspace.stage import StageFailed, probe
-from workspace.task import RecordTask, StageTask
+from workspace.task import LockEntry, RecordTask, StageTask
+
+After = Callable[[str], Ran]
 
 
 def objects(project: Project) -> dict[str, Path]:
@@ -21,98 +24,90 @@ def objects(project: Project) -> dict[str, Path]:
     return {f"{path.parent.name}{path.name}": path for path in folder.glob("*/*")}
 
 
-def test_a_stage_runs_on_the_release_and_its_outputs_are_in_the_store(project: Project, tmp_path: Path) -> None:
-    settled = project.plan()
-    entry, cached = project.run(settled, "ingest")
-    assert not cached
+def test_a_stage_runs_on_the_release_and_its_outputs_are_in_the_store(after: After) -> None:
+    ran = after("ingest")
+    entry = ran.entry
+    assert not ran.cached
     assert entry.stage == "ingest@drawn"
-    assert entry.outs["data/drawn"][0] == settled.digest
+    assert entry.outs["data/drawn"][0] == ran.plan.digest
     assert len(entry.model_dump_json()) <= MAX_ENTRY_BYTES
-    held = objects(project)
+    held = objects(ran.project)
     assert str(entry.outs["runs/drawn/ingest/manifest.parquet"][0]) in held
     assert str(entry.outs["runs/drawn/ingest/images"][0]) in held
-    assert list((tmp_path / "scratch").iterdir()) == []
+    assert list((ran.folder / "scratch").iterdir()) == []
 
 
-def test_the_next_stage_takes_its_inputs_from_the_store_and_is_not_computed_twice(project: Project) -> None:
-    settled = project.plan()
-    first, _ = project.run(settled, "ingest")
-    asked = StageTask(plan=settled, stage="validate", entries=[first])
-    assert probe(asked, project.store) == {"entry": None}
-    entry, cached = project.run(settled, "validate", first)
-    assert not cached
-    assert probe(asked, project.store) == {"entry": entry.model_dump()}
-    assert project.run(settled, "validate", first) == (entry, True)
+def test_the_next_stage_takes_its_inputs_from_the_store_and_is_not_computed_twice(after: After) -> None:
+    before, ran = after("ingest"), after("validate")
+    asked = StageTask(plan=ran.plan, stage="validate", entries=[before.entry])
+    assert probe(asked, before.project.store) == {"entry": None}
+    assert not ran.cached
+    assert probe(asked, ran.project.store) == {"entry": ran.entry.model_dump()}
+    assert ran.project.run(ran.plan, "validate", before.entry) == (ran.entry, True)
 
 
-def test_a_stage_whose_outputs_vanished_from_the_store_is_computed_again(project: Project) -> None:
-    settled = project.plan()
-    first, _ = project.run(settled, "ingest")
-    entry, _ = project.run(settled, "validate", first)
-    objects(project)[str(entry.outs["runs/drawn/validate/classes.json"][0])].unlink()
-    assert project.run(settled, "validate", first) == (entry, False)
+def test_a_stage_whose_outputs_vanished_from_the_store_is_computed_again(after: After) -> None:
+    first, ran = after("ingest").entry, after("validate")
+    objects(ran.project)[str(ran.entry.outs["runs/drawn/validate/classes.json"][0])].unlink()
+    assert ran.project.run(ran.plan, "validate", first) == (ran.entry, False)
 
 
-def test_a_stage_that_keeps_its_output_is_taken_from_the_last_record(project: Project) -> None:
-    settled = project.plan()
-    first, _ = project.run(settled, "ingest")
-    assert project.run(settled, "ingest") == (first, False)  # DVC's run cache knows no such stages
-    record(RecordTask(plan=settled, entries=[first]), project.store)
+def test_a_stage_that_keeps_its_output_is_taken_from_the_last_record(after: After) -> None:
+    ran = after("ingest")
+    project, first = ran.project, ran.entry
+    assert project.run(ran.plan, "ingest") == (first, False)  # DVC's run cache knows no such stages
+    record(RecordTask(plan=ran.plan, entries=[first]), project.store)
     assert project.run(project.plan(), "ingest") == (first, True)
     objects(project)[str(first.outs["runs/drawn/ingest/manifest.parquet"][0])].unlink()
     assert project.run(project.plan(), "ingest") == (first, False)
 
 
-def test_a_changed_param_runs_what_it_touches_and_nothing_else(project: Project) -> None:
-    settled = project.plan()
-    first, _ = project.run(settled, "ingest")
-    project.run(settled, "validate", first)
+def test_a_changed_param_runs_what_it_touches_and_nothing_else(after: After) -> None:
+    first, project = after("ingest").entry, after("validate").project
     other = project.plan(overrides={"validation": {"near_duplicate_bits": 4}})
     assert not project.run(other, "validate", first)[1]
     unrelated = project.plan(overrides={"knowledge": {"seed": 7}})
     assert project.run(unrelated, "validate", first)[1]
 
 
-def test_an_object_that_is_not_what_its_name_says_is_never_computed_from(project: Project) -> None:
-    settled = project.plan()
-    first, _ = project.run(settled, "ingest")
-    path = objects(project)[str(first.outs["runs/drawn/ingest/manifest.parquet"][0])]
+def test_an_object_that_is_not_what_its_name_says_is_never_computed_from(after: After) -> None:
+    ran = after("ingest")
+    path = objects(ran.project)[str(ran.entry.outs["runs/drawn/ingest/manifest.parquet"][0])]
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.chmod(0o644)
     path.write_bytes(data)
     with pytest.raises(ClinpromptError, match=r"runs/drawn/ingest/manifest\.parquet") as told:
-        project.run(settled, "validate", first)
+        ran.project.run(ran.plan, "validate", ran.entry)
     assert told.value.exit_code == 67
     assert path.exists()
 
 
 def test_what_a_machine_has_fetched_is_not_fetched_again(
-    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    after: After, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settled = project.plan()
-    first, _ = project.run(settled, "ingest")
-    expected, _ = project.run(settled, "validate", first)
+    ran = after("validate")
+    project, first = ran.project, ran.entry
+
+    def described(seed: int) -> LockEntry:
+        entry, cached = project.run(project.plan(overrides={"knowledge": {"seed": seed}}), "describe", first)
+        assert not cached
+        return entry
+
     monkeypatch.setenv("CLINPROMPT_CACHE", str(tmp_path / "cache"))
-    other = project.plan(overrides={"validation": {"near_duplicate_bits": 4}})
-    project.run(other, "validate", first)  # fills the cache
-    digest = str(first.outs["runs/drawn/ingest/manifest.parquet"][0])
+    expected = described(1)  # fills the cache
+    digest = str(first.outs["runs/drawn/validate/classes.json"][0])
     kept = tmp_path / "cache" / "files" / "md5" / digest[:2] / digest[2:]
     assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
     held = objects(project)[digest]
     away = held.rename(tmp_path / "away")
-    third = project.plan(overrides={"validation": {"near_duplicate_bits": 5}})
-    found, cached = project.run(third, "validate", first)
-    assert not cached
-    assert found.outs.keys() == expected.outs.keys()
+    assert described(2).outs.keys() == expected.outs.keys()
     away.rename(held)
-    for mode, bits in ((0o444, 6), (0o644, 7)):
+    for mode, seed in ((0o444, 3), (0o644, 4)):
         kept.chmod(0o644)
         kept.write_bytes(b"flipped")  # a disk that has gone bad: it is fetched again
         kept.chmod(mode)
-        plan = project.plan(overrides={"validation": {"near_duplicate_bits": bits}})
-        entry, _ = project.run(plan, "validate", first)
-        assert entry.deps == expected.deps
+        assert described(seed).deps == expected.deps
         assert kept.read_bytes() == held.read_bytes()
     assert not list((tmp_path / "cache").glob("runs"))
 
@@ -145,21 +140,19 @@ def test_code_that_changed_since_the_plan_is_refused(project: Project) -> None:
         project.run(settled, "ingest")
 
 
-def test_a_record_that_was_removed_is_named(project: Project) -> None:
-    settled = project.plan()
-    first, _ = project.run(settled, "ingest")
-    kept = record(RecordTask(plan=settled, entries=[first]), project.store)
-    again = project.plan()
-    Path(project.store.url, kept["record"]).unlink()
+def test_a_record_that_was_removed_is_named(after: After) -> None:
+    ran = after("ingest")
+    kept = record(RecordTask(plan=ran.plan, entries=[ran.entry]), ran.project.store)
+    again = ran.project.plan()
+    Path(ran.project.store.url, kept["record"]).unlink()
     with pytest.raises(InputMissing, match="run the release again"):
-        project.run(again, "ingest")
+        ran.project.run(again, "ingest")
 
 
-def test_equal_runs_have_one_record_and_dvc_finds_it_true(project: Project, tmp_path: Path) -> None:
-    settled = project.plan()
-    first, _ = project.run(settled, "ingest")
-    second, _ = project.run(settled, "validate", first)
-    kept = record(RecordTask(plan=settled, entries=[second, first]), project.store)
+def test_equal_runs_have_one_record_and_dvc_finds_it_true(after: After) -> None:
+    first, ran = after("ingest").entry, after("validate")
+    project, second = ran.project, ran.entry
+    kept = record(RecordTask(plan=ran.plan, entries=[second, first]), project.store)
     assert record(RecordTask(plan=project.plan(), entries=[first, second]), project.store) == kept
     assert latest_record(project.store, "drawn", "r1") == kept["record"]
     assert set(read_record(project.store, kept["record"]).lock["stages"]) == {"ingest@drawn", "validate@drawn"}

@@ -14,6 +14,8 @@ SCRATCH = "/var/tmp"  # noqa: S108 # a volume of its own; open to all users in e
 COMMAND = ["python"]
 THREADS = "OMP_NUM_THREADS"  # the worker's, where it is set, wins
 _PLACES = {"weights": variables.WEIGHTS, "cache": variables.CACHE}
+_OPENS_MODELS = "registry"  # the image of the components that open registered models
+SIGNING, VERIFICATION = "signing", "verification"
 
 
 def image_reference(settings: Settings, image: str) -> str:
@@ -30,14 +32,28 @@ def image_reference(settings: Settings, image: str) -> str:
     return f"{entry['reference']}@{entry['digest']}"
 
 
-def own_variables(settings: Settings, need: Need) -> dict[str, str]:
-    """The variables that tell a container its own folders and its number of threads.
+def key_file(name: str) -> str:
+    """Where a container finds a key, SIGNING or VERIFICATION."""
+    return f"/keys/{name}/{name}.pem"
+
+
+def keys(settings: Settings, need: Need, *, signs: bool) -> dict[str, str]:
+    """What the operator has named for each key that a container gets: to verify models, and to sign them."""
+    verifies = need.image == _OPENS_MODELS
+    named = {VERIFICATION: settings.verification if verifies else None, SIGNING: settings.signing if signs else None}
+    return {name: source for name, source in named.items() if source}
+
+
+def own_variables(settings: Settings, need: Need, *, signs: bool) -> dict[str, str]:
+    """The variables that tell a container its own folders, its keys' files and its number of threads.
 
     A container sees all CPUs of its machine. Without a number, numeric libraries start a thread on each.
     """
     threads = os.environ.get(THREADS) or str(max(1, round(need.cpu)))
     cache_folders = {_PLACES[name]: f"/{name}" for name in volumes(settings)}
-    return {variables.SCRATCH: SCRATCH, THREADS: threads, **cache_folders}
+    names = {SIGNING: variables.SIGNING_KEY, VERIFICATION: variables.VERIFICATION_KEY}
+    key_files = {names[name]: key_file(name) for name in keys(settings, need, signs=signs)}
+    return {variables.SCRATCH: SCRATCH, THREADS: threads, **cache_folders, **key_files}
 
 
 def volumes(settings: Settings) -> dict[str, str]:

@@ -15,8 +15,17 @@ from clinprompt_dags.commands import TaskCommand
 from clinprompt_dags.config import Settings
 from clinprompt_dags.failures import failure
 from clinprompt_dags.graph import Need, memory_bytes
-from clinprompt_dags.operators import ComponentTask
-from clinprompt_dags.runners.containers import COMMAND, SCRATCH, USER, image_reference, own_variables, volumes
+from clinprompt_dags.operators import ComponentTask, may_sign
+from clinprompt_dags.runners.containers import (
+    COMMAND,
+    SCRATCH,
+    USER,
+    image_reference,
+    key_file,
+    keys,
+    own_variables,
+    volumes,
+)
 from clinprompt_dags.task import TAIL, Call, conclude, read_result
 
 LABEL = "clinprompt.task"
@@ -39,7 +48,7 @@ class DockerTask(ComponentTask, DockerOperator):
             api_version="auto",
             user=f"{USER}:{USER}",
             mount_tmp_dir=False,
-            mounts=_mounts(settings),
+            mounts=_mounts(settings, need, signs=may_sign(task_command, need)),
             network_mode=settings.network,
             mem_limit=memory_bytes(need.memory),
             cpus=need.cpu,
@@ -56,7 +65,7 @@ class DockerTask(ComponentTask, DockerOperator):
         """Pull the image where it is missing, and run the container."""
         self.container_name = container_name(context["ti"])
         self.command = [*COMMAND, *call.arguments]
-        self.environment = {**call.plain, **own_variables(self.settings, self.need)}
+        self.environment = {**call.plain, **own_variables(self.settings, self.need, signs=self.signs)}
         self._private_environment = call.private
         self.labels = {LABEL: call.digest}
         self._pull_missing()
@@ -169,9 +178,11 @@ def container_name(ti: Any) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "-", f"clinprompt-{ti.dag_id}-{instance}-{run}")
 
 
-def _mounts(settings: Settings) -> list[Mount]:
-    """A fresh volume for workspaces, which goes with its container, and what stays on the node."""
+def _mounts(settings: Settings, need: Need, *, signs: bool) -> list[Mount]:
+    """A fresh volume for workspaces, which goes with its container, what stays on the node, and the keys."""
     mounts = [Mount(target=SCRATCH, source=None, type="volume")]
     for name, source in volumes(settings).items():
         mounts.append(Mount(target=f"/{name}", source=source, type="bind" if source.startswith("/") else "volume"))
+    for name, file in keys(settings, need, signs=signs).items():
+        mounts.append(Mount(target=key_file(name), source=file, type="bind", read_only=True))
     return mounts

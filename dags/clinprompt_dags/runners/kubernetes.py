@@ -2,22 +2,34 @@
 
 from collections import deque
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from airflow.exceptions import AirflowException
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from kubernetes.client import models as k8s
 
-from clinprompt.contract.variables import PREFIX, RESULT_FILE, STORE
+from clinprompt.contract.variables import JOURNAL, PREFIX, RESULT_FILE, STORE
 from clinprompt_dags.commands import TaskCommand
 from clinprompt_dags.config import Settings
 from clinprompt_dags.failures import failure
 from clinprompt_dags.graph import Need
-from clinprompt_dags.operators import ComponentTask
-from clinprompt_dags.runners.containers import COMMAND, SCRATCH, USER, image_reference, own_variables, volumes
+from clinprompt_dags.operators import ComponentTask, may_sign
+from clinprompt_dags.runners.containers import (
+    COMMAND,
+    SCRATCH,
+    SIGNING,
+    USER,
+    image_reference,
+    key_file,
+    keys,
+    own_variables,
+    volumes,
+)
 from clinprompt_dags.task import TAIL, Call, conclude
 
 NAME = "clinprompt"  # of the secret, the config map and the service account
+PROMOTER = "clinprompt-promoter"  # the secret of the tasks that change the registry; it wins over the other
 GPU = "nvidia.com/gpu"
 _RESULT = "/airflow/xcom/return.json"
 _STARTUP = 1200  # seconds; an image with CUDA takes long to pull
@@ -31,6 +43,7 @@ class KubernetesTask(ComponentTask, KubernetesPodOperator):
 
     def __init__(self, *, task_command: TaskCommand, need: Need, settings: Settings, **kwargs: Any) -> None:
         self.tail: deque[str] = deque(maxlen=TAIL)
+        signs = may_sign(task_command, need)
         super().__init__(
             task_command=task_command,
             need=need,
@@ -42,9 +55,9 @@ class KubernetesTask(ComponentTask, KubernetesPodOperator):
             service_account_name=NAME,
             automount_service_account_token=False,
             labels={"app.kubernetes.io/name": NAME, "app.kubernetes.io/component": need.image},
-            env_from=_env_from(),
-            volumes=_volumes(settings),
-            volume_mounts=_mounts(settings),
+            env_from=_env_from(need),
+            volumes=_volumes(settings, need, signs=signs),
+            volume_mounts=_mounts(settings, need, signs=signs),
             container_resources=_resources(need, settings),
             tolerations=_tolerations(need, settings),
             security_context=_pod_security(),
@@ -70,8 +83,9 @@ class KubernetesTask(ComponentTask, KubernetesPodOperator):
         """Run the pod. Services and secrets come from the namespace, not from the worker."""
         self.arguments = call.arguments
         own = {key: value for key, value in call.plain.items() if key.startswith(PREFIX)}
-        own.pop(STORE, None)
-        variables = {**own, **own_variables(self.settings, self.need), RESULT_FILE: _RESULT}
+        for name in (STORE, JOURNAL):
+            own.pop(name, None)
+        variables = {**own, **own_variables(self.settings, self.need, signs=self.signs), RESULT_FILE: _RESULT}
         self.env_vars = [k8s.V1EnvVar(name=key, value=value) for key, value in sorted(variables.items())]
         self.tail.clear()
         result: dict[str, Any] | None = KubernetesPodOperator.execute(self, context)
@@ -128,14 +142,15 @@ def _tolerations(need: Need, settings: Settings) -> list[k8s.V1Toleration]:
     return [k8s.V1Toleration(key=GPU, operator="Exists", effect="NoSchedule")]
 
 
-def _env_from() -> list[k8s.V1EnvFromSource]:
+def _env_from(need: Need) -> list[k8s.V1EnvFromSource]:
+    secrets = [NAME, PROMOTER] if need.promotes else [NAME]
     return [
         k8s.V1EnvFromSource(config_map_ref=k8s.V1ConfigMapEnvSource(name=NAME, optional=True)),
-        k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=NAME)),
+        *(k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=name)) for name in secrets),
     ]
 
 
-def _volumes(settings: Settings) -> list[k8s.V1Volume]:
+def _volumes(settings: Settings, need: Need, *, signs: bool) -> list[k8s.V1Volume]:
     pod_volumes = [
         k8s.V1Volume(name="tmp", empty_dir=k8s.V1EmptyDirVolumeSource()),
         k8s.V1Volume(name="scratch", empty_dir=k8s.V1EmptyDirVolumeSource()),
@@ -143,15 +158,24 @@ def _volumes(settings: Settings) -> list[k8s.V1Volume]:
     for name, source in volumes(settings).items():
         claim = k8s.V1PersistentVolumeClaimVolumeSource(claim_name=source)
         pod_volumes.append(k8s.V1Volume(name=name, persistent_volume_claim=claim))
+    for name, source in keys(settings, need, signs=signs).items():
+        if name == SIGNING:
+            volume = k8s.V1Volume(name=name, secret=k8s.V1SecretVolumeSource(secret_name=source, default_mode=0o440))
+        else:
+            volume = k8s.V1Volume(name=name, config_map=k8s.V1ConfigMapVolumeSource(name=source))
+        pod_volumes.append(volume)
     return pod_volumes
 
 
-def _mounts(settings: Settings) -> list[k8s.V1VolumeMount]:
+def _mounts(settings: Settings, need: Need, *, signs: bool) -> list[k8s.V1VolumeMount]:
     mounts = [
         k8s.V1VolumeMount(name="tmp", mount_path="/tmp"),  # noqa: S108 # the pod's own
         k8s.V1VolumeMount(name="scratch", mount_path=SCRATCH),
     ]
-    return mounts + [k8s.V1VolumeMount(name=name, mount_path=f"/{name}") for name in volumes(settings)]
+    mounts += [k8s.V1VolumeMount(name=name, mount_path=f"/{name}") for name in volumes(settings)]
+    own = keys(settings, need, signs=signs)
+    folders = {name: str(PurePosixPath(key_file(name)).parent) for name in own}
+    return mounts + [k8s.V1VolumeMount(name=name, mount_path=path, read_only=True) for name, path in folders.items()]
 
 
 def _pod_security() -> k8s.V1PodSecurityContext:

@@ -36,7 +36,8 @@ class LocalTask(ComponentTask):
     def run_component(self, call: Call, context: Any) -> dict[str, Any]:
         """Start the process in a group of its own, follow it, and stop it when this task is stopped."""
         python = self.settings.python
-        environment = local_environment(os.environ) | call.plain | call.private
+        own = local_environment(os.environ, promotes=self.need.promotes, signs=self.signs)
+        environment = own | call.plain | call.private
         environment["PATH"] = f"{python.parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
         environment["PYTHONUNBUFFERED"] = "1"
         try:
