@@ -111,7 +111,7 @@ def to_review(
     from clinprompt.parquet import read_frame
 
     of = load_card(card)
-    columns = ["class", "text", "accepted", "reason", "review", "reviewed"]
+    columns = ["class", "text", "accepted", "reason", "review", *(["reviewed"] if features is not None else [])]
     frame = read_frame(descriptions, columns, "describe")
     frame = frame[frame["class"].isin(of.class_ids)]
     if features is not None:
