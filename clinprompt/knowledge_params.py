@@ -74,17 +74,39 @@ class JudgeParams(Section):
         return self
 
 
+class NliParams(Section):
+    """A model of natural-language inference.
+
+    It is the folder `path`, whose SHA-256 is `sha256`; or `hub`, a repository of the Hugging Face hub, at the commit
+    `revision`.
+    """
+
+    path: UserPath | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    hub: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "NliParams":
+        of_folder, of_hub = (self.path, self.sha256), (self.hub, self.revision)
+        if (None in of_folder or of_hub != (None, None)) and (None in of_hub or of_folder != (None, None)):
+            raise ValueError("needs path and sha256, or hub and revision")
+        return self
+
+
 class ChecksParams(Section):
     """How the descriptions of a class are checked beside each other.
 
     `encoder` is an entry of clinprompt/knowledge/agreement/encoders.yaml, or null; `min_support` how many samples must
     assert what one asserts; `max_rejected_rise` how much the share of rejected ones may be above the card's
-    `knowledge.rejected_share`; `judge` a second language model that is asked of each sentence, or null.
+    `knowledge.rejected_share`; `nli` a model that tells contradictions instead of the rules, or null; `judge` a second
+    language model that is asked of each sentence, or null.
     """
 
     encoder: Name | None
     min_support: Annotated[int, Field(ge=1, le=1_000_000)]
     max_rejected_rise: Fraction
+    nli: NliParams | None = None
     judge: JudgeParams | None = None
 
 
@@ -93,7 +115,8 @@ class KnowledgeParams(Section):
 
     `llm: null` names no language model, for cards that bring reviewed descriptions. An `endpoint` is asked in place of
     `llm` for descriptions and paraphrases; hidden states are of `llm` always. `aspects` may tell for each how many
-    samples are made of it, instead of `descriptions_per_aspect`.
+    samples are made of it, instead of `descriptions_per_aspect`. `device`, `precision` and `quantization` are of every
+    language model that runs here, the judge too.
     """
 
     llm: Name | None
@@ -110,6 +133,9 @@ class KnowledgeParams(Section):
     hidden_states: Literal["answer_end_all_layers", "question_end_all_layers", "answer_last_layer"]
     temperature: Annotated[float, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=1, le=65_536)]
+    device: Literal["auto", "cpu", "cuda", "all_gpus"]
+    precision: Literal["float32", "bfloat16"]
+    quantization: Literal["8bit", "4bit"] | None
     checks: ChecksParams
 
     @property

@@ -165,6 +165,22 @@ class TrainingParams(Section):
     checkpoint_every: Count
 
 
+class CalibrationParams(Section):
+    """What is fitted on the validation split for the served model.
+
+    Attributes:
+        min_patients: of the validation split; with fewer no temperature is fitted.
+        coverage: how often a prediction set is to hold the true class.
+        abstention_error, abstention_confidence: of the patients whom the model answers, at most which share may get a
+            wrong answer, and with what confidence that must be shown.
+    """
+
+    min_patients: Count
+    coverage: Annotated[float, Field(ge=0.5, le=0.999)]
+    abstention_error: Annotated[float, Field(gt=0, lt=1)]
+    abstention_confidence: Annotated[float, Field(ge=0.5, le=0.999)]
+
+
 class EvaluationParams(Section):
     """Intervals, calibration and slices."""
 
@@ -172,6 +188,7 @@ class EvaluationParams(Section):
     calibration_bins: Annotated[int, Field(ge=1, le=1_000)]
     age_bands: list[float]
     slices: list[str]
+    calibration: CalibrationParams
 
     @model_validator(mode="after")
     def _bands_ascend(self) -> "EvaluationParams":

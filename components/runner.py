@@ -112,7 +112,7 @@ def execute(name: str, work: Work, argv: list[str], folder: Path) -> int:
     return int(result.get("exit_code", ExitCode.OK))
 
 
-def _explain(name: str, error: BaseException) -> tuple[ExitCode, str]:
+def _explain(component: str, error: BaseException) -> tuple[ExitCode, str]:
     if isinstance(error, KeyboardInterrupt | Interrupted):
         return ExitCode.INTERRUPTED, "interrupted; run the same command again to go on."
     if isinstance(error, ClinpromptError):
@@ -121,8 +121,12 @@ def _explain(name: str, error: BaseException) -> tuple[ExitCode, str]:
         return known.exit_code, str(known)
     if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch
         advice = "free it, or set CLINPROMPT_MICRO_BATCHES=2 or more, which trains with the same effective batch."
+        if component == "describe":
+            advice = (
+                "free it, lower knowledge.batch_size, or set knowledge.device: all_gpus or a knowledge.quantization."
+            )
         return ExitCode.GPU_OUT_OF_MEMORY, f"the GPU's memory is too small; {advice}"
-    log.error("%s: unexpected error", name, exc_info=error)
+    log.error("%s: unexpected error", component, exc_info=error)
     return ExitCode.BUG, f"{type(error).__name__}: {error}"
 
 

@@ -110,6 +110,12 @@ def _load(
         ranked = sorted(facts["prediction"].items(), key=lambda pair: -pair[1])
         lines += [f"  {name.ljust(width)}  {value:.4f}" for name, value in ranked]
         estimates = {str(key): float(answer[key]) for key in answer.index if str(key).endswith("_estimate")}
+        if "prediction_set" in answer:
+            facts["prediction_set"] = list(answer["prediction_set"])
+            lines.append(f"  prediction set: {', '.join(answer['prediction_set']) or 'empty'}")
+        if "abstain" in answer:
+            facts["abstain"] = bool(answer["abstain"])
+            lines += ["  too unsure to answer"] if answer["abstain"] else []
         if estimates:
             facts["estimates"] = estimates
             lines += [f"  {key.replace('_', ' ')}: {value:.1f}" for key, value in estimates.items()]

@@ -1,4 +1,4 @@
-"""What is written beside the payload: where the model comes from, and a card that people read."""
+"""Where a registered model comes from, and what its pages in MLflow say."""
 
 from importlib import metadata
 from pathlib import Path
@@ -11,6 +11,7 @@ from clinprompt.evaluation.metrics_record import Metrics
 from clinprompt.files import sha256_bytes, sha256_file, to_json
 from clinprompt.revision import git_commit
 from clinprompt.tuned.record import ModelRecord
+from registry.model_card import built_on, image_of
 from registry.served_code import code_of, distributions
 
 ROOT = Path(__file__).parents[1]
@@ -82,13 +83,7 @@ def requirements(model: ModelRecord) -> list[str]:
 def summary(card: Card) -> str:
     """What models of a dataset do and are for, in two sentences: the description of the registered model."""
     names = ", ".join(c.name for c in card.classes)
-    return f"{card.title}: classifies one {_image(card)} into {names}. {USE}"
-
-
-def _image(card: Card) -> str:
-    """What a model is given, without what the card leaves open: "MRI image (brain)", "medical image"."""
-    picture = card.modality if card.modality.endswith("image") else f"{card.modality} image"
-    return picture if card.organ == "unknown" else f"{picture} ({card.organ})"
+    return f"{card.title}: classifies one {image_of(card)} into {names}. {USE}"
 
 
 def use_tags(card: Card) -> dict[str, str]:
@@ -107,11 +102,11 @@ def about(card: Card, model: ModelRecord, metrics: Metrics) -> str:
     )
     return f"""# {card.title}: {model.candidate}
 
-Classifies one {_image(card)} into:
+Classifies one {image_of(card)} into:
 
 {classes}
 
-{_built_on(model)} Method `{model.method}`, seed {model.seed}, with
+{built_on(model)} Method `{model.method}`, seed {model.seed}, with
 {model.trainable_parameters} trainable parameters, on the training split of `{model.dataset}`.
 
 ## Metrics
@@ -132,26 +127,7 @@ Source: {card.source}. Licence: {card.licence}.
 """
 
 
-def model_card(card: Card, model: ModelRecord, metrics: Metrics, facts: dict[str, str]) -> str:
-    """The model card, in Markdown: the above, and where the model comes from."""
-    origin = "\n".join(f"| {key.replace('_', ' ')} | `{value}` |" for key, value in sorted(facts.items()))
-    return f"""{about(card, model, metrics)}
-## Origin
-
-| what | value |
-|---|---|
-{origin}
-"""
-
-
 def _intervals(metrics: Metrics) -> str:
     """What the intervals are over, and what was not checked."""
     sentence = f"With intervals over {metrics.patients.unit}."
     return sentence if metrics.patients.warning is None else f"{sentence}\n\n**{metrics.patients.warning}**"
-
-
-def _built_on(model: ModelRecord) -> str:
-    backbone = f"`{model.backbone.name}`"
-    if model.needs_only_head:
-        return f"The image tower of {backbone} is frozen."
-    return f"Built on {backbone}; the method's own code predicts, and is part of the model."

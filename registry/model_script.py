@@ -45,7 +45,9 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
     file with several frames the one that the dataset's card chooses, where it does; for models of volumes it is a NIfTI
     file or a zipped DICOM series.
     Gives `label`, `probability`, one `p_<class>` column per class, and for a model that estimates a score of the
-    subject, as the MMSE, `<score>_estimate`; row by row.
+    subject, as the MMSE, `<score>_estimate`; row by row. The probabilities are those after temperature scaling. Where
+    the calibration images were enough, also `prediction_set`, the list of the classes that the image may be of (it can
+    be empty), and `abstain`, whether the model is too unsure to answer.
     """
 
     def load_context(self, context: Any) -> None:
@@ -58,6 +60,8 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
         spec = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         self._classes: list[str] = spec["classes"]
         self._score: str | None = spec.get("score")
+        fitted = folder / "calibration.json"
+        self._calibration: dict[str, Any] = json.loads(fitted.read_text(encoding="utf-8")) if fitted.is_file() else {}
         self._intensity, self._max_pixels = spec["intensity"], spec["max_pixels"]
         kind = _LinearHead if spec["predicts_with"] == "head" else _Method
         self._model = kind(folder, spec, package)
@@ -75,16 +79,31 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
         answers = [self._answers(images[start : start + BATCH], start) for start in range(0, len(images), BATCH)]
         width = len(self._classes)
         found = np.concatenate(answers) if answers else np.zeros((0, width + 1))
-        probabilities = _softmax(found[:, :width])
+        probabilities = _softmax(found[:, :width] / self._calibration.get("temperature", 1.0))
         best = probabilities.argmax(axis=1)
         columns: dict[str, Any] = {
             "label": [self._classes[k] for k in best],
             "probability": probabilities.max(axis=1, initial=0.0),
         }
         columns |= {f"p_{name}": probabilities[:, k] for k, name in enumerate(self._classes)}
+        columns |= self._unsure(probabilities)
         if self._score is not None:
             columns[f"{self._score}_estimate"] = found[:, width]
         return pd.DataFrame(columns, index=frame.index)
+
+    def _unsure(self, probabilities: np.ndarray) -> dict[str, Any]:
+        """What the validation split can tell of how sure to be, as columns."""
+        if not self._calibration:
+            return {}
+        columns: dict[str, Any] = {}
+        thresholds = self._calibration["prediction_sets"]["thresholds"]
+        if thresholds is not None:
+            sets = probabilities >= np.array([thresholds[name] for name in self._classes])
+            columns["prediction_set"] = [[self._classes[k] for k in np.flatnonzero(row)] for row in sets]
+        least = self._calibration["abstention"]["threshold"]
+        if least is not None:
+            columns["abstain"] = probabilities.max(axis=1, initial=0.0) < least
+        return columns
 
     def _answers(self, images: list[Any], start: int) -> np.ndarray:
         pixels = torch.from_numpy(np.stack([self._read(image, start + k) for k, image in enumerate(images)]))

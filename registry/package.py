@@ -13,6 +13,7 @@ from typing import Any
 
 from clinprompt.contract.variables import BACKBONES
 from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.evaluation.calibration_record import Calibration
 from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
 from clinprompt.scratch import ScratchFolder
 from clinprompt.tuned.artifact import HEAD, PROMPTS, RECORD
@@ -20,7 +21,7 @@ from clinprompt.tuned.record import ModelRecord
 from registry.served_code import code_of
 
 FORMAT = 1
-MANIFEST, DESCRIPTIONS = "manifest.json", "descriptions.json"
+MANIFEST, DESCRIPTIONS, CALIBRATION = "manifest.json", "descriptions.json", "calibration.json"
 EMBED_UP_TO = 64 * 2**20  # bytes; larger backbones are referenced by their digests
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
@@ -90,15 +91,23 @@ class Payload:
         return sha256_bytes(manifest)
 
 
-def payload_of(model: Path, descriptions: Path, backbone: BackboneFiles, max_pixels: int) -> Payload:
+def payload_of(
+    model: Path,
+    descriptions: Path | None,
+    backbone: BackboneFiles,
+    max_pixels: int,
+    calibration: Calibration | None = None,
+) -> Payload:
     """The payload of a tuned model.
 
     Args:
         model: a folder that `tune` wrote (its tensors, a linear head where that is all, model.yaml).
         descriptions: the knowledge table; its accepted rows go along with a model that reads knowledge. To another
-            they make no difference, and must not make another model of it.
+            they make no difference, and must not make another model of it. None: they are left out.
         backbone: the one that the model was tuned on; its digest must be the model's.
         max_pixels: the served model refuses larger images before it decodes them, as the validation did.
+        calibration: what was fitted on the validation split; without it the probabilities are the model's own, and
+            there are no prediction sets.
 
     Raises:
         InputMissing: a file isn't there.
@@ -120,10 +129,20 @@ def payload_of(model: Path, descriptions: Path, backbone: BackboneFiles, max_pix
             **tuned,
             **{f"backbone/{name}": path for name, path in embedded.items()},
             **code_of(record),
-            **({DESCRIPTIONS: to_json(accepted_descriptions(descriptions)).encode()} if record.knowledge else {}),
+            **(
+                {DESCRIPTIONS: to_json(accepted_descriptions(descriptions)).encode()}
+                if record.knowledge and descriptions
+                else {}
+            ),
+            **({CALIBRATION: calibration_bytes(calibration)} if calibration else {}),
             "model.json": to_json(_model(record, reference, max_pixels)).encode(),
         }
     )
+
+
+def calibration_bytes(calibration: Calibration) -> bytes:
+    """The content of `calibration.json`."""
+    return to_json(calibration.to_json()).encode()
 
 
 def accepted_descriptions(table: Path) -> list[dict[str, str]]:

@@ -165,13 +165,12 @@ def _check_not_stale(release: PromotionRequest, current: Version | None) -> None
 def _register(client: "MlflowClient", release: PromotionRequest, packed: "Packed") -> Version:
     """The production version of the release: run, logged model, candidate version and production version."""
     from clinprompt.data.load import load_card
-    from clinprompt.evaluation.metrics_record import Metrics
     from registry import lineage
     from registry.run import log_release
 
     logged = log_release(client, release, packed)
     card = load_card(release.card)
-    about = lineage.about(card, release.record, Metrics.read(release.metrics))
+    about = lineage.about(card, release.record, release.measured)
     tags = packed.facts | {FILES_TAG: logged.files} | lineage.use_tags(card) | links.airflow_tags()
     candidate = find_or_create(client, release.names.candidate_model, logged.uri, logged.run_id, tags, logged.model_id)
     # The candidate may be another promotion's, logged by a run of its own, with other ids in its files.

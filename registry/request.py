@@ -1,17 +1,22 @@
 """What is to be promoted: a decision, and the files that the model is made from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clinprompt.evaluation.decision import ChosenCandidate, DecisionRecord
+from clinprompt.evaluation.metrics_record import Metrics
 from clinprompt.files import sha256_bytes, sha256_file, to_json
 from clinprompt.params import RegistryParams
 from clinprompt.tuned.artifact import RECORD
 from clinprompt.tuned.record import ModelRecord
-from registry.package import BackboneFiles
+from registry.package import CALIBRATION, BackboneFiles, calibration_bytes
 from registry.served_code import code_of
+
+if TYPE_CHECKING:
+    from registry.verify import Sample
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class PromotionRequest:
         model: the tuned model's folder.
         max_pixels: of the largest image that the model is to take.
         backbone: finds the backbone's files; called only when there is something to register.
-        sample: images that the registered model must be able to classify before it becomes the champion.
+        sample: images that the registered model must classify as the gate saw it before it becomes the champion.
     """
 
     dataset: str
@@ -37,7 +42,7 @@ class PromotionRequest:
     metrics: Path
     max_pixels: int
     backbone: Callable[[], BackboneFiles]
-    sample: Callable[[], Sequence[bytes]]
+    sample: Callable[[], "Sample"]
 
     @property
     def chosen(self) -> ChosenCandidate:
@@ -51,13 +56,20 @@ class PromotionRequest:
         """The record of the tuned model, from its folder."""
         return ModelRecord.read(self.model / RECORD)
 
+    @cached_property
+    def measured(self) -> Metrics:
+        """The choice's metrics, and what was fitted for serving it."""
+        return Metrics.read(self.metrics)
+
     @property
     def inputs_digest(self) -> str:
         """Of all that the payload is made from. Cheap: the backbone counts by the digest in model.yaml."""
+        calibration = self.measured.calibration
         parts = {
             "model": self.chosen.model_digest,
             "max_pixels": str(self.max_pixels),
             **({self.descriptions.name: sha256_file(self.descriptions)} if self.record.knowledge else {}),
+            **({CALIBRATION: sha256_bytes(calibration_bytes(calibration))} if calibration else {}),
             **{name: sha256_bytes(source) for name, source in code_of(self.record).items()},
         }
         return sha256_bytes(to_json(parts).encode())

@@ -12,11 +12,14 @@ import numpy as np
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.data.codecs.base import VOLUME
 from clinprompt.data.load import load_card
+from clinprompt.evaluation.calibration_record import Calibration
 from clinprompt.evaluation.metrics_record import Metrics
 from clinprompt.files import sha256_file, to_json
 from clinprompt.tuned.record import ModelRecord
 from registry import lineage, links, tracking
 from registry.candidates import KIND, PARENT, flat_metrics, knobs, run_of_decision
+from registry.model_card import MODEL_CARD, make_model_card
+from registry.model_card_text import to_markdown
 from registry.model_folder import FILES_TAG, SCRIPT, digests_tag
 from registry.package import BackboneFiles, payload_of
 from registry.request import PromotionRequest
@@ -57,8 +60,8 @@ class Logged:
 
 def pack(release: PromotionRequest, scratch: Path) -> Packed:
     """Write the release's payload below `scratch`; nothing is registered or logged."""
-    payload, backbone = scratch / "payload", release.backbone()
-    digest = payload_of(release.model, release.descriptions, backbone, release.max_pixels).write(payload)
+    payload, backbone, fitted = scratch / "payload", release.backbone(), release.measured.calibration
+    digest = payload_of(release.model, release.descriptions, backbone, release.max_pixels, fitted).write(payload)
     return Packed(payload, _facts(release, digest), backbone)
 
 
@@ -94,7 +97,7 @@ def _log(client: "MlflowClient", release: PromotionRequest, packed: Packed, expe
     import mlflow
 
     payload, facts = packed.payload, packed.facts
-    model, metrics = release.record, Metrics.read(release.metrics)
+    model, metrics = release.record, release.measured
     beside, folder = (payload.with_name(kind) for kind in ("record", "model"))
     _write_record(release, metrics, facts, beside)
     name = f"{release.dataset} {CandidateId(model.candidate, model.seed)}"
@@ -110,14 +113,21 @@ def _log(client: "MlflowClient", release: PromotionRequest, packed: Packed, expe
         mlflow.log_metrics(flat_metrics(metrics.val, told))
         client.log_inputs(run_id, [_dataset(release, facts)])
         mlflow.log_artifact(str(release.decision_file))
-        model_id = _log_model(client, run_id, experiment, payload, beside, folder, model)
+        model_id = _log_model(client, run_id, experiment, payload, beside, folder, model, metrics.calibration)
         uri, files = f"models:/{model_id}", digests_tag(folder)
         mlflow.set_tags({FILES_TAG: files, "model_uri": uri})
     return Logged(uri, run_id, files)
 
 
 def _log_model(
-    client: "MlflowClient", run_id: str, experiment: str, payload: Path, beside: Path, folder: Path, model: ModelRecord
+    client: "MlflowClient",
+    run_id: str,
+    experiment: str,
+    payload: Path,
+    beside: Path,
+    folder: Path,
+    model: ModelRecord,
+    calibration: Calibration | None,
 ) -> str:
     """Save the model to `folder` and log it to the run; returns the logged model's id.
 
@@ -138,7 +148,7 @@ def _log_model(
         ),
         python_model=str(payload / SCRIPT),
         artifacts={"payload": str(payload), "record": str(beside)},
-        signature=_signature(model),
+        signature=_signature(model, calibration),
         input_example=_example(model),
         pip_requirements=lineage.requirements(model),
     )
@@ -154,8 +164,9 @@ def _write_record(release: PromotionRequest, metrics: Metrics, facts: dict[str, 
     folder.mkdir()
     shutil.copyfile(release.decision_file, folder / "decision.json")
     (folder / "lineage.json").write_text(to_json(facts), encoding="utf-8")
-    card = lineage.model_card(load_card(release.card), release.record, metrics, facts)
-    (folder / "model_card.md").write_text(card, encoding="utf-8")
+    card = make_model_card(load_card(release.card), release.record, metrics, release.decision, facts)
+    card.write(folder / MODEL_CARD)
+    (folder / "model_card.md").write_text(to_markdown(card), encoding="utf-8")
 
 
 def _dataset(release: PromotionRequest, facts: dict[str, str]) -> Any:
@@ -168,13 +179,17 @@ def _dataset(release: PromotionRequest, facts: dict[str, str]) -> Any:
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
-def _signature(model: ModelRecord) -> Any:
+def _signature(model: ModelRecord, calibration: Calibration | None) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import AnyType
+    from mlflow.types.schema import AnyType, Array
 
     outputs = [ColSpec(DataType.string, "label"), ColSpec(DataType.double, "probability")]
     outputs += [ColSpec(DataType.double, f"p_{name}") for name in model.classes]
+    if calibration is not None and calibration.prediction_sets.thresholds is not None:
+        outputs.append(ColSpec(Array(DataType.string), "prediction_set"))
+    if calibration is not None and calibration.abstention.threshold is not None:
+        outputs.append(ColSpec(DataType.boolean, "abstain"))
     if model.score is not None:
         outputs.append(ColSpec(DataType.double, f"{model.score}_estimate"))
     return ModelSignature(inputs=Schema([ColSpec(AnyType(), "image")]), outputs=Schema(outputs))

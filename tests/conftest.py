@@ -26,8 +26,8 @@ SLOWEST = {
     "test_methods_cilmp.py": 39,
     "test_knowledge_describe.py": 37, "test_knowledge_paraphrases.py": 34, "test_methods_visual.py": 33,
     "test_methods_text.py": 29, "test_experiments_component.py": 22, "test_methods_stack.py": 22,
-    "test_registry_stage.py": 40, "test_registry_reproduced.py": 25, "test_registry_network.py": 21,
-    "test_methods_adapters.py": 16,
+    "test_registry_stage.py": 40, "test_registry_behaviour.py": 30, "test_registry_reproduced.py": 25,
+    "test_registry_network.py": 21, "test_methods_adapters.py": 16,
     "test_methods_text_flops.py": 14, "test_methods_coop.py": 13,
 }  # fmt: skip
 

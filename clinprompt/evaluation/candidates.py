@@ -1,6 +1,6 @@
 """The listed candidates as the gate sees them: predictions checked against the manifest and the tuned models."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -45,7 +45,7 @@ def load_candidate(
 
 
 def _check_owner(about: About, expected: About, path: Path) -> None:
-    if about != expected:
+    if about != replace(expected, temperature=about.temperature):
         raise InputCorrupt(
             f"{path} holds the predictions of {about.dataset} {about.id} "
             f"(model {about.model_digest[:12]}), not of {expected.dataset} {expected.id} "

@@ -1,11 +1,13 @@
 """Who stands before the gate: the candidates, and the champion in the registry."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clinprompt.contract.candidates import CandidateId
+from clinprompt.evaluation.behaviour import Behaviour
 from clinprompt.evaluation.predictions import Predictions
 
 
@@ -19,6 +21,7 @@ class Candidate:
     Attributes:
         method: its method's name; None: that of the candidate.
         bytes: the size of its tuned model's files.
+        probe: tries it, as it would be served, on so many validation images; None: nobody can.
     """
 
     id: CandidateId
@@ -29,11 +32,15 @@ class Candidate:
     not_trained: str | None = None
     method: str | None = None
     bytes: int | None = None
+    probe: "Probe | None" = None
 
     @property
     def name(self) -> str:
         """The candidate's folder."""
         return str(self.id)
+
+
+Probe = Callable[[Candidate, int], Behaviour]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.evaluation.behaviour import Behaviour
 from clinprompt.evaluation.budget import HeldOut
 from clinprompt.evaluation.design import Design
 from clinprompt.evaluation.estimate import Estimate
@@ -146,6 +147,7 @@ class DecisionRecord(Record):
     candidates: list[MeasuredCandidate]
     params: DecisionParams
     inputs: DecisionInputs
+    behaviour: Behaviour | None = None  # of the challenger, where a rule asked for it
 
     @property
     def accepted(self) -> bool:

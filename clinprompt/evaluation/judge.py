@@ -1,7 +1,7 @@
 """From a run's files to the record of the gate's decision: for the gate, and for whoever relies on it later."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from clinprompt.data.dataset import Dataset
-    from clinprompt.evaluation.contenders import Candidate, Incumbent, Slices
+    from clinprompt.evaluation.behaviour import Behaviour
+    from clinprompt.evaluation.contenders import Candidate, Incumbent, Probe, Slices
     from clinprompt.evaluation.gate import Plan
     from clinprompt.evaluation.predictions import Predictions
 
@@ -40,7 +41,11 @@ class Champion(Protocol):
 
 @dataclass(frozen=True)
 class Judged:
-    """All that a decision rests on but the champion: a run's files and its params."""
+    """All that a decision rests on but the champion: a run's files and its params.
+
+    `probe` tries the challenger out where a rule asks for that: for a new decision a process of its own, for an earlier
+    one what that one found (`told`).
+    """
 
     dataset: str
     card: Path
@@ -51,6 +56,7 @@ class Judged:
     candidates: CandidatesParams
     gate: GateParams
     evaluation: EvaluationParams
+    probe: "Probe | None" = None
 
     @property
     def params(self) -> DecisionParams:
@@ -104,12 +110,15 @@ class Judged:
             for c in ids
         ]
         candidates = [load_candidate(entry, self.evaluations, dataset.rows, self.dataset, classes) for entry in listed]
+        tried = _Tried(self.probe)
+        if self.probe is not None:
+            candidates = [replace(candidate, probe=tried) for candidate in candidates]
         incumbent = _incumbent(champion, candidates, dataset) if champion else None
 
         def count(challenger: "Candidate") -> HeldOut | None:
             return budget(self._use(challenger, inputs, dataset)) if budget is not None else None
 
-        return to_record(
+        record = to_record(
             decide(candidates, incumbent, plan, self._slices(dataset), count),
             dataset=self.dataset,
             candidates=listed,
@@ -118,6 +127,7 @@ class Judged:
             required=[rule.explain() for rule in plan.rules],
             inputs=inputs,
         )
+        return record.model_copy(update={"behaviour": tried.found})
 
     def _use(self, challenger: "Candidate", inputs: DecisionInputs, dataset: "Dataset") -> Use:
         """The decision on a challenger; what changes no rule's outcome is no part of it."""
@@ -164,6 +174,27 @@ class Judged:
         rows = rows[rows["split"] == "test"].reset_index(drop=True)
         rows["age_band"] = age_bands(rows["age"], self.evaluation.age_bands)
         return slices_of(rows, sliced_by(dataset, self.evaluation))
+
+
+def told(record: DecisionRecord) -> "Probe | None":
+    """A probe that tells what an earlier decision found; None where that found nothing."""
+    found = record.behaviour
+    return None if found is None else lambda candidate, images: found
+
+
+class _Tried:
+    """A probe that measures once, and keeps what it found."""
+
+    def __init__(self, probe: "Probe | None") -> None:
+        self._probe = probe
+        self.found: Behaviour | None = None
+
+    def __call__(self, candidate: "Candidate", images: int) -> "Behaviour":
+        if self.found is None and self._probe is not None:
+            self.found = self._probe(candidate, images)
+        if self.found is None:
+            raise ValueError("there is nothing to try a candidate out with")
+        return self.found
 
 
 def reference(champion: Champion) -> ChampionRef:

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from clinprompt.evaluation.calibration_record import Calibration
 from clinprompt.evaluation.estimate import Estimate
 from clinprompt.evaluation.patients import PatientCount
 from clinprompt.records import Record, RecordPart
@@ -69,6 +70,7 @@ class Metrics(Record):
         slices: by column and value, as "site=A".
         not_sliced: the columns that were asked for and left out, and why.
         score: how well the score of the card's record is estimated on the test split; None where it is not.
+        calibration: what was fitted on the validation split for the served model; None before it was.
     """
 
     FORMAT: ClassVar[int] = 3
@@ -86,3 +88,4 @@ class Metrics(Record):
     slices: dict[str, SliceMetrics]
     not_sliced: dict[str, str] = {}
     score: ScoreMetrics | None = None
+    calibration: Calibration | None = None

@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 
 from clinprompt.data.dataset import Dataset
+from clinprompt.evaluation.calibrate import calibrate
 from clinprompt.evaluation.intervals import Intervals, estimate_all
 from clinprompt.evaluation.metrics_record import ClassMetrics, Metrics
 from clinprompt.evaluation.patients import PatientCount
 from clinprompt.evaluation.score import score_metrics
-from clinprompt.evaluation.slices import age_bands, measure_slices, not_sliced
+from clinprompt.evaluation.slices import age_bands, measure_slices, not_sliced, slices_of
 from clinprompt.evaluation.table import SCORES, About, evaluated_rows, patient_count, split_of
 from clinprompt.params import EvaluationParams
 
@@ -31,10 +32,14 @@ def measure_candidate(
         slices=slices,
         intervals=intervals,
     )
+    test = (rows["split"] == "test").to_numpy()
+    val_split, test_split = (split_of(frame, split, tuple(dataset.card.class_ids)) for split in ("val", "test"))
+    parts = slices_of(rows[test], slices)
+    fitted = calibrate(val_split, test_split, parts, about.temperature, params.calibration, intervals)
+    metrics = metrics.model_copy(update={"calibration": fitted})
     measure, (_, estimated) = dataset.card.score, SCORES
     if measure is None or estimated not in frame:
         return metrics
-    test = (rows["split"] == "test").to_numpy()
     estimates = frame[estimated].to_numpy(np.float64)[test]
     return metrics.model_copy(update={"score": score_metrics(rows[test], estimates, measure, slices, intervals)})
 

@@ -31,12 +31,14 @@ class About:
 
     Attributes:
         candidate: its name in params.yaml: a method, or a method with knobs of its own.
+        temperature: by which the logits were divided, as the served model does.
     """
 
     dataset: str
     candidate: str
     seed: int
     model_digest: str
+    temperature: float = 1.0
     format: int = 1
 
     @property

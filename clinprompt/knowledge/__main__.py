@@ -33,6 +33,10 @@ def check(
     encoder: Annotated[
         str, typer.Option(metavar="NAME", help="finds near-duplicates, once fetched; '' for none")
     ] = DEFAULT_ENCODER,
+    nli: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="a model of natural-language inference, which finds contradictions"),
+    ] = None,
     min_support: Annotated[
         int, typer.Option(min=1, help="sentences, itself among them, that must assert what one asserts")
     ] = 1,
@@ -60,6 +64,11 @@ def check(
     loaded = load_encoder(encoder) if encoder else None
     if encoder and loaded is None:
         sys.stderr.write(f"Near-duplicates are looked for by words alone: {not_fetched(encoder)}\n")
+    contradicts = None
+    if nli is not None:
+        from clinprompt.knowledge.agreement.nli import nli_of
+
+        contradicts = nli_of(nli)
     ground = None
     if features is not None:
         from clinprompt.knowledge.images import grounding
@@ -67,7 +76,7 @@ def check(
 
         space = CachedSpace.open(features, manifest, backbone)
         ground = partial(grounding.ground, classes=of.class_ids, space=space, reject=reject_ungrounded)
-    table = judged(frame, ids, of, min_support, loaded, decisions_of(of, card), ground)
+    table = judged(frame, ids, of, min_support, loaded, decisions_of(of, card), ground, contradicts)
     if review is not None:
         write_review(review, table, ids, of)
     text = table.to_csv(index=False, lineterminator="\n")
@@ -89,6 +98,12 @@ def to_review(
     ],
     card: Annotated[Path, typer.Option(metavar="CARD.yaml", help="the dataset's card")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="where review.csv and review.html go")],
+    features: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="cached features: lists outliers among the images of a class, too"),
+    ] = None,
+    manifest: Annotated[Path | None, typer.Option(help=_MANIFEST, show_default=False)] = None,
+    backbone: Annotated[Path | None, typer.Option(metavar="FOLDER", help=_BACKBONE, show_default=False)] = None,
 ) -> None:
     """Write the review list."""
     from clinprompt.data.load import load_card
@@ -96,9 +111,14 @@ def to_review(
     from clinprompt.parquet import read_frame
 
     of = load_card(card)
-    columns = ["class", "text", "accepted", "reason", "review"]
+    columns = ["class", "text", "accepted", "reason", "review", *(["reviewed"] if features is not None else [])]
     frame = read_frame(descriptions, columns, "describe")
     frame = frame[frame["class"].isin(of.class_ids)]
+    if features is not None:
+        from clinprompt.knowledge.images.cached import CachedSpace
+        from clinprompt.knowledge.images.grounding import with_outliers
+
+        frame = with_outliers(frame, of.class_ids, CachedSpace.open(features, manifest, backbone))
     count = write_review(out, frame, frame["class"].tolist(), of)
     sys.stdout.write(f"{out / PAGE}: {count} descriptions to review\n")
 

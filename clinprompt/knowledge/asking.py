@@ -99,6 +99,7 @@ def _identity(llm: Llm) -> dict[str, Any]:
         "model": llm.digest,
         "dtype": str(llm.model.dtype),
         "device": llm.device.type,
+        "quantization": llm.compute.quantization,
         "code": _code(),
         "libraries": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
     }

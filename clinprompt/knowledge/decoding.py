@@ -71,7 +71,7 @@ class _DecodingState:
     def step(self, tokens: list[int], keep: list[int]) -> None:
         device = self._mask.device
         if len(keep) < len(self._mask):
-            index = torch.tensor(keep, device=device)
+            index = torch.tensor(keep)  # on the CPU: the layers may lie on several GPUs
             self._cache.batch_select_indices(index)
             self._mask = self._mask[index]
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(keep), 1)], dim=1)

@@ -85,4 +85,4 @@ def _states(llm: Llm, ids: Sequence[int]) -> np.ndarray:
             use_cache=False,
             logits_to_keep=1,
         )
-        return torch.stack([layer[0] for layer in output.hidden_states[1:]]).float().cpu().numpy()
+        return torch.stack([layer[0].float().cpu() for layer in output.hidden_states[1:]]).numpy()

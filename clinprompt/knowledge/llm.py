@@ -11,9 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from clinprompt.errors import InputCorrupt, InputMissing, ServiceDown
+from clinprompt.errors import BadParams, InputCorrupt, InputMissing, ServiceDown
 from clinprompt.files import sha256_file, sha256_folder
 from clinprompt.hub import snapshot
+from clinprompt.knowledge.compute import Compute
 from clinprompt.knowledge.description import Origin
 from clinprompt.knowledge.table import HubRepo, PackageFile, entry_of
 from clinprompt.progress import progress
@@ -36,10 +37,10 @@ class _Source:
 
 @dataclass(frozen=True)
 class Llm:
-    """A loaded model in evaluation mode, float32, its parameters frozen.
+    """A loaded model in evaluation mode, its parameters frozen.
 
     `digest` is the SHA-256 of the weights file (a GGUF file) or of the whole folder; `chat` tells whether the
-    tokenizer has a chat template, which prompts then follow.
+    tokenizer has a chat template, which prompts then follow; `compute` where the model lies and in which precision.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Llm:
     tokenizer: Any
     chat: bool
     eos_ids: frozenset[int]
+    compute: Compute
 
     @property
     def origin(self) -> Origin:
@@ -70,33 +72,46 @@ class Llm:
 
     @property
     def device(self) -> Any:
-        """Where the model lies."""
+        """Where its input goes."""
         return self.model.device
 
 
-def load_llm(name: str, path: str | None = None, device: str = "cpu", key: str = "knowledge") -> Llm:
+def load_llm(name: str, path: str | None = None, compute: Compute | None = None, key: str = "knowledge") -> Llm:
     """Load a language model.
 
     Args:
         name: an entry of table.yaml; with `path` any name, under which the model is recorded.
         path: a local folder in transformers' format (safetensors), or one that holds a single GGUF file.
+        compute: by default in float32 on the CPU.
         key: the section of params.yaml that names it, for messages.
 
     Raises:
-        BadParams: no such entry.
+        BadParams: no such entry, or a GGUF file that shall be quantized or spread over GPUs.
         InputMissing: the package or folder is not there.
         InputCorrupt: the digest is not the pinned one, or the files don't make up a model.
         ServiceDown: the hub did not answer and the files are not in its local cache.
     """
+    import torch
+
     source = _table_source(name, key) if path is None else _local_source(Path(path), key)
-    location = source.gguf or source.folder
+    location, compute = source.gguf or source.folder, compute or Compute()
+    if source.gguf and compute.needs_folder:
+        raise BadParams(
+            f"params.yaml: knowledge.{compute.needs_folder[0]}: {source.gguf.name} is a GGUF file, which is "
+            f"loaded whole; set another value, or {key}.path to the model's folder in transformers' format."
+        )
     digest = sha256_file(source.gguf) if source.gguf else sha256_folder(source.folder)
     if source.sha256 is not None and digest != source.sha256:
         raise InputCorrupt(f"{location} has the SHA-256 {digest}, expected {source.sha256}; install it again.")
     log.info("Loading the language model %s from %s.", name, location)
     try:
         with _quiet():
-            model, tokenizer = _load_gguf(source.gguf) if source.gguf else _load_folder(source.folder)
+            if source.gguf:
+                model, tokenizer = _load_gguf(source.gguf, compute)
+            else:
+                model, tokenizer = _load_folder(source.folder, compute)
+    except torch.OutOfMemoryError:  # a RuntimeError
+        raise
     except (OSError, ValueError, KeyError, IndexError, RuntimeError, struct.error) as error:
         raise InputCorrupt(f"{location} does not hold a language model that transformers can load: {error}") from error
     return Llm(
@@ -104,10 +119,11 @@ def load_llm(name: str, path: str | None = None, device: str = "cpu", key: str =
         licence=source.licence,
         revision=source.revision,
         digest=digest,
-        model=model.to(device).eval().requires_grad_(False),
+        model=(model if compute.placing else model.to(compute.device)).eval().requires_grad_(False),
         tokenizer=tokenizer,
         chat=bool(tokenizer.chat_template),
         eos_ids=_eos_ids(model, tokenizer),
+        compute=compute,
     )
 
 
@@ -165,9 +181,8 @@ def _download(hub: HubRepo, key: str) -> Path:
         ) from None
 
 
-def _load_gguf(file: Path) -> tuple[Any, Any]:
+def _load_gguf(file: Path, compute: Compute) -> tuple[Any, Any]:
     """`from_pretrained(folder, gguf_file=…)` without the package accelerate, which that call requires."""
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.initialization import no_init_weights
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
@@ -176,7 +191,7 @@ def _load_gguf(file: Path) -> tuple[Any, Any]:
         config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         with no_init_weights():
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            model = AutoModelForCausalLM.from_config(config, dtype=compute.dtype)
         # transformers would repeat the look-up of names for every submodule, in vain and for seconds: give it none.
         shallow_model = SimpleNamespace(config=config, state_dict=model.state_dict, named_children=tuple)
         tensors = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=shallow_model)["tensors"]
@@ -220,8 +235,7 @@ def _read_once() -> Iterator[None]:
         gguf.GGUFReader = reader
 
 
-def _load_folder(folder: Path) -> tuple[Any, Any]:
-    import torch
+def _load_folder(folder: Path, compute: Compute) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -229,11 +243,12 @@ def _load_folder(folder: Path) -> tuple[Any, Any]:
     try:
         model, loading_info = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=torch.float32,
+            dtype=compute.dtype,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
+            **compute.placing,
         )
     except SafetensorError as error:
         raise ValueError(str(error)) from None

@@ -13,6 +13,7 @@ from clinprompt.data.card import ClassInfo
 from clinprompt.errors import InputCorrupt
 from clinprompt.files import sha256_bytes, sha256_file
 from clinprompt.knowledge.agreement.encoder import Encoder
+from clinprompt.knowledge.agreement.nli import Nli
 from clinprompt.knowledge.checks import CHECKS
 from clinprompt.knowledge.completion import Sampling
 from clinprompt.knowledge.description import Description
@@ -144,6 +145,7 @@ def report(
     states_file: Path,
     told: Paraphrased | None = None,
     encoder: Encoder | None = None,
+    nli: Nli | None = None,
     judged: Judged | None = None,
 ) -> dict[str, Any]:
     """The report: provenance, counts by class and reason, the prompts of descriptions and hidden states; and where they
@@ -155,6 +157,7 @@ def report(
         endpoint: who was asked instead for descriptions and paraphrases.
         states_file: the file of the hidden states, for its digest.
         encoder: what near-duplicates were looked for with.
+        nli: what contradictions were looked for with, where it was not the rules.
         judged: what the judge said, where there is one.
     """
     sampling = sampling_of(params)
@@ -177,7 +180,7 @@ def report(
             "min_accepted_per_class": params.min_accepted_per_class,
         },
         "checks": _bounds(CHECKS),
-        "agreement": agreement(params.checks, encoder),
+        "agreement": agreement(params.checks, encoder, nli),
         "judge": None if judged is None else _of_judge(judged),
         "classes": {c.id: _counts([d for d in descriptions if d.prompt.class_id == c.id]) for c in classes},
         "total": _counts(descriptions),
@@ -205,6 +208,8 @@ def _of_llm(llm: Llm) -> dict[str, Any]:
         "digest": llm.digest,
         "chat_template": llm.chat,
         "dtype": str(llm.model.dtype).removeprefix("torch."),
+        "device": llm.compute.device,
+        "quantization": llm.compute.quantization,
     }
 
 
@@ -239,13 +244,14 @@ def _of_reviewed(descriptions: Sequence[Description]) -> dict[str, Any] | None:
     }
 
 
-def agreement(params: ChecksParams, encoder: Encoder | None) -> dict[str, Any]:
+def agreement(params: ChecksParams, encoder: Encoder | None, nli: Nli | None = None) -> dict[str, Any]:
     """How descriptions were checked beside each other, and whether sentence embeddings were compared at all."""
     of = None if encoder is None else {"name": encoder.name, "digest": encoder.digest, "same": encoder.same}
     note = None
     if encoder is None:
         note = "Near-duplicates were looked for by words alone: knowledge.checks.encoder is null."
-    return {"encoder": of, "min_support": params.min_support, "note": note}
+    by = None if nli is None else {"name": nli.name, "revision": nli.revision, "digest": nli.digest}
+    return {"encoder": of, "nli": by, "min_support": params.min_support, "note": note}
 
 
 def _of_judge(judged: Judged) -> dict[str, Any]:

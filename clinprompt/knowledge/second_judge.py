@@ -12,6 +12,7 @@ from clinprompt.contract.variables import JUDGE_KEY
 from clinprompt.data.card import Card
 from clinprompt.knowledge.asking import Writer, complete_samples
 from clinprompt.knowledge.completion import Sampling
+from clinprompt.knowledge.compute import Compute
 from clinprompt.knowledge.description import Description, Origin, Prompt
 from clinprompt.knowledge.endpoint.service import Endpoint
 from clinprompt.knowledge.generate import origin_of
@@ -20,7 +21,7 @@ from clinprompt.knowledge.prompts import prompt_of
 from clinprompt.knowledge.samples import Samples
 from clinprompt.knowledge.settle import NEAR_DUPLICATE
 from clinprompt.knowledge.subject import Subject
-from clinprompt.knowledge_params import JudgeParams, KnowledgeParams
+from clinprompt.knowledge_params import KnowledgeParams
 
 JUDGE = "judge"  # the name of its score, and the aspect of its prompts
 OUTCOMES = ("agreed", "disagreed", "unsure", "unreadable")
@@ -57,17 +58,19 @@ class Judged:
     origins: list[Origin]
 
 
-def load_judge(params: JudgeParams) -> Writer:
-    """The language model that judges.
+def load_judge(params: KnowledgeParams) -> Writer | None:
+    """The language model that judges; None where the params name none.
 
     Raises:
         BadParams, InputMissing, InputCorrupt, ServiceDown: as `load_llm`.
     """
-    key = "knowledge.checks.judge"
-    if params.endpoint is not None:
-        return Endpoint(params.endpoint, f"{key}.endpoint", JUDGE_KEY)
-    assert params.llm is not None  # noqa: S101 - the section's validator says so
-    return load_llm(params.llm, params.path, key=key)
+    judge, key = params.checks.judge, "knowledge.checks.judge"
+    if judge is None:
+        return None
+    if judge.endpoint is not None:
+        return Endpoint(judge.endpoint, f"{key}.endpoint", JUDGE_KEY)
+    assert judge.llm is not None  # noqa: S101 - the section's validator says so
+    return load_llm(judge.llm, judge.path, Compute.of(params), key)
 
 
 def ask_judge(

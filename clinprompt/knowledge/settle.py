@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from clinprompt.knowledge.agreement.assertions import Assertion, assertions
-from clinprompt.knowledge.agreement.consensus import consensus, opposed
+from clinprompt.knowledge.agreement.consensus import consensus, opposed, outvoted_by_pairs
 from clinprompt.knowledge.agreement.encoder import Encoder
 from clinprompt.knowledge.agreement.nearness import cosines
+from clinprompt.knowledge.agreement.nli import Nli
 from clinprompt.knowledge.checks import CHECKS
 from clinprompt.knowledge.form import DUPLICATE
 from clinprompt.knowledge.review.decisions import Decision, Decisions, text_digest
@@ -37,7 +38,11 @@ class Sample:
 
 
 def settle(
-    samples: Sequence[Sample], min_support: int = 1, encoder: Encoder | None = None, decisions: Decisions | None = None
+    samples: Sequence[Sample],
+    min_support: int = 1,
+    encoder: Encoder | None = None,
+    decisions: Decisions | None = None,
+    nli: Nli | None = None,
 ) -> list[Assessment]:
     """The assessments of samples, in their order, with those of the scores `SCORES` that they can have, `review` and
     `reviewed`.
@@ -46,6 +51,7 @@ def settle(
         min_support: how many samples of the class, itself among them, must assert each thing that a text asserts.
         encoder: without one, near-duplicates are those that share most words, which `judge` has found.
         decisions: of people; they hold whatever any check says.
+        nli: tells which samples contradict each other; without it their assertions do.
     """
     decided = [(decisions or {}).get((s.class_id, text_digest(s.text))) for s in samples]
     by_class: dict[str, list[int]] = defaultdict(list)
@@ -55,7 +61,7 @@ def settle(
     for numbers in by_class.values():
         of_class = _OfClass(samples, numbers, [decided[number] for number in numbers])
         nearest = of_class.drop_near_duplicates(encoder)
-        of_class.weigh(min_support)
+        of_class.weigh(min_support, nli)
         for number in numbers:
             settled[number] = _with_review(of_class.verdicts[number], nearest.get(number), encoder)
     return settled
@@ -113,13 +119,17 @@ class _OfClass:
                 return round(float(row[j]), 6)
         return round(float(below.max()), 6) if len(below) else 0.0
 
-    def weigh(self, min_support: int) -> None:
+    def weigh(self, min_support: int, nli: Nli | None) -> None:
         """Reject what too few samples support, what is outvoted, and hold back what is undecided."""
         candidates = [number for number, verdict in self.verdicts.items() if verdict.accepted]
         found = consensus(self.asserted, candidates, self.certain)
+        if nli is not None:
+            opposite = nli.contradictions({number: self.texts[number] for number in self.asserted})
+            found = outvoted_by_pairs(found, opposite, candidates, self.certain)
         for number in self.asserted:
             if (support := found.support[number]) is not None:
                 self.verdicts[number].scores["support"] = float(support)
+            if support is not None or nli is not None:
                 self.verdicts[number].scores[CONTRADICTION] = float(found.against[number])
         for number in candidates:
             support = found.support[number]

@@ -11,6 +11,7 @@ from clinprompt.data.layouts.table import numbered_rows, read_table
 from clinprompt.data.names import matching_key
 from clinprompt.errors import DataRejected, InputMissing
 from clinprompt.knowledge.agreement.encoder import Encoder
+from clinprompt.knowledge.agreement.nli import Nli
 from clinprompt.knowledge.checks import CHECKS, judge
 from clinprompt.knowledge.form import looks_whole
 from clinprompt.knowledge.review.decisions import Decisions
@@ -71,6 +72,7 @@ def judged(
     encoder: Encoder | None = None,
     decisions: Decisions | None = None,
     ground: Callable[[Sequence[Sample]], list[Assessment]] | None = None,
+    nli: Nli | None = None,
 ) -> pd.DataFrame:
     """A table of sentences with the columns `VERDICT` behind its own.
 
@@ -78,7 +80,7 @@ def judged(
 
     Args:
         ids: of each row the id of its class.
-        min_support, encoder, decisions: as in `settle`.
+        min_support, encoder, decisions, nli: as in `settle`.
         ground: what holds settled samples against images; then the columns `GROUNDED` follow.
     """
     context = Context.of(card)
@@ -86,7 +88,7 @@ def judged(
     for class_id, text in zip(ids, frame[TEXT], strict=True):
         statement = statement_of(class_id, text)
         samples.append(Sample(class_id, statement.text, judge(statement, context)))
-    verdicts = settle(samples, min_support, encoder, decisions)
+    verdicts = settle(samples, min_support, encoder, decisions, nli)
     if ground is not None:
         verdicts = ground([replace(one, verdict=verdict) for one, verdict in zip(samples, verdicts, strict=True)])
     rows = [

@@ -27,11 +27,16 @@ class LinearHead:
     bias: np.ndarray
     scale: float
 
-    def probabilities(self, features: np.ndarray) -> np.ndarray:
-        """Float64 probabilities [n, C] of raw image features [n, e]."""
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Float64 logits [n, C] of raw image features [n, e]."""
         v = np.asarray(features, dtype=np.float64)
         v = v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), _EPSILON)
-        return softmax(self.scale * (v @ self.weight.T) + self.bias)
+        logits: np.ndarray = self.scale * (v @ self.weight.T) + self.bias
+        return logits
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """The same as probabilities."""
+        return softmax(self.logits(features))
 
 
 @dataclass(frozen=True)

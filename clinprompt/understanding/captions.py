@@ -20,7 +20,8 @@ def attention(template: str) -> Caption:
         "Where the evidence for an image's class enters",
         "Test images drawn at random, not picked: as the model sees them, and bright where a patch speaks for the "
         f"image's true class, before tuning (the frozen model with “{template}”) and after. The number is the "
-        "probability that the model gives the true class. Made after Grad-ECLIP (arXiv 2502.18816): what each patch "
+        "probability that the model gives the true class, without the temperature that it is served with. Made after "
+        "Grad-ECLIP (arXiv 2502.18816): what each patch "
         "hands to the last attention of the image tower, times the gradient of the class's log-odds, with the model's "
         "own attention weights. Each map is scaled to its own brightest patch, so compare places, not brightness. It "
         "does not show what happens when a patch is taken away, what speaks against the class, or what earlier layers "

@@ -11,7 +11,9 @@ from clinprompt.data.load import load_card
 from clinprompt.errors import BadParams, DataRejected, InputCorrupt
 from clinprompt.files import read_json, write_json
 from clinprompt.knowledge.agreement.encoder import Encoder, required_encoder
+from clinprompt.knowledge.agreement.nli import Nli, load_nli
 from clinprompt.knowledge.asking import Writer
+from clinprompt.knowledge.compute import Compute
 from clinprompt.knowledge.description import Description
 from clinprompt.knowledge.endpoint.service import Endpoint
 from clinprompt.knowledge.generate import accepted_counts, describe
@@ -54,19 +56,19 @@ def work(job: Job) -> dict[str, Any]:
     llm = _llm(params, asked)
     writer = Endpoint(params.endpoint) if params.endpoint is not None else llm
     encoder = None if params.checks.encoder is None else required_encoder(params.checks.encoder)
+    nli = None if params.checks.nli is None else load_nli(params.checks.nli)
+    settled = partial(_settled, min_support=params.checks.min_support, encoder=encoder, nli=nli)
     decisions = decisions_of(card, job.inputs["card"])
     # Of what a clinician wrote no language model is asked.
-    of_judge = params.checks.judge if "descriptions" in asked else None
-    judge = None if of_judge is None else load_judge(of_judge)
+    judge = load_judge(params) if "descriptions" in asked else None
     judged: Judged | None = None
     descriptions: list[Description] = []
     if "descriptions" in needed and by_hand:
         reviewed = read_reviewed(job.inputs["card"].parent / by_hand, card)
         written = judge_reviewed(reviewed, card, {info.id for info in classes})
-        descriptions = _settled(written, params.checks.min_support, encoder, {**overrules(reviewed), **decisions})
+        descriptions = settled(written, decisions={**overrules(reviewed), **decisions})
     elif "descriptions" in needed and writer:
-        settled = partial(_settled, min_support=params.checks.min_support, encoder=encoder, decisions=decisions)
-        descriptions = describe(writer, card, classes, params, kept, settled)
+        descriptions = describe(writer, card, classes, params, kept, partial(settled, decisions=decisions))
         if judge is not None:
             judged = ask_judge(judge, card, descriptions, params, kept)
             descriptions = judged.descriptions
@@ -87,6 +89,7 @@ def work(job: Job) -> dict[str, Any]:
         states_file=job.outputs["hidden_states"],
         told=told,
         encoder=encoder,
+        nli=nli,
         judged=judged,
     )
     checks: list[dict[str, Any]] = []
@@ -108,7 +111,7 @@ def work(job: Job) -> dict[str, Any]:
 def _llm(params: KnowledgeParams, asked: set[str]) -> Llm | None:
     """The language model that runs here, where something is asked of it; an endpoint has no hidden states."""
     of_it = asked if params.endpoint is None else asked & {"hidden_states"}
-    return load_llm(params.llm, params.path) if of_it and params.llm is not None else None
+    return load_llm(params.llm, params.path, Compute.of(params)) if of_it and params.llm is not None else None
 
 
 def _name(llm: Llm | None, writer: Writer | None, asked: set[str]) -> str | None:
@@ -145,10 +148,10 @@ def _classes(card: Card, path: Path) -> list[ClassInfo]:
 
 
 def _settled(
-    descriptions: list[Description], min_support: int, encoder: Encoder | None, decisions: Decisions
+    descriptions: list[Description], decisions: Decisions, min_support: int, encoder: Encoder | None, nli: Nli | None
 ) -> list[Description]:
     samples = [Sample(one.prompt.class_id, one.text, one.verdict) for one in descriptions]
-    verdicts = settle(samples, min_support, encoder, decisions)
+    verdicts = settle(samples, min_support, encoder, decisions, nli)
     return [replace(one, verdict=verdict) for one, verdict in zip(descriptions, verdicts, strict=True)]
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clinprompt.data.dataset import Dataset
+from clinprompt.data.dataset import Dataset, class_indices
+from clinprompt.data.manifest import patients
 from clinprompt.errors import InputCorrupt
 from clinprompt.evaluation.plots import write_plots, write_score_plot
 from clinprompt.evaluation.score import actual_scores
@@ -19,10 +20,11 @@ from clinprompt.evaluation.table import (
     split_of,
     write_predictions,
 )
+from clinprompt.evaluation.temperature import Temperature, fit_temperature
 from clinprompt.features.store import FeatureStore
 from clinprompt.files import write_json
 from clinprompt.params import EvaluationParams
-from clinprompt.tuned.artifact import TunedModel, load_model
+from clinprompt.tuned.artifact import TunedModel, load_model, softmax
 from clinprompt.tuned.failure import failure_in
 from components.evaluate.not_trained import pass_on
 from components.runner import Job, run
@@ -45,12 +47,13 @@ def work(job: Job) -> dict[str, Any]:
     rows = evaluated_rows(dataset.rows)
     rows["age_band"] = age_bands(rows["age"], params.age_bands)
     features = store.get(rows["id"].tolist())
-    probabilities, estimates = _predicted(job, model, dataset, rows, features)
-    if not all(np.isfinite(found).all() for found in (probabilities, estimates) if found is not None):
+    logits, estimates = _predicted(job, model, dataset, rows, features)
+    if not all(np.isfinite(found).all() for found in (logits, estimates) if found is not None):
         raise InputCorrupt(f"{job.inputs['model']} gives predictions that are no numbers; run the tune stage again.")
     known = None if estimates is None or card.score is None else (actual_scores(rows, card.score), estimates)
-    frame = predictions_frame(rows, probabilities, classes, known)
-    about = About(card.name, job.arguments["candidate"], job.arguments["seed"], model.digest)
+    temperature = _temperature(rows, logits, classes, params)
+    frame = predictions_frame(rows, softmax(logits / temperature.value), classes, known)
+    about = About(card.name, job.arguments["candidate"], job.arguments["seed"], model.digest, temperature.value)
     metrics = measure_candidate(frame, about, model.record.method, dataset, params)
     if metrics.not_sliced:
         why = "; ".join(f"{column}: {reason}" for column, reason in metrics.not_sliced.items())
@@ -73,13 +76,23 @@ def work(job: Job) -> dict[str, Any]:
 def _predicted(
     job: Job, model: TunedModel, dataset: Dataset, rows: pd.DataFrame, features: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Probabilities [n, C], and estimates [n] of the card's score where the model tells them."""
+    """Logits [n, C], and estimates [n] of the card's score where the model tells them."""
     if model.head is not None:
-        return model.head.probabilities(features), None
+        return model.head.logits(features), None
 
     from components.evaluate.predict import predict
 
     return predict(job, model, dataset, rows, features)
+
+
+def _temperature(
+    rows: pd.DataFrame, logits: np.ndarray, classes: tuple[str, ...], params: EvaluationParams
+) -> Temperature:
+    """That of the validation images; the served model divides its logits by it, and so do the predictions."""
+    val = (rows["split"] == "val").to_numpy()
+    labels = class_indices(rows["label"][val], classes)
+    known = patients(rows[val]).nunique()
+    return fit_temperature(logits[val], labels, known, params.calibration.min_patients)
 
 
 def _check_fits(job: Job, model: TunedModel, backbone_digest: str, classes: tuple[str, ...]) -> None:

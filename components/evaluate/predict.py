@@ -15,7 +15,7 @@ from clinprompt.features.precompute import BATCH, WORKERS
 from clinprompt.params import BackboneParams
 from clinprompt.progress import progress
 from clinprompt.prompting.base import PromptMethod
-from clinprompt.tuned.artifact import PROMPTS, TunedModel, softmax
+from clinprompt.tuned.artifact import PROMPTS, TunedModel
 from clinprompt.tuned.restore import answers, answers_of_pixels, restore
 from components.runner import Job
 
@@ -23,7 +23,7 @@ from components.runner import Job
 def predict(
     job: Job, model: TunedModel, dataset: Dataset, rows: pd.DataFrame, features: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Float64 probabilities [n, C] of the rows' images, and the estimates [n] of the score that the model tells.
+    """Float64 logits [n, C] of the rows' images, and the estimates [n] of the score that the model tells.
 
     Args:
         rows: of the dataset.
@@ -55,7 +55,8 @@ def predict(
         np.concatenate(list(progress(batches, "predicting", total=total, unit="batch"))),
         len(dataset.card.classes),
     )
-    return softmax(found[:, :c]), found[:, c].astype(np.float64) if model.record.score else None
+    found = found.astype(np.float64)
+    return found[:, :c], found[:, c] if model.record.score else None
 
 
 def _from_features(method: PromptMethod, backbone: Backbone, features: np.ndarray) -> Iterator[np.ndarray]:

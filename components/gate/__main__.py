@@ -5,6 +5,7 @@ The stage runs on every `dvc repro`, so what is heavy is imported only when a de
 
 import logging
 import os
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,11 +14,12 @@ from clinprompt.contract.exit_codes import ExitCode
 from clinprompt.contract.variables import GATE_EXIT_CODE
 from clinprompt.errors import BadParams, NotTrained, ServiceDown
 from clinprompt.evaluation.decision import ChampionRef, DecisionRecord, earlier_decision
-from clinprompt.evaluation.judge import Judged, reference
+from clinprompt.evaluation.judge import Judged, reference, told
 from clinprompt.evaluation.record_decision import input_digests
 from clinprompt.params import RegistryParams
 from components.judged import judged
 from components.runner import Job, run
+from components.serving import behaviour_of
 from registry import held_out
 from registry.candidates import log_candidates
 
@@ -37,14 +39,15 @@ def work(job: Job) -> dict[str, Any]:
     inputs = input_digests(files.card, files.manifest, files.models, files.evaluations, folders)
     if record is not None and record.still_holds(inputs, files.params, current):
         made = partial(ledger.look, champion=record.champion) if ledger is not None else None
-        problem = record.contradiction(files.decide(None, made))
+        problem = record.contradiction(replace(files, probe=told(record)).decide(None, made))
         if problem is None:
             _close(ledger, record)
             log.info("gate: nothing to do: the decision on disk still holds.")
             _log_candidates(job)
             return _result(record, current, changed=False)
         log.warning("gate: %s: %s; it is made anew.", job.outputs["decision"], problem)
-    record = files.decide(champion, partial(ledger.claim, champion=current) if ledger is not None else None)
+    counted = partial(ledger.claim, champion=current) if ledger is not None else None
+    record = replace(files, probe=behaviour_of(job)).decide(champion, counted)
     record.write(job.outputs["decision"])
     _close(ledger, record)
     _log_candidates(job)

@@ -4,6 +4,7 @@ The stage runs on every `dvc repro`, so what is heavy is imported only when ther
 """
 
 import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,19 @@ import registry
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.errors import InputCorrupt
 from clinprompt.evaluation.decision import ChosenCandidate, DecisionRecord
-from clinprompt.evaluation.judge import reference
+from clinprompt.evaluation.judge import reference, told
 from clinprompt.evaluation.metrics_record import Metrics
 from clinprompt.params import BackboneParams, CandidatesParams, EvaluationParams, RegistryParams, ValidationParams
 from clinprompt.tuned.artifact import model_digest
 from components.judged import judged
 from components.runner import Job, run
+from components.serving import backbone_files, behaviour_of
 from registry import held_out, reproduced
 from registry.links import run_url
-from registry.package import BackboneFiles, Hub
 from registry.promote import promote, rejected
 from registry.receipt import Receipt
 from registry.request import PromotionRequest
+from registry.verify import Sample
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ def work(job: Job) -> dict[str, Any]:
     if decision.chosen is not None:
         _check_metrics(job, decision.chosen, release.metrics)
         if before is None or before.model_digest != decision.chosen.model_digest:
+            _check_behaviour(job, decision, decision.chosen)
             reproduced.check(release.dataset, release.names, decision.chosen)
         receipt = promote(release)
     else:
@@ -73,7 +76,7 @@ def _check_decision(job: Job, decision: DecisionRecord, champion: registry.Champ
     decision that another champion has overtaken is stale, which the promotion itself finds and tells.
     """
     current = reference(champion) if champion else None
-    files, names = judged(job), job.params(RegistryParams).of(job.arguments["dataset"])
+    files, names = replace(judged(job), probe=told(decision)), job.params(RegistryParams).of(job.arguments["dataset"])
     ledger = held_out.ledger(names.production_model, names.journal, files.gate.budget)
     made = partial(ledger.look, champion=decision.champion) if ledger is not None else None
     now = files.decide(champion if decision.champion == current else None, made)
@@ -86,6 +89,29 @@ def _check_decision(job: Job, decision: DecisionRecord, champion: registry.Champ
             f"{job.inputs['decision']} is not what the gate decides now: {problem}. Nothing was promoted; run "
             "`dvc repro`, so that the gate decides again."
         )
+
+
+def _check_behaviour(job: Job, decision: DecisionRecord, chosen: ChosenCandidate) -> None:
+    """Try the choice out again, where a rule asks for it: the file alone tells of no behaviour, either."""
+    if decision.behaviour is None:
+        return
+    from clinprompt.data.dataset import Dataset
+    from clinprompt.evaluation.candidates import Listed, load_candidate
+    from clinprompt.evaluation.rules import parse_rules
+    from clinprompt.evaluation.rules.behaviour import BehaviourRule
+
+    files = judged(job)
+    dataset = Dataset.open(files.card, files.manifest, files.images)
+    listed = Listed(_listed(job, chosen), chosen.method, chosen.model_digest)
+    candidate = load_candidate(listed, files.evaluations, dataset.rows, files.dataset, tuple(dataset.card.class_ids))
+    for rule in parse_rules(files.gate.listed):
+        if isinstance(rule, BehaviourRule):
+            problem = rule.problem(behaviour_of(job)(candidate, rule.images))
+            if problem is not None:
+                raise InputCorrupt(
+                    f"{chosen.folder} does not behave as the decision says: {problem}. Nothing was promoted; delete "
+                    f"{job.inputs['decision']} and run `dvc repro`, so that the gate decides again."
+                )
 
 
 def _check_metrics(job: Job, chosen: ChosenCandidate, metrics: Path) -> None:
@@ -119,7 +145,7 @@ def _release(job: Job, decision: DecisionRecord) -> PromotionRequest:
         metrics=job.inputs["metrics"] / f"{folder.name}.json",
         max_pixels=job.params(ValidationParams).max_pixels,
         backbone=lambda: backbone_files(job.params(BackboneParams)),
-        sample=lambda: _sample(job.inputs["manifest"], job.inputs["images"]),
+        sample=lambda: _sample(job, folder.name),
     )
 
 
@@ -138,24 +164,17 @@ def _check_model(folder: Path, expected: str) -> None:
         raise InputCorrupt(f"{folder} is not the model that the gate chose ({expected[:12]}…); run `dvc repro`.")
 
 
-def backbone_files(choice: BackboneParams) -> BackboneFiles:
-    """Where the backbone's files lie; it is loaded once, which checks its digest."""
-    from clinprompt.backbones.load import load_backbone
+def _sample(job: Job, candidate: str) -> Sample:
+    """The first test image of each class, with the probabilities that the gate judged."""
+    from clinprompt.data.dataset import Dataset, read_image
+    from clinprompt.evaluation.table import read_predictions
 
-    backbone = load_backbone(choice.name, choice.path)
-    entry = backbone.card
-    hub = Hub(entry.hub, entry.revision) if entry and entry.hub and entry.revision else None
-    return BackboneFiles(backbone.name, backbone.digest, backbone.folder, hub, entry.weights if entry else None)
-
-
-def _sample(manifest: Path, images: Path) -> list[bytes]:
-    """The first test image of each class."""
-    from clinprompt.data.dataset import items, read_image
-    from clinprompt.data.manifest import read_manifest
-
-    rows = read_manifest(manifest)
-    firsts = rows[rows["split"] == "test"].drop_duplicates("label")
-    return [read_image(item) for item in items(firsts, images)]
+    dataset = Dataset.open(job.inputs["card"], job.inputs["manifest"], job.inputs["images"])
+    firsts = dataset.split("test").drop_duplicates("label")
+    classes = tuple(dataset.card.class_ids)
+    frame, _ = read_predictions(job.inputs["evaluations"] / candidate / "predictions.parquet", classes)
+    told = frame[frame["split"] == "test"].set_index("path").loc[firsts["path"], [f"p_{name}" for name in classes]]
+    return Sample([read_image(item) for item in dataset.items(firsts)], told.to_numpy())
 
 
 if __name__ == "__main__":

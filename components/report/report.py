@@ -14,6 +14,7 @@ import pandas as pd
 from clinprompt.data.card import Card
 from clinprompt.data.dataset import Dataset
 from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.evaluation.calibration_record import Covered, PredictionSets
 from clinprompt.evaluation.decision import DecisionRecord, MeasuredCandidate
 from clinprompt.evaluation.estimate import range_text
 from clinprompt.evaluation.metric_names import OVERALL, PER_CLASS, SCORE
@@ -202,7 +203,15 @@ def _candidate(sources: Sources, shown: MeasuredCandidate) -> dict[str, Any]:
         "slices": _slices(measured.slices) if measured else [],
         "not_sliced": measured.not_sliced if measured else {},
         "score": _score(measured.score) if measured and measured.score else None,
+        "calibration": measured.calibration if measured else None,
+        "covered": _covered(measured.calibration.prediction_sets) if measured and measured.calibration else [],
     }
+
+
+def _covered(sets: PredictionSets) -> list[tuple[str, Covered]]:
+    """How often the sets hold the true class: of all test images, each class and each slice."""
+    test = sets.test
+    return [] if test is None else [("all", test.overall), *test.per_class.items(), *test.slices.items()]
 
 
 def _table(path: Path) -> pd.DataFrame:

@@ -115,21 +115,25 @@ def test_check_with_features_reads_the_training_split_alone(
     assert frame["accepted"].all()  # a score alone rejects nothing
 
 
+def write_outlier(folder: Path, backbone: Backbone, texts: np.ndarray) -> None:
+    """A run in which all but the last of the texts lie on one side of the images of their class."""
+    away = np.linalg.lstsq(texts, np.array([1, 1.01, 0.99, 1.02, 0.98, -30.0]), rcond=None)[0]
+    write_run(folder, backbone, np.stack([away] * 4), np.stack([away] * 4))
+    store = FeatureStore.open(folder / "features")
+    ids = [one.decode() for one in store.ids]
+    rows = store.get(ids)
+    rows[4:12] *= -1  # the classes' means differ in sign alone
+    write_store(folder / "features", store.identity, ids, rows)
+
+
 def test_an_outlier_goes_to_review_or_is_rejected_where_that_is_asked(
     tmp_path: Path, card_file: Path, backbone: Backbone, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pd.DataFrame({"class": "glioma", "text": TEXTS}).to_csv(tmp_path / "texts.csv", index=False)
     with torch.no_grad():
         texts = unit(backbone.text.encode_ids(backbone.tokenize(TEXTS)).numpy().astype(float))
-    # All but one of the texts lie on one side of the images of their class.
-    away = np.linalg.lstsq(texts, np.array([1, 1.01, 0.99, 1.02, 0.98, -30.0]), rcond=None)[0]
-    write_run(tmp_path, backbone, np.stack([away] * 4), np.stack([away] * 4))
+    write_outlier(tmp_path, backbone, texts)
     features = tmp_path / "features"
-    store = FeatureStore.open(features)
-    ids = [one.decode() for one in store.ids]
-    rows = store.get(ids)
-    rows[4:12] *= -1  # the classes' means differ in sign alone
-    write_store(features, store.identity, ids, rows)
     words = ["check", "--card", str(card_file), "--features", str(features), str(tmp_path / "texts.csv")]
     assert main(words) == 0
     frame = pd.read_csv(io.StringIO(capsys.readouterr().out), keep_default_na=False)
@@ -137,6 +141,26 @@ def test_an_outlier_goes_to_review_or_is_rejected_where_that_is_asked(
     assert main([*words, "--reject-ungrounded"]) == 0
     frame = pd.read_csv(io.StringIO(capsys.readouterr().out), keep_default_na=False)
     assert frame["reason"].tolist() == ["", "", "", "", "", "ungrounded"]
+
+
+def test_the_review_list_names_outliers_where_it_is_given_features(
+    tmp_path: Path, card_file: Path, backbone: Backbone
+) -> None:
+    with torch.no_grad():
+        texts = unit(backbone.text.encode_ids(backbone.tokenize(TEXTS)).numpy().astype(float))
+    write_outlier(tmp_path, backbone, texts)
+    nothing = pd.Series([None] * len(TEXTS), dtype="str")
+    given = pd.DataFrame({"class": "glioma", "text": TEXTS, "accepted": True})
+    given.assign(reason=nothing, review=nothing, reviewed=nothing).to_parquet(tmp_path / "d.parquet")
+    words = ["review", "--card", str(card_file), "--out", str(tmp_path / "list"), str(tmp_path / "d.parquet")]
+    listed = []
+    for more in ([], ["--features", str(tmp_path / "features")]):
+        assert main([*words, *more]) == 0
+        listed.append(pd.read_csv(tmp_path / "list" / "review.csv")["text"].tolist())
+    assert listed == [[], [TEXTS[-1]]]
+    given.assign(reason=nothing, review=nothing, reviewed="accepted by a reader").to_parquet(tmp_path / "d.parquet")
+    assert main([*words, "--features", str(tmp_path / "features")]) == 0
+    assert pd.read_csv(tmp_path / "list" / "review.csv").empty
 
 
 def test_the_influence_of_a_runs_descriptions_is_printed(

@@ -64,7 +64,9 @@ def judged(
     server: Server, card: Card, params: KnowledgeParams, given: list[Description], kept: Samples | None = None
 ) -> Judged:
     endpoint = {"url": server.url, "model": "judge-70b", "attempts": 1}
-    judge = load_judge(check(JudgeParams, {"endpoint": endpoint}, "params.yaml", "judge"))
+    asked = check(JudgeParams, {"endpoint": endpoint}, "params.yaml", "judge")
+    judge = load_judge(params.model_copy(update={"checks": params.checks.model_copy(update={"judge": asked})}))
+    assert judge is not None
     return ask_judge(judge, card, given, params, kept)
 
 

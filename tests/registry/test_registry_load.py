@@ -130,6 +130,9 @@ def test_two_models_in_one_process_keep_their_own_code(run: Run, monkeypatch: py
 
     for user in ("package", "request"):
         monkeypatch.setattr(f"registry.{user}.code_of", inverted)
+    assert promote(run) == 67  # it serves what the gate never judged
+    assert champion().version == 1
+    monkeypatch.setattr("registry.verify.TOLERANCE", 1.0)
     assert promote(run) == 0
     second = champion()
     assert second.version == 2
@@ -172,7 +175,7 @@ def test_a_batch_is_classified_row_by_row_and_keeps_the_index(run: Run) -> None:
     images = run.images(3)
     frame = pd.DataFrame({"image": images * 15}, index=range(100, 145))  # more than one batch
     table: Any = model.predict(frame)
-    assert list(table.columns) == ["label", "probability", *PROBABILITIES]
+    assert list(table.columns) == ["label", "probability", *PROBABILITIES, "prediction_set"]
     assert list(table.index) == list(frame.index)
     np.testing.assert_allclose(table[PROBABILITIES].to_numpy()[:3], champion().predict(images), atol=1e-6)
     np.testing.assert_allclose(table[PROBABILITIES].to_numpy()[42:], table[PROBABILITIES].to_numpy()[:3], atol=1e-6)

@@ -3,10 +3,12 @@
 import pytest
 from fabricate import Run
 
+from clinprompt.evaluation.decision import DecisionRecord
 from clinprompt.evaluation.metrics_record import Metrics
 from clinprompt.evaluation.patients import PatientCount
 from clinprompt.tuned.record import ModelRecord
-from registry.lineage import model_card
+from registry.model_card import make_model_card
+from registry.model_card_text import to_markdown
 
 
 @pytest.mark.parametrize(
@@ -22,7 +24,8 @@ def test_it_warns_where_no_patient_is_known(
 ) -> None:
     record = ModelRecord.read(reported.folder / "tune" / "coop-1" / "model.yaml")
     metrics = Metrics.read(reported.folder / "metrics" / "coop-1.json").model_copy(update={"patients": patients})
-    text = model_card(reported.card, record, metrics, {})
+    decision = DecisionRecord.read(reported.decision)
+    text = to_markdown(make_model_card(reported.card, record, metrics, decision, {}))
     assert f"With intervals over {unit}" in text
     assert ("Not checked" in text) == (warning is not None)
     assert warning is None or warning in text

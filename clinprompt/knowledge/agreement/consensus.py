@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clinprompt.knowledge.agreement.assertions import Assertion
 
@@ -53,6 +53,29 @@ def consensus(
         outvoted=outvoted,
         undecided=frozenset(number for number in weighed if samples[number] & tied) - outvoted,
     )
+
+
+def outvoted_by_pairs(
+    found: Consensus,
+    opposite: Mapping[int, Collection[int]],
+    candidates: Collection[int],
+    certain: Collection[int] = (),
+) -> Consensus:
+    """The same support, with contradictions by pairs of samples in place of those by assertions.
+
+    Of two samples that contradict each other, the one that more samples contradict is outvoted; as many: both are
+    undecided. All pairs are judged at once, so that no order matters.
+
+    Args:
+        opposite: of each sample the samples that contradict it; symmetric.
+        candidates, certain: as in `consensus`.
+    """
+    against = {number: len(others) for number, others in opposite.items()}
+    strength = {number: (number in certain, -against[number]) for number in opposite}
+    rejectable = [number for number in opposite if number in set(candidates) - set(certain)]
+    outvoted = {n for n in rejectable if any(strength[other] > strength[n] for other in opposite[n])}
+    tied = {n for n in rejectable if any(strength[other] == strength[n] for other in opposite[n])}
+    return replace(found, against=against, outvoted=frozenset(outvoted), undecided=frozenset(tied - outvoted))
 
 
 def _decided(votes: Mapping[Assertion, int], certain: Collection[Assertion]) -> tuple[set[Assertion], set[Assertion]]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from clinprompt.knowledge.images.cached import CachedSpace, Images
 from clinprompt.knowledge.settle import Sample
@@ -36,6 +37,22 @@ def ground(samples: Sequence[Sample], classes: Sequence[str], space: CachedSpace
         _grounded(sample.verdict, float(margin), float(z), reject)
         for sample, margin, z in zip(samples, margins_of_all, outlying, strict=True)
     ]
+
+
+def with_outliers(table: pd.DataFrame, classes: Sequence[str], space: CachedSpace) -> pd.DataFrame:
+    """A table of descriptions of the classes whose `review` names the outliers among the accepted, too."""
+    verdicts = [
+        Assessment(bool(row.accepted), _text(row.reason), {}, _text(row.review), _text(row.reviewed))
+        for row in table[["accepted", "reason", "review", "reviewed"]].itertuples()
+    ]
+    samples = [Sample(*row) for row in zip(table["class"], table["text"], verdicts, strict=True)]
+    told = [verdict.review for verdict in ground(samples, classes, space, reject=False)]
+    return table.assign(review=pd.Series(told, index=table.index, dtype="str"))
+
+
+def _text(cell: object) -> str | None:
+    """A cell of a column of text that may be empty."""
+    return cell if isinstance(cell, str) else None
 
 
 def margins(texts: np.ndarray, labels: np.ndarray, images: Images) -> np.ndarray:

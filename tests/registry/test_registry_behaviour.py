@@ -1,0 +1,80 @@
+"""A candidate is tried out as it would be served, before the gate lets it through and before it is registered."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import yaml
+from fabricate import Run, gate, promote
+
+import registry
+from clinprompt.evaluation.metrics_record import Metrics
+from clinprompt.files import read_json
+from registry.model_card import schema
+from registry.package import BackboneFiles, payload_of
+from registry.probe import probe
+
+
+def test_a_candidate_that_behaves_is_accepted_and_served_as_it_was_judged(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = yaml.safe_load((run.root / "params.yaml").read_text())
+    values["gate"]["rules"].append({"kind": "behaviour", "images": 6, "at_most_flipped": 1.0})
+    (run.root / "params.yaml").write_text(yaml.safe_dump(values))
+    assert gate(run) == 0, capsys.readouterr().out
+    record = read_json(run.decision)
+    assert record["verdict"] == "accepted", record["reasons"]
+    found = record["behaviour"]
+    assert found["images"] == 6
+    assert max(found["sums"], found["batch"], found["classes"]) < 1e-5
+    assert found["judged"] < 1e-4
+    assert 0 <= found["flipped"] <= 1
+    [check] = [check for check in record["checks"] if check["rule"] == "behaviour"]
+    assert check["passed"]
+    # Told again, and not tried again: what the record holds is what the gate decides on.
+    monkeypatch.setattr("registry.probe._run", lambda *arguments: pytest.fail("it was tried again"))
+    assert gate(run) == 0
+    assert read_json(run.decision) == record
+
+
+def test_what_does_not_load_from_its_payload_alone_is_told(run: Run, tmp_path: Path) -> None:
+    backbone = BackboneFiles("tiny-clip", read_digest(run), run.root / "backbone")
+    payload = payload_of(run.folder / "tune" / "coop-1", None, backbone, 10**6)
+    files = {name: content for name, content in payload.files.items() if name != "head.safetensors"}
+    broken = type(payload)(files)
+    found = probe(broken, run.images(1), np.ones((1, 3)) / 3, run.card.class_ids, [None], tmp_path / "probe")
+    assert found.problem is not None
+    assert found.problem.startswith("it does not predict from its payload alone:")
+    assert "head.safetensors" in found.problem
+
+
+def test_the_model_card_keeps_to_its_schema_and_the_model_serves_what_was_fitted(run: Run, root: Path) -> None:
+    assert schema() == (root / "registry" / "model_card.schema.json").read_text()
+    assert promote(run) == 0
+    champion = registry.champion("tiny")
+    assert champion is not None
+    card = read_json(champion.model_folder / "artifacts" / "record" / "model_card.json")
+    jsonschema.validate(card, json.loads(schema()))
+    for lost in ("use", "limits", "licences", "evaluation"):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({key: value for key, value in card.items() if key != lost}, json.loads(schema()))
+    assert card["licences"]["data"] == "CC0-1.0"
+    measured = Metrics.read(run.folder / "metrics" / "coop-1.json").calibration
+    fitted = read_json(champion.folder / "calibration.json")
+    assert measured is not None
+    assert fitted == measured.to_json() == card["calibration"] | {"format": 1}
+    # Nine validation patients in all: one threshold for all classes.
+    assert len(set(fitted["prediction_sets"]["thresholds"].values())) == 1
+    table = champion.answers(run.images(5))
+    for _, row in table.iterrows():
+        told = [name for name in champion.classes if row[f"p_{name}"] >= fitted["prediction_sets"]["thresholds"][name]]
+        assert row["prediction_set"] == told
+    assert "abstain" not in table
+    assert "No threshold to abstain by" in " ".join(card["limits"])
+
+
+def read_digest(run: Run) -> str:
+    record = yaml.safe_load((run.folder / "tune" / "coop-1" / "model.yaml").read_text())
+    return str(record["backbone"]["digest"])
