@@ -1,5 +1,6 @@
 # make demo   installs what is needed into .venv and runs the whole pipeline on the embedded dataset
-# make demo-real   the same on real brain MRI (CLINPROMPT_DATA names the folder that holds it), with a larger backbone
+# make demo-real   the same on real brain MRI and chest X-rays (CLINPROMPT_DATA names the folder that holds them), with a
+#                  larger backbone
 # make run    runs the pipeline on the datasets of params.yaml, as make demo does; first mends what a kill has left
 # make test   the same installation if needed, and the tests that need no server, no Airflow and no whole pipeline
 # make test-all   all tests: those of make test, whole pipelines, kills, Airflow, real servers, containers

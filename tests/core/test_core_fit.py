@@ -13,8 +13,10 @@ import yaml
 from clinprompt.backbones.load import load_backbone
 from clinprompt.backbones.sizes import declared_sizes
 from clinprompt.contract.params_schema import knob_defaults, limits_of
+from clinprompt.experiments.tables.papers import edit_params
 from clinprompt.methods import method, names
 from clinprompt.params import load_params
+from clinprompt.schema import read_yaml
 from components.lock.__main__ import work
 from components.runner import execute
 from workspace.project import lock_texts
@@ -237,3 +239,12 @@ def test_the_schema_has_each_methods_limits_and_defaults(name: str) -> None:
         limit.model_dump(mode="json", exclude_defaults=True) for limit in getattr(config, "LIMITS", ())
     ]
     assert knob_defaults(name) == config().model_dump(mode="json")
+
+
+def test_what_make_demo_real_sets_is_there_and_fits(project: Project) -> None:
+    shutil.copytree(ROOT / "datasets", project.folder / "datasets")
+    shutil.copy(ROOT / "params.yaml", project.folder)
+    edit_params(project.folder / "params.yaml", read_yaml(ROOT / "experiments" / "demo-real.yaml"))
+    outputs = ["--sources", "sources.lock", "--settings", "settings.lock"]
+    assert execute("lock", work, outputs, ROOT / "components") == 0
+    assert set(read_yaml(project.folder / "settings.lock")["datasets"]) == {"brain-tumor-mri", "pneumoniamnist"}
