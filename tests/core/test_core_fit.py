@@ -75,7 +75,7 @@ def test_all_limits_are_told_in_one_sentence(project: Project, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("candidates", "knobs"),
     [
-        ({"methods": ["maple", "vpt", "dvpt", "coop"], "taught": ["cilmp", "synergy"]}, {}),
+        ({"methods": ["maple", "vpt", "dvpt", "coop"], "taught": ["cilmp", "biomed_dpt"]}, {}),
         ({"methods": [], "taught": ["cilmp"]}, {"cilmp": {"n_ctx": 20, "llm_layers": [0, 9, 19, 29, 4, 5, 6, -30]}}),
         ({"methods": [], "taught": ["biomed_dpt"]}, {"biomed_dpt": {"n_visual": 64, "visual": "insert_frozen"}}),
         ({"methods": ["coop"], "taught": []}, {"maple": {"depth": 40}}),  # no candidate
