@@ -51,7 +51,8 @@ def test_a_methods_file_touches_that_method_alone(project: Path) -> None:
 
 def test_what_methods_share_touches_those_that_use_it(project: Path) -> None:
     touched = changed(project, "clinprompt/prompting/sentences.py", "class Sentences", "MORE = 1\n\n\nclass Sentences")
-    assert {key for key in touched if key.startswith("methods.")} == {"methods.maple", "methods.lora", "methods.deft_ad"}
+    using = {"methods.maple", "methods.lora", "methods.deft_ad"}
+    assert {key for key in touched if key.startswith("methods.")} == using
 
 
 def test_a_new_method_touches_nothing_else(project: Path) -> None:
