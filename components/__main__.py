@@ -17,7 +17,7 @@ NEXT = """
 Look at the models     mlflow ui --backend-store-uri {uri}, then http://127.0.0.1:5000/#/models
 Use the champion       import pathlib, registry
                        model = registry.load("{model}")
-                       print(model.predict([{{"image": pathlib.Path("scan.png")}}]))
+                       print(model.predict([{{"image": pathlib.Path("scan.png")}}]).T)
 Run on your images     python -m clinprompt.data.new my-images /path/to/folder    # folders of classes, or a table
                        put my-images into `datasets:` of params.yaml, then: make run
 """

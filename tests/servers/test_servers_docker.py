@@ -167,7 +167,7 @@ def test_a_run_in_containers_ends_with_a_champion_over_http(project: Project, wh
     [version] = project.champion()["versions"]
     assert version["lineage"]["airflow_run_id"] == whole.id
     image = next((project.root.parent / "r1").rglob("*.png"))
-    table = f"registry.load('{DATASET}').predict([{{'image': pathlib.Path(sys.argv[1])}}])"
+    table = f"registry.load('{DATASET}').predict([{{'image': pathlib.Path(sys.argv[1])}}]).T"
     code = f"import pathlib, sys, registry; print({table})"
     keyless = {key: value for key, value in project.env.items() if not key.startswith("AWS_")}
     done = Project(project.root, keyless).run(sys.executable, "-c", code, str(image))

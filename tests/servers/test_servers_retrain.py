@@ -71,11 +71,11 @@ def test_an_asset_event_ends_with_a_champion_that_a_consumer_loads_over_http(
     image = next((project.root.parent / "r1").rglob("*.png"))
     code = (
         "import os, pathlib, sys, mlflow, registry\n"
-        f"print(registry.load('{DATASET}').predict([{{'image': pathlib.Path(sys.argv[1])}}]))\n"
+        f"print(registry.load('{DATASET}').predict([{{'image': pathlib.Path(sys.argv[1])}}]).T)\n"
         "import base64, pandas as pd\n"
         f"model = mlflow.pyfunc.load_model('models:/{DATASET}@champion')\n"
         "data = base64.b64encode(open(sys.argv[1], 'rb').read()).decode()\n"
-        "print(model.predict(pd.DataFrame({'image': [data]})))\n"
+        "print(model.predict(pd.DataFrame({'image': [data]})).T)\n"
     )
     keyless = {key: value for key, value in project.env.items() if not key.startswith("AWS_")}
     done = Project(project.root, keyless).run(sys.executable, "-c", code, str(image))
