@@ -147,7 +147,7 @@ class DecisionRecord(Record):
     candidates: list[MeasuredCandidate]
     params: DecisionParams
     inputs: DecisionInputs
-    behaviour: Behaviour | None = None  # of the challenger, where a rule asked for it
+    tried: Behaviour | None = None  # of the challenger, where a rule asked for it
 
     @property
     def accepted(self) -> bool:

@@ -127,7 +127,7 @@ class Judged:
             required=[rule.explain() for rule in plan.rules],
             inputs=inputs,
         )
-        return record.model_copy(update={"behaviour": tried.found})
+        return record.model_copy(update={"tried": tried.found})
 
     def _use(self, challenger: "Candidate", inputs: DecisionInputs, dataset: "Dataset") -> Use:
         """The decision on a challenger; what changes no rule's outcome is no part of it."""
@@ -178,7 +178,7 @@ class Judged:
 
 def told(record: DecisionRecord) -> "Probe | None":
     """A probe that tells what an earlier decision found; None where that found nothing."""
-    found = record.behaviour
+    found = record.tried
     return None if found is None else lambda candidate, images: found
 
 

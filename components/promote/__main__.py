@@ -93,7 +93,7 @@ def _check_decision(job: Job, decision: DecisionRecord, champion: registry.Champ
 
 def _check_behaviour(job: Job, decision: DecisionRecord, chosen: ChosenCandidate) -> None:
     """Try the choice out again, where a rule asks for it: the file alone tells of no behaviour, either."""
-    if decision.behaviour is None:
+    if decision.tried is None:
         return
     from clinprompt.data.dataset import Dataset
     from clinprompt.evaluation.candidates import Listed, load_candidate

@@ -29,7 +29,7 @@ class TwoClasses:
 @pytest.fixture
 def classifier() -> PromptTunedClassifier:
     model = PromptTunedClassifier()
-    model._max_pixels, model._score = MAX_PIXELS, None
+    model._max_pixels, model._score, model._calibration = MAX_PIXELS, None, {}
     model._classes, model._intensity, model._model = ["a", "b"], "auto", TwoClasses()  # type: ignore[assignment]
     model._decode, model._preprocessing = decode, Preprocessing(8, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     return model

@@ -26,7 +26,7 @@ def test_a_candidate_that_behaves_is_accepted_and_served_as_it_was_judged(
     assert gate(run) == 0, capsys.readouterr().out
     record = read_json(run.decision)
     assert record["verdict"] == "accepted", record["reasons"]
-    found = record["behaviour"]
+    found = record["tried"]
     assert found["images"] == 6
     assert max(found["sums"], found["batch"], found["classes"]) < 1e-5
     assert found["judged"] < 1e-4
