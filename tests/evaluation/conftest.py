@@ -1,10 +1,14 @@
 """A run with two evaluated candidates."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy_run import ToyRun, make_run
+
+import registry
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +27,14 @@ def run(evaluated: ToyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> T
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)  # where the registry lies, and beside it the count of the decisions
     return ToyRun(tmp_path / "run")
+
+
+@pytest.fixture
+def crown(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """Sets what the registry says the champion is; nobody at first."""
+
+    def put(champion: Any) -> None:
+        monkeypatch.setattr(registry, "champion", lambda name, alias="champion": champion)
+
+    put(None)
+    return put

@@ -15,7 +15,6 @@ import pytest
 from test_evaluation_gate_component import FakeChampion
 from toy_run import FLOOR, NOT_WORSE, ToyRun
 
-import registry
 from clinprompt.data.manifest import write_manifest
 from clinprompt.errors import BadParams, InputCorrupt
 from clinprompt.evaluation.budget import Use, share, split_digest
@@ -27,17 +26,6 @@ from registry.protocol.folder import FolderStore
 ALPHA = 0.025
 HIGH = {"kind": "floor", "metric": "accuracy", "at_least": 0.999}
 USE = Use("t" * 64, 60, "coop-1", "p" * 64, "m" * 64, "q" * 64, ALPHA, "fallback", 50)
-
-
-@pytest.fixture
-def crown(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
-    """Sets what the registry says the champion is; nobody at first."""
-
-    def put(champion: Any) -> None:
-        monkeypatch.setattr(registry, "champion", lambda name, alias="champion": champion)
-
-    put(None)
-    return put
 
 
 @pytest.fixture(autouse=True)

@@ -37,17 +37,6 @@ class FakeChampion:
         return np.tile(row, (len(images), 1))
 
 
-@pytest.fixture
-def crown(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
-    """Sets what the registry says the champion is; nobody at first."""
-
-    def put(champion: Any) -> None:
-        monkeypatch.setattr(registry, "champion", lambda name, alias="champion": champion)
-
-    put(None)
-    return put
-
-
 @pytest.fixture(autouse=True)
 def _no_champion_at_first(crown: Callable[[Any], None]) -> None:
     """No test of this file looks into a real registry."""

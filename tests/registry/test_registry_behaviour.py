@@ -1,6 +1,7 @@
 """A candidate is tried out as it would be served, before the gate lets it through and before it is registered."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
@@ -10,6 +11,7 @@ import yaml
 from fabricate import Run, gate, promote
 
 import registry
+from clinprompt.contract.exit_codes import ExitCode
 from clinprompt.evaluation.metrics_record import Metrics
 from clinprompt.files import read_json
 from registry.model_card import schema
@@ -37,6 +39,27 @@ def test_a_candidate_that_behaves_is_accepted_and_served_as_it_was_judged(
     monkeypatch.setattr("registry.probe._run", lambda *arguments: pytest.fail("it was tried again"))
     assert gate(run) == 0
     assert read_json(run.decision) == record
+
+
+def test_what_the_gate_tried_out_is_tried_out_again_before_it_is_promoted(
+    finished: Run,
+    fresh_copy: Callable[[Run], Run],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = fresh_copy(finished)
+    values = yaml.safe_load((run.root / "params.yaml").read_text())
+    values["gate"]["rules"].append({"kind": "behaviour", "images": 3, "at_most_flipped": 1.0})
+    (run.root / "params.yaml").write_text(yaml.safe_dump(values))
+    assert gate(run) == 0, capsys.readouterr().out
+    with monkeypatch.context() as other:
+        other.setattr("registry.probe._run", lambda *arguments: (None, "no memory"))
+        assert promote(run) == ExitCode.INPUT_CORRUPT
+        said = "coop-1 does not behave as the decision says: served, it fails: it does not predict"
+        assert said in capsys.readouterr().out
+        assert registry.champion("tiny") is None
+    assert promote(run) == 0, capsys.readouterr().out
+    assert registry.champion("tiny") is not None
 
 
 def test_what_does_not_load_from_its_payload_alone_is_told(run: Run, tmp_path: Path) -> None:
