@@ -247,4 +247,5 @@ def test_what_make_demo_real_sets_is_there_and_fits(project: Project) -> None:
     edit_params(project.folder / "params.yaml", read_yaml(ROOT / "experiments" / "demo-real.yaml"))
     outputs = ["--sources", "sources.lock", "--settings", "settings.lock"]
     assert execute("lock", work, outputs, ROOT / "components") == 0
-    assert set(read_yaml(project.folder / "settings.lock")["datasets"]) == {"brain-tumor-mri", "pneumoniamnist"}
+    datasets = {"brain-tumor-detection", "brain-tumor-mri", "pneumoniamnist"}
+    assert set(read_yaml(project.folder / "settings.lock")["datasets"]) == datasets

@@ -264,6 +264,7 @@ def test_an_unknown_option_of_the_phantom_is_named(
 @pytest.mark.parametrize(
     ("name", "splits"),
     [
+        ("brain-tumor-detection", {"train": 2441, "val": 429, "test": 394}),
         ("brain-tumor-mri", {"train": 2445, "val": 425, "test": 394}),
         ("pneumoniamnist", {"train": 3882, "val": 524, "test": 624}),
     ],
