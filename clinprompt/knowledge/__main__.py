@@ -108,12 +108,10 @@ def to_review(
     """Write the review list."""
     from clinprompt.data.load import load_card
     from clinprompt.knowledge.review.page import PAGE, write_review
-    from clinprompt.parquet import read_frame
+    from clinprompt.knowledge.review.waiting import read_descriptions
 
     of = load_card(card)
-    columns = ["class", "text", "accepted", "reason", "review", *(["reviewed"] if features is not None else [])]
-    frame = read_frame(descriptions, columns, "describe")
-    frame = frame[frame["class"].isin(of.class_ids)]
+    frame = read_descriptions(descriptions, of, *(["reviewed"] if features is not None else []))
     if features is not None:
         from clinprompt.knowledge.images.cached import CachedSpace
         from clinprompt.knowledge.images.grounding import with_outliers

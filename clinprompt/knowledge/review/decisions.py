@@ -86,8 +86,8 @@ def read_decisions(path: Path, card: Card) -> dict[Key, Decision]:
         values = {column: row[column].strip() for column in COLUMNS}
         if not values["decision"]:
             continue
-        if problem := _problem(values, card):
-            raise DataRejected(f"{path}, row {number}: {problem}.")
+        if wrong := problem(values, card):
+            raise DataRejected(f"{path}, row {number}: {wrong}.")
         digest = values["digest"] or text_digest(values["text"])
         key = (values["class"], digest)
         choice = cast(Choice, values["decision"])
@@ -109,7 +109,8 @@ def inert(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def _problem(values: Mapping[str, str], card: Card) -> str | None:
+def problem(values: Mapping[str, str], card: Card) -> str | None:
+    """What is wrong with a decision, given as the cells of its row; None where it is one."""
     digest = values["digest"]
     if values["class"] not in card.class_ids:
         return f"class: {values['class']!r} is none of the card's: {', '.join(card.class_ids)}"

@@ -1,7 +1,6 @@
 """The review list: descriptions that a person should look at, as a table (CSV) and as a page with accept and reject."""
 
 import html
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +9,12 @@ import pandas as pd
 from clinprompt.data.card import Card
 from clinprompt.errors import BadParams
 from clinprompt.files import atomic, write_text
-from clinprompt.knowledge.review.decisions import COLUMNS, inert, text_digest
+from clinprompt.knowledge.review.decisions import COLUMNS, inert
+from clinprompt.knowledge.review.waiting import Waiting, waiting
 
 LIST, PAGE = "review.csv", "review.html"
 _HEAD = ("class", "digest", "decision", "by", "reason", "text", "why", "accepted", "rejected_for")
 _TEMPLATE = Path(__file__).with_name("review.html")
-
-
-@dataclass(frozen=True)
-class _Row:
-    class_id: str
-    digest: str
-    text: str
-    why: str
-    accepted: bool
-    rejected_for: str
 
 
 def write_review(folder: Path, judged: pd.DataFrame, ids: list[str], card: Card) -> int:
@@ -34,15 +24,14 @@ def write_review(folder: Path, judged: pd.DataFrame, ids: list[str], card: Card)
     of its own and needs no server. `python -m clinprompt.knowledge decide` takes either into the decisions.
 
     Args:
-        judged: rows with `text`, `accepted`, `reason` and `review`; those whose `review` is not empty are asked about,
-            each text of a class once.
+        judged: the table of descriptions, as `waiting` takes it.
         ids: of each row the id of its class.
 
     Raises:
         BadParams: the folder holds other files.
     """
     _refuse_other_files(folder)
-    rows = _rows(judged, ids)
+    rows = waiting(judged, ids)
     table = pd.DataFrame([_cells(row) for row in rows], columns=list(_HEAD))
     with atomic(folder) as partial:
         partial.mkdir(parents=True)
@@ -58,30 +47,15 @@ def _refuse_other_files(folder: Path) -> None:
         raise BadParams(f"{folder} holds {others[0]}, and would be replaced; name a new folder.")
 
 
-def _rows(judged: pd.DataFrame, ids: list[str]) -> list[_Row]:
-    rows: dict[tuple[str, str], _Row] = {}
-    for class_id, row in zip(ids, judged.to_dict("records"), strict=True):
-        if pd.isna(row["review"]) or not row["review"]:
-            continue
-        text = str(row["text"]).strip()
-        digest = text_digest(text)
-        reason = "" if pd.isna(row["reason"]) else str(row["reason"])
-        rows.setdefault(
-            (class_id, digest), _Row(class_id, digest, text, str(row["review"]), bool(row["accepted"]), reason)
-        )
-    return sorted(rows.values(), key=lambda row: (row.class_id, row.why, row.digest))
-
-
-def _cells(row: _Row) -> dict[str, Any]:
+def _cells(row: Waiting) -> dict[str, Any]:
     told = {"class": row.class_id, "digest": row.digest, "text": inert(row.text), "why": row.why}
     return {**dict.fromkeys(_HEAD, ""), **told, "accepted": row.accepted, "rejected_for": row.rejected_for}
 
 
-def _page(rows: list[_Row], card: Card) -> str:
+def _page(rows: list[Waiting], card: Card) -> str:
     names = {info.id: info.name for info in card.classes}
     blocks = []
     for i, row in enumerate(rows):
-        state = "accepted by the checks" if row.accepted else f"rejected by the checks ({row.rejected_for})"
         choices = "".join(
             f'<label><input type="radio" name="choice-{i}" value="{choice}"> {label}</label>'
             for choice, label in (("accepted", "accept"), ("rejected", "reject"), ("", "later"))
@@ -90,7 +64,7 @@ def _page(rows: list[_Row], card: Card) -> str:
             f'<fieldset data-class="{html.escape(row.class_id)}" data-digest="{row.digest}">'
             f"<legend>{html.escape(names.get(row.class_id, row.class_id))}</legend>"
             f'<p class="text">{html.escape(row.text)}</p>'
-            f'<p class="why">{html.escape(row.why)}; {html.escape(state)}</p>'
+            f'<p class="why">{html.escape(row.why)}; {html.escape(row.state)}</p>'
             f'<p>{choices} <input type="text" class="reason" placeholder="why" aria-label="why"></p></fieldset>'
         )
     page = _TEMPLATE.read_text(encoding="utf-8")
