@@ -93,6 +93,20 @@ def _record(text: str | None, store: Store) -> dict[str, Any]:
     return record(read_task(RecordTask, text), store)
 
 
+def _review(text: str | None, store: Store) -> dict[str, Any]:
+    from workspace.review import review
+    from workspace.task import ReviewTask, read_task
+
+    return review(read_task(ReviewTask, text), store)
+
+
+def _decide(text: str | None, store: Store) -> dict[str, Any]:
+    from workspace.decisions import keep
+    from workspace.task import AnsweredTask, read_task
+
+    return keep(read_task(AnsweredTask, text), store)
+
+
 _TASKS: dict[str, Callable[[str | None, Store], dict[str, Any]]] = {
     "plan": _plan,
     "sweep": _sweep,
@@ -100,6 +114,8 @@ _TASKS: dict[str, Callable[[str | None, Store], dict[str, Any]]] = {
     "probe": _probe,
     "stage": _stage,
     "record": _record,
+    "review": _review,
+    "decide": _decide,
 }
 
 
@@ -136,6 +152,16 @@ def _checkout(run: Annotated[str, typer.Argument(help="DATASET or DATASET@RELEAS
     from workspace.checkout import checkout
 
     return checkout(open_store(), run, Path.cwd())
+
+
+@app.command("decisions", help="write what people have decided when they were asked, and the card's own file lacks")
+def _decisions(
+    dataset: Annotated[str, typer.Argument(help="the name of its card")],
+    out: Annotated[Path, typer.Option(metavar="FILE.csv", help="for python -m clinprompt.knowledge decide")],
+) -> dict[str, Any]:
+    from workspace.decisions import export
+
+    return export(open_store(), dataset, out)
 
 
 @app.command("discard", help="remove objects that an error calls corrupt from the store; their stages make them again")

@@ -7,6 +7,7 @@ from typing import Any
 from clinprompt.contract.files import IMAGES_LOCK
 from clinprompt.errors import BadParams
 from clinprompt.files import write_text
+from workspace.decisions import put_pinned
 from workspace.records import latest_record, plan_of, read_record
 from workspace.repo import Workspace, lock_text
 from workspace.store import Store
@@ -17,7 +18,8 @@ log = logging.getLogger(__name__)
 def checkout(store: Store, run: str, folder: Path) -> dict[str, Any]:
     """Restore the last recorded run of DATASET or DATASET@RELEASE in the project at `folder`.
 
-    `params.yaml`, `infra/images.lock` and `dvc.lock` are replaced; the dataset's files go to `data/<dataset>`.
+    `params.yaml`, `infra/images.lock` and `dvc.lock` are replaced, and where the run had more decisions on descriptions
+    than the card's file, that file; the dataset's files go to `data/<dataset>`.
 
     Raises:
         BadParams: no such run, no DVC project at `folder`, or other files at `data/<dataset>`.
@@ -39,6 +41,7 @@ def checkout(store: Store, run: str, folder: Path) -> dict[str, Any]:
         write_text(folder / IMAGES_LOCK, plan.images)
     for name, text in plan.locks.items():
         write_text(folder / name, text)
+    put_pinned(plan, store, folder)
     write_text(folder / "dvc.lock", lock_text(recorded.lock["stages"]))
     workspace = Workspace(folder, store)
     for address in recorded.lock["stages"]:

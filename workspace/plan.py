@@ -8,7 +8,8 @@ from clinprompt.contract.params_schema import knowledge_of, method_names
 from clinprompt.contract.tasks import PartitionKey
 from clinprompt.errors import BadParams, InputMissing
 from clinprompt.schema import read_yaml
-from workspace.project import code_digest, lock_texts, project_root, run_params
+from workspace.decisions import pin
+from workspace.project import card_file, code_digest, lock_texts, project_root, run_params
 from workspace.records import entries_of, latest_record, plan_of, read_record
 from workspace.releases import find_release, list_releases
 from workspace.store import Store
@@ -30,8 +31,7 @@ def plan(task: PlanTask, store: Store) -> Plan:
     if task.promote not in ("auto", "never"):
         raise BadParams(f"promote must be auto or never, found {task.promote!r}.")
     root = project_root()
-    if not (root / "datasets" / f"{task.dataset}.yaml").is_file():
-        raise BadParams(f"datasets/{task.dataset}.yaml does not exist; write the dataset's card first.")
+    card_file(root, task.dataset)
     release = find_release(store, task.dataset, task.release)
     newest = list_releases(store, task.dataset)[-1].name == release.name
     overrides = _with_candidates(task, root)
@@ -39,6 +39,7 @@ def plan(task: PlanTask, store: Store) -> Plan:
     settings = params.candidates
     candidates = [Candidate(candidate=c.name, seed=c.seed, taught=settings.is_taught(c.name)) for c in settings.ids]
     previous = latest_record(store, task.dataset, release.name) or latest_record(store, task.dataset, None)
+    decisions = pin(store, root, task.dataset)
     run_plan = Plan(
         dataset=task.dataset,
         release=release.name,
@@ -49,7 +50,8 @@ def plan(task: PlanTask, store: Store) -> Plan:
         images=task.images,
         overrides=overrides,
         candidates=candidates,
-        locks=lock_texts(root, params),
+        decisions=decisions,
+        locks=lock_texts(root, params, decisions),
         previous=previous,
         promote=newest and task.promote == "auto",
         approval=params.registry.approval == "required",

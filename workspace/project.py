@@ -16,6 +16,7 @@ from clinprompt.schema import check, read_yaml, to_yaml
 from components.lock.fit import check_fit
 from components.lock.settings import cards, settings_lock
 from components.sources import sources_lock
+from workspace.store import checked_name
 
 # What a stage may read: the rest of a checkout is for people.
 _PARTS = ("dvc.yaml", "params.yaml", ".dvcignore", "clinprompt", "components", "datasets", "registry")
@@ -62,14 +63,29 @@ def run_params(root: Path, dataset: str, overrides: dict[str, Any]) -> tuple[str
     return to_yaml(value, sort_keys=False), params
 
 
-def lock_texts(root: Path, params: Params) -> dict[str, str]:
+def card_file(root: Path, dataset: str) -> Path:
+    """The file of a dataset's card.
+
+    Raises:
+        BadParams: there is none.
+    """
+    file = root / "datasets" / f"{checked_name(dataset)}.yaml"
+    if not file.is_file():
+        raise BadParams(f"datasets/{dataset}.yaml does not exist; write the dataset's card first.")
+    return file
+
+
+def lock_texts(root: Path, params: Params, decisions: str | None = None) -> dict[str, str]:
     """What the stage `lock` would write for the project at `root`, by path.
+
+    Args:
+        decisions: SHA-256 of the decisions that a run has in the place of those of its card's own file.
 
     Raises:
         BadParams: a candidate does not fit the backbone or the language model.
     """
     check_fit(params, cards(params, root))
-    return {SOURCES_LOCK: sources_lock(root), SETTINGS_LOCK: settings_lock(params, root)}
+    return {SOURCES_LOCK: sources_lock(root), SETTINGS_LOCK: settings_lock(params, root, decisions)}
 
 
 def _merged(base: Any, change: Any) -> Any:

@@ -15,6 +15,7 @@ from clinprompt.errors import BadParams, InputMissing
 from clinprompt.files import write_text
 from clinprompt.schema import to_yaml
 from clinprompt.scratch import ScratchFolder
+from workspace.decisions import put_pinned
 from workspace.objects import pull
 from workspace.project import code_digest, copy_code, lock_texts, project_root, run_params
 from workspace.store import Store, service_errors
@@ -68,6 +69,7 @@ class Workspace:
             )
         with _scratch() as folder:
             copy_code(root, folder, plan.images)
+            put_pinned(plan, store, folder)
             text, params = run_params(root, plan.dataset, plan.overrides)
             (folder / "params.yaml").write_text(text)
             for name, lock in (plan.locks or lock_texts(folder, params)).items():

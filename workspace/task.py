@@ -1,6 +1,8 @@
 """What a scheduler tells a task, and what a task answers: `CLINPROMPT_TASK` in, one line of JSON out."""
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AwareDatetime, Field
 
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.contract.tasks import PartitionKey, unpack
@@ -47,6 +49,7 @@ class Plan(Section):
     images: str | None  # the text of infra/images.lock; None: that of the project
     overrides: dict[str, Any]
     candidates: list[Candidate]
+    decisions: str | None = None  # SHA-256 of the table of people's decisions; None: the card's own file has them all
     locks: dict[str, str] = {}  # the text of the files that the stage `lock` writes, by path
     previous: str | None  # the record that unchanged stages are taken from
     promote: bool
@@ -111,6 +114,34 @@ class PromotionTask(Section):
     dataset: str
     release: str | None = None
     images: str | None = None
+    airflow: dict[str, Any] = {}
+
+
+class ReviewTask(Section):
+    """What `review` is asked: the recorded run of a release, the newest when none is named."""
+
+    dataset: str
+    release: str | None = None
+    airflow: dict[str, Any] = {}
+
+
+class Answered(Section):
+    """A person's decision on one description, as a row of a table of decisions."""
+
+    class_id: Annotated[str, Field(alias="class")]
+    digest: str
+    decision: Literal["accepted", "rejected"]
+    by: str
+    reason: str
+    text: str
+
+
+class AnsweredTask(Section):
+    """What `decide` is asked: to keep what a person has answered, and when."""
+
+    dataset: str
+    answered: Annotated[AwareDatetime, Field(strict=False)]
+    decisions: list[Answered]
     airflow: dict[str, Any] = {}
 
 

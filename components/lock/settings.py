@@ -25,13 +25,16 @@ def cards(params: Params, root: Path) -> list[Card]:
     return [load_card(root / "datasets" / f"{name}.yaml") for name in params.datasets]
 
 
-def settings_lock(params: Params, root: Path) -> str:
+def settings_lock(params: Params, root: Path, decisions: str | None = None) -> str:
     """The text of runs/settings.lock for the project at `root`.
 
     It holds `datasets` (of each the digests of the parts of its card, of its layout's code, and of its files of
     reviewed descriptions and of decisions on descriptions), `candidates` and `methods`, with the variants (of each the
     digest of the method's code, and the knobs that are not its defaults), and `knowledge`, what of the stage `describe`
     they read.
+
+    Args:
+        decisions: SHA-256 of decisions that stand in the place of those that the only dataset's card names.
     """
     content: dict[str, Any] = {"datasets": {}, "candidates": {}, "methods": {}, "knowledge": []}
     known = cards(params, root)
@@ -39,7 +42,7 @@ def settings_lock(params: Params, root: Path) -> str:
     for name, card in zip(params.datasets, known, strict=True):
         own = {"layout": digest_of([KINDS[card.reader.kind]], root), "reviewed": _reviewed(card, root)}
         decided = decisions_path(card, root / "datasets" / f"{name}.yaml")
-        own["decisions"] = sha256_file(decided) if decided is not None and decided.is_file() else ""
+        own["decisions"] = decisions or (sha256_file(decided) if decided is not None and decided.is_file() else "")
         _put(content["datasets"], name, {**card_digests(card), **own})
     for name in params.candidates.names:
         spec = params.candidate(name)
