@@ -303,6 +303,7 @@ class AirflowParams(Section):
     deadline_hours: Count
     owner: str
     approval_hours: Count
+    review: Literal["by_hand", "after_runs"] = "by_hand"
     namespace: Name
 
 

@@ -105,7 +105,7 @@ def work(job: Job) -> dict[str, Any]:
     _refuse_failed(checks)
     if told is not None:
         _refuse_too_few_paraphrases(told, params)
-    return {"asked": facts["total"]["asked"], "accepted": facts["total"]["accepted"], "llm": _name(llm, writer, asked)}
+    return _result(facts, _name(llm, writer, asked))
 
 
 def _llm(params: KnowledgeParams, asked: set[str]) -> Llm | None:
@@ -133,7 +133,12 @@ def _nothing(job: Job, dataset: str) -> dict[str, Any]:
     write_states(job.outputs["hidden_states"], [])
     write_json(job.outputs["report"], {"format": 1, "dataset": dataset, "llm": None})
     log.info("describe: nothing to do: no candidate and no experiment reads what a language model says.")
-    return {"asked": 0, "accepted": 0, "llm": None}
+    return {"asked": 0, "accepted": 0, "waiting": 0, "llm": None}
+
+
+def _result(facts: dict[str, Any], llm: str | None) -> dict[str, Any]:
+    total = facts["total"]
+    return {"asked": total["asked"], "accepted": total["accepted"], "waiting": facts["review"]["waiting"], "llm": llm}
 
 
 def _classes(card: Card, path: Path) -> list[ClassInfo]:

@@ -57,6 +57,22 @@ def airflow_facts(context: Context) -> dict[str, Any]:
     }
 
 
+def asked_release(context: Context) -> tuple[str, str | None]:
+    """The dataset and release that a run is about: its partition key wins over its params.
+
+    Raises:
+        ComponentFailed: the partition key is none.
+    """
+    key = context["dag_run"].partition_key
+    if not key:
+        return context["params"]["dataset"], context["params"]["release"]
+    try:
+        partition = PartitionKey.parse(key)
+    except ValueError as error:
+        raise failure(ExitCode.BAD_PARAMS, f"the run's partition key: {error}.") from None
+    return partition.dataset, partition.release
+
+
 @dataclass(frozen=True)
 class PlanCommand(TaskCommand):
     """Settle what the run consists of. Its XCom is the list of candidates that are not taught, over which tasks are
@@ -66,15 +82,9 @@ class PlanCommand(TaskCommand):
     command = "plan"
 
     def task(self, context: Context, candidate: Candidate) -> dict[str, Any]:
-        """The run's partition key wins over its params: `dataset@release`."""
-        params, key = context["params"], context["dag_run"].partition_key
-        dataset, release = params["dataset"], params["release"]
-        if key:
-            try:
-                partition = PartitionKey.parse(key)
-            except ValueError as error:
-                raise failure(ExitCode.BAD_PARAMS, f"the run's partition key: {error}.") from None
-            dataset, release = partition.dataset, partition.release
+        """The release, and what of it is run."""
+        params = context["params"]
+        dataset, release = asked_release(context)
         chosen = {name: params[name] for name in ("methods", "seeds", "overrides", "promote")}
         return {
             "dataset": dataset,

@@ -11,6 +11,7 @@ from clinprompt_dags import PROJECT
 from clinprompt_dags.documents import BadDocument, check, read_yaml
 
 RUNNERS = ("local", "docker", "kubernetes")
+REVIEWS = ("by_hand", "after_runs")  # when people are asked about descriptions
 PARAMS_SCHEMA = "clinprompt/contract/params.schema.json"
 
 _SCHEMA: dict[str, Any] = {
@@ -34,6 +35,7 @@ _SCHEMA: dict[str, Any] = {
                 "deadline_hours": {"type": "integer", "minimum": 1},
                 "owner": {"type": "string", "minLength": 1},
                 "approval_hours": {"type": "integer", "minimum": 1},
+                "review": {"enum": list(REVIEWS)},
                 "namespace": {"type": "string", "minLength": 1},
             },
         },
@@ -53,6 +55,7 @@ class Settings:
     owner: str
     approval: Literal["none", "required"]
     approval_timeout: timedelta
+    review: Literal["by_hand", "after_runs"]
     namespace: str
     retry_delay: timedelta
     run_timeout: timedelta  # when a run is given up
@@ -98,6 +101,7 @@ def load_settings(root: Path = PROJECT) -> Settings:
         owner=own["owner"],
         approval=params["registry"]["approval"],
         approval_timeout=timedelta(seconds=_seconds(variables.APPROVAL_SECONDS, 3600 * own["approval_hours"])),
+        review=own.get("review", REVIEWS[0]),
         # Long after the alert, and not before an approval could come.
         run_timeout=timedelta(hours=2 * own["deadline_hours"] + own["approval_hours"]),
         namespace=own["namespace"],

@@ -14,6 +14,7 @@ from clinprompt_dags.entries import METHODS, TAUGHT, FromTasks, Source
 from clinprompt_dags.failures import meaning, retry_policy
 from clinprompt_dags.graph import Graph, Need, Stage, load_graph
 from clinprompt_dags.operators import ComponentTask
+from clinprompt_dags.questions import AskPerson
 from clinprompt_dags.runners import operator_class
 
 LIGHT = Need(image="data", memory="2Gi", retries=2, timeout_minutes=60)  # plans, probes and records
@@ -21,6 +22,7 @@ GROUPS = {METHODS: "candidates", TAUGHT: "taught"}  # the mapped groups, by the 
 _POOLS = {"default": "default_pool"}
 _BACKOFF = 4.0  # a service that is down: after 0.5, 2 and 8 minutes
 _LONGEST_DELAY = timedelta(minutes=30)
+_ASK_AGAIN = timedelta(seconds=5)  # Airflow takes an answer within the first seconds for a lost task, and asks again
 
 
 class Factory:
@@ -34,6 +36,8 @@ class Factory:
         self.settings = settings or load_settings()
         self.graph: Graph = load_graph(self.settings.root)
         self.operator = operator_class(self.settings.runner)
+        # Events of it have a partition key, dataset@release: a run has made descriptions that wait for a person.
+        self.doubts = Asset("descriptions-in-doubt")
         self.assets = {name: Asset(f"dataset/{name}") for name in self.settings.datasets}
         lock = self.settings.root / IMAGES_LOCK
         self.images = lock.read_text(encoding="utf-8") if lock.is_file() else None
@@ -143,10 +147,21 @@ class Factory:
             body=body,
             defaults=ApprovalOperator.REJECT,
             response_timeout=self.settings.approval_timeout,
-            # Airflow takes an answer within the first seconds for a lost task, and asks again.
-            retry_delay=timedelta(seconds=5),
+            retry_delay=_ASK_AGAIN,
             retry_exponential_backoff=0,
             doc_md="Approve or reject under *Required actions*. Without an answer the promotion is rejected.",
+        )
+
+    def question(self, task_id: str, question: Any) -> AskPerson:
+        """A task that asks a person about descriptions. Without an answer in time nothing is decided."""
+        return AskPerson(
+            task_id=task_id,
+            question=question,
+            response_timeout=self.settings.approval_timeout,
+            retry_delay=_ASK_AGAIN,
+            retry_exponential_backoff=0,
+            map_index_template="{{ task.question['class'] }} {{ task.question['part'] }}",
+            doc_md="Accept or reject each sentence under *Required actions*, or leave it for later.",
         )
 
 

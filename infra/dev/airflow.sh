@@ -58,7 +58,7 @@ start() {
     wait_until_healthy || exit 69
     echo "Airflow    http://127.0.0.1:$port   (log: $AIRFLOW_HOME/airflow.log)"
     echo "Login      admin / $(login)"
-    echo "DAGs       retrain, promote, rollback, sweep from $project/dags"
+    echo "DAGs       retrain, review, promote, rollback, sweep from $project/dags"
     echo "Store      $CLINPROMPT_STORE"
     echo "Publish    python -m workspace release brain-phantom   (with CLINPROMPT_STORE set to the store)"
     wait "$server"

@@ -70,6 +70,11 @@ def result(command: str, cell: str, task: dict, wanted: dict) -> dict:  # noqa: 
         return {"record": "records/1", "lock": "e" * 64}
     if command == "sweep":
         return {"releases": wanted.get("releases", RELEASES)}
+    if command == "review":
+        about = {"dataset": task["dataset"], "release": task["release"] or "r2"}
+        return {**about, "descriptions": 12, "questions": [{**about, **one} for one in wanted.get("questions", [])]}
+    if command == "decide":
+        return {"kept": len(task["decisions"]), "answer": "decisions/1"}
     if command == "promotion":
         stages = ("ingest", "validate", "describe", "gate", "report")
         entries = [{"stage": f"{name}@{task['dataset']}", "deps": {}, "outs": {}} for name in stages]

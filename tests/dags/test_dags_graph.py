@@ -46,7 +46,7 @@ def test_the_graph_is_that_of_dvc_yaml(project: Path) -> None:
         assert set(graph[name].upstream) == above, name
 
 
-@pytest.mark.parametrize("name", ["promote", "retrain", "rollback", "sweep"])
+@pytest.mark.parametrize("name", ["promote", "retrain", "review", "rollback", "sweep"])
 def test_a_dag_file_alone_needs_nothing_on_the_path_but_its_folder(project: Path, tmp_path: Path, name: str) -> None:
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     script = _LOAD.replace("dag_folder=sys.argv[1]", f"dag_folder=sys.argv[1] + '/{name}.py'")
@@ -105,7 +105,7 @@ def test_a_broken_component_yaml_is_an_import_error_that_names_file_and_key(
         [sys.executable, "-c", _LOAD, str(other_project / "dags")], check=True, capture_output=True, text=True
     )
     errors = json.loads(found.stdout.splitlines()[-1])
-    assert len(errors) == 4
+    assert len(errors) == len(list((other_project / "dags").glob("*.py")))
     assert all(word in text for text in errors for word in ["components/tune/component.yaml", *words])
 
 

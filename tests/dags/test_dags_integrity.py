@@ -17,7 +17,7 @@ import json, sys
 import airflow.sdk
 before = set(sys.modules)
 sys.path.append(sys.argv[1])
-for name in ("retrain", "promote", "rollback", "sweep"):
+for name in ("retrain", "promote", "review", "rollback", "sweep"):
     __import__(name)
 print(json.dumps(sorted(set(sys.modules) - before)))
 """
@@ -37,7 +37,7 @@ def full_bag(project: Path) -> Any:
 
 def test_the_dags_load(full_bag: Any) -> None:
     assert full_bag.import_errors == {}
-    assert set(full_bag.dags) == {"retrain", "promote", "rollback", "sweep"}
+    assert set(full_bag.dags) == {"retrain", "promote", "review", "rollback", "sweep"}
 
 
 def test_every_dag_says_whose_it_is_and_how_long_it_may_take(full_bag: Any) -> None:

@@ -44,7 +44,7 @@ def versions(project: Project) -> list[str]:
 @pytest.fixture(scope="module")
 def first(stack: Stack, project: Project) -> str:
     """The run that an asset's event starts."""
-    stack.airflow.wait_for_dags("retrain", "promote", "rollback", "sweep", timeout=LONG)
+    stack.airflow.wait_for_dags("retrain", "promote", "review", "rollback", "sweep", timeout=LONG)
     assert stack.airflow.import_errors() == {}
     for dag in ("retrain", "promote", "rollback", "sweep"):
         stack.airflow.unpause(dag)
