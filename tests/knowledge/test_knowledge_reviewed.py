@@ -50,6 +50,16 @@ def message(capsys: pytest.CaptureFixture[str]) -> str:
     return str(json.loads(capsys.readouterr().out)["message"])
 
 
+def test_the_result_tells_how_many_wait_for_a_person(by_hand: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = (
+        "On T2-weighted images a glioma of the brain is bright.",
+        "The tumour of this brain looks dark on T2 scans.",
+    )
+    write(by_hand, *(f"glioma,{text},,,,," for text in texts), f'no tumour,"{NONE}",,,,,')
+    assert run(by_hand, min_accepted_per_class=0) == 0
+    assert json.loads(capsys.readouterr().out)["waiting"] == 2
+
+
 def test_a_card_with_reviewed_sentences_needs_no_language_model(by_hand: Path) -> None:
     write(
         by_hand,
