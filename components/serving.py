@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from clinprompt.evaluation.behaviour import Behaviour
+from clinprompt.evaluation.behaviour import Behaviour, Trial
 from clinprompt.evaluation.contenders import Candidate, Probe
 from clinprompt.params import BackboneParams, EvaluationParams, ValidationParams
 from components.runner import Job
@@ -22,7 +22,7 @@ def backbone_files(choice: BackboneParams) -> BackboneFiles:
 def behaviour_of(job: Job) -> Probe:
     """Tries a candidate out on the first validation images of each class, in a process of its own."""
 
-    def measured(candidate: Candidate, images: int) -> Behaviour:
+    def measured(candidate: Candidate, trial: Trial) -> Behaviour:
         import numpy as np
 
         from clinprompt.data.codecs import decode_image
@@ -30,7 +30,7 @@ def behaviour_of(job: Job) -> Probe:
         from clinprompt.evaluation.summary import measure_candidate
         from clinprompt.evaluation.table import evaluated_rows, read_predictions
         from clinprompt.scratch import ScratchFolder
-        from registry.probe import probe
+        from registry.probe import Shown, probe
 
         dataset = Dataset.open(job.inputs["card"], job.inputs["manifest"], job.inputs["images"])
         card, classes = dataset.card, tuple(dataset.card.class_ids)
@@ -40,10 +40,10 @@ def behaviour_of(job: Job) -> Probe:
         rows = evaluated_rows(dataset.rows)
         rows = rows[rows["split"] == "val"].reset_index(drop=True)
         turn = rows.groupby("label").cumcount()
-        chosen = rows.assign(turn=turn).sort_values(["turn", "label"], kind="stable").index[:images]
+        chosen = rows.assign(turn=turn).sort_values(["turn", "label"], kind="stable").index[: trial.shown]
         data = [read_image(item) for item in dataset.items(rows.loc[chosen])]
         told = frame[frame["split"] == "val"].set_index("path").loc[rows.loc[chosen, "path"]]
-        decoded = [decode_image(one, card.intensity, frames=card.dicom.frames) for one in data]
+        decoded = [decode_image(one, card.intensity, frames=card.dicom.frames) for one in data[: trial.images]]
         pictures = [one.picture() if len(one.shape) == 2 else None for one in decoded]
         backbone = backbone_files(job.params(BackboneParams))
         payload = payload_of(
@@ -55,6 +55,6 @@ def behaviour_of(job: Job) -> Probe:
         )
         judged = told[[f"p_{name}" for name in classes]].to_numpy(np.float64)
         with backbone.within_reach(), ScratchFolder("probe") as scratch:
-            return probe(payload, data, judged, classes, pictures, Path(scratch))
+            return probe(payload, trial, Shown(data, judged, classes, pictures), Path(scratch))
 
     return measured

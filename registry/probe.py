@@ -1,6 +1,6 @@
 """Try a candidate out as it would be served: its payload, in a process that has nothing of this project.
 
-Each measurement is told in `clinprompt.evaluation.behaviour`; the rule `behaviour` judges it.
+Each measurement is told in `clinprompt.evaluation.behaviour`; the rules that ask for it judge it.
 """
 
 import io
@@ -10,13 +10,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clinprompt.contract.variables import BACKBONES
-from clinprompt.evaluation.behaviour import Behaviour
+from clinprompt.evaluation.behaviour import Behaviour, Latency, Trial
 from clinprompt.files import read_json, sha256_file, to_json
 from clinprompt.tuned.artifact import HEAD
 from registry.package import MANIFEST, Payload
@@ -38,63 +39,96 @@ CHANGES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 Rows = list[dict[str, float | None]]
 
 
-def probe(
-    payload: Payload,
-    images: Sequence[bytes],
-    judged: np.ndarray,
-    classes: Sequence[str],
-    pictures: Sequence[np.ndarray | None],
-    folder: Path,
-) -> Behaviour:
-    """Measure a candidate's behaviour.
+@dataclass(frozen=True)
+class Shown:
+    """The images that a candidate is tried out on; the first of them where a trial asks for fewer.
 
-    Args:
+    Attributes:
         images: encoded.
         judged: [n, C] their probabilities as the gate has them, in the order of `classes`.
-        pictures: the same images decoded, uint8 [H, W, 3]; None where one is no picture, as a volume.
+        pictures: decoded, uint8 [H, W, 3], those on which the behaviour is looked at; None where one is no picture, as
+            a volume.
+    """
+
+    images: Sequence[bytes]
+    judged: np.ndarray
+    classes: Sequence[str]
+    pictures: Sequence[np.ndarray | None]
+
+
+def probe(payload: Payload, trial: Trial, shown: Shown, folder: Path) -> Behaviour:
+    """Measure what a trial asks for: in one process, and where that finds a GPU in another one without it.
+
+    Args:
         folder: an empty one, for what is written.
     """
     payload.write(folder / "payload")
+    files = _write(folder, "plain", shown.images)
+    tried = files[: trial.images]
     not_checked: list[str] = []
-    if not _permute(folder / "payload", folder / "permuted"):
-        not_checked.append("the order of the classes: the method keeps tensors of its own")
-    lists = {"plain": _write(folder, "plain", images)}
-    shown = [one for one in pictures if one is not None]
-    if len(shown) == len(images):
-        lists["decoded"] = _write(folder, "decoded", [_png(one) for one in shown])
-        lists |= {name: _write(folder, name, [_png(_changed(one, f)) for one in shown]) for name, f in CHANGES.items()}
-    else:
-        not_checked.append("photometric changes: not every image is a picture")
-    (folder / "images.json").write_text(json.dumps(lists), encoding="utf-8")
-    answer, why = _run(folder, {})
+    lists = _lists(folder, tried, shown, not_checked) if tried else {}
+    timings = [timing.to_json() | {"files": files[: timing.requests]} for timing in trial.timings]
+    answer, why = _run(folder, {"lists": lists, "timings": timings}, {})
     if answer is None:
-        return Behaviour(images=len(images), problem=f"it does not predict from its payload alone: {why}")
-    found = answer["found"]
-    if any(value is None for rows in found.values() for row in rows for value in row.values()):
-        return Behaviour(images=len(images), problem="some probabilities are no numbers")
-    tables = {name: np.array([[row[c] for c in classes] for row in rows]) for name, rows in found.items()}
-    gpu = None
-    if answer["cuda"]:
-        other, why = _run(folder, {"CUDA_VISIBLE_DEVICES": ""})
+        return Behaviour(images=len(tried), problem=f"it does not predict from its payload alone: {why}")
+    answers = [answer]
+    if answer["cuda"] and (tried or any(timing.device == "cpu" for timing in trial.timings)):
+        plain = {"plain": tried} if tried else {}
+        other, why = _run(folder, {"lists": plain, "timings": timings}, {"CUDA_VISIBLE_DEVICES": ""})
         if other is None:
-            return Behaviour(images=len(images), problem=f"it does not predict on the CPU: {why}")
-        gpu = _apart(tables["plain"], np.array([[row[c] for c in classes] for row in other["found"]["plain"]]))
-    else:
+            return Behaviour(images=len(tried), problem=f"it does not predict on the CPU: {why}")
+        answers.append(other)
+    elif tried and not answer["cuda"]:
         not_checked.append("GPU and CPU: there is no GPU")
+    latencies = [_latency(timed) for one in answers for timed in one["timed"]]
+    if not tried:
+        return Behaviour(images=0, latencies=latencies)
+    if any(
+        value is None for one in answers for rows in one["found"].values() for row in rows for value in row.values()
+    ):
+        return Behaviour(images=len(tried), problem="some probabilities are no numbers")
+    tables, *others = [
+        {name: np.array([[row[c] for c in shown.classes] for row in rows]) for name, rows in one["found"].items()}
+        for one in answers
+    ]
     return Behaviour(
-        images=len(images),
+        images=len(tried),
         sums=float(np.abs(tables["plain"].sum(axis=1) - 1).max()),
-        judged=_apart(tables["plain"], judged),
+        judged=_apart(tables["plain"], shown.judged[: len(tried)]),
         batch=max(_apart(tables["plain"], tables[other]) for other in ("single", "reversed")),
         classes=_apart(tables["plain"], tables["permuted"]) if "permuted" in tables else None,
         flipped=_flipped(tables) if "decoded" in tables else None,
-        gpu=gpu,
+        gpu=max((_apart(tables["plain"], other["plain"]) for other in others), default=None),
         not_checked=not_checked,
+        latencies=latencies,
     )
 
 
-def _run(folder: Path, more: Mapping[str, str]) -> tuple[Any, str]:
+def _lists(folder: Path, tried: list[str], shown: Shown, not_checked: list[str]) -> dict[str, list[str]]:
+    """The images that are predicted as batches, by what was changed of them; adds to what can't be checked."""
+    if not _permute(folder / "payload", folder / "permuted"):
+        not_checked.append("the order of the classes: the method keeps tensors of its own")
+    lists = {"plain": tried}
+    pictures = [one for one in shown.pictures[: len(tried)] if one is not None]
+    if len(pictures) < len(tried):
+        not_checked.append("photometric changes: not every image is a picture")
+        return lists
+    lists["decoded"] = _write(folder, "decoded", [_png(one) for one in pictures])
+    for name, change in CHANGES.items():
+        lists[name] = _write(folder, name, [_png(_changed(one, change)) for one in pictures])
+    return lists
+
+
+def _latency(timed: Mapping[str, Any]) -> Latency:
+    """The quartiles of what the script timed, to three digits."""
+    low, median, high = (float(f"{x:.3g}") for x in np.percentile(np.array(timed["seconds"]) * 1000, [25, 50, 75]))
+    facts = {key: timed[key] for key in ("requests", "device", "threads", "on")}
+    return Latency(low=low, median=median, high=high, **facts)
+
+
+def _run(folder: Path, asked: Mapping[str, Any], more: Mapping[str, str]) -> tuple[Any, str]:
     """What the script prints, or None and why it printed nothing."""
+    (folder / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
     env = {key: os.environ[key] for key in _KEPT if key in os.environ} | SETTINGS | dict(more)
     env |= {"HOME": str(folder), "TMPDIR": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     script = shutil.copyfile(SCRIPT, folder / SCRIPT.name)

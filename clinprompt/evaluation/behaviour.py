@@ -3,11 +3,68 @@
 Imports nothing heavy.
 """
 
+from dataclasses import dataclass
+from typing import Literal
+
 from clinprompt.records import RecordPart
 
 
+class Timing(RecordPart):
+    """How the time that one image takes is measured.
+
+    Attributes:
+        requests: how many images are asked for, one after the other; a few before them are not counted.
+        device: what the model computes on.
+        threads: with how many of the CPU its process computes.
+    """
+
+    requests: int
+    device: Literal["cpu", "cuda"]
+    threads: int
+
+
+class Latency(Timing):
+    """What was measured so: the quartiles of the milliseconds from an image's encoded bytes to its probabilities.
+
+    Attributes:
+        on: the processor's name, or the GPU's.
+    """
+
+    low: float
+    median: float
+    high: float
+    on: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a candidate is tried out for.
+
+    Attributes:
+        images: on how many validation images its behaviour is looked at; 0: it is not.
+        timings: without repetitions.
+    """
+
+    images: int = 0
+    timings: tuple[Timing, ...] = ()
+
+    def __or__(self, other: "Trial") -> "Trial":
+        """Both in one."""
+        more = tuple(timing for timing in other.timings if timing not in self.timings)
+        return Trial(max(self.images, other.images), self.timings + more)
+
+    def __bool__(self) -> bool:
+        """Whether it asks for anything."""
+        return self.images > 0 or bool(self.timings)
+
+    @property
+    def shown(self) -> int:
+        """How many images it takes."""
+        return max(self.images, *(timing.requests for timing in self.timings), 0)
+
+
 class Behaviour(RecordPart):
-    """Differences are the largest ones of a probability, over `images` validation images.
+    """Differences are the largest ones of a probability, over `images` validation images; 0: nobody asked for them.
 
     Attributes:
         problem: why it gave no probabilities from its payload alone; what follows is None then.
@@ -18,6 +75,7 @@ class Behaviour(RecordPart):
         flipped: share of the images of which a small change of brightness, contrast or gamma changes the class.
         gpu: between a GPU and the CPU.
         not_checked: what was not, and why.
+        latencies: of those that were asked for what could be measured.
     """
 
     images: int
@@ -29,6 +87,7 @@ class Behaviour(RecordPart):
     flipped: float | None = None
     gpu: float | None = None
     not_checked: list[str] = []
+    latencies: list[Latency] = []
 
     def faults(self, tolerance: float) -> list[str]:
         """What may not be, in words; differences count above the tolerance.

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clinprompt.contract.candidates import CandidateId
-from clinprompt.evaluation.behaviour import Behaviour
+from clinprompt.evaluation.behaviour import Behaviour, Trial
 from clinprompt.evaluation.predictions import Predictions
 
 
@@ -21,7 +21,7 @@ class Candidate:
     Attributes:
         method: its method's name; None: that of the candidate.
         bytes: the size of its tuned model's files.
-        probe: tries it, as it would be served, on so many validation images; None: nobody can.
+        probe: tries it out, as it would be served, for what a rule asks; None: nobody can.
     """
 
     id: CandidateId
@@ -40,7 +40,7 @@ class Candidate:
         return str(self.id)
 
 
-Probe = Callable[[Candidate, int], Behaviour]
+Probe = Callable[[Candidate, Trial], Behaviour]
 
 
 @dataclass(frozen=True)

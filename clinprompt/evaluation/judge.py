@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from clinprompt.data.dataset import Dataset
-    from clinprompt.evaluation.behaviour import Behaviour
+    from clinprompt.evaluation.behaviour import Behaviour, Trial
     from clinprompt.evaluation.contenders import Candidate, Incumbent, Probe, Slices
     from clinprompt.evaluation.gate import Plan
     from clinprompt.evaluation.predictions import Predictions
@@ -92,6 +92,7 @@ class Judged:
         from clinprompt.data.dataset import Dataset
         from clinprompt.evaluation.candidates import Listed, load_candidate
         from clinprompt.evaluation.gate import decide
+        from clinprompt.evaluation.rules import trial_of
 
         plan = self._plan()
         ids = self.candidates.ids
@@ -110,7 +111,7 @@ class Judged:
             for c in ids
         ]
         candidates = [load_candidate(entry, self.evaluations, dataset.rows, self.dataset, classes) for entry in listed]
-        tried = _Tried(self.probe)
+        tried = _Tried(self.probe, trial_of(plan.rules))
         if self.probe is not None:
             candidates = [replace(candidate, probe=tried) for candidate in candidates]
         incumbent = _incumbent(champion, candidates, dataset) if champion else None
@@ -179,19 +180,19 @@ class Judged:
 def told(record: DecisionRecord) -> "Probe | None":
     """A probe that tells what an earlier decision found; None where that found nothing."""
     found = record.tried
-    return None if found is None else lambda candidate, images: found
+    return None if found is None else lambda candidate, trial: found
 
 
 class _Tried:
-    """A probe that measures once, and keeps what it found."""
+    """A probe that measures once for all rules, and keeps what it found."""
 
-    def __init__(self, probe: "Probe | None") -> None:
-        self._probe = probe
+    def __init__(self, probe: "Probe | None", whole: "Trial") -> None:
+        self._probe, self._whole = probe, whole
         self.found: Behaviour | None = None
 
-    def __call__(self, candidate: "Candidate", images: int) -> "Behaviour":
+    def __call__(self, candidate: "Candidate", trial: "Trial") -> "Behaviour":
         if self.found is None and self._probe is not None:
-            self.found = self._probe(candidate, images)
+            self.found = self._probe(candidate, self._whole)
         if self.found is None:
             raise ValueError("there is nothing to try a candidate out with")
         return self.found

@@ -41,7 +41,7 @@ def work(job: Job) -> dict[str, Any]:
     if decision.chosen is not None:
         _check_metrics(job, decision.chosen, release.metrics)
         if before is None or before.model_digest != decision.chosen.model_digest:
-            _check_behaviour(job, decision, decision.chosen)
+            _check_behaviour(job, decision.chosen)
             reproduced.check(release.dataset, release.names, decision.chosen)
         receipt = promote(release)
     else:
@@ -91,27 +91,28 @@ def _check_decision(job: Job, decision: DecisionRecord, champion: registry.Champ
         )
 
 
-def _check_behaviour(job: Job, decision: DecisionRecord, chosen: ChosenCandidate) -> None:
-    """Try the choice out again, where a rule asks for it: the file alone tells of no behaviour, either."""
-    if decision.tried is None:
-        return
+def _check_behaviour(job: Job, chosen: ChosenCandidate) -> None:
+    """Try the choice out again, where rules ask for it: the file alone tells of no behaviour, either."""
     from clinprompt.data.dataset import Dataset
     from clinprompt.evaluation.candidates import Listed, load_candidate
-    from clinprompt.evaluation.rules import parse_rules
-    from clinprompt.evaluation.rules.behaviour import BehaviourRule
+    from clinprompt.evaluation.rules import parse_rules, trial_of
 
     files = judged(job)
+    rules = parse_rules(files.gate.listed)
+    trial = trial_of(rules)
+    if not trial:
+        return
     dataset = Dataset.open(files.card, files.manifest, files.images)
     listed = Listed(_listed(job, chosen), chosen.method, chosen.model_digest)
     candidate = load_candidate(listed, files.evaluations, dataset.rows, files.dataset, tuple(dataset.card.class_ids))
-    for rule in parse_rules(files.gate.listed):
-        if isinstance(rule, BehaviourRule):
-            problem = rule.problem(behaviour_of(job)(candidate, rule.images))
-            if problem is not None:
-                raise InputCorrupt(
-                    f"{chosen.folder} does not behave as the decision says: {problem}. Nothing was promoted; delete "
-                    f"{job.inputs['decision']} and run `dvc repro`, so that the gate decides again."
-                )
+    again = partial(behaviour_of(job), candidate)
+    found = again(trial)
+    problem = next((problem for rule in rules if (problem := rule.still_fails(found, again)) is not None), None)
+    if problem is not None:
+        raise InputCorrupt(
+            f"{chosen.folder} does not behave as the decision says: {problem}. Nothing was promoted; delete "
+            f"{job.inputs['decision']} and run `dvc repro`, so that the gate decides again."
+        )
 
 
 def _check_metrics(job: Job, chosen: ChosenCandidate, metrics: Path) -> None:

@@ -20,7 +20,7 @@ GOOD: dict[str, Any] = {"sums": 0.0, "judged": 2e-4, "batch": 1e-7, "classes": 0
 
 def decided(found: Behaviour | None) -> Decision:
     """On a candidate of which this is found."""
-    probe = None if found is None else (lambda candidate, images: found)
+    probe = None if found is None else (lambda candidate, trial: found)
     one = Candidate(CandidateId("coop", 1), "d" * 64, predictions(2.0, seed=1), predictions(2.0), probe=probe)
     return decide([replace(one)], None, Plan("balanced_accuracy", RULES))
 

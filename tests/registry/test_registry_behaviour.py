@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -12,19 +13,23 @@ from fabricate import Run, gate, promote
 
 import registry
 from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.evaluation.behaviour import Trial
 from clinprompt.evaluation.metrics_record import Metrics
-from clinprompt.files import read_json
+from clinprompt.files import read_json, write_json
+from registry import probe as trying
+from registry import probe_script
 from registry.model_card import schema
 from registry.package import BackboneFiles, payload_of
-from registry.probe import probe
+from registry.probe import Shown, probe
+
+RUN = trying._run
+LATENCY = {"kind": "latency", "at_most_ms": 50.0, "requests": 7}
 
 
 def test_a_candidate_that_behaves_is_accepted_and_served_as_it_was_judged(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    values = yaml.safe_load((run.root / "params.yaml").read_text())
-    values["gate"]["rules"].append({"kind": "behaviour", "images": 6, "at_most_flipped": 1.0})
-    (run.root / "params.yaml").write_text(yaml.safe_dump(values))
+    hold(run, {"kind": "behaviour", "images": 6, "at_most_flipped": 1.0})
     assert gate(run) == 0, capsys.readouterr().out
     record = read_json(run.decision)
     assert record["verdict"] == "accepted", record["reasons"]
@@ -48,9 +53,7 @@ def test_what_the_gate_tried_out_is_tried_out_again_before_it_is_promoted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = fresh_copy(finished)
-    values = yaml.safe_load((run.root / "params.yaml").read_text())
-    values["gate"]["rules"].append({"kind": "behaviour", "images": 3, "at_most_flipped": 1.0})
-    (run.root / "params.yaml").write_text(yaml.safe_dump(values))
+    hold(run, {"kind": "behaviour", "images": 3, "at_most_flipped": 1.0})
     assert gate(run) == 0, capsys.readouterr().out
     with monkeypatch.context() as other:
         other.setattr("registry.probe._run", lambda *arguments: (None, "no memory"))
@@ -62,12 +65,108 @@ def test_what_the_gate_tried_out_is_tried_out_again_before_it_is_promoted(
     assert registry.champion("tiny") is not None
 
 
+def test_what_is_timed_is_judged_with_the_behaviour_and_told_again_from_the_record(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hold(run, {"kind": "behaviour", "images": 3, "at_most_flipped": 1.0}, LATENCY)
+    tried = clock(monkeypatch, 0.04)
+    assert gate(run) == 0, capsys.readouterr().out
+    record = read_json(run.decision)
+    assert record["verdict"] == "accepted", record["reasons"]
+    assert len(tried) == 1
+    assert [check["passed"] for check in record["checks"] if check["rule"] in ("behaviour", "latency")] == [True, True]
+    assert record["tried"]["images"] == 3
+    [latency] = record["tried"]["latencies"]
+    facts = {"requests": 7, "device": "cpu", "threads": 1, "low": 40.0, "median": 40.0, "high": 40.0}
+    assert latency == facts | {"on": latency["on"]}
+    clock(monkeypatch, 9.0)
+    assert gate(run) == 0
+    assert read_json(run.decision) == record
+    write_json(run.decision, record | {"tried": record["tried"] | {"latencies": []}})
+    assert gate(run) == 0
+    assert read_json(run.decision)["verdict"] == "rejected"  # what was edited is made anew, by the clock of now
+
+
+def test_a_model_that_never_reaches_the_ceiling_is_not_promoted_whatever_its_record_says(
+    finished: Run,
+    fresh_copy: Callable[[Run], Run],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = fresh_copy(finished)
+    hold(run, LATENCY)
+    clock(monkeypatch, 0.01)
+    assert gate(run) == 0, capsys.readouterr().out
+    record = read_json(run.decision)
+    assert record["verdict"] == "accepted", record["reasons"]
+    [latency] = record["tried"]["latencies"]
+    write_json(run.decision, record | {"tried": {"images": 0, "latencies": [latency | {"high": 49.0}]}})
+    assert promote(run) == ExitCode.INPUT_CORRUPT
+    assert "its checks are not those of the predictions" in capsys.readouterr().out
+    write_json(run.decision, record)
+    tried = clock(monkeypatch, 0.07, 0.06, 0.08)
+    assert promote(run) == ExitCode.INPUT_CORRUPT
+    said = "coop-1 does not behave as the decision says: at best of 3 measurements an image takes 60 ms"
+    assert said in capsys.readouterr().out
+    assert len(tried) == 3
+    assert registry.champion("tiny") is None
+    clock(monkeypatch, 0.07, 0.05)
+    assert promote(run) == 0, capsys.readouterr().out
+    assert registry.champion("tiny") is not None
+
+
+def test_single_images_are_timed_without_the_first_ones(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backbone = BackboneFiles("tiny-clip", read_digest(run), run.root / "backbone")
+    payload_of(run.folder / "tune" / "coop-1", None, backbone, 10**6).write(tmp_path / "payload")
+    for number, image in enumerate(run.images(2)):
+        (tmp_path / f"plain-{number}").write_bytes(image)
+    timing = {"requests": 4, "threads": 1, "files": ["plain-0", "plain-1"]}
+    timings = [timing | {"device": device} for device in ("cpu", "cuda")]
+    (tmp_path / "asked.json").write_text(json.dumps({"lists": {}, "timings": timings}))
+    took = [100.0] * probe_script.WARM_UP + [1.0, 2.0, 3.0, 4.0]
+    ticks = iter([tick for number, one in enumerate(took) for tick in (1000.0 * number, 1000.0 * number + one)])
+    monkeypatch.setattr(probe_script, "perf_counter", lambda: next(ticks))
+    probe_script.main(tmp_path)
+    told = json.loads(capsys.readouterr().out)
+    assert told["found"] == {}
+    [cpu] = told["timed"]
+    assert (cpu["device"], cpu["requests"], cpu["seconds"]) == ("cpu", 4, [1.0, 2.0, 3.0, 4.0])
+    assert next(ticks, None) is None
+
+
+def hold(run: Run, *rules: dict[str, Any]) -> None:
+    """Hold the candidates to more rules."""
+    values = yaml.safe_load((run.root / "params.yaml").read_text())
+    values["gate"]["rules"] += rules
+    (run.root / "params.yaml").write_text(yaml.safe_dump(values))
+
+
+def clock(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> list[float]:
+    """Let an image take so long in each process that tries a candidate out, one after the other; fills the list."""
+    tried: list[float] = []
+
+    def timed(*arguments: Any) -> tuple[Any, str]:
+        answer, why = RUN(*arguments)
+        took = seconds[len(tried)]
+        tried.append(took)
+        for one in answer["timed"]:
+            assert len(one["seconds"]) == one["requests"]
+            one["seconds"] = [took] * one["requests"]
+        return answer, why
+
+    monkeypatch.setattr("registry.probe._run", timed)
+    return tried
+
+
 def test_what_does_not_load_from_its_payload_alone_is_told(run: Run, tmp_path: Path) -> None:
     backbone = BackboneFiles("tiny-clip", read_digest(run), run.root / "backbone")
     payload = payload_of(run.folder / "tune" / "coop-1", None, backbone, 10**6)
     files = {name: content for name, content in payload.files.items() if name != "head.safetensors"}
     broken = type(payload)(files)
-    found = probe(broken, run.images(1), np.ones((1, 3)) / 3, run.card.class_ids, [None], tmp_path / "probe")
+    shown = Shown(run.images(1), np.ones((1, 3)) / 3, run.card.class_ids, [None])
+    found = probe(broken, Trial(images=1), shown, tmp_path / "probe")
     assert found.problem is not None
     assert found.problem.startswith("it does not predict from its payload alone:")
     assert "head.safetensors" in found.problem

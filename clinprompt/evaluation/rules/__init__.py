@@ -8,12 +8,15 @@ several is due, as none of them alone lets a candidate through (Berger 1982, the
 import difflib
 import importlib
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from clinprompt.errors import BadParams
+from clinprompt.evaluation.behaviour import Behaviour, Trial
 from clinprompt.evaluation.contenders import Candidate, Incumbent, Slices
 from clinprompt.evaluation.design import Design, rounded
 from clinprompt.evaluation.estimate import Estimate, estimate_text
@@ -118,6 +121,19 @@ class Rule(Section):
     def explain(self) -> str:
         """What the rule asks for, as a sentence without a full stop."""
 
+    @property
+    def trial(self) -> Trial:
+        """What the challenger must be tried out for, as it would be served; by default nothing."""
+        return Trial()
+
+    def still_fails(self, found: Behaviour, again: Callable[[Trial], Behaviour]) -> str | None:
+        """Why a choice that was tried out anew, before its promotion, does not pass; None where it does.
+
+        Args:
+            again: tries it out once more.
+        """
+        return None
+
     def judged(
         self, context: Context, of: str, what: str, estimate: Estimate, bound: float, side: Side, good: str,
         bad: str = "", **more: Any,
@@ -166,6 +182,11 @@ def _more_patients(estimate: Estimate, bound: float, side: Side, patients: int) 
     return (
         f"a better model, or about {rounded(int(patients * (reach / room) ** 2) + 1):,} test patients with this value"
     )
+
+
+def trial_of(rules: Iterable[Rule]) -> Trial:
+    """What a challenger is tried out for by all rules together."""
+    return reduce(or_, (rule.trial for rule in rules), Trial())
 
 
 _ONE_OF_EACH: tuple[tuple[str | None, str, str], ...] = (

@@ -1,10 +1,11 @@
 """A candidate must behave as a served model has to: in a clean process, from its payload alone."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import Field
 
-from clinprompt.evaluation.behaviour import Behaviour
+from clinprompt.evaluation.behaviour import Behaviour, Trial
 from clinprompt.evaluation.estimate import Estimate
 from clinprompt.evaluation.paired import undefined
 from clinprompt.evaluation.rules import Check, Context, Rule, register
@@ -26,12 +27,17 @@ class BehaviourRule(Rule):
     at_most_flipped: Fraction = 0.1
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.001
 
+    @property
+    def trial(self) -> Trial:
+        """The images that it is tried on."""
+        return Trial(images=self.images)
+
     def check(self, context: Context) -> Check:
         """Hold the challenger to it."""
         challenger = context.challenger
         if challenger.probe is None:
             return self._said(context, undefined("nobody tried it out"), "its behaviour was not measured")
-        found = challenger.probe(challenger, self.images)
+        found = challenger.probe(challenger, self.trial)
         problem, flipped = self.problem(found), found.flipped
         if problem is not None and (flipped is None or found.faults(self.tolerance)):
             return self._said(context, undefined(problem), problem)
@@ -41,6 +47,10 @@ class BehaviourRule(Rule):
         open_ends = f"; not checked: {'; '.join(found.not_checked)}" if found.not_checked else ""
         says = f"it behaves as a served model must, and {_share(found)}, at most {self.at_most_flipped:.1%}{open_ends}"
         return self._said(context, estimate, says, passed=True)
+
+    def still_fails(self, found: Behaviour, again: Callable[[Trial], Behaviour]) -> str | None:
+        """The same as at the gate: nothing of it depends on the moment."""
+        return self.problem(found)
 
     def problem(self, found: Behaviour) -> str | None:
         """Why a behaviour does not pass; None where it does. What was not checked counts, but for a GPU and for the
