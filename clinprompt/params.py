@@ -278,6 +278,8 @@ class RegistryParams(Section):
         journal: where the promotions to an MLflow server are written down: s3://bucket/prefix, or a folder that all who
             promote reach. A local store has it beside itself.
         reproduce: whether a model must have come out of a second training, to the last bit, before it is promoted.
+        reproduce_tolerance: of one that was trained on a GPU, by how much the validation probabilities of the second
+            one may differ instead; None: not at all.
     """
 
     experiment: _NameTemplate
@@ -286,6 +288,7 @@ class RegistryParams(Section):
     results: _NameTemplate
     approval: Literal["none", "required"]
     reproduce: Literal["none", "required"]
+    reproduce_tolerance: Annotated[float, Field(gt=0, lt=1)] | None
     journal: str | None
 
     def of(self, dataset: str) -> "RegistryParams":

@@ -2,13 +2,15 @@
 
 `registry.reproduce: required` lets no model become the champion of which that was not seen. What is run is what
 `dvc.lock` records of the training: the command with its inputs, whose digests are checked by the component itself, and
-another place for its output.
+another place for its output. Where a model that was trained on a GPU comes out with another digest, what it predicts on
+the validation split is compared, within `registry.reproduce_tolerance`.
 """
 
+import json
 import platform
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -22,14 +24,16 @@ from clinprompt.files import to_json
 from clinprompt.params import RegistryParams, load_params
 from clinprompt.scratch import ScratchFolder
 from clinprompt.tuned.artifact import HEAD, PROMPTS, RECORD, model_digest
+from clinprompt.tuned.record import ModelRecord
 from registry import links
+from registry.agreement import Agreement, check_judged, difference
 from registry.protocol.location import address, store_at
 from registry.protocol.store import Store
 from registry.stage import own_python
 
 FORMAT = 1
 FOLDER = "reproduced"  # beside the models' journals
-LOCK = "dvc.lock"
+LOCK, PREDICTIONS = "dvc.lock", "predictions.parquet"
 
 
 def retrain(dataset: str, project: Path) -> dict[str, Any]:
@@ -39,7 +43,8 @@ def retrain(dataset: str, project: Path) -> dict[str, Any]:
         project: the folder with dvc.lock and the run's files, as after `dvc repro`, or `python -m workspace checkout`.
 
     Returns:
-        model, candidate, digest, action ("reproduced", or "unchanged" where that was seen before).
+        model, candidate, digest, action ("reproduced", or "unchanged" where that was seen before), and where
+        other bytes came out `agreement`, what was compared instead.
 
     Raises:
         BadParams: there is no place to write it down.
@@ -52,24 +57,22 @@ def retrain(dataset: str, project: Path) -> dict[str, Any]:
     if decision.chosen is None:
         raise InputMissing(f"The gate has chosen nobody on {dataset}: there is nothing to train again.")
     chosen, store = decision.chosen, _store(names)
-    facts = {"model": names.production_model, "candidate": chosen.folder, "digest": chosen.model_digest}
-    if store.read(_key(chosen.model_digest)) is not None:
+    facts: dict[str, Any] = {"model": names.production_model, "candidate": chosen.folder}
+    facts |= {"digest": chosen.model_digest}
+    earlier = store.read(_key(chosen.model_digest))
+    if earlier is not None and _falls_short(earlier.content, names.reproduce_tolerance) is None:
         return facts | {"action": "unchanged"}
-    name, out = _training_of(stages, dataset, chosen)
+    name, out = _made(stages, "tune", dataset, chosen.folder)
+    if model_digest(project / out) != chosen.model_digest:
+        raise InputCorrupt(f"{project / out} is not the model that the gate chose; run `dvc repro`.")
     with ScratchFolder("reproduced") as scratch:
         again = Path(scratch) / "model"
-        command = [str(again) if word == out else word for word in shlex.split(stages[name]["cmd"])]
-        # DVC's own variable: with it the component holds its inputs against dvc.lock.
-        env = own_python() | {"DVC_STAGE": name}
-        done = subprocess.run(command, cwd=project, env=env, stdout=subprocess.DEVNULL, check=False)  # noqa: S603
-        if done.returncode != 0 or not again.is_dir():
-            raise InputCorrupt(f"{chosen.folder} could not be trained again: {name} ended with {done.returncode}.")
-        found = model_digest(again)
-        if found != chosen.model_digest:
-            raise InputCorrupt(
-                f"{chosen.folder} was trained again, and another model came out: {_differs(project / out, again)}. "
-                "The same bytes are promised on a CPU of one kind alone (training.device: cpu)."
-            )
+        _run(project, stages, name, chosen, {out: again})
+        agreement = None
+        if model_digest(again) != chosen.model_digest:
+            agreement = _agreement(project, stages, decision, out, again, names.reproduce_tolerance)
+    if agreement is not None:
+        facts |= {"agreement": agreement.to_json()}
     seen = {
         "format": FORMAT,
         "dataset": dataset,
@@ -79,7 +82,11 @@ def retrain(dataset: str, project: Path) -> dict[str, Any]:
         "machine": platform.platform(),
         "torch": metadata.version("torch"),
     }
-    store.create(_key(chosen.model_digest), to_json(seen).encode())
+    content = to_json(seen).encode()
+    if earlier is None:
+        store.create(_key(chosen.model_digest), content)
+    else:  # of a day on which more was allowed
+        store.replace(_key(chosen.model_digest), content, earlier.etag)
     return facts | {"action": "reproduced"}
 
 
@@ -90,16 +97,82 @@ def check(dataset: str, names: RegistryParams, chosen: ChosenCandidate) -> None:
         names: with the dataset's name filled in.
 
     Raises:
-        DataRejected: nobody has seen it come out of a second training.
+        DataRejected: nobody has seen it come out of a second training, or not as near as is asked for now.
         BadParams: there is no place where that would be written down.
         ServiceDown: the journal's store does not answer.
     """
-    if names.reproduce == "required" and _store(names).read(_key(chosen.model_digest)) is None:
+    if names.reproduce != "required":
+        return
+    seen = _store(names).read(_key(chosen.model_digest))
+    lacking = "was not trained again yet" if seen is None else _falls_short(seen.content, names.reproduce_tolerance)
+    if lacking is not None:
         raise DataRejected(
-            f"{chosen.folder} was not trained again yet, which registry.reproduce asks for; nothing was promoted. Run "
+            f"{chosen.folder} {lacking}, which registry.reproduce asks for; nothing was promoted. Run "
             f"`python -m registry promote {dataset} --reproduce` where the run's files are (`python -m workspace "
             "checkout` brings those of a scheduled run)."
         )
+
+
+def _falls_short(seen: bytes, tolerance: float | None) -> str | None:
+    """Why what was seen of a second training is not enough by now; None where it is."""
+    try:
+        told = json.loads(seen).get("agreement")
+        agreement = None if told is None else Agreement.model_validate(told)
+    except (ValueError, AttributeError):
+        raise InputCorrupt(f"A file of {FOLDER} in the registry's journal can't be read; delete it.") from None
+    if agreement is None or agreement.is_within(tolerance):
+        return None
+    allowed = "no difference" if tolerance is None else f"{tolerance:g}"
+    return (
+        f"was not trained again to within what registry.reproduce_tolerance allows ({allowed}; its validation "
+        f"probabilities differed by up to {agreement.largest_difference:g})"
+    )
+
+
+def _run(project: Path, stages: dict[str, Any], name: str, chosen: ChosenCandidate, places: Mapping[str, Path]) -> None:
+    """Run a stage as dvc.lock records it, with some of its paths elsewhere."""
+    command = [str(places.get(word, word)) for word in shlex.split(stages[name]["cmd"])]
+    # DVC's own variable: with it the component holds its inputs against dvc.lock.
+    env = own_python() | {"DVC_STAGE": name}
+    done = subprocess.run(command, cwd=project, env=env, stdout=subprocess.DEVNULL, check=False)  # noqa: S603
+    if done.returncode != 0 or not all(places[out].exists() for out in _outs(stages[name])):
+        raise InputCorrupt(f"{chosen.folder} could not be trained again: {name} ended with {done.returncode}.")
+
+
+def _agreement(
+    project: Path, stages: dict[str, Any], decision: DecisionRecord, out: str, again: Path, tolerance: float | None
+) -> Agreement:
+    """What the second model predicts on the validation split beside what the gate judged of the first.
+
+    Raises:
+        InputCorrupt: they are too far from each other, or it is not allowed that they are.
+    """
+    first, second = (ModelRecord.read(folder / RECORD) for folder in (project / out, again))
+    differs = f"was trained again, and another model came out: {_differs(project / out, again)}"
+    if first.device == "cpu" or tolerance is None or decision.chosen is None:
+        raise InputCorrupt(
+            f"{Path(out).name} {differs}. The same bytes are promised on a CPU of one kind alone (training.device: "
+            "cpu); of a model that was trained on a GPU registry.reproduce_tolerance allows other ones."
+        )
+    chosen = decision.chosen
+    name, table = _made(stages, "evaluate", decision.dataset, f"{chosen.folder}/{PREDICTIONS}")
+    check_judged(project / table, decision, chosen)
+    places = {made: again.with_name(f"{number}-{Path(made).name}") for number, made in enumerate(_outs(stages[name]))}
+    _run(project, stages, name, chosen, places | {out: again})
+    images, apart = difference((project / table, first.classes), (places[table], second.classes))
+    found = Agreement(
+        images=images,
+        largest_difference=apart,
+        tolerance=tolerance,
+        devices=[first.device, second.device],
+        second=model_digest(again),
+    )
+    if not found.is_within(tolerance):
+        raise InputCorrupt(
+            f"{chosen.folder} {differs}. Its probabilities of the {images} validation images differ by up to "
+            f"{apart:g}, and registry.reproduce_tolerance allows {tolerance:g}."
+        )
+    return found
 
 
 def _store(names: RegistryParams) -> Store:
@@ -138,14 +211,14 @@ def _out_of(stages: dict[str, Any], name: str, dataset: str) -> str:
     return next(_outs(stages[name]))
 
 
-def _training_of(stages: dict[str, Any], dataset: str, chosen: ChosenCandidate) -> tuple[str, str]:
-    """The stage that made the chosen model, and where it put it."""
+def _made(stages: dict[str, Any], kind: str, dataset: str, what: str) -> tuple[str, str]:
+    """The stage of a kind, as tune or tune_taught, that made what has this end of a path, and its path."""
     for name, stage in stages.items():
-        if name.partition("@")[0].startswith("tune") and f"--dataset {dataset} " in str(stage.get("cmd")):
+        if name.partition("@")[0].startswith(kind) and f"--dataset {dataset} " in str(stage.get("cmd")):
             for out in _outs(stage):
-                if Path(out).name == chosen.folder:
+                if Path(out).match(what):
                     return name, out
-    raise InputMissing(f"{LOCK} does not tell how {chosen.folder} was trained; run `dvc repro`.")
+    raise InputMissing(f"{LOCK} does not tell how {what} was made; run `dvc repro`.")
 
 
 def _differs(first: Path, second: Path) -> str:

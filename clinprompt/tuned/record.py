@@ -34,7 +34,8 @@ class ModelRecord(Record):
         frames: which frame of a DICOM file of several is the picture, as the card says: "one" and "each" choose none.
         score: the column of the card's record that the model estimates beside the class; None where it does not.
         knowledge: digest of each file of the stage describe that the method needs.
-        micro_batches, processes, precision, augmentation: how it was trained, as far as that is not usual.
+        micro_batches, processes, precision, augmentation, device: how it was trained, as far as that is not usual;
+            `cuda` where it was on a GPU, whose rounding is not promised to be the same twice.
     """
 
     FORMAT: ClassVar[int] = 3
@@ -64,6 +65,7 @@ class ModelRecord(Record):
     processes: int = 1
     precision: str = "float32"
     augmentation: str | None = None
+    device: str = "cpu"
 
     @property
     def needs_only_head(self) -> bool:

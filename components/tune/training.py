@@ -103,19 +103,21 @@ def _record(job: Job, session: "TuningSession", model: "PromptMethod", run: "Run
         "intensity": card.intensity,
         "images": model.needed.images,
         **({"dicom": True, "frames": card.dicom.frames} if session.dataset.has_dicom else {}),
-        **_unusual(session.training, model, run),
+        **_unusual(session, model, run),
     }
 
 
-def _unusual(training: TrainingParams, model: "PromptMethod", run: "Run") -> dict[str, Any]:
+def _unusual(session: "TuningSession", model: "PromptMethod", run: "Run") -> dict[str, Any]:
     """How it was trained, as far as that is not what it always is."""
     facts: dict[str, Any] = {"micro_batches": run.micro_batches} if run.micro_batches > 1 else {}
     if run.ranks.size > 1:
         facts["processes"] = run.ranks.size
     if run.mixed:
-        facts["precision"] = training.precision
+        facts["precision"] = session.training.precision
+    if session.backbone.device.type != "cpu":
+        facts["device"] = session.backbone.device.type
     if model.needed.images == "pixels":
-        facts["augmentation"] = training.augmentation
+        facts["augmentation"] = session.training.augmentation
     return facts
 
 
