@@ -22,7 +22,8 @@ def plan(task: PlanTask, store: Store) -> Plan:
     """Make the plan of a run on a dataset's release.
 
     Only the newest release is promoted with `promote: auto`, so that running old ones again changes nothing for
-    those who use the champion.
+    those who use the champion. Where a second training is asked for first, none is: a run whose promotion was refused
+    would not be recorded, and that training takes the record.
 
     Raises:
         BadParams: no such dataset, an override without a key.
@@ -36,7 +37,7 @@ def plan(task: PlanTask, store: Store) -> Plan:
     newest = list_releases(store, task.dataset)[-1].name == release.name
     overrides = _with_candidates(task, root)
     _, params = run_params(root, task.dataset, overrides)
-    settings = params.candidates
+    settings, retrained_first = params.candidates, params.registry.reproduce == "required"
     candidates = [Candidate(candidate=c.name, seed=c.seed, taught=settings.is_taught(c.name)) for c in settings.ids]
     previous = latest_record(store, task.dataset, release.name) or latest_record(store, task.dataset, None)
     decisions = pin(store, root, task.dataset)
@@ -53,11 +54,18 @@ def plan(task: PlanTask, store: Store) -> Plan:
         decisions=decisions,
         locks=lock_texts(root, params, decisions),
         previous=previous,
-        promote=newest and task.promote == "auto",
+        promote=newest and task.promote == "auto" and not retrained_first,
         approval=params.registry.approval == "required",
     )
     if not newest:
         log.info("plan: %s is not the newest release: it is run and recorded, not promoted.", run_plan.partition)
+    elif retrained_first:
+        log.info(
+            "plan: %s is run and recorded, not promoted: registry.reproduce asks for a second training first "
+            "(`python -m workspace checkout`, then `python -m registry promote %s --reproduce`).",
+            run_plan.partition,
+            task.dataset,
+        )
     return run_plan
 
 

@@ -66,6 +66,9 @@ def test_only_the_newest_release_is_promoted(project: Project, tmp_path: Path) -
     assert project.plan().promote
     assert not project.plan(release="r1").promote
     assert not project.plan(promote="never").promote
+    # A promotion that is refused leaves no record, and the second training that it waits for takes one.
+    project.edit("params.yaml", lambda params: params["registry"].update(reproduce="required"))
+    assert not project.plan().promote
 
 
 def test_a_plan_names_the_candidates_and_keeps_the_overrides(project: Project) -> None:
