@@ -24,9 +24,9 @@ def ground(samples: Sequence[Sample], classes: Sequence[str], space: CachedSpace
     An outlier among the accepted of its class is rejected if `reject`, and else goes to review; a person's decision
     stands. Of a class that is none of `classes`, as a novel one, no image is looked at: its samples stay as they are.
     """
-    seen = [sample.class_id in classes for sample in samples]
-    grounded = iter(_of_seen([s for s, is_seen in zip(samples, seen, strict=True) if is_seen], classes, space, reject))
-    return [next(grounded) if is_seen else s.verdict for s, is_seen in zip(samples, seen, strict=True)]
+    seen = [sample for sample in samples if sample.class_id in classes]
+    grounded = iter(_of_seen(seen, classes, space, reject) if seen else [])
+    return [next(grounded) if sample.class_id in classes else sample.verdict for sample in samples]
 
 
 def _of_seen(samples: Sequence[Sample], classes: Sequence[str], space: CachedSpace, reject: bool) -> list[Assessment]:
