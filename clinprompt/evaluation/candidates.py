@@ -73,7 +73,8 @@ def _check_owner(about: About, expected: About, path: Path) -> None:
 
 def _check_rows(frame: pd.DataFrame, expected: pd.DataFrame, path: Path) -> None:
     if len(frame) != len(expected):
-        raise InputCorrupt(f"{path} holds {len(frame)} images, the manifest's tested splits {len(expected)}")
+        splits = "val, test and novel" if (expected["split"] == NOVEL).any() else "val and test"
+        raise InputCorrupt(f"{path} holds {len(frame)} images, the manifest's {splits} splits {len(expected)}")
     for column in _SAME:
         same = frame[column].to_numpy() == expected[column].to_numpy()
         if not same.all():

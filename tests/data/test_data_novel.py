@@ -32,7 +32,7 @@ def published(place: Workspace, counts: dict[str, int]) -> None:
     [
         ({"novel_classes": NOVEL[:1]}, "novel_classes: 'cyst' is the only one, and of a single name every answer is"),
         ({"novel_classes": ["cyst", "abscess"]}, "novel_classes.0"),
-        ({"novel_classes": [*NOVEL, CARD["classes"][0]]}, "classes: 'glioma' stands for both 'glioma' and 'glioma'"),
+        ({"novel_classes": [*NOVEL, CARD["classes"][0]]}, "stands for both 'glioma' and 'glioma'"),
         ({"novel_classes": [*NOVEL, NOVEL[0] | {"id": "tumour", "aliases": ["1"]}]}, "classes: '1' stands for both"),
         ({"classes": [], "novel_classes": [*CARD["classes"], *NOVEL]}, "classes: "),
         ({"classes": CARD["classes"][:1], "novel_classes": NOVEL}, "classes: "),

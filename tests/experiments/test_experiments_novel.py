@@ -174,7 +174,7 @@ def test_predictions_that_are_not_those_of_the_manifest_s_novel_images_are_no_ca
     table = pq.read_table(path)
     frame, swapped = table.to_pandas(), dict(zip(NOVELS, NOVELS[::-1], strict=True))
     for changed, says in (
-        (frame[frame["split"] != NOVEL], "images, the manifest's tested splits"),
+        (frame[frame["split"] != NOVEL], "images, the manifest's val, test and novel splits"),
         (frame.assign(label=frame["label"].replace(swapped)), "label of row"),
         (frame.iloc[::-1], "images of novel classes stand among the others"),
         (frame.assign(p_cyst=2.0), "holds no probabilities"),
