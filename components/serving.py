@@ -34,7 +34,8 @@ def behaviour_of(job: Job) -> Probe:
 
         dataset = Dataset.open(job.inputs["card"], job.inputs["manifest"], job.inputs["images"])
         card, classes = dataset.card, tuple(dataset.card.class_ids)
-        frame, about = read_predictions(job.inputs["evaluations"] / candidate.name / "predictions.parquet", classes)
+        table = job.inputs["evaluations"] / candidate.name / "predictions.parquet"
+        frame, about = read_predictions(table, classes, tuple(card.novel_ids))
         params = job.params(EvaluationParams)
         fitted = measure_candidate(frame, about, candidate.method or candidate.id.name, dataset, params).calibration
         rows = evaluated_rows(dataset.rows)

@@ -50,7 +50,7 @@ def review(task: ReviewTask, store: Store) -> dict[str, Any]:
     rows = [row for row in waiting(frame, frame["class"].tolist()) if row.key not in known]
     if len(rows) > _MOST:
         log.info("review: %d descriptions wait; this review asks about %d, the next about more.", len(rows), _MOST)
-    names = {info.id: info.name for info in card.classes}
+    names = {info.id: info.name for info in card.named}
     about = {"dataset": task.dataset, "release": str(recorded.plan["release"])}
     questions = [about | {"name": names[part["class"]]} | part for part in _parts(rows[:_MOST])]
     return {**about, "descriptions": len(frame), "waiting": len(rows), "questions": questions}

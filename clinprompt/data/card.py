@@ -130,6 +130,9 @@ class Overrides(Section):
 class Card(Section):
     """A whole card. The order of `classes` is the order of class indices everywhere.
 
+    `novel_classes` are further ones, of which no candidate is shown an image before it is tested: they are no classes
+    of the model, and what trains, calibrates, measures and serves it sees `classes` alone.
+
     `path` is where the files lie below the data root (an absolute path, or one from ~, is taken as it is); by default
     the name.
     `intensity` says how images of more than 8 bits become 8-bit ones: see `clinprompt.data.codecs.decode`.
@@ -148,6 +151,7 @@ class Card(Section):
     modality: Text
     organ: Text
     classes: list[ClassInfo] = Field(min_length=2)
+    novel_classes: list[ClassInfo] = []
     licence: Text
     source: Text
     how_to_get: Text
@@ -181,6 +185,16 @@ class Card(Section):
             raise ValueError(f"[low, high] must ascend, found {intensity}")
         return intensity
 
+    @field_validator("novel_classes")
+    @classmethod
+    def _can_be_told_apart(cls, novel: list[ClassInfo]) -> list[ClassInfo]:
+        if len(novel) == 1:
+            raise ValueError(
+                f"{novel[0].id!r} is the only one, and of a single name every answer is right; list two or more, or "
+                "none"
+            )
+        return novel
+
     @model_validator(mode="after")
     def _fold_is_a_column_of_ours(self) -> "Card":
         if self.split.folds is not None and FOLD in self.metadata.extra:
@@ -209,16 +223,16 @@ class Card(Section):
     @model_validator(mode="after")
     def _terms_are_of_classes(self) -> "Card":
         for name in self.knowledge.terms.classes:
-            if name not in self.class_ids:
+            if name not in self.named_ids:
                 raise ValueError(
-                    f"knowledge.terms.classes: {name!r} is no class; there are {', '.join(self.class_ids)}"
+                    f"knowledge.terms.classes: {name!r} is no class; there are {', '.join(self.named_ids)}"
                 )
         return self
 
     @model_validator(mode="after")
     def _no_word_means_two_classes(self) -> "Card":
         owner: dict[str, str] = {}
-        for info in self.classes:
+        for info in self.named:
             for word in {matching_key(name) for name in (info.id, *info.aliases)}:
                 if word in owner:
                     raise ValueError(f"classes: {word!r} stands for both {owner[word]!r} and {info.id!r}")
@@ -238,6 +252,21 @@ class Card(Section):
         return [info.id for info in self.classes]
 
     @property
+    def novel_ids(self) -> list[str]:
+        """The novel classes' ids in the card's order."""
+        return [info.id for info in self.novel_classes]
+
+    @property
+    def named(self) -> list[ClassInfo]:
+        """All classes that the card tells of, the novel ones last."""
+        return [*self.classes, *self.novel_classes]
+
+    @property
+    def named_ids(self) -> list[str]:
+        """Their ids."""
+        return [info.id for info in self.named]
+
+    @property
     def score(self) -> Measure | None:
         """The score of a subject's record that methods may learn to estimate."""
         return None if self.record is None else self.record.score
@@ -253,4 +282,4 @@ class Card(Section):
 
     @cached_property
     def _class_of_word(self) -> dict[str, str]:
-        return {matching_key(name): info.id for info in self.classes for name in (info.id, *info.aliases)}
+        return {matching_key(name): info.id for info in self.named for name in (info.id, *info.aliases)}

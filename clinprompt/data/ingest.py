@@ -21,10 +21,11 @@ from clinprompt.data.groups import patients_or_studies
 from clinprompt.data.layouts import ImageRecord, layout_of
 from clinprompt.data.layouts.base import counted
 from clinprompt.data.layouts.several import holds_several, labels_of
-from clinprompt.data.manifest import COLUMNS, FOLD, OF_DICOM, SPLITS, write_manifest
+from clinprompt.data.manifest import COLUMNS, FOLD, NOVEL, OF_DICOM, SPLITS, write_manifest
 from clinprompt.data.names import composed, is_known, sex_code
 from clinprompt.data.near_duplicates.fingerprint import fingerprints
 from clinprompt.data.near_duplicates.pairs import near_pairs
+from clinprompt.data.novel import set_apart
 from clinprompt.data.patient_ids import PatientKey, patient_key, public_id
 from clinprompt.data.regions import copy_regions
 from clinprompt.data.splits import check_splits, uncovered, with_splits
@@ -113,11 +114,15 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path, limits: NearLim
         named = [f"{column} {uid}" if isinstance(uid, str) else None for uid in frame[column]]
         frame[column] = _pseudonyms(pd.Series(named, index=frame.index, dtype=object), card, key)
     frame["patient"] = _pseudonyms(frame["patient"], card, None)  # splits are the same whatever the key
-    frame = with_splits(frame, card.split, card.class_ids, near)
+    frame = with_splits(frame, card.split, card.named_ids, near)
+    if card.novel_classes:
+        shared = len(frame)
+        frame = set_apart(frame, card.novel_ids, images)
+        log.info("%s: %d images of novel classes are not in the test split: left out.", card.name, shared - len(frame))
     check_splits(frame, card.split, near)
     warnings = [*identified(told), *unknown]
     warnings += uncovered(frame, card.split, card.class_ids, near)
-    frame["patient"] = pseudonyms
+    frame["patient"] = pseudonyms[frame.index]
     for warning in warnings:
         log.warning("%s: %s", card.name, warning)
     fingerprint = key.fingerprint if key else None
@@ -127,8 +132,8 @@ def ingest(card: Card, root: Path, manifest: Path, images: Path, limits: NearLim
     return Ingested(
         images=len(frame),
         distinct=int(frame["id"].nunique()),
-        classes={c: labels[c] for c in card.class_ids},
-        splits={s: splits[s] for s in SPLITS},
+        classes={c: labels[c] for c in card.named_ids},
+        splits={s: splits[s] for s in (*SPLITS, *([NOVEL] if card.novel_classes else []))},
         patients=int(frame["patient"].nunique()),
         key_fingerprint=fingerprint,
         skipped=dict(sorted(listing.skipped.items())),
@@ -195,7 +200,7 @@ def _row(record: ImageRecord, card: Card) -> dict[str, Any]:
             )
         raise DataRejected(
             f"{record.where}: the label {record.label!r} is no class of the card {card.name} "
-            f"(its classes: {', '.join(card.class_ids)}); write it under `aliases` of the class that it means."
+            f"(its classes: {', '.join(card.named_ids)}); write it under `aliases` of the class that it means."
         )
     facts = {name: composed(value) for name, value in record.facts.items() if is_known(value)}
     return {

@@ -11,6 +11,7 @@ from clinprompt.files import atomic
 from clinprompt.parquet import DAMAGED, checked_table
 
 SPLITS = ("train", "val", "test")
+NOVEL = "novel"  # the split of test images of the card's novel classes: no other split holds an image of these
 COLUMNS = ("path", "id", "file", "label", "split", "patient", "site", "sex", "age", "modality")
 # What the headers of DICOM files tell, in datasets that have such; the study may be told by a table or a folder, too.
 OF_DICOM = ("study", "series", "pixel_spacing", "identifying_fields", "burned_in_annotation")
@@ -102,9 +103,9 @@ def _content_problem(frame: pd.DataFrame) -> str | None:
         return f"the path in row {int(frame['path'].duplicated().argmax())} stands in another row, too"
     if not frame["path"].is_monotonic_increasing:
         return "the rows are not sorted by path"
-    unknown = sorted(set(frame["split"]) - set(SPLITS))
+    unknown = sorted(set(frame["split"]) - {*SPLITS, NOVEL})
     if unknown:
-        return f"the split {unknown[0]!r} is none of {', '.join(SPLITS)}"
+        return f"the split {unknown[0]!r} is none of {', '.join((*SPLITS, NOVEL))}"
     bad = ~frame["id"].astype(str).str.fullmatch(_ID)
     if bad.any():
         return f"the id in row {int(bad.argmax())} is not a SHA-256 in hex"

@@ -6,9 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from clinprompt.contract.candidates import CandidateId
+from clinprompt.data.dataset import Dataset
+from clinprompt.data.manifest import NOVEL
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.evaluation.contenders import Candidate
-from clinprompt.evaluation.table import About, evaluated_rows, read_predictions, split_of
+from clinprompt.evaluation.table import About, evaluated_rows, novel_rows, read_predictions, split_of
 
 _SAME = ["path", "id", "label", "split"]
 
@@ -25,27 +27,43 @@ class Listed:
     bytes: int | None = None
 
 
-def load_candidate(
-    listed: Listed, evaluations: Path, manifest: pd.DataFrame, dataset: str, classes: tuple[str, ...]
-) -> Candidate:
+def load_candidate(listed: Listed, evaluations: Path, dataset: Dataset) -> Candidate:
     """Read a candidate's predictions; whatever is wrong with them becomes its `problem`."""
     if listed.not_trained is not None:
         return Candidate(listed.id, None, None, None, not_trained=listed.not_trained)
-    path = evaluations / str(listed.id) / "predictions.parquet"
+    path, card = evaluations / str(listed.id) / "predictions.parquet", dataset.card
+    classes, novel = tuple(card.class_ids), tuple(card.novel_ids)
     try:
         if listed.model_digest is None:
             raise InputMissing("there is no tuned model; run the tune stage (dvc repro)")
-        frame, about = read_predictions(path, classes)
-        _check_owner(about, About(dataset, listed.id.name, listed.id.seed, listed.model_digest), path)
-        _check_rows(frame, evaluated_rows(manifest), path)
+        frame, about = read_predictions(path, classes, novel)
+        _check_owner(about, About(card.name, listed.id.name, listed.id.seed, listed.model_digest), path)
+        _check_rows(frame, _expected(dataset, about), path)
     except (InputMissing, InputCorrupt) as error:
         return Candidate(listed.id, listed.model_digest, None, None, str(error).rstrip("."))
     val, test = (split_of(frame, split, classes) for split in ("val", "test"))
-    return Candidate(listed.id, listed.model_digest, val, test, method=listed.method, bytes=listed.bytes)
+    return Candidate(
+        listed.id,
+        listed.model_digest,
+        val,
+        test,
+        method=listed.method,
+        bytes=listed.bytes,
+        novel=split_of(frame, NOVEL, novel) if novel and about.not_novel is None else None,
+        not_novel=about.not_novel if novel else None,
+    )
+
+
+def _expected(dataset: Dataset, about: About) -> pd.DataFrame:
+    """The rows of the manifest that the candidate must have answers to."""
+    rows = evaluated_rows(dataset.rows)
+    if not dataset.card.novel_classes or about.not_novel is not None:
+        return rows
+    return pd.concat([rows, novel_rows(dataset.rows)], ignore_index=True)
 
 
 def _check_owner(about: About, expected: About, path: Path) -> None:
-    if about != replace(expected, temperature=about.temperature):
+    if about != replace(expected, temperature=about.temperature, not_novel=about.not_novel):
         raise InputCorrupt(
             f"{path} holds the predictions of {about.dataset} {about.id} "
             f"(model {about.model_digest[:12]}), not of {expected.dataset} {expected.id} "
@@ -55,7 +73,8 @@ def _check_owner(about: About, expected: About, path: Path) -> None:
 
 def _check_rows(frame: pd.DataFrame, expected: pd.DataFrame, path: Path) -> None:
     if len(frame) != len(expected):
-        raise InputCorrupt(f"{path} holds {len(frame)} images, the manifest's val and test splits {len(expected)}")
+        splits = "val, test and novel" if (expected["split"] == NOVEL).any() else "val and test"
+        raise InputCorrupt(f"{path} holds {len(frame)} images, the manifest's {splits} splits {len(expected)}")
     for column in _SAME:
         same = frame[column].to_numpy() == expected[column].to_numpy()
         if not same.all():

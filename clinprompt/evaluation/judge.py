@@ -98,7 +98,6 @@ class Judged:
         ids = self.candidates.ids
         inputs = input_digests(self.card, self.manifest, self.models, self.evaluations, [str(c) for c in ids])
         dataset = Dataset.open(self.card, self.manifest, self.images)
-        classes = tuple(dataset.card.class_ids)
         missing = self.not_trained()
         listed = [
             Listed(
@@ -110,7 +109,7 @@ class Judged:
             )
             for c in ids
         ]
-        candidates = [load_candidate(entry, self.evaluations, dataset.rows, self.dataset, classes) for entry in listed]
+        candidates = [load_candidate(entry, self.evaluations, dataset) for entry in listed]
         tried = _Tried(self.probe, trial_of(plan.rules))
         if self.probe is not None:
             candidates = [replace(candidate, probe=tried) for candidate in candidates]

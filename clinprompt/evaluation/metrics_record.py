@@ -62,6 +62,16 @@ class ScoreMetrics(_Estimates):
     slices: dict[str, "ScoreMetrics"] = {}
 
 
+class NovelMetrics(_Estimates):
+    """Answers to the `n` test images of novel classes among the names of these; and the harmonic mean of the balanced
+    accuracy there and on the test split."""
+
+    n: int
+    patients: int | None
+    balanced_accuracy: Estimate
+    harmonic_mean: Estimate
+
+
 class Metrics(Record):
     """The whole file: overall metrics of two splits; those of each class and each slice on the test split.
 
@@ -71,6 +81,7 @@ class Metrics(Record):
         not_sliced: the columns that were asked for and left out, and why.
         score: how well the score of the card's record is estimated on the test split; None where it is not.
         calibration: what was fitted on the validation split for the served model; None before it was.
+        novel, not_novel: where the card has novel classes, what was measured on them, or why nothing could be.
     """
 
     FORMAT: ClassVar[int] = 3
@@ -89,3 +100,5 @@ class Metrics(Record):
     not_sliced: dict[str, str] = {}
     score: ScoreMetrics | None = None
     calibration: Calibration | None = None
+    novel: NovelMetrics | None = None
+    not_novel: str | None = None

@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 
 from clinprompt.data.dataset import Dataset
+from clinprompt.data.manifest import NOVEL
 from clinprompt.evaluation.calibrate import calibrate
 from clinprompt.evaluation.intervals import Intervals, estimate_all
 from clinprompt.evaluation.metrics_record import ClassMetrics, Metrics
+from clinprompt.evaluation.novel import novel_metrics
 from clinprompt.evaluation.patients import PatientCount
 from clinprompt.evaluation.score import score_metrics
 from clinprompt.evaluation.slices import age_bands, measure_slices, not_sliced, slices_of
@@ -33,14 +35,20 @@ def measure_candidate(
         intervals=intervals,
     )
     test = (rows["split"] == "test").to_numpy()
-    val_split, test_split = (split_of(frame, split, tuple(dataset.card.class_ids)) for split in ("val", "test"))
+    card = dataset.card
+    val_split, test_split = (split_of(frame, split, tuple(card.class_ids)) for split in ("val", "test"))
     parts = slices_of(rows[test], slices)
     fitted = calibrate(val_split, test_split, parts, about.temperature, params.calibration, intervals)
     metrics = metrics.model_copy(update={"calibration": fitted})
-    measure, (_, estimated) = dataset.card.score, SCORES
+    if card.novel_classes and about.not_novel is None:
+        novel = novel_metrics(test_split, split_of(frame, NOVEL, tuple(card.novel_ids)), intervals)
+        metrics = metrics.model_copy(update={"novel": novel})
+    elif card.novel_classes:
+        metrics = metrics.model_copy(update={"not_novel": about.not_novel})
+    measure, (_, estimated) = card.score, SCORES
     if measure is None or estimated not in frame:
         return metrics
-    estimates = frame[estimated].to_numpy(np.float64)[test]
+    estimates = frame[estimated][frame["split"] != NOVEL].to_numpy(np.float64)[test]
     return metrics.model_copy(update={"score": score_metrics(rows[test], estimates, measure, slices, intervals)})
 
 

@@ -1,4 +1,8 @@
-"""`predictions.parquet`: one row per image of the validation and test splits, with the model's probabilities."""
+"""`predictions.parquet`: one row per image of the validation and test splits, with the model's probabilities.
+
+Where the card has novel classes and the model can answer to them, the rows of their images follow, each with
+probabilities among the novel classes alone; of the classes of the other half a row has none.
+"""
 
 import json
 from dataclasses import asdict, dataclass
@@ -11,7 +15,7 @@ import pyarrow.parquet as pq
 
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.data.dataset import class_indices
-from clinprompt.data.manifest import patients
+from clinprompt.data.manifest import NOVEL, patients
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.evaluation.metrics import Floats
 from clinprompt.evaluation.patients import PatientCount
@@ -32,6 +36,7 @@ class About:
     Attributes:
         candidate: its name in params.yaml: a method, or a method with knobs of its own.
         temperature: by which the logits were divided, as the served model does.
+        not_novel: why the model has no answers to the card's novel classes; None: it has, or the card names none.
     """
 
     dataset: str
@@ -40,6 +45,11 @@ class About:
     model_digest: str
     temperature: float = 1.0
     format: int = 1
+    not_novel: str | None = None
+
+    def to_json(self) -> str:
+        """As it stands in the file; a reason only where there is one."""
+        return json.dumps({key: value for key, value in asdict(self).items() if value is not None}, sort_keys=True)
 
     @property
     def id(self) -> CandidateId:
@@ -50,6 +60,11 @@ class About:
 def evaluated_rows(manifest: pd.DataFrame) -> pd.DataFrame:
     """The manifest's rows that models are measured on, sorted by path."""
     return manifest[manifest["split"].isin(SPLITS)].sort_values("path", ignore_index=True)
+
+
+def novel_rows(manifest: pd.DataFrame) -> pd.DataFrame:
+    """The manifest's rows of novel classes, sorted by path."""
+    return manifest[manifest["split"] == NOVEL].sort_values("path", ignore_index=True)
 
 
 def predictions_frame(
@@ -76,11 +91,11 @@ def write_predictions(frame: pd.DataFrame, about: About, path: Path) -> None:
     """Write the frame with what it is about."""
     table = pa.Table.from_pandas(frame, schema=_schema(list(frame.columns)), preserve_index=False)
     # pandas' own metadata names library versions, which would change the bytes.
-    pq.write_table(table.replace_schema_metadata({_ABOUT: json.dumps(asdict(about), sort_keys=True)}), path)
+    pq.write_table(table.replace_schema_metadata({_ABOUT: about.to_json()}), path)
 
 
-def read_predictions(path: Path, classes: tuple[str, ...]) -> tuple[pd.DataFrame, About]:
-    """Read and check the predictions of one candidate.
+def read_predictions(path: Path, classes: tuple[str, ...], novel: tuple[str, ...] = ()) -> tuple[pd.DataFrame, About]:
+    """Read and check the predictions of one candidate: the rows of validation and test, then those of novel classes.
 
     Raises:
         InputMissing: there is no such file.
@@ -95,13 +110,21 @@ def read_predictions(path: Path, classes: tuple[str, ...]) -> tuple[pd.DataFrame
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputCorrupt(f"{path} is not a predictions file ({reason}); delete it and run again.") from None
     columns = [*FACTS, "predicted", *(f"p_{class_id}" for class_id in classes)]
-    expected = _schema([*columns, *SCORES] if SCORES[0] in table.schema.names else columns)
+    columns += SCORES if SCORES[0] in table.schema.names else []
+    answered = novel if about.not_novel is None else ()
+    expected = _schema([*columns, *(f"p_{class_id}" for class_id in answered)])
     if table.schema.remove_metadata() != expected:
         found = ", ".join(f"{field.name} {field.type}" for field in table.schema)
         wanted = ", ".join(f"{field.name} {field.type}" for field in expected)
         raise InputCorrupt(f"{path}: its columns are {found}; expected {wanted}.")
     frame = table.to_pandas()
-    _check_probabilities(frame, classes, path)
+    is_novel = frame["split"] == NOVEL
+    if not is_novel.is_monotonic_increasing:
+        raise InputCorrupt(f"{path}: images of novel classes stand among the others.")
+    _check_probabilities(frame[~is_novel], classes, answered, path)
+    _check_probabilities(frame[is_novel], answered, classes, path)
+    if SCORES[1] in frame and not np.isfinite(frame[SCORES[1]][~is_novel].to_numpy(np.float64)).all():
+        raise InputCorrupt(f"{path}: an image has no estimate of the score.")
     return frame, about
 
 
@@ -110,18 +133,18 @@ def _schema(columns: list[str]) -> pa.Schema:
     return pa.schema([(column, pa.float64() if column in numeric else pa.string()) for column in columns])
 
 
-def _check_probabilities(frame: pd.DataFrame, classes: tuple[str, ...], path: Path) -> None:
-    columns = [f"p_{class_id}" for class_id in classes]
-    values = frame[columns].to_numpy(np.float64)
-    good = np.isfinite(values).all(axis=1)
+def _check_probabilities(frame: pd.DataFrame, classes: tuple[str, ...], others: tuple[str, ...], path: Path) -> None:
+    """Of rows that must hold probabilities of `classes`, and of the `others` none."""
+    values, empty = (frame[[f"p_{class_id}" for class_id in named]].to_numpy(np.float64) for named in (classes, others))
+    good = np.isfinite(values).all(axis=1) & np.isnan(empty).all(axis=1)
     good[good] = (values[good] >= 0).all(axis=1) & (np.abs(values[good].sum(axis=1) - 1) <= _TOLERANCE)
     if not good.all():
-        raise InputCorrupt(f"{path}: the row of the image {frame['id'][int(np.argmin(good))]} holds no probabilities.")
+        raise InputCorrupt(
+            f"{path}: the row of the image {frame['id'].iloc[int(np.argmin(good))]} holds no probabilities."
+        )
     unknown = sorted(set(frame["label"]) - set(classes))
     if unknown:
         raise InputCorrupt(f"{path}: the label {unknown[0]!r} is no class of the card.")
-    if SCORES[1] in frame and not np.isfinite(frame[SCORES[1]].to_numpy(np.float64)).all():
-        raise InputCorrupt(f"{path}: an image has no estimate of the score.")
 
 
 def split_of(frame: pd.DataFrame, split: str, classes: tuple[str, ...]) -> Predictions:

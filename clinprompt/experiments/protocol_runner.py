@@ -23,7 +23,6 @@ from clinprompt.experiments.protocols import Cell, LeftOut
 from clinprompt.experiments.results import TESTS, left_out_row
 from clinprompt.experiments.scores import harmonic, rounded, scores
 from clinprompt.experiments.stacked import Member, descend_stacked
-from clinprompt.experiments.transfer import moved
 from clinprompt.files import to_json
 from clinprompt.prompting.base import PromptMethod
 from clinprompt.prompting.batches import Batch, Examples
@@ -34,6 +33,7 @@ from clinprompt.training.checkpoint import Checkpoint
 from clinprompt.training.fit import fit
 from clinprompt.tuned.artifact import softmax
 from clinprompt.tuned.session import TuningSession
+from clinprompt.tuned.transfer import moved
 
 log = logging.getLogger(__name__)
 

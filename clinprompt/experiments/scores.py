@@ -10,6 +10,7 @@ import numpy as np
 from clinprompt.evaluation.intervals import DECIMALS
 from clinprompt.evaluation.metric_names import SELECTABLE
 from clinprompt.evaluation.metrics import measure
+from clinprompt.evaluation.novel import harmonic_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,9 +26,9 @@ def scores(labels: "NDArray[np.int64]", probabilities: "NDArray[np.float64]") ->
 
 def harmonic(base: float | None, novel: float | None) -> float | None:
     """The harmonic mean 2bn / (b + n); 0 when both are 0, None when one is not defined or negative."""
-    if base is None or novel is None or min(base, novel) < 0:
+    if base is None or novel is None:
         return None
-    return rounded(2 * base * novel / (base + novel)) if base + novel else 0.0
+    return rounded(float(harmonic_mean(np.array(base), np.array(novel))))
 
 
 def mean(values: Sequence[float | None]) -> float | None:

@@ -50,7 +50,7 @@ def describe(
     context, counts = Context.of(card), params.samples_of
     subjects = [Subject.of(card, info) for info in classes]
     prompts = {
-        subject.class_id: aspect_prompts(writer, subject, [o for o in subjects if o != subject], counts)
+        subject.class_id: aspect_prompts(writer, subject, _siblings(subject, subjects, card), counts)
         for subject in subjects
     }
     descriptions: list[Description] = []
@@ -79,6 +79,13 @@ def origin_of(writer: Writer, completion: Completion) -> Origin:
 def accepted_counts(descriptions: Sequence[Description]) -> Counter[str]:
     """The number of accepted descriptions by class id."""
     return Counter(description.prompt.class_id for description in descriptions if description.verdict.accepted)
+
+
+def _siblings(subject: Subject, subjects: Sequence[Subject], card: Card) -> list[Subject]:
+    """The other classes that it competes with: what is learned of a class must not hold the names of novel ones."""
+    novel = set(card.novel_ids)
+    own = subject.class_id in novel
+    return [other for other in subjects if other != subject and (other.class_id in novel) == own]
 
 
 def _judge(

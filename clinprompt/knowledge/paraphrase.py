@@ -71,7 +71,7 @@ def paraphrase(
         plain(text, card.name, "record")
     prompts = [_prompt(writer, frame, aspect) for aspect in OPENINGS]
     statement = Paraphrase(OF_NO_CLASS, frame.sentence, frame.sentence, complete=True)
-    context = Context(card.classes, {OF_NO_CLASS: WordSets([statement.compared])})  # a copy of the frame is none, too
+    context = Context(card.named, {OF_NO_CLASS: WordSets([statement.compared])})  # a copy of the frame is none, too
     # As long as twice the frame, whatever descriptions may be.
     sampling = Sampling(params.temperature, TOP_P, 2 * writer.length_of(frame.sentence))
 

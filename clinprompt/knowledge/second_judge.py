@@ -95,7 +95,7 @@ def ask_judge(
         ServiceDown: the endpoint does not answer.
     """
     ids = {one.prompt.class_id for one in descriptions}
-    subjects = {info.id: Subject.of(card, info) for info in card.classes if info.id in ids}
+    subjects = {info.id: Subject.of(card, info) for info in card.named if info.id in ids}
     prompts = {i: _prompt(judge, subjects[d.prompt.class_id], d.text) for i, d in enumerate(descriptions) if _open(d)}
     each = list(dict.fromkeys(prompts.values()))  # a sentence that stands twice is asked of once
     samples = [(prompt, 0) for prompt in each]

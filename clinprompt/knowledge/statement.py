@@ -55,7 +55,7 @@ class Context:
         Raises:
             BadParams: a file of curated words is not as its schema says.
         """
-        return cls(card.classes, {}, terms_of(card))
+        return cls(card.named, {}, terms_of(card))
 
     def read(self, statement: Statement) -> tuple[TermsOfCard, Reading] | None:
         """The words that bear on the card, and the statement's reading by them; None where they aren't given."""

@@ -52,13 +52,13 @@ def read_texts(path: Path, card: Card, reserved: Collection[str] = VERDICT) -> t
         raise DataRejected(f"{path} has the column {taken[0]!r} already, which the checks write; rename or remove it.")
     if frame.empty:
         raise DataRejected(f"{path} has no rows below its header.")
-    by_name = {matching_key(info.name): info.id for info in card.classes}
+    by_name = {matching_key(info.name): info.id for info in card.named}
     ids = []
     for number, row in numbered_rows(frame):
         found = card.class_of(row[CLASS]) or by_name.get(matching_key(row[CLASS]))
         if found is None:
             raise DataRejected(
-                f"{path}, row {number}: class: {row[CLASS]!r} is none of the card's: {', '.join(card.class_ids)}."
+                f"{path}, row {number}: class: {row[CLASS]!r} is none of the card's: {', '.join(card.named_ids)}."
             )
         ids.append(found)
     return frame, ids

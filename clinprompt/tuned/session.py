@@ -14,19 +14,19 @@ from clinprompt import __version__
 from clinprompt.backbones.device import choose_device, computes_bfloat16
 from clinprompt.backbones.load import Backbone
 from clinprompt.data.dataset import Dataset
-from clinprompt.errors import BadParams, DataRejected, NotTrained
 from clinprompt.features.store import FeatureStore
 from clinprompt.files import sha256_file
 from clinprompt.params import BackboneParams, TrainingParams
-from clinprompt.prompting.base import PromptMethod, Task, file_of
+from clinprompt.prompting.base import PromptMethod, file_of
 from clinprompt.prompting.batches import Examples
 from clinprompt.prompting.optimisation import OptimiserSettings
 from clinprompt.schema import Section
 from clinprompt.training.augmentation import Augmentation
 from clinprompt.training.checkpoint import Checkpoint
 from clinprompt.training.distributed import ALONE, Ranks
-from clinprompt.training.inputs import ExampleLoader, knowledge, open_backbone
+from clinprompt.training.inputs import ExampleLoader, open_backbone
 from clinprompt.training.loop import Run, micro_batches
+from clinprompt.tuned.transfer import built
 
 log = logging.getLogger(__name__)
 
@@ -97,14 +97,10 @@ class TuningSession:
             NotTrained: the knobs don't fit the backbone, or a class lacks what the method learns from.
             InputMissing, InputCorrupt: the knowledge that it needs is not there, or can't be read.
         """
-        card = self.dataset.card
-        names, ids = {info.id: info.name for info in card.classes}, card.class_ids if classes is None else classes
-        files = (self.files.get("descriptions"), self.files.get("hidden_states"))
-        try:
-            known = knowledge(cls.needs(config), ids, *files)
-            return cls(Task(self.backbone, tuple(names[label] for label in ids), seed, known), config)
-        except (BadParams, DataRejected) as error:
-            raise NotTrained(str(error)) from None
+        listed = self.dataset.card.classes
+        by_id = {info.id: info for info in listed}
+        chosen = listed if classes is None else [by_id[label] for label in classes]
+        return built(cls, config, seed, chosen, self.backbone, self.files)
 
     def examples(self, model: PromptMethod, rows: pd.DataFrame, augmentation: Augmentation = "none") -> Examples:
         """The images of the manifest's rows, at the level that the model reads."""

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from clinprompt.data.card import Card
-from clinprompt.data.manifest import COLUMNS, SPLITS
+from clinprompt.data.manifest import COLUMNS, NOVEL, SPLITS
 from clinprompt.errors import BadParams
 from clinprompt.params import ValidationParams
 from clinprompt.validation import leaks
@@ -90,8 +90,10 @@ def _schema_expectations(card: Card) -> list[TableExpectation]:
         expectations.append(
             TableExpectation(f"{column} present", "ExpectColumnValuesToNotBeNull", about, kwargs={"column": column})
         )
-    labels = {"column": "label", "value_set": card.class_ids}
-    splits = {"column": "split", "value_set": list(SPLITS)}
+    known = [*SPLITS, *([NOVEL] if card.novel_classes else [])]
+    labels = {"column": "label", "value_set": card.named_ids}
+    splits = {"column": "split", "value_set": known}
+    named = f"{', '.join(known[:-1])} or {known[-1]}"
     digest = {"column": "id", "regex": "^[0-9a-f]{64}$"}
     return [
         *expectations,
@@ -100,22 +102,23 @@ def _schema_expectations(card: Card) -> list[TableExpectation]:
         ),
         TableExpectation("id", "ExpectColumnValuesToMatchRegex", "every id is a SHA-256 in hex", kwargs=digest),
         TableExpectation("labels", "ExpectColumnValuesToBeInSet", "every label is a class of the card", kwargs=labels),
-        TableExpectation("splits", "ExpectColumnValuesToBeInSet", "every split is train, val or test", kwargs=splits),
+        TableExpectation("splits", "ExpectColumnValuesToBeInSet", f"every split is {named}", kwargs=splits),
     ]
 
 
 def _count_expectations(card: Card, limits: ValidationParams) -> list[TableExpectation]:
     minimum = limits.min_images_per_class
-    rows = minimum * len(card.classes) * len(SPLITS)
+    wanted = [(split, label) for split in SPLITS for label in card.class_ids]
+    wanted += [(NOVEL, label) for label in card.novel_ids]
+    rows = minimum * len(wanted)
     kind = "ExpectTableRowCountToBeBetween"
     expectations = [TableExpectation("rows", kind, f"there are at least {rows} images", kwargs={"min_value": rows})]
-    for split in SPLITS:
-        for label in card.class_ids:
-            about = f"the class {label} has at least {minimum} images in {split}"
-            where = {"split": split, "label": label}
-            expectations.append(
-                TableExpectation(f"{COUNT}{split}/{label}", kind, about, kwargs={"min_value": minimum}, where=where)
-            )
+    for split, label in wanted:
+        about = f"the class {label} has at least {minimum} images in {split}"
+        where = {"split": split, "label": label}
+        expectations.append(
+            TableExpectation(f"{COUNT}{split}/{label}", kind, about, kwargs={"min_value": minimum}, where=where)
+        )
     return expectations
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clinprompt.data.card import Card
-from clinprompt.data.manifest import SPLITS, write_manifest
+from clinprompt.data.manifest import NOVEL, SPLITS, write_manifest
 from clinprompt.files import write_json, write_text
 from clinprompt.params import ValidationParams
 from clinprompt.validation import leaks
@@ -137,7 +137,7 @@ def validate(
         "dataset": card.name,
         "verdict": "rejected" if failed else "accepted",
         "checks": checks,
-        "counts": _counts(cleaned.manifest, card.class_ids),
+        "counts": _counts(cleaned.manifest, card),
         "dropped": dropped_images(cleaned.dropped, manifest, duplicates.near),
         "dropped_sentence": _dropped_sentence(cleaned.dropped),
         "flagged": flagged[:_FLAGGED],
@@ -147,7 +147,7 @@ def validate(
     }
     page = render(suite_result.result, card.title, record)
     tables = images_by_id(summary.images), pairs_by_id(duplicates.pairs)
-    return Verdict(card.name, card.class_ids, cleaned.manifest, record, *tables, page)
+    return Verdict(card.name, card.named_ids, cleaned.manifest, record, *tables, page)
 
 
 def write(verdict: Verdict, accepted: Path, classes: Path, evidence: Path) -> None:
@@ -216,9 +216,10 @@ def _sentence(outcome: Outcome, table: pd.DataFrame) -> str:
     return f"{expected}; not so for {outcome.observed} of {outcome.rows} images{listed}."
 
 
-def _counts(manifest: pd.DataFrame, classes: list[str]) -> dict[str, dict[str, int]]:
+def _counts(manifest: pd.DataFrame, card: Card) -> dict[str, dict[str, int]]:
     sizes = manifest.groupby(["split", "label"]).size().to_dict()
-    return {split: {label: int(sizes.get((split, label), 0)) for label in classes} for split in SPLITS}
+    classes = dict.fromkeys(SPLITS, card.class_ids) | ({NOVEL: card.novel_ids} if card.novel_classes else {})
+    return {split: {label: int(sizes.get((split, label), 0)) for label in of} for split, of in classes.items()}
 
 
 def _write_parquet(frame: pd.DataFrame, path: Path) -> None:

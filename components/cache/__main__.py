@@ -24,7 +24,7 @@ def work(job: Job) -> dict[str, Any]:
 
     choice, cache = job.params(BackboneParams), job.params(CacheParams)
     backbone = load_backbone(choice.name, choice.path, choose_device())
-    names = [info.name for info in dataset.card.classes]
+    names = [info.name for info in dataset.card.named]
     class_prompt_ids(backbone, [f"{name}." for name in names], names, str(job.inputs["card"]))
     update = update_store(
         job.outputs["features"],

@@ -145,11 +145,11 @@ def _classes(card: Card, path: Path) -> list[ClassInfo]:
     """The card's classes that the accepted data holds, in the card's order."""
     content = read_json(path)
     ids = content.get("classes") if isinstance(content, dict) else None
-    if not isinstance(ids, list) or not ids or not set(ids) <= set(card.class_ids):
+    if not isinstance(ids, list) or not ids or not set(ids) <= set(card.named_ids):
         raise InputCorrupt(
-            f"{path}: classes: expected ids of the card's classes {card.class_ids}, found {ids!r}; run validate again."
+            f"{path}: classes: expected ids of the card's classes {card.named_ids}, found {ids!r}; run validate again."
         )
-    return [info for info in card.classes if info.id in ids]
+    return [info for info in card.named if info.id in ids]
 
 
 def _settled(

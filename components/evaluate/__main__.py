@@ -1,6 +1,7 @@
 """evaluate: measure one tuned model."""
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 
 from clinprompt.data.dataset import Dataset, class_indices
 from clinprompt.data.manifest import patients
-from clinprompt.errors import InputCorrupt
+from clinprompt.errors import InputCorrupt, NotTrained
 from clinprompt.evaluation.plots import write_plots, write_score_plot
 from clinprompt.evaluation.score import actual_scores
 from clinprompt.evaluation.slices import age_bands
@@ -16,6 +17,7 @@ from clinprompt.evaluation.summary import measure_candidate
 from clinprompt.evaluation.table import (
     About,
     evaluated_rows,
+    novel_rows,
     predictions_frame,
     split_of,
     write_predictions,
@@ -54,6 +56,8 @@ def work(job: Job) -> dict[str, Any]:
     temperature = _temperature(rows, logits, classes, params)
     frame = predictions_frame(rows, softmax(logits / temperature.value), classes, known)
     about = About(card.name, job.arguments["candidate"], job.arguments["seed"], model.digest, temperature.value)
+    if card.novel_classes:
+        frame, about = _with_novel(job, model, dataset, frame, about)
     metrics = measure_candidate(frame, about, model.record.method, dataset, params)
     if metrics.not_sliced:
         why = "; ".join(f"{column}: {reason}" for column, reason in metrics.not_sliced.items())
@@ -61,6 +65,8 @@ def work(job: Job) -> dict[str, Any]:
     write_predictions(frame, about, job.outputs["predictions"])
     metrics.write(job.outputs["metrics"])
     headline = {name: metrics.test[name].value for name in HEADLINE}
+    if card.novel_classes:
+        headline["harmonic_mean"] = None if metrics.novel is None else metrics.novel.harmonic_mean.value
     write_json(job.outputs["summary"], headline)
     tested = features[(rows["split"] == "test").to_numpy()]
     test = split_of(frame, "test", classes)
@@ -83,6 +89,28 @@ def _predicted(
     from components.evaluate.predict import predict
 
     return predict(job, model, dataset, rows, features)
+
+
+def _with_novel(
+    job: Job, model: TunedModel, dataset: Dataset, frame: pd.DataFrame, about: About
+) -> tuple[pd.DataFrame, About]:
+    """With the answers to the novel classes below the others, or with the reason why there are none."""
+    from components.evaluate.predict import predict_novel
+
+    card, rows = dataset.card, novel_rows(dataset.rows)
+    if rows.empty:
+        return frame, replace(about, not_novel="no novel class has a test image")
+    rows["age_band"] = age_bands(rows["age"], job.params(EvaluationParams).age_bands)
+    try:
+        logits = predict_novel(job, model, dataset, rows)
+    except NotTrained as error:
+        reason = str(error).rstrip(".")
+        log.info("%s, seed %d: no answers to the novel classes: %s.", about.candidate, about.seed, reason)
+        return frame, replace(about, not_novel=reason)
+    if not np.isfinite(logits).all():
+        raise InputCorrupt(f"{job.inputs['model']} gives predictions that are no numbers; run the tune stage again.")
+    answers = predictions_frame(rows, softmax(logits / about.temperature), tuple(card.novel_ids))
+    return pd.concat([frame, answers], ignore_index=True), about
 
 
 def _temperature(

@@ -38,9 +38,9 @@ def work(job: Job) -> dict[str, Any]:
 
     from clinprompt.experiments.budget import Schedule
     from clinprompt.experiments.journal import Journal
-    from clinprompt.experiments.transfer import LEFT_OUT
     from clinprompt.training.loop import with_smaller_batches
     from clinprompt.tuned.session import TuningSession
+    from clinprompt.tuned.transfer import LEFT_OUT
 
     session = TuningSession.open(dataset, job.inputs, job.params(BackboneParams), training, final.parent)
     facts = _facts(job, session, spec, config, knobs)

@@ -104,7 +104,7 @@ def _check_behaviour(job: Job, chosen: ChosenCandidate) -> None:
         return
     dataset = Dataset.open(files.card, files.manifest, files.images)
     listed = Listed(_listed(job, chosen), chosen.method, chosen.model_digest)
-    candidate = load_candidate(listed, files.evaluations, dataset.rows, files.dataset, tuple(dataset.card.class_ids))
+    candidate = load_candidate(listed, files.evaluations, dataset)
     again = partial(behaviour_of(job), candidate)
     found = again(trial)
     problem = next((problem for rule in rules if (problem := rule.still_fails(found, again)) is not None), None)
@@ -123,7 +123,8 @@ def _check_metrics(job: Job, chosen: ChosenCandidate, metrics: Path) -> None:
 
     dataset = Dataset.open(job.inputs["card"], job.inputs["manifest"], job.inputs["images"])
     table = job.inputs["evaluations"] / chosen.folder / "predictions.parquet"
-    frame, about = read_predictions(table, tuple(dataset.card.class_ids))
+    card = dataset.card
+    frame, about = read_predictions(table, tuple(card.class_ids), tuple(card.novel_ids))
     if Metrics.read(metrics) != measure_candidate(frame, about, chosen.method, dataset, job.params(EvaluationParams)):
         raise InputCorrupt(
             f"{metrics} is not what {table} gives. Nothing was promoted; delete it and run `dvc repro`, so that the "
@@ -172,8 +173,8 @@ def _sample(job: Job, candidate: str) -> Sample:
 
     dataset = Dataset.open(job.inputs["card"], job.inputs["manifest"], job.inputs["images"])
     firsts = dataset.split("test").drop_duplicates("label")
-    classes = tuple(dataset.card.class_ids)
-    frame, _ = read_predictions(job.inputs["evaluations"] / candidate / "predictions.parquet", classes)
+    classes, novel = tuple(dataset.card.class_ids), tuple(dataset.card.novel_ids)
+    frame, _ = read_predictions(job.inputs["evaluations"] / candidate / "predictions.parquet", classes, novel)
     told = frame[frame["split"] == "test"].set_index("path").loc[firsts["path"], [f"p_{name}" for name in classes]]
     return Sample([read_image(item) for item in dataset.items(firsts)], told.to_numpy())
 

@@ -16,7 +16,7 @@ from clinprompt.data.dataset import Dataset
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.evaluation.calibration_record import Covered, PredictionSets
 from clinprompt.evaluation.decision import DecisionRecord, MeasuredCandidate
-from clinprompt.evaluation.estimate import range_text
+from clinprompt.evaluation.estimate import Estimate, range_text
 from clinprompt.evaluation.metric_names import OVERALL, PER_CLASS, SCORE
 from clinprompt.evaluation.metrics_record import Metrics, ScoreMetrics, SliceMetrics
 from clinprompt.evaluation.table import patient_count
@@ -75,7 +75,7 @@ def build(sources: Sources) -> Pages:
     dataset = Dataset.open(sources.card, sources.manifest, sources.images)
     card, decision = dataset.card, DecisionRecord.read(sources.decision)
     shown = decision.shown()
-    names = {info.id: info.name for info in card.classes}
+    names = {info.id: info.name for info in card.named}
     model = model_record(sources.models, shown)
     reads = {} if model is None else _sentences(model, card)
     facts = origin(_digests(sources, bool(reads)), decision, shown, model)
@@ -140,7 +140,7 @@ def _data(verdict: dict[str, Any], card: Card) -> dict[str, Any]:
     leaks = {key.replace("_", " "): "not checked" if value is None else _plain(value) for key, value in found.items()}
     checks = sorted(verdict["checks"], key=lambda check: (bool(check["passed"]), check["severity"]))
     data = {"not_looked_for": "", **verdict}
-    return {**data, "totals": totals, "classes": card.class_ids, "leaks": leaks, "checks": checks}
+    return {**data, "totals": totals, "classes": card.named_ids, "leaks": leaks, "checks": checks}
 
 
 def _plain(value: Any) -> str:
@@ -204,8 +204,19 @@ def _candidate(sources: Sources, shown: MeasuredCandidate) -> dict[str, Any]:
         "not_sliced": measured.not_sliced if measured else {},
         "score": _score(measured.score) if measured and measured.score else None,
         "calibration": measured.calibration if measured else None,
+        "novel": _novel(measured) if measured else [],
+        "not_novel": measured.not_novel if measured else None,
         "covered": _covered(measured.calibration.prediction_sets) if measured and measured.calibration else [],
     }
+
+
+def _novel(measured: Metrics) -> list[tuple[str, Estimate]]:
+    """Balanced accuracy on the test images of the card's classes and of its novel ones, and the harmonic mean."""
+    novel = measured.novel
+    if novel is None:
+        return []
+    told = (measured.test["balanced_accuracy"], novel.balanced_accuracy, novel.harmonic_mean)
+    return list(zip(("base classes", "novel classes", "harmonic mean"), told, strict=True))
 
 
 def _covered(sets: PredictionSets) -> list[tuple[str, Covered]]:

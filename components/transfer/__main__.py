@@ -1,21 +1,15 @@
 """Test the tuned candidates of one dataset on the test split of another."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clinprompt.data.dataset import Dataset
 from clinprompt.errors import NotTrained
 from clinprompt.evaluation.score import actual_scores
 from clinprompt.files import write_json
-from clinprompt.methods import method
 from clinprompt.params import BackboneParams, CandidatesParams, TrainingParams
 from clinprompt.tuned.artifact import load_model
 from clinprompt.tuned.failure import failure_in
 from components.runner import Job, run
-
-if TYPE_CHECKING:
-    from clinprompt.prompting.base import PromptMethod
-    from clinprompt.tuned.artifact import TunedModel
-    from clinprompt.tuned.session import TuningSession
 
 
 def work(job: Job) -> dict[str, Any]:
@@ -23,6 +17,7 @@ def work(job: Job) -> dict[str, Any]:
     from clinprompt.experiments.protocol_runner import measured
     from clinprompt.experiments.results import Result
     from clinprompt.tuned.session import TuningSession
+    from clinprompt.tuned.transfer import for_classes
 
     source, target = job.arguments["source"], job.arguments["target"]
     dataset = Dataset.open(job.inputs["card"], job.inputs["manifest"], job.inputs["images"])
@@ -39,9 +34,10 @@ def work(job: Job) -> dict[str, Any]:
         tuned = load_model(folder)
         row = {"candidate": candidate.name, "method": tuned.record.method, "seed": candidate.seed}
         row["model_digest"] = tuned.digest
-        model, why = _built(job, folder.name, tuned, session)
-        if model is None:
-            rows.append(row | {"left_out": why})
+        try:
+            model = for_classes(tuned.record, folder, dataset.card.classes, session.backbone, job.inputs)
+        except NotTrained as error:
+            rows.append(row | {"left_out": str(error)})
             continue
         tested, score = dataset.split("test"), dataset.card.score
         # A model that has learned no score may still tell one, for classes that it was built for anew.
@@ -50,26 +46,6 @@ def work(job: Job) -> dict[str, Any]:
     about = session.data_facts() | {"protocol": "transfer", "dataset": source, "target": target}
     write_json(job.outputs["result"], Result(about, rows).to_json())
     return {"source": source, "target": target, "candidates": len(rows)}
-
-
-def _built(job: Job, folder: str, tuned: "TunedModel", session: "TuningSession") -> "tuple[PromptMethod | None, str]":
-    """The candidate for the target's classes, or why it can't be; where they are the source's, it is taken as it is."""
-    from clinprompt.experiments.transfer import LEFT_OUT, moved
-    from clinprompt.tuned.artifact import PROMPTS
-    from clinprompt.tuned.restore import restore
-
-    cls, tensors = method(tuned.record.method), job.inputs["models"] / folder / PROMPTS
-    original = restore(tuned.record.to_json(), tensors, session.backbone)
-    record, wanted = tuned.record, [(info.id, info.name) for info in session.dataset.card.classes]
-    if wanted == list(zip(record.classes, record.class_names, strict=True)):
-        return original, ""
-    config: Any = original.config
-    if not cls.transfers(config):
-        return None, LEFT_OUT
-    try:
-        return moved(session.build(cls, config, record.seed), original.trainable_parameters()), ""
-    except NotTrained as error:  # the target's names are too long for its prompts, say
-        return None, str(error)
 
 
 if __name__ == "__main__":

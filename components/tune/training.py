@@ -8,6 +8,7 @@ import pandas as pd
 
 from clinprompt.data.codecs.base import VOLUME
 from clinprompt.data.dataset import Dataset
+from clinprompt.data.manifest import NOVEL
 from clinprompt.data.support import support_digest, support_set
 from clinprompt.errors import DataRejected
 from clinprompt.files import sha256_bytes, to_json, write_json
@@ -77,7 +78,7 @@ def checkpoint_file(job: Job) -> Path:
 
 def _check_splits(dataset: Dataset, support: pd.DataFrame, validation: pd.DataFrame) -> None:
     card = dataset.card
-    unknown = sorted(set(dataset.rows["label"]) - set(card.class_ids))
+    unknown = sorted(set(dataset.rows["label"][dataset.rows["split"] != NOVEL]) - set(card.class_ids))
     if unknown:
         raise DataRejected(f"The manifest's label {unknown[0]!r} is not a class of datasets/{card.name}.yaml; add it.")
     missing = sorted(set(card.class_ids) - set(support["label"]))

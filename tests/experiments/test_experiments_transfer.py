@@ -15,7 +15,6 @@ from clinprompt.errors import BadParams
 from clinprompt.experiments.__main__ import main
 from clinprompt.experiments.protocol_runner import measured
 from clinprompt.experiments.results import read_result
-from clinprompt.experiments.transfer import moved
 from clinprompt.features.store import FeatureStore
 from clinprompt.methods import check_config, method
 from clinprompt.prompting.base import Task
@@ -23,6 +22,7 @@ from clinprompt.prompting.batches import Examples
 from clinprompt.tuned.artifact import PROMPTS, load_model
 from clinprompt.tuned.failure import TrainingFailure
 from clinprompt.tuned.restore import restore
+from clinprompt.tuned.transfer import moved
 from components.runner import execute
 from components.transfer.__main__ import work
 from components.tune.__main__ import work as tune

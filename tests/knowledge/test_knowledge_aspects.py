@@ -78,6 +78,30 @@ def test_an_aspect_may_have_a_number_of_its_own(
     ]  # fmt: skip
 
 
+def test_no_novel_class_stands_in_what_is_learned_of_another(
+    card: Card, knowledge: KnowledgeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Sample] = []
+
+    def answers(writer: Any, samples: Sequence[Sample], *rest: Any) -> list[Completion]:
+        asked.extend(samples)
+        return [Completion([], "", True) for _ in samples]
+
+    monkeypatch.setattr(generate, "complete_samples", answers)
+    novel = [ClassInfo(id=f"{c}_x", name=c, phrase=f"a brain MRI with a {c}") for c in ("ependymoma", "lymphoma")]
+    with_novel = card.model_copy(update={"novel_classes": novel})
+    generate.describe(
+        ASKED, with_novel, with_novel.named, knowledge.model_copy(update={"aspects": {"differential": 1}})
+    )
+    assert {(prompt.class_id, prompt.aspect.partition(":")[2]) for prompt, _ in asked} == {
+        *((one, other) for one in card.class_ids for other in card.class_ids if one != other),
+        ("ependymoma_x", "lymphoma_x"),
+        ("lymphoma_x", "ependymoma_x"),
+    }
+    text = "An ependymoma of the fourth ventricle is seen in the brain."
+    assert judge(statement_of(card.class_ids[0], text), Context.of(with_novel)).reason == "other_class"
+
+
 def test_the_names_of_all_cards_may_stand_in_prompts() -> None:
     for path in sorted((ROOT / "datasets").glob("*.yaml")):
         assert subjects(load_card(path))

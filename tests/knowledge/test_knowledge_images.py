@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from scipy.stats import median_abs_deviation
 
 from clinprompt.backbones.load import Backbone, load_backbone
@@ -158,6 +159,17 @@ def test_the_review_list_names_outliers_where_it_is_given_features(
         assert main([*words, *more]) == 0
         listed.append(pd.read_csv(tmp_path / "list" / "review.csv")["text"].tolist())
     assert listed == [[], [TEXTS[-1]]]
+    card = yaml.safe_load(card_file.read_text())
+    card["novel_classes"] = [{"id": c, "name": c, "phrase": f"a brain MRI with a {c}"} for c in ("cyst", "abscess")]
+    (tmp_path / "novel.yaml").write_text(yaml.safe_dump(card))
+    both = pd.concat([given.assign(reason=nothing, review=nothing, reviewed=nothing)] * 2, ignore_index=True)
+    both.loc[len(TEXTS) :, "class"] = "cyst"  # of which no image is trained on
+    both.to_parquet(tmp_path / "d.parquet")
+    words[2] = str(tmp_path / "novel.yaml")
+    assert main([*words, "--features", str(tmp_path / "features")]) == 0
+    assert pd.read_csv(tmp_path / "list" / "review.csv")[["class", "text"]].to_numpy().tolist() == [
+        ["glioma", TEXTS[-1]]
+    ]
     given.assign(reason=nothing, review=nothing, reviewed="accepted by a reader").to_parquet(tmp_path / "d.parquet")
     assert main([*words, "--features", str(tmp_path / "features")]) == 0
     assert pd.read_csv(tmp_path / "list" / "review.csv").empty

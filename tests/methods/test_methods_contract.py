@@ -26,7 +26,6 @@ from clinprompt.backbones.load import load_backbone
 from clinprompt.contract.params_schema import knowledge_of
 from clinprompt.data.codecs import decode
 from clinprompt.errors import BadParams, Interrupted
-from clinprompt.experiments.transfer import moved
 from clinprompt.files import write_json
 from clinprompt.methods import check_config, method, names
 from clinprompt.prompting.base import FeatureMethod, Knowledge, PromptMethod, Task
@@ -38,6 +37,7 @@ from clinprompt.training.loop import Run
 from clinprompt.tuned.artifact import softmax, write_model
 from clinprompt.tuned.record import BackboneRef, ModelRecord
 from clinprompt.tuned.restore import answers_of_pixels, restore
+from clinprompt.tuned.transfer import moved
 from registry.model_script import PromptTunedClassifier
 from registry.package import BackboneFiles, payload_of
 

@@ -181,7 +181,7 @@ def _place(
 
 def _no_class(tree: Tree, levels: tuple[str, ...], place: Place, parts: tuple[str, ...], card: Card) -> str:
     """The sentence about a folder that stands where the classes should, and is none."""
-    known = f"{place.label!r} is no class of the card {card.name} (its classes: {', '.join(card.class_ids)})."
+    known = f"{place.label!r} is no class of the card {card.name} (its classes: {', '.join(card.named_ids)})."
     if levels[0] == pattern.CLASS and are_folds({p[0] for p in tree.folders()}):
         return (
             f"{known} It looks like a fold: say under reader.splits which folds are train, val and test, as "

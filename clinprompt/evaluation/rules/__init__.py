@@ -107,10 +107,10 @@ class Rule(Section):
     """A rule with its knobs, which are the fields of its class.
 
     Attributes:
-        needs: whom it holds the challenger against, and does not apply without; None: it always applies.
+        needs: whom or what it holds the challenger against, and does not apply without; None: it always applies.
     """
 
-    needs: ClassVar[Literal["champion", "zero_shot"] | None] = None
+    needs: ClassVar[Literal["champion", "zero_shot", "novel_classes"] | None] = None
     kind: str
 
     @abstractmethod
@@ -136,7 +136,7 @@ class Rule(Section):
 
     def judged(
         self, context: Context, of: str, what: str, estimate: Estimate, bound: float, side: Side, good: str,
-        bad: str = "", **more: Any,
+        bad: str = "", patients: int | None = None, **more: Any,
     ) -> Check:  # fmt: skip
         """The outcome that follows from an estimate.
 
@@ -144,6 +144,7 @@ class Rule(Section):
             of: what the rule was applied to, for the check's name.
             what: the same in words.
             good, bad: the ends of the sentence that says that it passed, or not.
+            patients: on how many the estimate rests; None: on those of the test split.
             more: other fields of the check.
         """
         ok = reaches(estimate, bound, side)
@@ -154,7 +155,8 @@ class Rule(Section):
         else:
             end, must = ("upper", "at most") if side == "at_most" else ("lower", side.replace("_", " "))
             says = f"{what} is {estimate_text(estimate)}; its {end} end must be {must} {bound:g}{bad}"
-        change = None if ok else _more_patients(estimate, bound, side, len(set(context.test.patients)))
+        count = len(set(context.test.patients)) if patients is None else patients
+        change = None if ok else _more_patients(estimate, bound, side, count)
         name = f"{self.kind}.{of}" if of else self.kind
         facts: dict[str, Any] = {"change": change, **more}
         return Check(self.kind, name, context.challenger.name, estimate, bound, side, ok, says, **facts)

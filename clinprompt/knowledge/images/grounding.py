@@ -22,8 +22,14 @@ def ground(samples: Sequence[Sample], classes: Sequence[str], space: CachedSpace
     """The assessments of samples that were settled, in their order, with the scores `SCORES`.
 
     An outlier among the accepted of its class is rejected if `reject`, and else goes to review; a person's decision
-    stands.
+    stands. Of a class that is none of `classes`, as a novel one, no image is looked at: its samples stay as they are.
     """
+    seen = [sample for sample in samples if sample.class_id in classes]
+    grounded = iter(_of_seen(seen, classes, space, reject) if seen else [])
+    return [next(grounded) if sample.class_id in classes else sample.verdict for sample in samples]
+
+
+def _of_seen(samples: Sequence[Sample], classes: Sequence[str], space: CachedSpace, reject: bool) -> list[Assessment]:
     margins_of_all = margins(
         space.texts([sample.text for sample in samples]),
         np.array([list(classes).index(sample.class_id) for sample in samples]),

@@ -112,8 +112,8 @@ def inert(text: str) -> str:
 def problem(values: Mapping[str, str], card: Card) -> str | None:
     """What is wrong with a decision, given as the cells of its row; None where it is one."""
     digest = values["digest"]
-    if values["class"] not in card.class_ids:
-        return f"class: {values['class']!r} is none of the card's: {', '.join(card.class_ids)}"
+    if values["class"] not in card.named_ids:
+        return f"class: {values['class']!r} is none of the card's: {', '.join(card.named_ids)}"
     if values["decision"] not in get_args(Choice):
         return f"decision: expected accepted, rejected or nothing, found {values['decision']!r}"
     if digest and (len(digest) != 64 or set(digest) - set("0123456789abcdef")):

@@ -53,7 +53,7 @@ def _cells(row: Waiting) -> dict[str, Any]:
 
 
 def _page(rows: list[Waiting], card: Card) -> str:
-    names = {info.id: info.name for info in card.classes}
+    names = {info.id: info.name for info in card.named}
     blocks = []
     for i, row in enumerate(rows):
         choices = "".join(

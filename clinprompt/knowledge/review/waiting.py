@@ -42,7 +42,7 @@ def read_descriptions(path: Path, card: Card, *others: str) -> pd.DataFrame:
         InputMissing, InputCorrupt: there is no such file, or it is not that table.
     """
     frame = read_frame(path, [*_COLUMNS, *others], "describe")
-    return frame[frame["class"].isin(card.class_ids)]
+    return frame[frame["class"].isin(card.named_ids)]
 
 
 def waiting(judged: pd.DataFrame, ids: Sequence[str]) -> list[Waiting]:

@@ -77,7 +77,7 @@ def terms_of(card: Card) -> TermsOfCard:
     modalities = _named(card.modality, {key: entry.names for key, entry in words.modalities.items()})
     organ_names = {key: entry.names for key, entry in words.organs.items()}
     organs = _named(card.organ, organ_names)
-    findings = {info.id: _findings(info, words, organs) for info in card.classes}
+    findings = {info.id: _findings(info, words, organs) for info in card.named}
     for class_id in own.classes:
         findings[class_id] |= {f"class:{class_id}"}
     lexicon = _lexicon(words)
@@ -85,7 +85,7 @@ def terms_of(card: Card) -> TermsOfCard:
     for class_id, of_class in own.classes.items():
         _add(lexicon, of_class, f"class:{class_id}")
     places: dict[str, frozenset[str]] = {}
-    for info in card.classes:
+    for info in card.named:
         places[info.id] = organs and (_named(f"{info.name} {info.phrase}", organ_names) or organs)
         written = canonical_words(f"{info.name} {info.phrase}")
         lexicon.add([word for word in written if word not in FUNCTION_WORDS], (CARD, info.id))
@@ -95,7 +95,7 @@ def terms_of(card: Card) -> TermsOfCard:
         grey=bool(modalities) and all(words.modalities[key].grey for key in modalities),
         findings=findings,
         own_words=_own_words(card),
-        texts={info.id: " ".join(canonical_words(f"{info.name} {info.phrase}")) for info in card.classes},
+        texts={info.id: " ".join(canonical_words(f"{info.name} {info.phrase}")) for info in card.named},
         lexicon=lexicon,
     )
 
@@ -173,7 +173,7 @@ def _add(lexicon: Lexicon[Owner], terms: ClassTerms, owner: str) -> None:
 
 def _own_words(card: Card) -> dict[str, frozenset[str]]:
     """Of each class the words of its name and phrase that are in no other class's, nor the modality's or organ's."""
-    of_class = {info.id: set(canonical_words(f"{info.name} {info.phrase} {info.id}")) for info in card.classes}
+    of_class = {info.id: set(canonical_words(f"{info.name} {info.phrase} {info.id}")) for info in card.named}
     common = FUNCTION_WORDS | set(canonical_words(f"{card.modality} {card.organ}"))
     return {
         class_id: frozenset(
