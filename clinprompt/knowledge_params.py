@@ -114,7 +114,8 @@ class KnowledgeParams(Section):
     """How class descriptions and paraphrases of reports are generated, and how many must be accepted.
 
     `llm: null` names no language model, for cards that bring reviewed descriptions. An `endpoint` is asked in place of
-    `llm` for descriptions and paraphrases; hidden states are of `llm` always. `aspects` may tell for each how many
+    `llm` for descriptions and paraphrases; hidden states are of `llm` always, and of `states_of`: its own answers, or
+    the accepted descriptions, which it reads. `aspects` may tell for each how many
     samples are made of it, instead of `descriptions_per_aspect`. `device`, `precision` and `quantization` are of every
     language model that runs here, the judge too.
     """
@@ -131,12 +132,22 @@ class KnowledgeParams(Section):
     max_new_tokens: Count
     answer_tokens: Count
     hidden_states: Literal["answer_end_all_layers", "question_end_all_layers", "answer_last_layer"]
+    states_of: Literal["answers", "descriptions"] = "answers"
     temperature: Annotated[float, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=1, le=65_536)]
     device: Literal["auto", "cpu", "cuda", "all_gpus"]
     precision: Literal["float32", "bfloat16"]
     quantization: Literal["8bit", "4bit"] | None
     checks: ChecksParams
+
+    @model_validator(mode="after")
+    def _descriptions_have_states(self) -> "KnowledgeParams":
+        if self.states_of == "descriptions" and self.hidden_states == "question_end_all_layers":
+            raise ValueError(
+                "states_of: descriptions change no state of the question's end; set hidden_states to "
+                "answer_end_all_layers or answer_last_layer"
+            )
+        return self
 
     @property
     def samples_of(self) -> dict[str, int]:

@@ -1,12 +1,13 @@
 """Hidden states of the language model for each class, as CILMP uses them: by default all layers' of an answer's end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from clinprompt.data.card import Card, ClassInfo
+from clinprompt.errors import BadParams
 from clinprompt.knowledge.asking import complete_batch
 from clinprompt.knowledge.completion import Sampling
 from clinprompt.knowledge.description import Prompt
@@ -27,8 +28,8 @@ class ClassStates:
 
     Attributes:
         prompt: the question about the class.
-        answer: the model's greedy answer; "" where none was generated.
-        ended: whether the model itself ended the answer.
+        answer: the model's greedy answer, or the sentences that it read as one; "" where there was neither.
+        ended: whether the end-of-sequence token stands behind the answer.
         states: float32 [L, D].
     """
 
@@ -63,10 +64,48 @@ def hidden_states(
             continue
         answer = complete_batch(llm, [prompt.text], [0], sampling, _never, kept or Samples())[0]
         end = [llm.tokenizer.eos_token_id] if answer.ended else []
-        states = _states(llm, [*question, *answer.tokens, *end])
-        rows = states[:, -1] if which == "answer_end_all_layers" else states[-1, len(question) :]
+        rows = _rows(llm, question, [*answer.tokens, *end], which)
         class_states.append(ClassStates(prompt, answer.text, answer.ended, rows))
     return class_states
+
+
+def states_of_sentences(
+    llm: Llm,
+    card: Card,
+    classes: Sequence[ClassInfo],
+    sentences: Mapping[str, Sequence[str]],
+    which: Which = "answer_end_all_layers",
+) -> list[ClassStates]:
+    """The hidden states of each class, from the same question and given sentences, which the model reads as its answer.
+
+    They stand in their order, with spaces between them and the end-of-sequence token behind. Nothing is generated.
+
+    Args:
+        sentences: at least one of each class, by class id.
+
+    Raises:
+        BadParams: question and sentences are more than the model reads.
+    """
+    class_states = []
+    for class_info in progress(classes, "Reading hidden states", unit="class"):
+        prompt, text = features_prompt(llm, Subject.of(card, class_info)), " ".join(sentences[class_info.id])
+        question = token_ids(llm, prompt.text)
+        answer = [*llm.tokenizer(text, add_special_tokens=False).input_ids, llm.tokenizer.eos_token_id]
+        length, most = len(question) + len(answer), getattr(llm.model.config, "max_position_embeddings", None)
+        if most is not None and length > most:
+            raise BadParams(
+                f"params.yaml: knowledge.states_of: the accepted descriptions of the class {class_info.id} are "
+                f"{length} tokens with the question, and {llm.name} reads {most}; lower "
+                "knowledge.descriptions_per_aspect, shorten a file of reviewed ones, or set states_of: answers."
+            )
+        class_states.append(ClassStates(prompt, text, True, _rows(llm, question, answer, which)))
+    return class_states
+
+
+def _rows(llm: Llm, question: Sequence[int], answer: Sequence[int], which: Which) -> np.ndarray:
+    """The states [L, D] that are asked for of an answer's tokens behind a question's."""
+    states = _states(llm, [*question, *answer])
+    return states[:, -1] if which == "answer_end_all_layers" else states[-1, len(question) :]
 
 
 def _never(text: str) -> bool:

@@ -18,6 +18,12 @@ _WITHOUT = {
 }
 
 
+def with_sources(kinds: Collection[str], params: KnowledgeParams) -> set[str]:
+    """These kinds, and the descriptions where hidden states are of them."""
+    of_descriptions = "hidden_states" in kinds and params.states_of == "descriptions"
+    return {*kinds, "descriptions"} if of_descriptions else set(kinds)
+
+
 def unmet(kinds: Collection[str], card: Card, params: KnowledgeParams) -> str | None:
     """Why some of "descriptions", "hidden_states" and "paraphrases" can't be had for a card; None where they can."""
     if params.llm is not None:

@@ -192,6 +192,7 @@ def report(
         "hidden_states": {
             "file_digest": sha256_file(states_file),
             "which": params.hidden_states,
+            "of": params.states_of,
             "rows": {s.prompt.class_id: int(s.states.shape[0]) for s in states},
             "width": int(states[0].states.shape[1]) if states else None,
             "classes": {s.prompt.class_id: _answer(s) for s in states},

@@ -17,9 +17,9 @@ from clinprompt.knowledge.compute import Compute
 from clinprompt.knowledge.description import Description
 from clinprompt.knowledge.endpoint.service import Endpoint
 from clinprompt.knowledge.generate import accepted_counts, describe
-from clinprompt.knowledge.hidden_states import ClassStates, hidden_states
+from clinprompt.knowledge.hidden_states import ClassStates, hidden_states, states_of_sentences
 from clinprompt.knowledge.llm import Llm, load_llm
-from clinprompt.knowledge.needs import unmet
+from clinprompt.knowledge.needs import unmet, with_sources
 from clinprompt.knowledge.outputs import description_table, no_descriptions, report, write_states
 from clinprompt.knowledge.paraphrase import Paraphrased, paraphrase
 from clinprompt.knowledge.review.decisions import Decisions, decisions_of
@@ -44,7 +44,7 @@ def work(job: Job) -> dict[str, Any]:
     params = job.params(KnowledgeParams)
     card = load_card(job.inputs["card"])
     classes = _classes(card, job.inputs["classes"])
-    needed, frame = _needed(job.inputs.get("settings")), Frame.of(card)
+    needed, frame = with_sources(_needed(job.inputs.get("settings")), params), Frame.of(card)
     if frame is None:  # who would read paraphrases isn't trained on this dataset
         needed -= {"paraphrases"}
     if not needed:
@@ -74,7 +74,7 @@ def work(job: Job) -> dict[str, Any]:
             descriptions = judged.descriptions
     states: list[ClassStates] = []
     if "hidden_states" in needed and llm:
-        states = hidden_states(llm, card, classes, params.answer_tokens, params.hidden_states, kept)
+        states = _states(llm, card, classes, params, descriptions, kept)
     told = paraphrase(writer, card, frame, params, kept) if "paraphrases" in needed and writer and frame else None
     description_table(descriptions, params, told).to_parquet(job.outputs["descriptions"], index=False)
     write_states(job.outputs["hidden_states"], states)
@@ -160,6 +160,22 @@ def _settled(
     return [replace(one, verdict=verdict) for one, verdict in zip(descriptions, verdicts, strict=True)]
 
 
+def _states(
+    llm: Llm,
+    card: Card,
+    classes: list[ClassInfo],
+    params: KnowledgeParams,
+    descriptions: list[Description],
+    kept: Samples,
+) -> list[ClassStates]:
+    """The hidden states of the model's own answers, or of the accepted descriptions, where a class has some."""
+    if params.states_of == "answers":
+        return hidden_states(llm, card, classes, params.answer_tokens, params.hidden_states, kept)
+    accepted = [one for one in descriptions if one.verdict.accepted]
+    said = {info.id: [one.text for one in accepted if one.prompt.class_id == info.id] for info in classes}
+    return states_of_sentences(llm, card, [info for info in classes if said[info.id]], said, params.hidden_states)
+
+
 def _refuse_too_few(
     descriptions: list[Description], classes: list[ClassInfo], params: KnowledgeParams, by_hand: str | None
 ) -> None:
@@ -170,13 +186,15 @@ def _refuse_too_few(
         else "Use a larger model (knowledge.llm), raise knowledge.descriptions_per_aspect or max_new_tokens, change "
         "the class's phrase in the card,"
     )
+    least, lower = params.min_accepted_per_class, "lower knowledge.min_accepted_per_class"
+    if params.states_of == "descriptions" and least == 0:
+        least, lower = 1, "set knowledge.states_of: answers"
     for info in classes:
-        if accepted[info.id] < params.min_accepted_per_class:
+        if accepted[info.id] < least:
             requested = sum(d.prompt.class_id == info.id for d in descriptions)
             raise DataRejected(
                 f"class {info.id}: {accepted[info.id]} of {requested} descriptions were accepted, "
-                f"{params.min_accepted_per_class} are needed; report.json counts the reasons. {advice} or lower "
-                "knowledge.min_accepted_per_class.",
+                f"{least} are needed; report.json counts the reasons. {advice} or {lower}.",
                 publish=True,
             )
 

@@ -1,12 +1,15 @@
 """The banks of the experiment on what checked descriptions do: nothing of them depends on the machine or on luck."""
 
 from collections import Counter
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from benchmarks.knowledge import ROOT
 from benchmarks.knowledge_banks import PLANTED, as_many, poisoned, raw_bank
+from benchmarks.knowledge_effect import bank_line, score_line
+from benchmarks.knowledge_place import Place
 from clinprompt.data.load import load_card
 from clinprompt.errors import BadParams
 
@@ -52,3 +55,29 @@ def test_as_many_draws_from_the_bank_in_its_order() -> None:
     drawn = as_many(raw, {"glioma_tumor": 3, "no_tumor": 5})
     assert Counter(one.class_id for one in drawn) == {"glioma_tumor": 3, "no_tumor": 5}
     assert drawn == [one for one in raw if one in drawn]
+
+
+def test_results_of_another_training_lie_in_another_folder() -> None:
+    def results(protocol: str, **edits: object) -> str:
+        return Place(Path("out"), "brain-phantom", protocol, {f"protocols.{protocol}": edits}).results
+
+    longer = {"steps": 60, "batch_size": 16, "rates": [1.0]}
+    names = [results("few_shot"), results("few_shot", budget=longer), results("base_to_novel", budget=longer)]
+    assert len(set(names)) == 3
+    assert names[1] == results("few_shot", budget=longer)
+    assert [name.rpartition("-")[0] for name in names] == ["few_shot", "few_shot", "base_to_novel"]
+
+
+def test_tables_count_what_was_accepted_and_average_over_seeds() -> None:
+    table = pd.DataFrame(
+        {
+            "class": ["a", "a", "b", "b"],
+            "aspect": ["shape", f"{PLANTED}card", f"{PLANTED}card", "shape"],
+            "accepted": [True, False, True, True],
+        }
+    )
+    assert bank_line(2, "raw", table) == "| 2 | raw | 3 | 1 | 1 / 2 |  |"
+    assert bank_line(2, "poisoned, checked", table).endswith("| 1 / 2 | card 1/2 = 50.0 % [9.5, 90.5] |")
+    cells = [{"test": {"balanced_accuracy": value}} for value in (0.5, 0.7)]
+    assert score_line("cilmp", 2, "raw", cells, ["test"]) == "| `cilmp` | 2 | raw | 60.00 ± 14.14 |"
+    assert score_line("cilmp", 2, "raw", [], ["test"]) == "| `cilmp` | 2 | raw | – |"

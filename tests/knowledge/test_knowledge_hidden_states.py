@@ -3,10 +3,12 @@
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from clinprompt.data.card import Card
-from clinprompt.knowledge.hidden_states import hidden_states
+from clinprompt.errors import BadParams
+from clinprompt.knowledge.hidden_states import hidden_states, states_of_sentences
 from clinprompt.knowledge.llm import Llm
 from clinprompt.knowledge.prompts import token_ids
 
@@ -63,3 +65,23 @@ def test_other_rows_can_be_asked_for(llm: Llm, card: Card) -> None:
     assert question.answer == ""
     np.testing.assert_array_equal(answer.states[-1], published.states[-1])
     assert 1 <= len(answer.states) <= 7  # up to six tokens, and the end of sequence where the model itself ends
+
+
+def test_given_sentences_are_read_as_the_answer(llm: Llm, card: Card) -> None:
+    said = {"glioma": ["It is bright.", "Its edges are soft."], "adenoma": ["It is round."], "none": ["Nothing."]}
+    found = states_of_sentences(llm, card, card.classes, said)
+    for one in found:
+        text = " ".join(said[one.prompt.class_id])
+        ids = llm.tokenizer(f"{one.prompt.text}{text}<|im_end|>", add_special_tokens=False).input_ids
+        assert (one.answer, one.ended) == (text, True)
+        np.testing.assert_allclose(one.states, states_by_hooks(llm, ids), rtol=0, atol=1e-5)
+    [alone] = states_of_sentences(llm, card, card.classes[1:2], said)
+    np.testing.assert_array_equal(alone.states, found[1].states)
+    [rows] = states_of_sentences(llm, card, card.classes[1:2], said, "answer_last_layer")
+    assert len(rows.states) == len(llm.tokenizer("It is round.", add_special_tokens=False).input_ids) + 1
+    np.testing.assert_array_equal(rows.states[-1], alone.states[-1])
+
+
+def test_more_sentences_than_the_model_reads_are_refused(llm: Llm, card: Card) -> None:
+    with pytest.raises(BadParams, match=r"the class glioma are \d+ tokens with the question, and tiny reads 2048; "):
+        states_of_sentences(llm, card, card.classes, {"glioma": ["It is bright."] * 400})

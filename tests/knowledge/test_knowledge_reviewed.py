@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.numpy
 import yaml
 from describing import OUTPUTS, ROOT, call, settings
 
@@ -217,3 +218,42 @@ def test_who_lacks_a_language_model_is_told_before_anything_runs(
     with pytest.raises(BadParams, match=told) as error:
         check_fit(params, [of])
     assert f"{method} on brain-phantom reads" in str(error.value)
+
+
+def test_a_language_model_can_read_them_as_its_answer(folder: Path, llm_folder: Path) -> None:
+    """Then hidden states are of what the checks accept, and descriptions are judged where only states are read."""
+    card = yaml.safe_load((folder / "small.yaml").read_text())
+    card["knowledge"] = {"descriptions": "small.csv"}
+    (folder / "small.yaml").write_text(yaml.safe_dump(card))
+    write(folder, *(f'glioma,"{text}",,,,,' for text in (GLIOMA, STRANGE, OTHER)), f'none,"{NONE}",,,,,')
+    reads, tiny = settings(folder, "hidden_states"), {"llm": "tiny", "path": str(llm_folder)}
+    assert call(folder, reads, states_of="descriptions", **tiny) == 0
+    assert read_descriptions(folder / OUTPUTS[0])["accepted"].tolist() == [True, False, True, True]
+    told = json.loads((folder / OUTPUTS[2]).read_text())["hidden_states"]
+    assert told["of"] == "descriptions"
+    answers = {name: (one["answer"], one["cut"]) for name, one in told["classes"].items()}
+    assert answers == {"glioma": (f"{GLIOMA} {OTHER}", False), "none": (NONE, False)}
+    of_descriptions = safetensors.numpy.load_file(folder / OUTPUTS[1])
+    assert {name: rows.shape for name, rows in of_descriptions.items()} == {"glioma": (3, 32), "none": (3, 32)}
+    assert call(folder, reads, **tiny) == 0
+    assert json.loads((folder / OUTPUTS[2]).read_text())["hidden_states"]["of"] == "answers"
+    assert len(read_descriptions(folder / OUTPUTS[0])) == 0
+    own = safetensors.numpy.load_file(folder / OUTPUTS[1])
+    assert not (own["glioma"] == of_descriptions["glioma"]).all()
+
+
+def test_a_class_without_an_accepted_one_has_no_states_and_is_refused(
+    folder: Path, llm_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = yaml.safe_load((folder / "small.yaml").read_text())
+    card["knowledge"] = {"descriptions": "small.csv"}
+    (folder / "small.yaml").write_text(yaml.safe_dump(card))
+    write(folder, f'glioma,"{STRANGE}",,,,,', f'none,"{NONE}",,,,,')
+    tiny = {"llm": "tiny", "path": str(llm_folder), "states_of": "descriptions"}
+    assert call(folder, settings(folder, "hidden_states"), **tiny) == 65
+    told = message(capsys)
+    assert "class glioma: 0 of 1 descriptions were accepted, 1 are needed" in told
+    assert told.endswith("or set knowledge.states_of: answers.")
+    assert set(safetensors.numpy.load_file(folder / OUTPUTS[1])) == {"none"}
+    assert call(folder, None, **tiny | {"hidden_states": "question_end_all_layers"}) == 64
+    assert "states_of: descriptions change no state of the question's end" in message(capsys)
