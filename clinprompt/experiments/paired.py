@@ -26,6 +26,7 @@ class Comparison:
     """Mean balanced accuracies over the cells, their difference with its interval, and a two-sided p, in points.
 
     Attributes:
+        alike: both answer every image alike in every cell, as where an ablation takes out what was not there.
         adjusted: the p after Holm's correction for all comparisons that are made together.
     """
 
@@ -37,10 +38,13 @@ class Comparison:
     low: float
     high: float
     p: float
+    alike: bool = False
     adjusted: float = 1.0
 
     def verdict(self, alpha: float = 0.05) -> str:
         """What the test says, in words."""
+        if self.alike:
+            return "the same answers to every image: is anything different?"
         if self.adjusted >= alpha:
             return "no difference shown"
         return f"{self.first} is {'better' if self.difference > 0 else 'worse'}"
@@ -110,7 +114,9 @@ def _compared(
     sides = (int((spread <= 0).sum()), int((spread >= 0).sum()))
     p = min(1.0, 2 * max(1, min(sides)) / len(spread))
     means = (float(whole[0].mean()), float(whole[1].mean()))
-    return Comparison(first, second, cells, means, means[0] - means[1], float(low), float(high), p)
+    return Comparison(
+        first, second, cells, means, means[0] - means[1], float(low), float(high), p, bool((pair[0] == pair[1]).all())
+    )
 
 
 def _balanced(predicted: Ints, labels: Ints, weights: Floats, classes: int) -> Floats:

@@ -47,6 +47,13 @@ def test_a_better_method_is_found_and_an_equal_one_is_not() -> None:
     assert "no difference shown |" in text
 
 
+def test_two_that_answer_alike_are_no_comparison() -> None:
+    test = subjects()
+    results = {"whole": cells(test, 0.8, 1), "without": cells(test, 0.8, 1)}
+    [one] = compare(results, test, CLASSES, "whole", ["without"])
+    assert one.verdict() == "the same answers to every image: is anything different?"
+
+
 def test_equal_methods_are_told_apart_no_more_often_than_chance() -> None:
     test, found = subjects(60), 0
     for seed in range(20):
