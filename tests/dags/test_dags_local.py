@@ -96,7 +96,7 @@ def start(project: Path, number: signal.Signals) -> int:
 
 def gone(pid: int) -> bool:
     """Whether a process ends."""
-    for _ in range(100):
+    for _ in range(600):
         state = Path(f"/proc/{pid}/stat")
         if not state.exists() or state.read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z":
             return True
