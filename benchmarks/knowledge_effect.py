@@ -77,6 +77,8 @@ def paired_lines(place: Place, method: str, count: int, learnt: Mapping[str, lis
 
 
 def _difference(one: Comparison) -> str:
+    if one.alike:
+        return "the same answers"
     p = "< 0.001" if one.adjusted < 0.001 else f"{one.adjusted:.{3 if one.adjusted < 0.095 else 2}f}"
     points = [f"{round(100 * value, 1) + 0.0:+.1f}" for value in (one.difference, one.low, one.high)]  # no "-0.0"
     return f"{points[0]} [{points[1]}, {points[2]}], p {p}"
