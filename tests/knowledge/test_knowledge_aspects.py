@@ -61,9 +61,9 @@ def test_comparisons_of_very_many_classes_are_refused(card: Card) -> None:
         aspect_prompts(ASKED, first, many, ["differential"])
 
 
-def test_an_aspect_may_have_a_number_of_its_own(
-    card: Card, knowledge: KnowledgeParams, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sample]:
+    """What a writer is asked, who answers nothing."""
     asked: list[Sample] = []
 
     def answers(writer: Any, samples: Sequence[Sample], *rest: Any) -> list[Completion]:
@@ -71,6 +71,10 @@ def test_an_aspect_may_have_a_number_of_its_own(
         return [Completion([], "", True) for _ in samples]
 
     monkeypatch.setattr(generate, "complete_samples", answers)
+    return asked
+
+
+def test_an_aspect_may_have_a_number_of_its_own(card: Card, knowledge: KnowledgeParams, asked: list[Sample]) -> None:
     params = knowledge.model_copy(update={"aspects": {"shape": 3, "signs": 1}})
     generate.describe(ASKED, card, card.classes[:1], params)
     assert [(prompt.aspect, index) for prompt, index in asked] == [
@@ -79,15 +83,8 @@ def test_an_aspect_may_have_a_number_of_its_own(
 
 
 def test_no_novel_class_stands_in_what_is_learned_of_another(
-    card: Card, knowledge: KnowledgeParams, monkeypatch: pytest.MonkeyPatch
+    card: Card, knowledge: KnowledgeParams, asked: list[Sample]
 ) -> None:
-    asked: list[Sample] = []
-
-    def answers(writer: Any, samples: Sequence[Sample], *rest: Any) -> list[Completion]:
-        asked.extend(samples)
-        return [Completion([], "", True) for _ in samples]
-
-    monkeypatch.setattr(generate, "complete_samples", answers)
     novel = [ClassInfo(id=f"{c}_x", name=c, phrase=f"a brain MRI with a {c}") for c in ("ependymoma", "lymphoma")]
     with_novel = card.model_copy(update={"novel_classes": novel})
     generate.describe(
