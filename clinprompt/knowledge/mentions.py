@@ -3,7 +3,7 @@
 from clinprompt.knowledge.class_names import plain_words
 from clinprompt.knowledge.scopes import scopes
 from clinprompt.knowledge.statement import Context, DescriptionCheck, Statement
-from clinprompt.knowledge.terms.of_card import CORE, NAME, NORMAL, REFERS, SIGN, SUBJECT
+from clinprompt.knowledge.terms.of_card import CORE, NAME, NORMAL, ORGAN, REFERS, SIGN, SUBJECT, Reading, TermsOfCard
 from clinprompt.knowledge.words import canonical_words
 
 # How a text on a class without disease speaks of it.
@@ -13,6 +13,8 @@ _OF_NORMAL = set(
         "even sharp"
     )
 )
+
+_LOSS = set(canonical_words("lost loss lose losing"))
 
 
 def other_classes(statement: Statement, context: Context) -> float:
@@ -63,9 +65,21 @@ def own_class(statement: Statement, context: Context) -> float | None:
         count += any(kind == REFERS for kind, _ in found.owners)
     if terms.is_normal(statement.class_id):
         count += sum(word in _OF_NORMAL for word in read.words)
+        count += _only_anatomy(terms, read, statement.class_id)
     if not own:  # nothing is known of what implies it
         count += sum(any(kind == SUBJECT for kind, _ in found.owners) for found in read.found)
     return float(count > 0)
+
+
+def _only_anatomy(terms: TermsOfCard, read: Reading, class_id: str) -> bool:
+    """Whether a text is of the organ and of no finding: "alveoli are parted by delicate septa"."""
+    owners = {owner for found in read.found for owner in found.owners}
+    siblings = terms.siblings(class_id)
+    return (
+        not _LOSS & set(read.words)
+        and any(kind == ORGAN and owner in terms.organs[class_id] for kind, owner in owners)
+        and not any(kind in (NAME, SIGN, CORE) and owner in siblings for kind, owner in owners)
+    )
 
 
 MENTIONS = DescriptionCheck("other_class", other_classes, 0, 0)

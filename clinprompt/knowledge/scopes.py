@@ -1,4 +1,4 @@
-"""Which words of a sentence are denied ("without a tumor") or stand for comparison ("unlike glioma").
+"""Which words of a sentence are denied ("without a tumor") or are not claimed ("unlike glioma", "rarely ulcerates").
 
 Cue words with a scope that ends at punctuation, at conjunctions, or after a few words.
 """
@@ -37,14 +37,18 @@ _DENIES = _cues(
     "not_true_that not_the_case_that not_correct_that untrue_that false_that incorrect_that wrong_that"
 )
 # Not every meningioma is calcified, and that says nothing against calcified ones.
-_DENIES_NOTHING = _cues("not_only not_every not_all not_always not_necessarily not_uncommon not_infrequently no_doubt")
+_DENIES_NOTHING = _cues(
+    "not_only not_every not_all not_always not_necessarily not_uncommon not_infrequently no_doubt "
+    "not_confined_to not_limited_to not_restricted_to"
+)
 _DENIES_BEFORE = _cues(
     "absent not_seen not_present not_visible not_identified not_found not_detected not_evident not_demonstrated "
     "not_observed missing"
 )
 _COMPARES = _cues(
     "unlike in_contrast_to in_contrast_with contrast_with opposed_to compared_with compared_to in_comparison_with "
-    "in_comparison_to different_from rather_than instead_of whereas than confused_with"
+    "in_comparison_to different_from rather_than instead_of whereas than confused_with "
+    "rarely seldom infrequently hardly_ever unlikely_to"
 )
 _APART = _words(
     "distinguish distinguished distinguishing differentiate differentiated differentiating distinct differ differing "
@@ -59,7 +63,8 @@ _ENDS_DENIAL = _ENDS_COMPARISON | _words(
 
 @dataclass(frozen=True)
 class Scopes:
-    """For each word, as `canonical_words` gives them, whether it is denied, and whether it is only compared with."""
+    """For each word, as `canonical_words` gives them, whether it is denied, and whether it is no claim: only compared
+    with, or said to be rare."""
 
     denied: tuple[bool, ...]
     compared: tuple[bool, ...]
@@ -85,6 +90,8 @@ def scopes_in(words: list[str], begins: list[bool]) -> Scopes:
         elif not _cue(words, i, _DENIES_NOTHING) and (length := _cue(words, i, _DENIES)):
             for j in _forward(words, begins, i + length, _ENDS_DENIAL, lists=True):
                 denied[j] = True
+        if word == "non" and i + 1 < len(words):
+            denied[i + 1] = True
         if length := _cue(words, i, _COMPARES):
             for j in _forward(words, begins, i + length, _ENDS_COMPARISON):
                 compared[j] = True

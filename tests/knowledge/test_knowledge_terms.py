@@ -44,6 +44,32 @@ def test_what_fits_is_accepted(card: Card, class_id: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("of", "text", "reason"),
+    [
+        # dense terms with one verb are a sentence
+        ("isic basal_cell_carcinoma", "It displays arborizing vessels, leaf-like areas and blue ovoid nests.", None),
+        ("covid-qu-ex viral_pneumonia_lungs", "Streaky perihilar densities and peribronchial thickening suggest it.", None),
+        # what is rare is neither claimed nor denied
+        ("covid-qu-ex viral_pneumonia_lungs", "Viral pneumonia rarely causes lobar consolidation of the lung.", None),
+        ("covid-qu-ex lung_opacity_lungs", "Non-COVID infection, edema or blood may cause lung opacity.", None),
+        # shapes that are named after organs, and stains that are no histology
+        ("bloodmnist monocyte", "Monocytes have a kidney-shaped nucleus and abundant cytoplasm.", None),
+        ("kvasir dyed-resection-margins", "A pale mucosal defect is rimmed by blue-stained tissue.", None),
+        # anatomy alone speaks of the class without disease, and of no other
+        ("lc25000 lung_n", "Air-filled alveoli are separated by delicate septa containing capillaries.", None),
+        ("octmnist normal", "The foveal pit becomes shallow or is lost as fluid collects in the macula.", "unnamed"),
+        # where a tumor lies by definition can't be denied, but that it grows beyond it can be said
+        ("brain-tumor-mri pituitary_tumor", "A pituitary tumor is not located in the sella turcica.", "denied"),
+        ("brain-tumor-mri pituitary_tumor", "A pituitary tumor is often not confined to the sella turcica.", None),
+        ("brain-tumor-mri meningioma_tumor", "A meningioma is a bright mass that never abuts the dura.", "denied"),
+    ],
+)  # fmt: skip
+def test_sentences_on_classes_of_the_cards(root: Path, of: str, text: str, reason: str | None) -> None:
+    dataset, class_id = of.split()
+    assert verdict(load_card(root / "datasets" / f"{dataset}.yaml"), class_id, text).reason == reason
+
+
+@pytest.mark.parametrize(
     ("class_id", "text", "reason"),
     [
         ("glioma", "The glioma is seen beside a pituitary adenoma in the brain of this person.", "other_class"),
