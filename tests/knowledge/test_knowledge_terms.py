@@ -48,7 +48,6 @@ def test_what_fits_is_accepted(card: Card, class_id: str, text: str) -> None:
     [
         # dense terms with one verb are a sentence
         ("isic basal_cell_carcinoma", "It displays arborizing vessels, leaf-like areas and blue ovoid nests.", None),
-        ("covid-qu-ex viral_pneumonia_lungs", "Streaky perihilar densities and peribronchial thickening suggest it.", None),
         # what is rare is neither claimed nor denied
         ("covid-qu-ex viral_pneumonia_lungs", "Viral pneumonia rarely causes lobar consolidation of the lung.", None),
         ("covid-qu-ex lung_opacity_lungs", "Non-COVID infection, edema or blood may cause lung opacity.", None),
