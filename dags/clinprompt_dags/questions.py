@@ -121,27 +121,25 @@ def subject(question: Question) -> str:
 
 
 def body(question: Question) -> str:
-    """All sentences in Markdown, each with why it is asked about."""
-    lines = [
-        f"{number}. {code(one['text'])} — {code(one['why'])}, {code(one['state'])}"
-        for number, one in enumerate(question["sentences"], start=1)
-    ]
+    """What the choices mean, in Markdown; the sentences stand in the form, which is no Markdown."""
     return (
-        f"Class {code(question['name'])}. Accepted sentences teach the candidates that read descriptions, from the run "
-        "that is planned next; a decision comes before every check. What is left at *later* stays as it is.\n\n"
-        + "\n".join(lines)
+        f"Class {code(question['name'])}. Is each sentence true of what its images show?\n\n"
+        "- *accept*: it may teach models, from the run that is planned next, whatever the checks say\n"
+        "- *reject*: it teaches none\n"
+        "- *later*: it stays as the checks left it, and the next review asks again\n\n"
+        "Below each choice stands what the checks made of the sentence, and why a person is asked."
     )
 
 
 def form(question: Question) -> ParamsDict:
-    """A choice for each sentence, with the sentence beside it, and why."""
+    """A choice for each sentence, beside the sentence, and why. Airflow shows titles and descriptions as plain text."""
     fields: dict[str, Any] = {
         _field(number): Param(
             LATER,
             type="string",
             enum=[*_DECISIONS, LATER],
-            title=f"Sentence {number}",
-            description=f"{plain(one['text'])} ({plain(one['why'])})",
+            title=f"{number}. {plain(one['text'])}",  # in letters of the usual size, as a description is not
+            description=plain(f"{one['state']}: {one['why']}"),
         )
         for number, one in enumerate(question["sentences"], start=1)
     }
@@ -150,7 +148,7 @@ def form(question: Question) -> ParamsDict:
         type=["null", "string"],
         maxLength=_LONGEST,
         title="Why",
-        description="Kept with the decisions, for everybody to read: nothing about patients.",
+        description="Kept with all decisions above, for everybody to read: nothing about patients.",
     )
     return ParamsDict(fields)
 

@@ -141,12 +141,13 @@ def test_each_answer_is_kept_with_the_name_of_who_gave_it(bag: Any, components: 
 
     shown = asked["glioma"]
     assert shown["subject"] == "What is said of Glioma: is it right? (brain-phantom@r1)"
-    line = next(line for line in shown["body"].splitlines() if line.startswith("1."))
+    assert "` Glioma `" in shown["body"]
+    assert "bright" not in shown["body"]  # which is Markdown, and the sentences are not ours
     cell = "A glioma is <b>bright</b> {{ 6 * 7 }} [see](http://x.test) www.x.test `\ufffdtick`` and dark."
-    assert line.startswith(f"1. ``` {cell} ``` — ` {WHY} `")
     first = shown["params"]["sentence_01"]
     assert first["value"] == "later"
-    assert first["description"] == f"{cell} ({WHY})"
+    assert first["schema"]["title"] == f"1. {cell}"
+    assert first["description"] == f"rejected by the checks (undecided): {WHY}"
     assert first["schema"]["enum"] == ["accept", "reject", "later"]
 
 
