@@ -68,7 +68,7 @@ def _short(params: Any) -> None:
         {"kind": "floor", "metric": "balanced_accuracy", "at_least": 0.0},
         {"kind": "not_worse_than_champion", "margin": 1.0},
     ]
-    params["airflow"].update(python=sys.executable)
+    params["airflow"].update(python=sys.executable, review="after_runs")
 
 
 @pytest.fixture(scope="session")

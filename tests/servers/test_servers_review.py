@@ -29,21 +29,32 @@ def ended(stack: Stack, dag: str, run: str) -> dict[str, str | None]:
     return stack.airflow.states(dag, run)
 
 
-def described(stack: Stack) -> pd.DataFrame:
-    """What `describe` makes in a run that is planned now, by text; the candidates after it are left alone."""
+def described(stack: Stack) -> tuple[pd.DataFrame, str | None]:
+    """What `describe` makes in a run that is planned now, by text, and how `announce` has ended."""
     conf = {"dataset": DATASET, "methods": ["biomedcoop"], "seeds": [1], "overrides": TAUGHT, "promote": "never"}
     run = stack.airflow.trigger("retrain", conf, partition=f"{DATASET}@{RELEASE}")
-    ended(stack, "retrain", run)
+    announced = ended(stack, "retrain", run)["announce"]
     md5 = stack.airflow.xcom("retrain", run, "describe")["outs"][f"runs/{DATASET}/describe/descriptions.parquet"][0]
     env = stack.env
     keys = {"aws_access_key_id": env["AWS_ACCESS_KEY_ID"], "aws_secret_access_key": env["AWS_SECRET_ACCESS_KEY"]}
     s3 = boto3.client("s3", endpoint_url=env["AWS_ENDPOINT_URL"], region_name=env["AWS_DEFAULT_REGION"], **keys)
     bucket, _, prefix = env["CLINPROMPT_STORE"].removeprefix("s3://").partition("/")
     kept = s3.get_object(Bucket=bucket, Key=f"{prefix}/dvc/files/md5/{md5[:2]}/{md5[2:]}")["Body"].read()
-    return pq.read_table(pa.BufferReader(kept)).to_pandas().set_index("text")
+    return pq.read_table(pa.BufferReader(kept)).to_pandas().set_index("text"), announced
 
 
-def test_an_answer_over_rest_decides_what_the_next_run_teaches_and_none_leaves_it_as_it_is(
+def started(stack: Stack, dag: str) -> str:
+    """The run of a DAG that an event of the release starts."""
+    deadline = time.monotonic() + LONG
+    while not (runs := stack.airflow.runs(dag, partition=f"{DATASET}@{RELEASE}")):
+        assert time.monotonic() < deadline, f"nothing has started {dag}"
+        time.sleep(1)
+    [run] = runs
+    assert run["run_type"] == "asset_triggered"
+    return str(run["dag_run_id"])
+
+
+def test_a_run_starts_its_review_whose_answer_over_rest_decides_what_the_next_teaches_and_none_leaves_it_as_it_is(
     stack: Stack, project: Project
 ) -> None:
     classes: list[dict[str, Any]] = []
@@ -60,10 +71,11 @@ def test_an_answer_over_rest_decides_what_the_next_run_teaches_and_none_leaves_i
     for dag in ("retrain", "review"):
         stack.airflow.unpause(dag)
     project.publish(RELEASE, patients=20, seed=11)
-    before = described(stack)
+    before, announced = described(stack)
+    assert announced == "success"
     assert before.loc[[BRIGHT, DARK], "reason"].tolist() == ["undecided", "undecided"]
 
-    unanswered = stack.airflow.trigger("review", {"dataset": DATASET, "release": RELEASE})
+    unanswered = started(stack, "review")
     states = ended(stack, "review", unanswered)
     assert {state for task, state in states.items() if task.startswith("questions.keep")} == {"skipped"}
 
@@ -73,14 +85,15 @@ def test_an_answer_over_rest_decides_what_the_next_run_teaches_and_none_leaves_i
     for one in stack.airflow.waiting_for_people("review", review):
         choices = dict.fromkeys((name for name in one["params"] if name != "why"), "later")
         for name in choices:
-            shown = one["params"][name]["description"]
+            shown = one["params"][name]["schema"]["title"]
             choices[name] = "accept" if BRIGHT in shown else "reject" if DARK in shown else "later"
         index = one["task_instance"]["map_index"]
         answer = {**choices, "why": "seen"}
         stack.airflow.respond("review", review, "questions.ask", "Save", map_index=index, params=answer)
     ended(stack, "review", review)
 
-    after = described(stack)
+    after, announced = described(stack)
+    assert announced == "skipped"  # nothing waits any more
     assert after.loc[BRIGHT, "reviewed"] == "accepted by admin: seen"
     assert bool(after.loc[BRIGHT, "accepted"])
     assert after.loc[DARK, "reason"] == "reviewed"
