@@ -45,7 +45,6 @@ def behaviour_of(job: Job) -> Probe:
         data = [read_image(item) for item in dataset.items(rows.loc[chosen])]
         told = frame[frame["split"] == "val"].set_index("path").loc[rows.loc[chosen, "path"]]
         decoded = [decode_image(one, card.intensity, frames=card.dicom.frames) for one in data[: trial.images]]
-        pictures = [one.picture() if len(one.shape) == 2 else None for one in decoded]
         backbone = backbone_files(job.params(BackboneParams))
         payload = payload_of(
             job.inputs["models"] / candidate.name,
@@ -56,6 +55,6 @@ def behaviour_of(job: Job) -> Probe:
         )
         judged = told[[f"p_{name}" for name in classes]].to_numpy(np.float64)
         with backbone.within_reach(), ScratchFolder("probe") as scratch:
-            return probe(payload, trial, Shown(data, judged, classes, pictures), Path(scratch))
+            return probe(payload, trial, Shown(data, judged, classes, decoded), Path(scratch))
 
     return measured

@@ -172,6 +172,8 @@ def _outcome(decision: DecisionRecord, candidate: MeasuredCandidate) -> str:
         return "not trained"
     if candidate.test is None:
         return "not measured"
+    if candidate.not_eligible is not None:
+        return "not eligible"
     return "not chosen" if decision.accepted else "rejected"
 
 

@@ -56,7 +56,8 @@ class CardUse(RecordPart):
 
 
 class CardTraining(RecordPart):
-    """How it was trained; `support` is the digest of the list of training images."""
+    """How it was trained; `support` is the digest of the list of training images, and `device` is `cuda` where that was
+    on a GPU, whose rounding is not promised to be the same twice."""
 
     split: str
     method: str
@@ -64,6 +65,7 @@ class CardTraining(RecordPart):
     seed: int
     trainable_parameters: int
     backbone: BackboneRef
+    device: str
     precision: str
     augmentation: str | None
     versions: dict[str, str]

@@ -26,6 +26,7 @@ def to_markdown(card: ModelCard) -> str:
             card.architecture,
             f"Method `{training.method}`, seed {training.seed}, with {training.trainable_parameters} trainable "
             f"parameters, on the training split of `{data.name}`.",
+            f"On {'a GPU' if training.device == 'cuda' else 'the CPU'}, in {training.precision}.",
             _table(("knob", "value"), ((key, f"`{value}`") for key, value in sorted(training.config.items()))),
         ],
         "Inputs and outputs": [

@@ -3,6 +3,7 @@
 Each measurement is told in `clinprompt.evaluation.behaviour`; the rules that ask for it judge it.
 """
 
+import gzip
 import io
 import json
 import os
@@ -10,13 +11,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clinprompt.contract.variables import BACKBONES
+from clinprompt.data.codecs.base import DecodedImage, Intensity
 from clinprompt.evaluation.behaviour import Behaviour, Latency, Trial
 from clinprompt.files import read_json, sha256_file, to_json
 from clinprompt.tuned.artifact import HEAD
@@ -46,14 +48,13 @@ class Shown:
     Attributes:
         images: encoded.
         judged: [n, C] their probabilities as the gate has them, in the order of `classes`.
-        pictures: decoded, uint8 [H, W, 3], those on which the behaviour is looked at; None where one is no picture, as
-            a volume.
+        decoded: pictures or volumes, those on which the behaviour is looked at.
     """
 
     images: Sequence[bytes]
     judged: np.ndarray
     classes: Sequence[str]
-    pictures: Sequence[np.ndarray | None]
+    decoded: Sequence[DecodedImage]
 
 
 def probe(payload: Payload, trial: Trial, shown: Shown, folder: Path) -> Behaviour:
@@ -97,7 +98,7 @@ def probe(payload: Payload, trial: Trial, shown: Shown, folder: Path) -> Behavio
         judged=_apart(tables["plain"], shown.judged[: len(tried)]),
         batch=max(_apart(tables["plain"], tables[other]) for other in ("single", "reversed")),
         classes=_apart(tables["plain"], tables["permuted"]) if "permuted" in tables else None,
-        flipped=_flipped(tables) if "decoded" in tables else None,
+        flipped=_flipped(tables),
         gpu=max((_apart(tables["plain"], other["plain"]) for other in others), default=None),
         not_checked=not_checked,
         latencies=latencies,
@@ -109,13 +110,11 @@ def _lists(folder: Path, tried: list[str], shown: Shown, not_checked: list[str])
     if not _permute(folder / "payload", folder / "permuted"):
         not_checked.append("the order of the classes: the method keeps tensors of its own")
     lists = {"plain": tried}
-    pictures = [one for one in shown.pictures[: len(tried)] if one is not None]
-    if len(pictures) < len(tried):
-        not_checked.append("photometric changes: not every image is a picture")
-        return lists
-    lists["decoded"] = _write(folder, "decoded", [_png(one) for one in pictures])
+    intensity = read_json(folder / "payload" / "model.json")["intensity"]
+    decoded = shown.decoded[: len(tried)]
+    lists["decoded"] = _write(folder, "decoded", [encoded(one, intensity) for one in decoded])
     for name, change in CHANGES.items():
-        lists[name] = _write(folder, name, [_png(_changed(one, change)) for one in pictures])
+        lists[name] = _write(folder, name, [encoded(_changed(one, change), intensity) for one in decoded])
     return lists
 
 
@@ -173,17 +172,35 @@ def _write(folder: Path, name: str, images: Sequence[bytes]) -> list[str]:
     return files
 
 
-def _png(pixels: np.ndarray) -> bytes:
-    from PIL import Image
+def encoded(image: DecodedImage, intensity: Intensity) -> bytes:
+    """A file that is decoded to the same greys: a PNG, or of a volume a NIfTI file.
 
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG")
-    return out.getvalue()
+    Pictures of 8 bits keep their greys. Those of a volume are stretched by `auto` as those of any file, so that of
+    brightness and contrast a model sees no more than it would of another scanner's.
+    """
+    if len(image.shape) == 2:
+        from PIL import Image
+
+        out = io.BytesIO()
+        Image.fromarray(image.picture()).save(out, "PNG")
+        return out.getvalue()
+
+    import nibabel
+
+    values = image.values[..., 0]
+    if not isinstance(intensity, str):
+        low, high = intensity
+        values = (low + values / 255.0 * (high - low)).astype(np.float32)
+    spacing = image.spacing or (1.0, 1.0, 1.0)
+    # Slices, rows and columns go up, to the front and to the right; NIfTI's axes are those from the last to the first.
+    volume = nibabel.Nifti1Image(values.transpose(2, 1, 0), np.diag([*spacing[::-1], 1.0]))
+    return gzip.compress(volume.to_bytes(), compresslevel=1, mtime=0)
 
 
-def _changed(pixels: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    values: np.ndarray = (np.clip(change(pixels / 255.0), 0, 1) * 255).round().astype(np.uint8)
-    return values
+def _changed(image: DecodedImage, change: Callable[[np.ndarray], np.ndarray]) -> DecodedImage:
+    every = np.arange(256) / 255.0  # a grey becomes the same one everywhere, so there are no more to work out
+    table = (np.clip(change(every), 0, 1) * 255).round().astype(np.uint8)
+    return replace(image, values=table[image.values])
 
 
 def _flipped(tables: Mapping[str, np.ndarray]) -> float:

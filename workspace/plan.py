@@ -7,6 +7,8 @@ from typing import Any
 from clinprompt.contract.params_schema import knowledge_of, method_names
 from clinprompt.contract.tasks import PartitionKey
 from clinprompt.errors import BadParams, InputMissing
+from clinprompt.evaluation.rules import parse_rules, trial_of
+from clinprompt.params import GateParams
 from clinprompt.schema import read_yaml
 from workspace.decisions import pin
 from workspace.project import card_file, code_digest, lock_texts, project_root, run_params
@@ -26,7 +28,7 @@ def plan(task: PlanTask, store: Store) -> Plan:
     would not be recorded, and that training takes the record.
 
     Raises:
-        BadParams: no such dataset, an override without a key.
+        BadParams: no such dataset, an override without a key, a rule that the gate can't hold anybody to.
         InputMissing: no such release.
     """
     if task.promote not in ("auto", "never"):
@@ -37,6 +39,7 @@ def plan(task: PlanTask, store: Store) -> Plan:
     newest = list_releases(store, task.dataset)[-1].name == release.name
     overrides = _with_candidates(task, root)
     _, params = run_params(root, task.dataset, overrides)
+    _check_rules(params.gate)
     settings, retrained_first = params.candidates, params.registry.reproduce == "required"
     candidates = [Candidate(candidate=c.name, seed=c.seed, taught=settings.is_taught(c.name)) for c in settings.ids]
     previous = latest_record(store, task.dataset, release.name) or latest_record(store, task.dataset, None)
@@ -104,6 +107,18 @@ def promotion(task: PromotionTask, store: Store) -> dict[str, Any]:
     approval = read_yaml(project_root() / "params.yaml")["registry"]["approval"] == "required"
     run_plan = plan_of(recorded).model_copy(update={"promote": True, "approval": approval})
     return {"plan": run_plan.model_dump(), "entries": [entry.model_dump() for entry in entries_of(recorded)]}
+
+
+def _check_rules(gate: GateParams) -> None:
+    """Refuse now what the gate would only find after all trainings: a rule that is none, or one that needs a GPU.
+
+    The task `gate` gets none, as for all other rules it would only keep it from trainings.
+    """
+    if any(timing.device == "cuda" for timing in trial_of(parse_rules(gate.listed)).timings):
+        raise BadParams(
+            "params.yaml: gate.rules: latency has a ceiling on cuda, and the gate of a scheduled run gets no GPU; set "
+            "its device to cpu, or decide with `dvc repro` on a machine that has one."
+        )
 
 
 def _with_candidates(task: PlanTask, root: Path) -> dict[str, Any]:

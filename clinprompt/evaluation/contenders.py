@@ -12,6 +12,18 @@ from clinprompt.evaluation.predictions import Predictions
 
 
 @dataclass(frozen=True)
+class Ability:
+    """What a candidate can answer to at all. No answer of its own is in it, so that who may be the challenger can't
+    depend on the test split.
+
+    Attributes:
+        not_novel: why it has no answers to the card's novel classes; None: it has, or the card names none.
+    """
+
+    not_novel: str | None
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A listed candidate.
 
@@ -42,6 +54,11 @@ class Candidate:
     def name(self) -> str:
         """The candidate's folder."""
         return str(self.id)
+
+    @property
+    def ability(self) -> Ability:
+        """What it can answer to."""
+        return Ability(self.not_novel)
 
 
 Probe = Callable[[Candidate, Trial], Behaviour]

@@ -83,7 +83,7 @@ class CrossCheck(RecordPart):
 class MeasuredCandidate(RecordPart):
     """A listed candidate with its metrics on the validation and test splits; None where it was not measured.
 
-    `not_trained` says why it could not be trained.
+    `not_trained` says why it could not be trained, `not_eligible` why a rule can't judge it, so that it was not picked.
     """
 
     candidate: str
@@ -93,6 +93,7 @@ class MeasuredCandidate(RecordPart):
     val: dict[str, Estimate] | None
     test: dict[str, Estimate] | None
     not_trained: str | None = None
+    not_eligible: str | None = None
 
     @property
     def name(self) -> str:
@@ -165,7 +166,7 @@ class DecisionRecord(Record):
 
     def shown(self) -> MeasuredCandidate | None:
         """The candidate that the decision is shown with: the chosen one; after a rejection the one that was best on
-        the validation split; None if none was measured.
+        the validation split, of those that could be picked if there are any; None if none was measured.
 
         Raises:
             InputCorrupt: the choice is none of the candidates.
@@ -178,7 +179,8 @@ class DecisionRecord(Record):
                     "Run `dvc repro`, so that the gate decides again."
                 )
             return chosen
-        values = [(self._selected_by(candidate), candidate) for candidate in self.candidates]
+        eligible = [candidate for candidate in self.candidates if candidate.not_eligible is None]
+        values = [(self._selected_by(candidate), candidate) for candidate in eligible or self.candidates]
         measured = [(value, candidate) for value, candidate in values if value is not None]
         return max(measured, key=lambda pair: pair[0], default=(None, None))[1]
 

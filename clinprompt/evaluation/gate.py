@@ -1,6 +1,6 @@
 """The decision: may the best candidate replace the champion? Whatever is missing or undefined counts against it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -35,7 +35,7 @@ class Decision:
     """The verdict with all that it rests on.
 
     `val` and `test` hold the metrics of each candidate that has them, and `not_trained` why the others have none;
-    `held_out` says which decision on the test split it is.
+    `not_eligible` which of them a rule can't judge, and why; `held_out` says which decision on the test split it is.
     """
 
     accepted: bool
@@ -45,6 +45,7 @@ class Decision:
     val: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     test: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     not_trained: dict[str, str] = field(default_factory=dict)
+    not_eligible: dict[str, str] = field(default_factory=dict)
     cross_checks: list[CrossCheck] = field(default_factory=list)
     held_out: HeldOut | None = None
 
@@ -61,7 +62,7 @@ def decide(
 ) -> Decision:
     """Pick the challenger on the validation split, then hold it to the rules on the test split.
 
-    Those that could not be trained are left out of it, and named among the reasons.
+    Those that could not be trained, or that a rule can't judge, are not picked, and are named among the reasons.
 
     Args:
         count: says of the challenger which decision on the test split it is for, before anything is looked at there;
@@ -69,13 +70,20 @@ def decide(
     """
     missing = {c.name: c.not_trained for c in candidates if c.not_trained is not None}
     trained = [c for c in candidates if c.not_trained is None]
-    decision = _decide(trained, champion, plan, slices or Slices(), count or (lambda challenger: None))
-    reasons = decision.reasons + [f"{name} was not trained: {why}" for name, why in missing.items()]
-    return replace(decision, reasons=reasons, not_trained=missing)
+    barred = {c.name: why for c in trained if (why := _not_eligible(c, plan.rules)) is not None}
+    decision = _decide(trained, barred, champion, plan, slices or Slices(), count or (lambda challenger: None))
+    reasons = decision.reasons + [f"{name} can't be the challenger: {why}" for name, why in barred.items()]
+    reasons += [f"{name} was not trained: {why}" for name, why in missing.items()]
+    return replace(decision, reasons=reasons, not_trained=missing, not_eligible=barred)
 
 
 def _decide(
-    candidates: list[Candidate], champion: Incumbent | None, plan: Plan, slices: Slices, count: Count
+    candidates: list[Candidate],
+    barred: Mapping[str, str],
+    champion: Incumbent | None,
+    plan: Plan,
+    slices: Slices,
+    count: Count,
 ) -> Decision:
     problems = {c.name: _problem(c, candidates[0]) for c in candidates}
     sound = [c for c in candidates if problems[c.name] is None]
@@ -87,7 +95,12 @@ def _decide(
     reasons = [f"{name}: {problem}" for name, problem in problems.items() if problem]
     if reasons or not candidates:
         return Decision(False, reasons or ["there are no candidates"], None, [], val, test)
-    challenger = min(sound, key=lambda c: (-(val[c.name][plan.select_by].value or 0.0), c.id))
+    eligible = [c for c in sound if c.name not in barred]
+    if not eligible:
+        return Decision(
+            False, ["no candidate can be held to all rules, so the test split decides nothing"], None, [], val, test
+        )
+    challenger = min(eligible, key=lambda c: (-(val[c.name][plan.select_by].value or 0.0), c.id))
     held_out = count(challenger)
     if held_out is not None and held_out.spent:
         return Decision(False, [held_out.sentence], None, [], val, test, held_out=held_out)
@@ -108,9 +121,18 @@ def _decide(
     which = [] if held_out is None else [held_out.sentence]
     if failed:
         return Decision(False, failed + which, None, checks, val, test, cross_checks=others, held_out=held_out)
-    best = f"{challenger.name} has the best {plan.select_by} on the validation split"
+    among = " of those that can be held to all rules" if barred else ""
+    best = f"{challenger.name} has the best {plan.select_by} on the validation split{among}"
     said = [best, *(check.says for check in checks), *which]
     return Decision(True, said, challenger, checks, val, test, cross_checks=others, held_out=held_out)
+
+
+def _not_eligible(candidate: Candidate, rules: Sequence[Rule]) -> str | None:
+    """Why rules can't judge a candidate, whatever its answers are; None where all can."""
+    found = [
+        f"{rule.kind} can't be judged, as {why}" for rule in rules if (why := rule.cannot_judge(candidate.ability))
+    ]
+    return "; ".join(found) or None
 
 
 def _check(rule: Rule, context: Context, first: Context) -> Check | None:

@@ -105,6 +105,7 @@ def _measured(decision: "Decision", listed: "Listed") -> MeasuredCandidate:
         val=decision.val.get(name),
         test=decision.test.get(name),
         not_trained=decision.not_trained.get(name),
+        not_eligible=decision.not_eligible.get(name),
     )
 
 

@@ -24,6 +24,8 @@ RULES: list[dict[str, Any]] = [
     {"kind": "not_worse_than_champion", "margin": 0.02},
 ]
 INTERVALS = Intervals()
+TRAINED_ONLY = "what it trains belongs to the classes that it has seen"
+NOT_JUDGED = f"novel_harmonic_mean can't be judged, as it has no answers to the novel classes: {TRAINED_ONLY}"
 
 
 def novel(quality: float, n: int = 80, seed: int = 1, prefix: str = "n") -> Predictions:
@@ -132,11 +134,54 @@ def test_the_rule_does_not_apply_without_novel_classes_and_is_not_the_one_that_a
         parse_rules([RULES[1], {"kind": "novel_harmonic_mean", "at_least": 0.5}])
 
 
-def test_a_candidate_that_can_t_answer_to_other_names_does_not_pass_and_the_reason_is_said() -> None:
-    decision = judge(predictions(3.0), 0.0, not_novel="what it trains belongs to the classes that it has seen")
+def test_who_can_t_answer_to_other_names_is_no_challenger_and_the_next_best_is_judged() -> None:
+    best, next_best, bad = predictions(4.0, seed=2), predictions(3.0), predictions(0.0)
+    rules = parse_rules([*RULES, {"kind": "novel_harmonic_mean", "at_least": 0.5}])
+    asked: list[str] = []
+    for of_test in ((best, next_best), (bad, next_best), (best, bad)):  # whatever the test split says of whom
+        probe, coop = (
+            Candidate(CandidateId("linear_probe", 1), "a" * 10, best, of_test[0], not_novel=TRAINED_ONLY),
+            Candidate(CandidateId("coop", 1), "b" * 10, next_best, of_test[1], novel=novel(3.0)),
+        )
+        decision = decide([probe, coop], None, Plan("balanced_accuracy", rules), count=lambda c: asked.append(c.name))
+        assert {check.candidate for check in decision.checks} == {"coop-1"}
+        assert decision.not_eligible == {"linear_probe-1": NOT_JUDGED}
+        assert decision.reasons[-1] == f"linear_probe-1 can't be the challenger: {NOT_JUDGED}"
+        assert decision.accepted is (of_test[1] is next_best)
+        assert decision.test.keys() == {"linear_probe-1", "coop-1"}
+        if decision.accepted:
+            assert decision.chosen == coop
+            said = (
+                "coop-1 has the best balanced_accuracy on the validation split of those that can be held to all rules"
+            )
+            assert decision.reasons[0] == said
+    assert asked == ["coop-1"] * 3
+
+
+def test_without_the_rule_the_same_candidate_is_the_challenger() -> None:
+    probe = Candidate(
+        CandidateId("linear_probe", 1), "a" * 10, predictions(4.0), predictions(4.0), not_novel=TRAINED_ONLY
+    )
+    decision = decide([probe], None, Plan("balanced_accuracy", parse_rules(RULES)))
+    assert decision.chosen == probe
+    assert decision.not_eligible == {}
+
+
+def test_where_nobody_can_be_the_challenger_the_test_split_is_not_asked() -> None:
+    base = predictions(3.0)
+    rules = parse_rules([*RULES, {"kind": "novel_harmonic_mean", "at_least": 0.0}])
+    candidate = Candidate(CandidateId("linear_probe", 1), "a" * 10, base, base, not_novel=TRAINED_ONLY)
+
+    def count(challenger: Candidate) -> None:
+        pytest.fail(f"a decision on the test split was counted for {challenger.name}")
+
+    decision = decide([candidate], None, Plan("balanced_accuracy", rules), count=count)
     assert not decision.accepted
-    assert "has no interval: what it trains belongs to the classes that it has seen" in decision.reasons[0]
-    assert decision.checks[-1].change == "a candidate that answers to the names of classes"
+    assert decision.checks == []
+    assert decision.reasons == [
+        "no candidate can be held to all rules, so the test split decides nothing",
+        f"linear_probe-1 can't be the challenger: {NOT_JUDGED}",
+    ]
 
 
 def test_a_class_of_either_half_with_too_few_patients_can_t_be_told() -> None:

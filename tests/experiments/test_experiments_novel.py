@@ -156,7 +156,7 @@ def test_the_gate_holds_the_challenger_to_the_rule(split: Any) -> None:
     assert "harmonic mean" in again.reasons[0]
 
 
-def test_a_linear_head_has_no_answers_and_is_refused_with_the_reason(split: Any) -> None:
+def test_a_linear_head_has_no_answers_and_leaves_the_place_to_a_candidate_that_has(split: Any) -> None:
     candidate(split, "linear_probe")
     frame = pd.read_parquet(split.folder / "evaluate/linear_probe-1/predictions.parquet")
     assert set(frame["split"]) == {"val", "test"}
@@ -165,7 +165,18 @@ def test_a_linear_head_has_no_answers_and_is_refused_with_the_reason(split: Any)
     assert read_json(split.folder / "summary/linear_probe-1.json")["harmonic_mean"] is None
     record = decided(split, "linear_probe")
     assert not record.accepted
-    assert record.reasons[0].endswith(f"has no interval: {why}")
+    assert record.checks == []
+    assert record.reasons[1].startswith("linear_probe-1 can't be the challenger: novel_harmonic_mean can't be judged")
+    candidate(split, "coop")
+    record = decided(split, "linear_probe", "coop")
+    assert record.accepted, record.reasons
+    assert record.chosen is not None
+    assert record.chosen.folder == "coop-1"
+    assert [one.not_eligible is None for one in record.candidates] == [False, True]
+    assert str(record.candidates[0].not_eligible).endswith(why)
+    shown = record.model_copy(update={"chosen": None}).shown()
+    assert shown is not None
+    assert shown.name == "coop-1"
 
 
 def test_predictions_that_are_not_those_of_the_manifest_s_novel_images_are_no_candidate(split: Any) -> None:

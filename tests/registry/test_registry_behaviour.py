@@ -13,6 +13,7 @@ from fabricate import Run, gate, promote
 
 import registry
 from clinprompt.contract.exit_codes import ExitCode
+from clinprompt.data.codecs import decode_image
 from clinprompt.evaluation.behaviour import Trial
 from clinprompt.evaluation.metrics_record import Metrics
 from clinprompt.files import read_json, write_json
@@ -165,7 +166,7 @@ def test_what_does_not_load_from_its_payload_alone_is_told(run: Run, tmp_path: P
     payload = payload_of(run.folder / "tune" / "coop-1", None, backbone, 10**6)
     files = {name: content for name, content in payload.files.items() if name != "head.safetensors"}
     broken = type(payload)(files)
-    shown = Shown(run.images(1), np.ones((1, 3)) / 3, run.card.class_ids, [None])
+    shown = Shown(run.images(1), np.ones((1, 3)) / 3, run.card.class_ids, [decode_image(run.images(1)[0])])
     found = probe(broken, Trial(images=1), shown, tmp_path / "probe")
     assert found.problem is not None
     assert found.problem.startswith("it does not predict from its payload alone:")

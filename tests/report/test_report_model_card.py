@@ -29,3 +29,12 @@ def test_it_warns_where_no_patient_is_known(
     assert f"With intervals over {unit}" in text
     assert ("Not checked" in text) == (warning is not None)
     assert warning is None or warning in text
+
+
+@pytest.mark.parametrize(("device", "said"), [("cpu", "On the CPU, in float32."), ("cuda", "On a GPU, in float32.")])
+def test_it_says_on_what_it_was_trained(reported: Run, device: str, said: str) -> None:
+    record = ModelRecord.read(reported.folder / "tune" / "coop-1" / "model.yaml").model_copy(update={"device": device})
+    metrics = Metrics.read(reported.folder / "metrics" / "coop-1.json")
+    card = make_model_card(reported.card, record, metrics, DecisionRecord.read(reported.decision), {})
+    assert card.to_json()["training"]["device"] == device
+    assert said in to_markdown(card)

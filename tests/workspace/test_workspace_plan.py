@@ -14,6 +14,12 @@ from workspace.records import latest_record, read_record, record
 from workspace.releases import find_release, list_releases, publish
 from workspace.task import PromotionTask, RecordTask, StageTask, SweepTask, read_task
 
+RULES: list[dict[str, Any]] = [
+    {"kind": "floor", "metric": "accuracy", "at_least": 0.5},
+    {"kind": "not_worse_than_champion", "margin": 0.02},
+]
+TIMED: dict[str, Any] = {"kind": "latency", "at_most_ms": 50}
+
 
 def test_a_release_is_published_once_and_never_changes(project: Project, tmp_path: Path) -> None:
     again, new = publish(project.store, "drawn", tmp_path / "r1", "r1")
@@ -94,11 +100,17 @@ def test_a_variant_that_reads_paraphrases_is_planned_to_wait_for_describe(projec
         ({"overrides": {"training": {"shots": "four"}}}, "training.shots"),
         ({"methods": ["copp"]}, "copp"),
         ({"promote": "yes"}, "auto or never"),
+        ({"overrides": {"gate": {"rules": [*RULES, {"kind": "flor"}]}}}, "there is no rule 'flor'"),
+        ({"overrides": {"gate": {"rules": [*RULES, TIMED | {"device": "cuda"}]}}}, "of a scheduled run gets no GPU"),
     ],
 )
 def test_what_cannot_be_planned_is_named(project: Project, asked: dict[str, Any], told: str) -> None:
     with pytest.raises((BadParams, InputMissing), match=told):
         project.plan(**asked)
+
+
+def test_a_latency_on_the_cpu_is_planned(project: Project) -> None:
+    assert project.plan(overrides={"gate": {"rules": [*RULES, TIMED]}}).overrides
 
 
 def test_a_sweep_finds_the_releases_without_a_record(project: Project, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from clinprompt.errors import BadParams
 from clinprompt.evaluation.behaviour import Behaviour, Trial
-from clinprompt.evaluation.contenders import Candidate, Incumbent, Slices
+from clinprompt.evaluation.contenders import Ability, Candidate, Incumbent, Slices
 from clinprompt.evaluation.design import Design, rounded
 from clinprompt.evaluation.estimate import Estimate, estimate_text
 from clinprompt.evaluation.intervals import Intervals, estimate_all
@@ -120,6 +120,13 @@ class Rule(Section):
     @abstractmethod
     def explain(self) -> str:
         """What the rule asks for, as a sentence without a full stop."""
+
+    def cannot_judge(self, ability: Ability) -> str | None:
+        """Why no answer of a candidate would let it pass, so that it can't be the challenger; None where it can.
+
+        Whatever needs a look at answers is left to `check`: the challenger is picked before the test split is seen.
+        """
+        return None
 
     @property
     def trial(self) -> Trial:

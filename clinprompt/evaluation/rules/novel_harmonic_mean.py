@@ -2,8 +2,8 @@
 
 from typing import ClassVar, Literal
 
+from clinprompt.evaluation.contenders import Ability
 from clinprompt.evaluation.novel import harmonic_estimate, joined
-from clinprompt.evaluation.paired import undefined
 from clinprompt.evaluation.rules import Check, Context, Rule, register
 from clinprompt.schema import Fraction
 
@@ -13,24 +13,25 @@ class NovelHarmonicMean(Rule):
     """The lower end of the harmonic mean's interval must be at least `at_least`: that of the balanced accuracy on the
     test images of the card's classes, and on those of its novel classes among the names of these.
 
-    Does not apply where the card has no novel classes; a candidate that can't answer to them does not pass.
+    Does not apply where the card has no novel classes; a candidate that can't answer to them is no challenger.
     """
 
     needs: ClassVar[Literal["champion", "zero_shot", "novel_classes"] | None] = "novel_classes"
     at_least: Fraction
 
+    def cannot_judge(self, ability: Ability) -> str | None:
+        """Why it has no answers to the novel classes."""
+        return None if ability.not_novel is None else f"it has no answers to the novel classes: {ability.not_novel}"
+
     def check(self, context: Context) -> Check | None:
         """Hold the challenger to the floor."""
-        novel, why = context.challenger.novel, context.challenger.not_novel
+        novel = context.challenger.novel
         what, good = (
             "harmonic mean of base and novel classes on their test images",
             f"above the floor {self.at_least:g}",
         )
         if novel is None:
-            if why is None:
-                return None
-            change = "a candidate that answers to the names of classes"
-            return self.judged(context, "", what, undefined(why), self.at_least, "at_least", good, change=change)
+            return None
         both = joined(context.test, novel)
         found = context.told(harmonic_estimate(context.test, novel, context.intervals), both)
         patients = len(set(both.patients))
