@@ -9,13 +9,29 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import make_project
 
+# Prints the import errors that each [DAG file or folder, bundle] has in a process of its own: a fork of one that has
+# imported Airflow, which takes most of the time, and nothing of a project.
 _LOAD = """
 import json, sys
+from multiprocessing import get_context
 from airflow.dag_processing.dagbag import BundleDagBag
-bag = BundleDagBag(dag_folder=sys.argv[1], bundle_path=sys.argv[1], bundle_name="dags-folder")
-print(json.dumps(list(bag.import_errors.values())))
+
+def errors(asked):
+    bag = BundleDagBag(dag_folder=asked[0], bundle_path=asked[1], bundle_name="dags-folder")
+    return list(bag.import_errors.values())
+
+with get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+    print(json.dumps(pool.map(errors, json.loads(sys.argv[1]), chunksize=1)))
 """
+DAGS = ("promote", "retrain", "review", "rollback", "sweep")
+BROKEN: list[tuple[Any, list[str]]] = [
+    (lambda c: c["resources"].update(memory="4GB"), ["resources.memory", "4GB"]),
+    (lambda c: c.update(tiemout=3), ["tiemout"]),
+    (lambda c: c.pop("image"), ["image"]),
+    (lambda c: c.update(pool="cpu"), ["pool", "cpu"]),
+]
 
 
 def edit(path: Path, change: Any) -> None:
@@ -46,13 +62,26 @@ def test_the_graph_is_that_of_dvc_yaml(project: Path) -> None:
         assert set(graph[name].upstream) == above, name
 
 
-@pytest.mark.parametrize("name", ["promote", "retrain", "review", "rollback", "sweep"])
-def test_a_dag_file_alone_needs_nothing_on_the_path_but_its_folder(project: Path, tmp_path: Path, name: str) -> None:
+@pytest.fixture(scope="module")
+def import_errors(project: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """The import errors of each DAG file alone, by its name, and of the DAGs of each broken project, by its number."""
+    asked = {name: (str(project / "dags" / f"{name}.py"), str(project / "dags")) for name in DAGS}
+    for number, (change, _) in enumerate(BROKEN):
+        broken = make_project(tmp_path_factory.mktemp("broken") / "project")
+        edit(broken / "components" / "tune" / "component.yaml", change)
+        asked[str(number)] = (str(broken / "dags"), str(broken / "dags"))
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    script = _LOAD.replace("dag_folder=sys.argv[1]", f"dag_folder=sys.argv[1] + '/{name}.py'")
-    command = [sys.executable, "-P", "-c", script, str(project / "dags")]
-    loaded = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path, env=env)
-    assert json.loads(loaded.stdout.splitlines()[-1]) == []
+    command = [sys.executable, "-P", "-c", _LOAD, json.dumps(list(asked.values()))]
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    loaded = subprocess.run(command, check=True, capture_output=True, text=True, cwd=elsewhere, env=env)
+    return dict(zip(asked, json.loads(loaded.stdout.splitlines()[-1]), strict=True))
+
+
+@pytest.mark.parametrize("name", DAGS)
+def test_a_dag_file_alone_needs_nothing_on_the_path_but_its_folder(
+    import_errors: dict[str, list[str]], name: str
+) -> None:
+    assert import_errors[name] == []
 
 
 def test_only_taught_candidates_wait_for_describe(project: Path) -> None:
@@ -87,26 +116,13 @@ def test_needs_come_from_component_yaml(project: Path) -> None:
         assert stage.need.pool == component.get("pool", "default")
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda c: c["resources"].update(memory="4GB"), ["resources.memory", "4GB"]),
-        (lambda c: c.update(tiemout=3), ["tiemout"]),
-        (lambda c: c.pop("image"), ["image"]),
-        (lambda c: c.update(pool="cpu"), ["pool", "cpu"]),
-    ],
-)
+@pytest.mark.parametrize("number", range(len(BROKEN)))
 def test_a_broken_component_yaml_is_an_import_error_that_names_file_and_key(
-    other_project: Path, change: Any, words: list[str]
+    import_errors: dict[str, list[str]], number: int
 ) -> None:
-    edit(other_project / "components" / "tune" / "component.yaml", change)
-    # In a process of its own: this one has the package of the whole project loaded.
-    found = subprocess.run(
-        [sys.executable, "-c", _LOAD, str(other_project / "dags")], check=True, capture_output=True, text=True
-    )
-    errors = json.loads(found.stdout.splitlines()[-1])
-    assert len(errors) == len(list((other_project / "dags").glob("*.py")))
-    assert all(word in text for text in errors for word in ["components/tune/component.yaml", *words])
+    errors = import_errors[str(number)]
+    assert len(errors) == len(DAGS)
+    assert all(word in text for text in errors for word in ["components/tune/component.yaml", *BROKEN[number][1]])
 
 
 def test_a_missing_component_yaml_is_named(other_project: Path) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from failing import short_of_memory
 from safetensors.torch import load_file
 from tune_workspace import Workspace
 
 from clinprompt.errors import BatchTooLarge, InputMissing, Interrupted
-from clinprompt.training.distributed import joined
 from clinprompt.training.launch import run_in_processes
 
 pytestmark = pytest.mark.minutes
@@ -69,15 +69,6 @@ def test_an_error_of_one_process_is_told_as_if_it_were_alone(
         image.unlink()
     assert vpt.tune("vpt") == 66
     assert ".png does not exist" in json.loads(capsys.readouterr().out)["message"]
-
-
-def short_of_memory(kind: type[Exception]) -> int:
-    """The second process fails while the first waits for it."""
-    with joined("cpu") as ranks:
-        if ranks.rank == 1:
-            raise kind("the second has no room")
-        ranks.add([torch.ones(1)])
-    return ranks.size
 
 
 @pytest.mark.parametrize("kind", [BatchTooLarge, InputMissing, torch.OutOfMemoryError])
