@@ -45,7 +45,6 @@ def finished(make_workspace: Callable[[Path], Any], tmp_path_factory: pytest.Tem
     workspace.edit(f"datasets/{DATASET}.yaml", lambda card: card.update(metadata=asked, dicom={"frames": "middle"}))
     workspace.edit("params.yaml", lambda params: params.update(datasets=[DATASET]))
     workspace.edit("params.yaml", lambda params: params["protocols"].update(datasets=[DATASET]))
-    workspace.edit("params.yaml", lambda params: params["candidates"].update(methods=["coop"]))
     done = workspace.repro()
     assert done.returncode == 0, done.stdout + done.stderr
     return workspace
