@@ -7,7 +7,7 @@ import ast
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,10 +82,61 @@ def module_file(module: str, root: Path) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
+def imported_modules(tree: ast.Module) -> Iterator[str]:
+    """What is imported when the code runs; of `from a import b`, both a and a.b, which may be no module.
+
+    Raises:
+        ValueError: an import is relative.
+    """
+    for node in running(tree):
+        if isinstance(node, ast.ImportFrom):
+            if node.level or node.module is None:
+                raise ValueError(f"line {node.lineno}: import by absolute names, not relative ones")
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def texts_in(tree: ast.Module) -> frozenset[str]:
+    """All constants that are text and can be the name of a file."""
+    constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return frozenset(value for value in constants if isinstance(value, str) and _can_name_a_file(value))
+
+
 def data_files(texts: frozenset[str], path: Path) -> list[Path]:
     """The files beside a module whose names are among the texts in it."""
     files = (path.parent / name for name in sorted(texts.intersection(os.listdir(path.parent))))
     return [file for file in files if file.is_file()]
+
+
+def running(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below one, but what only type checkers see."""
+    todo = [tree]
+    while todo:
+        for child in ast.iter_child_nodes(todo.pop()):
+            if isinstance(child, ast.If) and for_type_checkers(child):
+                yield from child.orelse
+                todo += child.orelse
+            else:
+                yield child
+                todo.append(child)
+
+
+def for_type_checkers(node: ast.If) -> bool:
+    """Whether a statement is `if TYPE_CHECKING:`."""
+    return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def without_docstrings(tree: ast.Module) -> ast.Module:
+    """The tree, changed in place: bare texts, which do nothing, are taken out; `pass` stands where nothing is left."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            body[:] = [statement for statement in body if not _is_text(statement)]
+            if not body and not isinstance(node, ast.Module):
+                body.append(ast.Pass())
+    return tree
 
 
 def digest(source: Path | str) -> str:
@@ -123,9 +174,9 @@ def _parsed(content: bytes, suffix: str) -> Code:
     imports: tuple[str, ...] = ()
     texts: frozenset[str] = frozenset()
     if suffix == ".py":
-        reading = _Reading()
-        content = _to_json(reading.plain(ast.parse(content)))
-        imports, texts = tuple(reading.imports), frozenset(reading.texts)
+        tree = ast.parse(content)
+        imports, texts = tuple(imported_modules(tree)), texts_in(tree)
+        content = _to_json(_plain(without_docstrings(tree)))
     elif suffix == ".yaml":
         import yaml
 
@@ -133,90 +184,27 @@ def _parsed(content: bytes, suffix: str) -> Code:
     return Code(imports, texts, hashlib.sha256(content).hexdigest())
 
 
+def _can_name_a_file(text: str) -> bool:
+    return 0 < len(text) < 256 and "/" not in text
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+
+
 # Fields that say nothing of what runs, or that only some versions of Python have.
 _LEFT_OUT = {"ctx", "kind", "type_comment", "type_ignores"}
 
 
-class _Reading:
-    """What is found in one walk over a syntax tree; more of them would take most of the time.
-
-    Attributes:
-        imports: what is imported when the code runs, which is not what only type checkers see; of `from a import b`,
-            both a and a.b, which may be no module.
-        texts: all constants that can be the name of a file.
-    """
-
-    def __init__(self) -> None:
-        self.imports: list[str] = []
-        self.texts: set[str] = set()
-        self._runs = True
-
-    def plain(self, node: Any) -> Any:
-        """A node as lists: its type's name, then each field that is set, as [name, value].
-
-        Bare texts, which do nothing, are taken out of bodies; `pass` stands where nothing is left.
-
-        Raises:
-            ValueError: an import is relative.
-        """
-        if isinstance(node, list):
-            return [self.plain(child) for child in node]
-        if not isinstance(node, ast.AST):
-            return node
-        if isinstance(node, ast.Constant):
-            self._text(node.value)
-            return ["Constant", type(node.value).__name__, repr(node.value)]
-        if self._runs and isinstance(node, ast.Import | ast.ImportFrom):
-            self.imports += _imported(node)
-        found: list[Any] = [type(node).__name__]
-        for name, value in ast.iter_fields(node):
-            if name in _LEFT_OUT or value is None or value == []:
-                continue
-            if name == "body" and isinstance(value, list):
-                value = self._body(node, value)
-            elif not isinstance(value, str):
-                value = self.plain(value)
-            if value != []:
-                found.append([name, value])
-        return found
-
-    def _body(self, node: ast.AST, body: list[ast.stmt]) -> Any:
-        left: list[ast.stmt] = []
-        for statement in body:
-            text = _bare_text(statement)
-            if text is None:
-                left.append(statement)
-            else:
-                self._text(text)
-        if not left and not isinstance(node, ast.Module):
-            left.append(ast.Pass())
-        runs = self._runs
-        self._runs = runs and not (isinstance(node, ast.If) and _for_type_checkers(node))
-        found = self.plain(left)
-        self._runs = runs
-        return found
-
-    def _text(self, value: Any) -> None:
-        if isinstance(value, str) and 0 < len(value) < 256 and "/" not in value:
-            self.texts.add(value)
-
-
-def _imported(node: ast.Import | ast.ImportFrom) -> list[str]:
-    names = [alias.name for alias in node.names]
-    if isinstance(node, ast.Import):
-        return names
-    if node.level or node.module is None:
-        raise ValueError(f"line {node.lineno}: import by absolute names, not relative ones")
-    return [node.module, *(f"{node.module}.{name}" for name in names)]
-
-
-def _for_type_checkers(node: ast.If) -> bool:
-    return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-
-
-def _bare_text(statement: ast.stmt) -> str | None:
-    value = statement.value if isinstance(statement, ast.Expr) else None
-    return value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else None
+def _plain(node: Any) -> Any:
+    """A node as lists: its type's name, then each field that is set, as [name, value]."""
+    if isinstance(node, ast.Constant):
+        return ["Constant", type(node.value).__name__, repr(node.value)]
+    if isinstance(node, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(node) if name not in _LEFT_OUT]
+        return [type(node).__name__, *([name, _plain(value)] for name, value in fields if value not in (None, []))]
+    return [_plain(child) for child in node] if isinstance(node, list) else node
 
 
 def _to_json(value: Any) -> bytes:
