@@ -5,6 +5,7 @@ champion; after it, the new one, whole and tried out, as soon as the alias follo
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,8 @@ def _signed(client: "MlflowClient", version: Version) -> Version:
     with tracking.service_errors():
         for key, value in tags.items():
             if version.tags.get(key) != value:
-                client.set_model_version_tag(version.name, str(version.number), key, value)
+                tag = partial(client.set_model_version_tag, version.name, str(version.number), key, value)
+                tracking.insert(tag)
     return replace(version, tags=version.tags | tags)
 
 

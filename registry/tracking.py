@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -220,6 +220,22 @@ def promotion_lock() -> Iterator[bool]:
     with store.with_name(f"{store.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield True
+
+
+def insert(send: Callable[[], None]) -> None:
+    """Have a server keep what may be new to it: a tag, an alias, a dataset.
+
+    It looks for that and then inserts it, so that of two clients that send the same at once it refuses one. For that
+    one it is there when it is sent again.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        send()
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":
+            raise
+        send()
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:

@@ -14,6 +14,8 @@ import pandas as pd
 import pytest
 import yaml
 from fabricate import CLASSES, Run, gate, promote, promote_twice_at_once
+from mlflow import MlflowClient
+from mlflow.exceptions import RestException
 from server import Server
 
 import registry
@@ -261,6 +263,26 @@ def test_a_version_that_another_promotion_made_first_is_the_one(
     client = tracking.connect()
     source, run_id = f"models:/{name}-candidate/1", client.get_model_version(name, "1").run_id
     assert versions.find_or_create(client, name, source, run_id, first.tags).number == 1
+    assert state(name)[:2] == ([1], {"champion": 1})
+
+
+@pytest.mark.parametrize(
+    "method", ["set_registered_model_tag", "set_model_version_tag", "set_registered_model_alias", "log_inputs"]
+)
+def test_what_another_promotion_inserts_at_the_same_moment_is_sent_again(
+    run: Run, name: str, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    send, refused = getattr(MlflowClient, method), []
+
+    def late(*arguments: Any, **options: Any) -> None:
+        send(*arguments, **options)
+        if not refused:  # what the server says to the second of two inserts
+            refused.append(arguments)
+            raise RestException({"error_code": "BAD_REQUEST", "message": "UNIQUE constraint failed"})
+
+    monkeypatch.setattr(MlflowClient, method, late)
+    assert promote(run) == 0
+    assert len(refused) == 1
     assert state(name)[:2] == ([1], {"champion": 1})
 
 
