@@ -5,7 +5,6 @@ champion; after it, the new one, whole and tried out, as soon as the alias follo
 """
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,8 +90,7 @@ def _signed(client: "MlflowClient", version: Version) -> Version:
     with tracking.service_errors():
         for key, value in tags.items():
             if version.tags.get(key) != value:
-                tag = partial(client.set_model_version_tag, version.name, str(version.number), key, value)
-                tracking.insert(tag)
+                tracking.insert(client.set_model_version_tag, version.name, str(version.number), key, value)
     return replace(version, tags=version.tags | tags)
 
 

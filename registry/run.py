@@ -111,7 +111,7 @@ def _log(client: "MlflowClient", release: PromotionRequest, packed: Packed, expe
         of_score = metrics.score.estimates if metrics.score else {}
         told = metrics.test | {f"score_{name}": estimate for name, estimate in of_score.items()}
         mlflow.log_metrics(flat_metrics(metrics.val, told))
-        tracking.insert(lambda: client.log_inputs(run_id, [_dataset(release, facts)]))
+        tracking.insert(client.log_inputs, run_id, [_dataset(release, facts)])
         mlflow.log_artifact(str(release.decision_file))
         model_id = _log_model(client, run_id, experiment, payload, beside, folder, model, metrics.calibration)
         uri, files = f"models:/{model_id}", digests_tag(folder)

@@ -222,8 +222,8 @@ def promotion_lock() -> Iterator[bool]:
         yield True
 
 
-def insert(send: Callable[[], None]) -> None:
-    """Have a server keep what may be new to it: a tag, an alias, a dataset.
+def insert(send: Callable[..., None], *arguments: object) -> None:
+    """Have a server keep what may be new to it, by a client's method: a tag, an alias, a dataset.
 
     It looks for that and then inserts it, so that of two clients that send the same at once it refuses one. For that
     one it is there when it is sent again.
@@ -231,11 +231,11 @@ def insert(send: Callable[[], None]) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        send()
+        send(*arguments)
     except MlflowException as error:
         if error.error_code != "BAD_REQUEST":
             raise
-        send()
+        send(*arguments)
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:

@@ -4,7 +4,6 @@ import re
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,7 +185,7 @@ def describe(client: "MlflowClient", version: Version, model: str, text: str, ta
         client.update_registered_model(version.name, model[:_LONGEST_TEXT])
         client.update_model_version(version.name, str(version.number), text[:_LONGEST_TEXT])
         for key, value in tags.items():
-            tracking.insert(partial(client.set_registered_model_tag, version.name, key, value))
+            tracking.insert(client.set_registered_model_tag, version.name, key, value)
 
 
 def _by_alias(client: "MlflowClient", name: str, alias: str) -> Version | None:

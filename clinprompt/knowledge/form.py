@@ -70,7 +70,7 @@ _PROSE = FUNCTION_WORDS | set(
     )
 )
 
-# Forms that no other language writes so: with one of them, dense terms are a sentence and no list.
+# Forms that hardly another language has: with one of them, dense terms are a sentence and no list.
 _VERBS = set(
     words_of(
         "shows displays reveals exhibits demonstrates presents appears contains lies forms has have lacks may can "

@@ -91,7 +91,7 @@ def record(name: str, where: str) -> None:
         client = tracking.connect()
         with tracking.service_errors():
             try:
-                tracking.insert(lambda: client.set_registered_model_tag(name, TAG, where))
+                tracking.insert(client.set_registered_model_tag, name, TAG, where)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise

@@ -50,7 +50,7 @@ class MlflowModels:
         """Move an alias."""
         client = tracking.connect()
         with tracking.service_errors():
-            tracking.insert(lambda: client.set_registered_model_alias(self.name, alias, str(number)))
+            tracking.insert(client.set_registered_model_alias, self.name, alias, str(number))
 
     def delete_alias(self, alias: str) -> None:
         """Take an alias away."""
@@ -62,7 +62,7 @@ class MlflowModels:
         """Set a tag of a version."""
         client = tracking.connect()
         with tracking.service_errors():
-            tracking.insert(lambda: client.set_model_version_tag(self.name, str(number), key, value))
+            tracking.insert(client.set_model_version_tag, self.name, str(number), key, value)
 
 
 def ref(version: Version | None) -> VersionRef | None:
