@@ -16,6 +16,7 @@ from clinprompt.knowledge_params import KnowledgeParams
 from clinprompt.schema import Count, Fraction, Name, Section, UserPath, check, key_errors, read_yaml
 
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "kappa", "quadratic_kappa"]
+Augmentation = Literal["none", "crop", "crop_flip", "fundus"]  # of training images
 NEGATIVE = ("kappa", "quadratic_kappa")  # these reach down to -1
 
 # A mapping, of which a file may leave nothing but the key.
@@ -160,7 +161,7 @@ class TrainingParams(Section):
     device: Literal["auto", "cpu", "cuda"]
     processes: Count
     precision: Literal["float32", "bfloat16"]
-    augmentation: Literal["none", "crop", "crop_flip", "fundus"]
+    augmentation: Augmentation
     shots: Count | None
     checkpoint_every: Count
 

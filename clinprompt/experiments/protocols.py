@@ -13,6 +13,7 @@ from clinprompt.data.folds import folds
 from clinprompt.data.support import in_drawing_order, support_set
 from clinprompt.errors import BadParams, DataRejected
 from clinprompt.knobs import Knobs
+from clinprompt.params import Augmentation
 from clinprompt.schema import Name, Section, check
 
 Key = dict[str, int | float]
@@ -66,12 +67,15 @@ class Protocol(Section):
 
     Attributes:
         preset: the paper whose published settings are trained with, of `tables/presets_*.yaml`; None: the methods' own.
+        augmentation: of the training images that a method reads as pixels; None: the preset's, and where that has none
+            or does not train the method, `training.augmentation`.
         budget: what every method gets alike, whatever its settings; None: the settings' own epochs.
         methods: methods' knobs in this protocol, which win over the preset, the card and the rest of params.yaml.
     """
 
     transfers: ClassVar[bool] = False  # whether what is trained must serve classes that it has not seen
     preset: Name | None = None
+    augmentation: Augmentation | None = None
     budget: Budget | None = None
     methods: Knobs = {}
 

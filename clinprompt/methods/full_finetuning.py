@@ -5,10 +5,11 @@ from types import SimpleNamespace
 from typing import Annotated, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from clinprompt.backbones.vision import VisionTower
+from clinprompt.limits import Limit
 from clinprompt.methods import register
 from clinprompt.prompting.base import Needs, OwnTower, PromptMethod, Task
 from clinprompt.prompting.batches import Batch
@@ -18,8 +19,14 @@ from clinprompt.schema import Section
 
 
 class FullFinetuningConfig(OptimiserSettings):
-    """AdamW with the gradient's norm clipped to 1; a baseline without a paper, its defaults are ours."""
+    """AdamW with the gradient's norm clipped to 1; a baseline without a paper, its defaults are ours.
 
+    `image_size`: the side of the images in pixels, whole patches; null takes the backbone's.
+    """
+
+    LIMITS: ClassVar[tuple[Limit, ...]] = (Limit(knobs=["image_size"], kind="multiple_of", size="patch"),)
+
+    image_size: PositiveInt | None = None
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: PositiveFloat = 0.00001
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -47,8 +54,8 @@ class FullFinetuning(PromptMethod):
 
     @classmethod
     def needs(cls, config: FullFinetuningConfig) -> Needs:
-        """Pixels."""
-        return Needs("pixels")
+        """Pixels, of the size that is asked for."""
+        return Needs("pixels", image_size=config.image_size)
 
     @classmethod
     def transfers(cls, config: FullFinetuningConfig) -> bool:
@@ -63,7 +70,11 @@ class FullFinetuning(PromptMethod):
 
     def own_tower(self) -> OwnTower:
         """The copy."""
-        return OwnTower(VisionTower(SimpleNamespace(visual=self.tower)), self.head)
+        return OwnTower(self._opened(), self.head)
+
+    def _opened(self) -> VisionTower:
+        """The copy, opened up: it shares the weights."""
+        return VisionTower(SimpleNamespace(visual=self.tower))
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [B, C]."""
@@ -72,5 +83,8 @@ class FullFinetuning(PromptMethod):
 
     def image_features(self, batch: Batch) -> Tensor:
         """Features of the images [B, e], projected and not normalised."""
+        if self.config.image_size is not None:  # open_clip's towers take images of their own size alone
+            tower = self._opened()
+            return tower.encode([tower.embed(batch.inputs)])
         features: Tensor = self.tower(batch.inputs)
         return features

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from clinprompt.limits import Limit
 from clinprompt.methods import register
-from clinprompt.prompting.base import Task
+from clinprompt.prompting.base import Needs, Task
 from clinprompt.prompting.batches import Batch
 from clinprompt.prompting.initial import linear
 from clinprompt.prompting.optimisation import OptimiserSettings
@@ -21,14 +21,19 @@ from clinprompt.schema import Section
 class VPTConfig(OptimiserSettings):
     """`depth`: how many blocks get prompts of their own; 1 is VPT-shallow, null (all blocks) VPT-deep.
 
+    `image_size`: the side of the images in pixels, whole patches; null takes the backbone's.
     `head`: "cosine" compares with the classes' sentences, made from `template`; "linear" is trained from scratch. The
     paper searches length and learning rate for each dataset; the defaults are those of its peers here.
     """
 
-    LIMITS: ClassVar[tuple[Limit, ...]] = (Limit(knobs=["depth"], kind="at_most", size="image_blocks"),)
+    LIMITS: ClassVar[tuple[Limit, ...]] = (
+        Limit(knobs=["depth"], kind="at_most", size="image_blocks"),
+        Limit(knobs=["image_size"], kind="multiple_of", size="patch"),
+    )
 
     n_prompts: PositiveInt = 10
     depth: PositiveInt | None = None
+    image_size: PositiveInt | None = None
     head: Literal["cosine", "linear"] = "cosine"
     template: Template = "a photo of a {}."
     learning_rate: PositiveFloat = 0.0025
@@ -62,6 +67,11 @@ class VPT(PatchMethod):
         else:
             self.head = CosineHead(hand_written(task, config.template), backbone.logit_scale)
         self.to(backbone.device)
+
+    @classmethod
+    def needs(cls, config: VPTConfig) -> Needs:
+        """Pixels, of the size that is asked for."""
+        return Needs("pixels", image_size=config.image_size)
 
     @classmethod
     def transfers(cls, config: VPTConfig) -> bool:

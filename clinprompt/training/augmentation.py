@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
+from clinprompt.params import Augmentation
 from clinprompt.prompting.batches import Batch, Examples
 from clinprompt.training.pictures import Pictures
 
-Augmentation = Literal["none", "crop", "crop_flip", "fundus"]
 Prepare = Callable[[Tensor], Tensor]
 
 _AREA, _ASPECT = [0.08, 1.0], [3 / 4, 4 / 3]  # as in the papers, and in torchvision by default

@@ -8,7 +8,7 @@ from clinprompt.data.dataset import Dataset
 from clinprompt.errors import NotTrained
 from clinprompt.experiments.protocols import Cell, Protocol, cells, check_protocol
 from clinprompt.experiments.results import Result, left_out_row
-from clinprompt.experiments.tables.presets import preset_method
+from clinprompt.experiments.tables.presets import preset_augmentation, preset_method
 from clinprompt.files import sha256_bytes, to_json, write_json
 from clinprompt.methods import method
 from clinprompt.params import BackboneParams, CandidateSpec, TrainingParams
@@ -34,6 +34,9 @@ def work(job: Job) -> dict[str, Any]:
     config = method_config(
         name, spec.knobs, card, protocol, knobs.methods.get(name), spec.variant, published.knobs if published else None
     )
+    augmentation = knobs.augmentation or preset_augmentation(knobs.preset, protocol, name)
+    if augmentation is not None:
+        training = training.model_copy(update={"augmentation": augmentation})
     summary = {"dataset": card.name, "protocol": protocol, "method": spec.name}
 
     from clinprompt.experiments.budget import Schedule

@@ -234,3 +234,16 @@ def test_a_method_that_reads_pixels_may_see_other_crops_in_each_epoch(toy: Any) 
         assert toy.run("few_shot", "vpt", out) == 0
     assert toy.result("vpt", "one") == toy.result("vpt", "again")
     assert toy.result("vpt", "one")["training"]["augmentation"] == "crop"
+
+
+def test_a_presets_augmentation_holds_for_the_methods_that_it_trains_and_the_protocols_own_wins(toy: Any) -> None:
+    toy.change({"protocols.few_shot.shots": [1], "protocols.seeds": [1], "methods.lora": {"epochs": 1}})
+    toy.change({"protocols.few_shot.methods": {"vpt": {"epochs": 1, "n_prompts": 1}}})
+    toy.change({"protocols.few_shot.preset": "biomed_dpt", "training.augmentation": "crop_flip"})
+    for name, seen in (("vpt", "crop"), ("lora", "crop_flip")):  # the paper does not train LoRA
+        assert toy.run("few_shot", name, "preset") == 0
+        assert toy.result(name, "preset")["training"]["augmentation"] == seen
+    toy.change({"protocols.few_shot.augmentation": "none"})
+    assert toy.run("few_shot", "vpt", "own") == 0
+    assert toy.result("vpt", "own")["training"]["augmentation"] == "none"
+    assert toy.result("vpt", "own")["cells"][0]["images"] == toy.result("vpt", "preset")["cells"][0]["images"]

@@ -46,6 +46,39 @@ TRAINED: dict[tuple[str, str, str], tuple[float, int, int]] = {
     ("maple", "base_to_novel", "vpt"): (0.0025, 4, 5),
     ("cilmp", "full", "cilmp"): (0.0025, 64, 100),
 }
+# Of the same sources: what the prompts begin as, where they stand, how deep, and how the images are augmented.
+SHAPED: dict[tuple[str, str, str], dict[str, Any]] = {
+    ("biomedcoop", "few_shot", "coop"): {"n_ctx": 4, "context_init": "a photo of a", "class_specific": False},
+    ("biomedcoop", "few_shot", "cocoop"): {"n_ctx": 4, "context_init": "a photo of a"},
+    ("biomedcoop", "few_shot", "kgcoop"): {"n_ctx": 4, "context_init": "a photo of a", "template": "a photo of a {}."},
+    ("biomedcoop", "few_shot", "prograd"): {"n_ctx": 4, "context_init": "a photo of a", "strength": 1.0},
+    ("biomedcoop", "few_shot", "biomedcoop"): {"n_ctx": 4, "context_init": "a photo of a", "class_specific": False},
+    ("biomedcoop", "few_shot", "clip_adapter"): {"template": "a photo of a {}."},
+    ("biomedcoop", "few_shot", "linear_probe"): {"max_iterations": 1000},
+    ("biomedcoop", "base_to_novel", "coop"): {"n_ctx": 4, "context_init": "a photo of a", "class_position": "end"},
+    ("biomedcoop", "base_to_novel", "cocoop"): {"n_ctx": 4, "context_init": "a photo of a", "class_position": "end"},
+    ("biomed_dpt", "few_shot", "biomed_dpt"): {"visual": "replace_patches", "n_visual": 4, "class_specific": False},
+    ("biomed_dpt", "few_shot", "vpt"): {"n_prompts": 4},
+    ("coop", "few_shot", "coop"): {"n_ctx": 16, "context_init": None, "class_specific": False},
+    ("cocoop", "base_to_novel", "cocoop"): {"n_ctx": 4, "context_init": "a photo of a"},
+    ("prograd", "few_shot", "prograd"): {"strength": 1.0, "temperature": 1.0},
+    ("maple", "base_to_novel", "maple"): {"n_ctx": 2, "depth": None, "template": "a photo of a {}."},
+    ("maple", "base_to_novel", "vpt"): {"n_prompts": 8, "depth": None, "template": "a photo of a {}."},
+    ("cilmp", "full", "cilmp"): {"n_ctx": 4, "n_ctx_vision": 4, "text_depth": None, "vision_depth": None},
+    ("dvpt", "full", "dvpt"): {"warmup_epochs": 5, "warmup": "linear", "clip_norm": 1.0, "weight_decay": 1e-4},
+    ("dvpt", "label_efficiency", "vpt"): {"head": "linear", "image_size": 288, "keep": "kappa", "epochs": 60},
+    ("dvpt", "label_efficiency", "full_finetuning"): {
+        "image_size": 288,
+        "keep": "kappa",
+        "epochs": 60,
+        "batch_size": 50,
+    },
+}
+AUGMENTED = {
+    "biomedcoop": "crop", "biomed_dpt": "crop", "coop": "crop_flip", "cocoop": "crop_flip", "prograd": "crop_flip",
+    "maple": "crop_flip", "clip_lora": "crop_flip", "clip_adapter": None, "tip_adapter": "crop_flip", "vpt": None,
+    "cilmp": "crop_flip", "dvpt": "fundus",
+}  # fmt: skip
 # Knobs by dataset in the order of DATASETS; None: no source was at hand, and the method's default is taken.
 BY_DATASET: dict[tuple[str, str, str], list[float | int | None]] = {
     ("few_shot", "kgcoop", "kg_weight"): [2, 10, 1, 1, 8, None, 4, 6, None, None, None],
@@ -82,6 +115,17 @@ def test_a_method_gets_the_published_optimiser_on_every_dataset(key: tuple[str, 
         assert (*optimiser, config.warmup_learning_rate) == SGD
 
 
+@pytest.mark.parametrize("key", SHAPED, ids="-".join)
+def test_a_method_gets_the_published_prompts(key: tuple[str, str, str]) -> None:
+    config = got(*key)
+    assert {knob: getattr(config, knob) for knob in SHAPED[key]} == SHAPED[key]
+
+
+def test_every_preset_knows_how_its_paper_augments_the_images() -> None:
+    for name, one in presets().items():
+        assert {part.augmentation for part in one.protocols.values()} == {AUGMENTED[name]}, name
+
+
 @pytest.mark.parametrize("key", BY_DATASET, ids="-".join)
 def test_a_method_gets_what_is_published_for_each_dataset(key: tuple[str, str, str]) -> None:
     protocol, name, knob = key
@@ -96,7 +140,7 @@ def test_a_method_gets_what_is_published_for_each_dataset(key: tuple[str, str, s
             assert dataset in settings.in_cards[knob].not_found
         elif knob in settings.in_cards:
             assert dataset not in settings.in_cards[knob].not_found
-        assert found == (value if value is not None else CARDS[dataset].methods.get(name, {}).get(knob, default))
+        assert found == (value if value is not None else default), dataset
 
 
 def test_the_classs_name_stands_where_each_papers_script_puts_it() -> None:

@@ -12,6 +12,7 @@ from clinprompt.evaluation.metric_names import SELECTABLE
 from clinprompt.experiments.__main__ import main
 from clinprompt.experiments.results import Result, read_result
 from clinprompt.experiments.scores import harmonic
+from clinprompt.experiments.tables.papers import papers
 from clinprompt.experiments.tables.results_table import Missing, ResultsTable, Value
 from clinprompt.files import write_json
 from clinprompt.params import load_params
@@ -242,10 +243,26 @@ def test_a_table_of_ablations_brings_its_variants_and_its_budget_and_another_tak
     shown(capsys, "use", "biomed_dpt_few_shot")
     assert load_params(project / "params.yaml").protocols["few_shot"]["budget"] is None
     augmentations = []
-    for name in ("dvpt_label_efficiency", "cilmp_full", "equal_few_shot"):
+    for name, protocol in (
+        ("dvpt_label_efficiency", "label_efficiency"), ("cilmp_full", "full"), ("equal_few_shot", "few_shot"),
+    ):  # fmt: skip
         shown(capsys, "use", name)
-        augmentations.append(load_params(project / "params.yaml").training.augmentation)
-    assert augmentations == ["fundus", "crop_flip", "none"]
+        params = load_params(project / "params.yaml")
+        augmentations.append((params.training.augmentation, params.protocols[protocol]["augmentation"]))
+    assert augmentations == [("none", None), ("crop_flip", None), ("none", "none")]
+
+
+def test_every_table_with_a_paper_trains_at_one_budget_too_and_what_is_compared_there_is_augmented_alike() -> None:
+    by_name = papers()
+    for name, table in by_name.items():
+        if not name.startswith(("equal_", "claims_")):
+            continue
+        section = {key.rpartition(".")[2]: value for key, value in table.params.items() if key.startswith("protocols.")}
+        assert section["augmentation"] == "none", name
+        assert section["budget"]["steps"] > 0, name
+        assert len(section["budget"]["rates"]) > 1, name
+    published = {table.protocol for name, table in by_name.items() if name.startswith(("biomed", "cilmp", "dvpt"))}
+    assert published == {table.protocol for name, table in by_name.items() if name.startswith("equal_")}
 
 
 @pytest.mark.parametrize(

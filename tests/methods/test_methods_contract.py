@@ -54,6 +54,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("biomed_dpt", {"visual": "insert_frozen"}),
     ("biomed_dpt", {"visual": "insert_trainable"}),
     ("vpt", {"depth": 1, "head": "linear"}),
+    ("vpt", {"image_size": 24}),
+    ("full_finetuning", {"image_size": 24}),
     ("dvpt", {"variant": "release_vit", "image_size": 24}),
     ("lora", {"towers": "text"}),
     ("lora", {"towers": "both"}),
@@ -63,6 +65,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
         {"clip_image": "after", "heads": 2, "text_prompts": "after_encoder", "mmse_head": "linear", "depth": 1},
     ),
     ("deft_ad", {"head": "linear", "projections": "drawn", "positives": "label", "mmse_head": "linear"}),
+    ("cilmp", {"prefix_length": 0, "suffix_length": 0}),
     ("cilmp", {"vision_depth": 0, "averaging": None, "llm_layers": [0, 1, -1], "normalize_rows": True}),
 ]
 CASES = [pytest.param(name, {}, id=name) for name in names()]

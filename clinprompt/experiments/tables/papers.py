@@ -76,6 +76,7 @@ def edits(table: Paper, datasets: Sequence[str]) -> dict[str, Any]:
         # What another table or a user has left there is not this table's.
         "training.augmentation": "none",
         f"protocols.{table.protocol}.preset": None,
+        f"protocols.{table.protocol}.augmentation": None,
         f"protocols.{table.protocol}.budget": None,
         f"protocols.{table.protocol}.methods": {},
         **table.params,

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, PositiveInt, model_validator
 
 from clinprompt.errors import BadParams
+from clinprompt.params import Augmentation
 from clinprompt.schema import Section, check, read_yaml
 
 FILES = [Path(__file__).with_name(name) for name in ("presets_biomed.yaml", "presets_originals.yaml")]
@@ -58,9 +59,10 @@ class PresetMethod(Section):
 
 
 class PresetProtocol(Section):
-    """A protocol as a paper runs it: how images are augmented there (None: not published), and the methods."""
+    """A protocol as a paper runs it: how images are augmented there, where a method reads pixels (None: not published),
+    and the methods."""
 
-    augmentation: str | None = None
+    augmentation: Augmentation | None = None
     methods: dict[str, PresetMethod]
 
 
@@ -124,6 +126,17 @@ def preset_method(name: str | None, protocol: str, method: str) -> PresetMethod 
     return found[protocol].methods.get(method)
 
 
+def preset_augmentation(name: str | None, protocol: str, method: str) -> Augmentation | None:
+    """How a preset augments the images that a method trains on; None where it says nothing of that.
+
+    Raises:
+        BadParams: as `preset_method`.
+    """
+    if name is None or preset_method(name, protocol, method) is None:
+        return None
+    return preset(name).protocols[protocol].augmentation
+
+
 def preset_knobs(name: str | None, protocol: str, method: str) -> dict[str, Any]:
     """The knobs that a preset sets of a method in a protocol; empty where it sets none.
 
@@ -143,7 +156,12 @@ def describe(name: str) -> str:
     one = preset(name)
     lines = [f"# {name}: {one.title} ({one.paper})", ""]
     for protocol, part in one.protocols.items():
-        lines += [f"## {protocol}", "", f"Augmentation: {part.augmentation or 'not published'}.", ""]
+        lines += [
+            f"## {protocol}",
+            "",
+            f"Augmentation of what reads pixels: {part.augmentation or 'not published'}.",
+            "",
+        ]
         for method, settings in part.methods.items():
             lines += [f"### {method}", "", *_table(settings), ""]
     return "\n".join(lines)
