@@ -1,5 +1,6 @@
 """Augmented pixels: what is drawn, that it can be drawn again, and what a method sees of it."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,30 @@ def test_fundus_turns_and_moves_and_can_be_drawn_again() -> None:
     spread = [(one[0] > 60).nonzero().float().std(0) for one in drawn]
     assert any(float(rows) > float(columns) + 1 for rows, columns in spread)
     assert any(float(columns) > float(rows) + 1 for rows, columns in spread)
+
+
+def test_fundus_mirrors_half_of_the_images_and_changes_their_place_size_and_colours() -> None:
+    image = torch.full((3, 48, 48), 40, dtype=torch.uint8)
+    for channel, angle in enumerate(
+        (0.0, 2.1, 4.2)
+    ):  # a dot of each colour around the middle: mirrored, they run backwards
+        row, column = 24 + round(10 * math.sin(angle)), 24 + round(10 * math.cos(angle))
+        image[channel, row - 2 : row + 3, column - 2 : column + 3] = 220
+    mirrored, places, sizes, greys = 0, [], [], []
+    for n in range(60):
+        one = augmented(image, [3, 4, n], "fundus").float()
+        dots = [torch.where(one[c] > one.mean(0) + 40)[:] for c in range(3)]
+        [a, b, c] = [torch.stack([rows.float().mean(), columns.float().mean()]) for rows, columns in dots]
+        mirrored += bool((b - a)[0] * (c - a)[1] - (b - a)[1] * (c - a)[0] > 0)
+        places.append((a + b + c) / 3)
+        sizes.append(float((a - b).norm()))
+        greys.append(float(one[:, 24, 24].mean()))
+    assert 15 <= mirrored <= 45  # binomial: outside once in 10,000 tries
+    moved = torch.stack(places)
+    assert bool((moved.std(0) > 1).all())  # a tenth of 48 pixels either way has a deviation of 2.8
+    assert bool(((moved - 23.5).abs() < 12).all())
+    assert 1.03 < max(sizes) / min(sizes) < 1.6
+    assert max(greys) - min(greys) > 8
 
 
 class Pooled(nn.Module):
