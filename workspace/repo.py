@@ -140,12 +140,21 @@ class Workspace:
     def push(self, stage: Any) -> None:
         """Send the stage's outputs and its run-cache entry into the remote, the outputs first."""
         with service_errors(self.store.url):
-            for odb, objects in stage.get_used_objs().items():
-                result = self.repo.cloud.push(objects, odb=odb)
-                if result.failed:
-                    self.store.check()
-                    raise InputMissing(f"{len(result.failed)} objects of {stage.addressing} could not be pushed.")
+            self._send(stage.get_used_objs(), stage.addressing)
             self.repo.stage_cache.push(None)
+
+    def push_outs(self, stage: Any, outs: Iterable[Any]) -> None:
+        """Send some of the stage's outputs into the remote."""
+        with service_errors(self.store.url):
+            for out in outs:
+                self._send(out.get_used_objs(), stage.addressing)
+
+    def _send(self, used: dict[Any, Any], address: str) -> None:
+        for odb, objects in used.items():
+            result = self.repo.cloud.push(objects, odb=odb)
+            if result.failed:
+                self.store.check()
+                raise InputMissing(f"{len(result.failed)} objects of {address} could not be pushed.")
 
     def _fill(self, stage_files: Iterable[Any], digests: dict[str, list[str | int]]) -> None:
         for stage_file in stage_files:

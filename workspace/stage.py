@@ -17,6 +17,7 @@ from clinprompt.contract.tasks import MAX_ENTRY_BYTES
 from clinprompt.contract.variables import AIRFLOW, RESULT
 from clinprompt.errors import ClinpromptError, InputCorrupt, InputMissing
 from clinprompt.files import read_json
+from workspace import unfinished
 from workspace.objects import exist
 from workspace.records import read_record
 from workspace.repo import Workspace, compact, is_params, plain, set_digest
@@ -63,10 +64,15 @@ def run_stage(task: StageTask, store: Store) -> dict[str, Any]:
         if entry is not None:
             log.info("%s: nothing to compute: an earlier run had the same inputs.", task.address)
             return {"entry": entry.model_dump(), "cached": True, "facts": {}}
-        facts = _reproduce(task, workspace)
+        try:
+            facts = _reproduce(task, workspace)
+        except StageFailed as error:
+            unfinished.keep(workspace, task.address, error.code)
+            raise
         stage = workspace.stage(task.address)
         workspace.push(stage)
         entry = _finished_entry(task, workspace, stage)
+        unfinished.forget(store, task.address)
     return {"entry": entry.model_dump(), "cached": False, "facts": facts}
 
 
@@ -156,6 +162,7 @@ def _prepare(task: StageTask, workspace: Workspace) -> None:
                 workspace.pull([out])
             except InputMissing as lost:
                 log.warning("%s: what the stage built on is gone; it begins anew (%s)", task.address, lost)
+    unfinished.bring(workspace, stage)
 
 
 def _reproduce(task: StageTask, workspace: Workspace) -> dict[str, Any]:

@@ -49,7 +49,8 @@ _MEANINGS: dict[int, Meaning] = {
         "GPU out of memory", "Give the task a larger GPU, or lower the batch size in params.yaml."
     ),
     ExitCode.INTERRUPTED: Meaning(
-        "interrupted", "Look for a full disk or a restarted worker; then clear the task, it goes on where it was."
+        "interrupted",
+        "Look for a full disk or a restarted worker; then clear the task: describe and cache go on where they were.",
     ),
     ExitCode.GATE_REJECTED: Meaning("gate rejected", "No candidate passed. Read the report; the champion stays."),
     KILLED: Meaning("killed", "Probably out of memory: raise resources.memory in component.yaml, then clear the task."),
@@ -95,7 +96,7 @@ class TaskOutOfMemory(ComponentFailed):
 
 
 class TaskInterrupted(ComponentFailed):
-    """Stopped from outside; the component goes on where it was."""
+    """Stopped from outside; trying again may come to the end."""
 
 
 def failure(code: int, message: str, tail: list[str] | None = None) -> ComponentFailed:
