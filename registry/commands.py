@@ -45,9 +45,10 @@ def verify(
     """Check a version."""
     done = provenance.verify(check_name(name), version or alias, journal=journal_of(params))
     said = f"{name} version {done['version']}: {done['files']} files are what was registered, and so are "
-    unchecked = "It is signed, and no key was given to check that by" if done["signed"] else "It is not signed"
-    more = "" if "signature" in done["checks"] else f" {unchecked}."
-    return done, f"{said}{', '.join(done['checks'][1:])}.{more}\n"
+    signed = f"It is signed by {done['signer']}" if done["signed"] else "It is not signed"
+    if done["signed"] and "signature" not in done["checks"]:
+        signed += ", and no key was given to check that by"
+    return done, f"{said}{', '.join(done['checks'][1:])}. {signed}.\n"
 
 
 def lineage(
@@ -78,7 +79,9 @@ def take_out(
 ) -> Answer:
     """Copy a version to a folder."""
     done = export.export(check_name(name), folder, version or alias)
-    return done, f"{name} version {done['version']} is in {folder}; every digest is right.\n"
+    said = f"{name} version {done['version']} is in {folder}; every digest is right."
+    more = f" Its signature ({done['signer']}) is in {done['signature']}." if done["signature"] else ""
+    return done, f"{said}{more}\n"
 
 
 def serve_check(name: Model, version: Number = None, alias: Alias = CHAMPION, json: Json = False) -> Answer:
@@ -92,7 +95,7 @@ def sign(
 ) -> Answer:
     """Sign a version."""
     done = signing.sign(check_name(name), version or alias, journal=journal_of(params))
-    return done, f"{name} version {done['version']} is signed; every digest is right.\n"
+    return done, f"{name} version {done['version']} is signed by {done['signer']}; every digest is right.\n"
 
 
 def gc(

@@ -1,5 +1,6 @@
 """The consumers' door: the model that carries an alias, checked against its digests before anything of it runs."""
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from registry.versions import CHAMPION, Version, by_alias
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.pyfunc import PyFuncModel
+
+    from registry.keys import PrivateKey, TokenSigner
 
 
 class Champion:
@@ -45,10 +48,12 @@ class Champion:
         from mlflow.exceptions import MlflowException
 
         folder = ScratchFolder("model")
+        target = Path(folder.name) / "download"
+        target.mkdir()
         with tracking.service_errors():
             uri = client.get_model_version_download_uri(self.name, str(self.version))
             try:
-                download_artifacts(artifact_uri=uri, dst_path=folder.name)
+                download_artifacts(artifact_uri=uri, dst_path=str(target))
             except (OSError, MlflowException) as error:
                 if tracking.is_away(error):
                     raise
@@ -58,17 +63,37 @@ class Champion:
         return folder
 
     @cached_property
-    def model_folder(self) -> Path:
+    def _files(self) -> Path:
         """The downloaded MLflow model, each of whose files has the digest that the registry records."""
-        mlmodel_files = sorted(Path(self._download.name).rglob(MLMODEL))
+        scratch = Path(self._download.name)
+        mlmodel_files = sorted(scratch.rglob(MLMODEL))
         if not mlmodel_files:
             raise InputMissing(f"Version {self.version} of {self.name!r} has no MLmodel file in the artifact store.")
-        folder = mlmodel_files[0].parent
+        folder = mlmodel_files[0].parent.rename(scratch / signature.SIGNED_NAME)
         for name in LEFT_BY_MLFLOW:
             remove(folder / name)
         verify_model(folder, self.payload_digest, self._registered.tag(FILES_TAG))
-        self.signature_checked = signature.check(self.name, self.version, self._registered.tags)
         return folder
+
+    @cached_property
+    def model_folder(self) -> Path:
+        """The same, whose signature is right where a key asks for one."""
+        self.signature_checked = signature.check(self.name, self.version, self._registered.tags, self._files)
+        return self._files
+
+    def sign(self, key: "PrivateKey | TokenSigner") -> str:
+        """Sign the files, once each digest is checked; from now on the signature, which is returned, is the version's.
+
+        It is checked at once, where a key asks for that.
+
+        Raises:
+            InputMissing, InputCorrupt: as `model_folder`; or there is no identity token that is valid now.
+            BadParams, ServiceDown: as `signature.made`.
+        """
+        text = signature.made(self._files, key)
+        self._registered = replace(self._registered, tags=self._registered.tags | {signature.SIGNATURE: text})
+        _ = self.model_folder
+        return text
 
     @property
     def folder(self) -> Path:

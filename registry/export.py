@@ -10,8 +10,9 @@ from typing import Any
 
 from clinprompt.contract.variables import BACKBONES
 from clinprompt.errors import BadParams, InputCorrupt
-from clinprompt.files import atomic
+from clinprompt.files import atomic, remove, write_text
 from clinprompt.scratch import ScratchFolder
+from registry import signature
 from registry.chosen import chosen
 from registry.consumer import Champion
 from registry.tracking import SETTINGS
@@ -29,28 +30,43 @@ print(json.dumps({"rows": table.to_dict("records"), "imported": found}))
 
 
 def export(name: str, folder: Path, which: int | str | None = None) -> dict[str, Any]:
-    """Copy a version's MLflow model, every digest checked, to a new folder.
+    """Copy a version's MLflow model, every digest checked, to a new folder, and its signature to a file beside that.
 
     Args:
         which: a version's number or an alias; by default the champion.
 
+    Returns:
+        name, version, payload_digest, folder, and signer: who the signature says that it is of. And signature: the
+        file, FOLDER.sig; None where there is no signature that `model_signing verify` could check.
+
     Raises:
-        BadParams: the folder exists.
+        BadParams: the folder or the file exists.
         InputMissing: there is no such version, or a file is missing.
         InputCorrupt: a file differs from what was registered.
         ServiceDown: the MLflow server does not answer.
     """
-    if folder.exists() or folder.is_symlink():
-        raise BadParams(f"{folder} exists; name a new folder.")
-    registered = Champion(chosen(name, which))
-    source = registered.model_folder
-    with atomic(folder) as partial:
-        shutil.copytree(source, partial)
+    beside = folder.with_name(f"{folder.name}.sig")
+    for path in (folder, beside):
+        if path.exists() or path.is_symlink():
+            raise BadParams(f"{path} exists; name a new folder.")
+    version = chosen(name, which)
+    registered = Champion(version)
+    source, bundle = registered.model_folder, signature.readable(version.tags)
+    try:
+        with atomic(folder) as partial:
+            shutil.copytree(source, partial)
+            if bundle is not None:
+                write_text(beside, bundle)
+    except BaseException:
+        remove(beside)
+        raise
     return {
         "name": name,
         "version": registered.version,
         "payload_digest": registered.payload_digest,
         "folder": str(folder),
+        "signature": str(beside) if bundle is not None else None,
+        "signer": signature.claimed(version.tags),
     }
 
 

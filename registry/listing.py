@@ -7,6 +7,7 @@ from clinprompt.errors import InputMissing
 from clinprompt.evaluation.estimate import interval_text
 from registry import quarantine, tracking
 from registry.model_folder import FILES_TAG
+from registry.signature import SIGNATURE, claimed
 from registry.versions import PROMOTED
 
 if TYPE_CHECKING:
@@ -58,7 +59,10 @@ def details(entry: Model) -> str:
         aliases = f" ({', '.join(version['aliases'])})" if version["aliases"] else ""
         metrics = version["metrics"]
         values = {key: _interval(metrics, key) for key in metrics if not key.endswith(("_low", "_high"))}
-        facts = {key: value for key, value in version["lineage"].items() if key != FILES_TAG} | values
+        facts = {key: value for key, value in version["lineage"].items() if key != FILES_TAG}
+        if version["signer"] is not None:
+            facts[SIGNATURE] = version["signer"]
+        facts |= values
         width = max(map(len, facts), default=0)
         lines = [f"  {key.ljust(width)}  {value}" for key, value in facts.items()]
         state = f", {version['state']}" if version["state"] else ""
@@ -109,6 +113,7 @@ def _version(client: "MlflowClient", entity: Any, aliases: dict[str, int]) -> di
         "promoted": entity.tags.get(PROMOTED),
         "state": "quarantined" if entity.tags.get(quarantine.MARK) == quarantine.HELD else None,
         "lineage": dict(sorted(entity.tags.items())),
+        "signer": claimed(entity.tags),
         "metrics": dict(sorted(metrics.items())),
         "run": entity.run_id,
     }

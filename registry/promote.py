@@ -4,18 +4,18 @@ Every step first looks whether it is done. The journal's entry is the commit poi
 champion; after it, the new one, whole and tried out, as soon as the alias follows.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clinprompt.errors import DataRejected
 from clinprompt.scratch import ScratchFolder
-from registry import links, protocol, quarantine, signature, tracking
+from registry import keys, links, protocol, quarantine, tracking
 from registry.consumer import Champion
 from registry.model_folder import FILES_TAG
 from registry.protocol.journal import Overtaken, VersionRef
 from registry.receipt import CandidateVersion, QuarantinedVersion, Receipt
 from registry.request import PromotionRequest
+from registry.signing import keep
 from registry.verify import verify
 from registry.versions import CHAMPION, PREVIOUS, Version, by_alias, describe, find_or_create, run_of
 
@@ -67,6 +67,7 @@ def _replace(turn: protocol.Turn, release: PromotionRequest, current: Version | 
     if quarantined is not None:
         return _quarantined(release, current, quarantined)
     _check_not_stale(release, current)
+    key = keys.for_signing()
     with ScratchFolder("payload") as scratch:
         packed = pack(release, Path(scratch))
         quarantined = quarantine.match(quarantined_versions, packed.facts)
@@ -74,24 +75,19 @@ def _replace(turn: protocol.Turn, release: PromotionRequest, current: Version | 
             return _quarantined(release, current, quarantined)
         intended = VersionRef(version=None, payload=packed.facts["payload_digest"])
         with turn.intend("promote", current, intended) as change:
-            new = _register(client, release, packed)
+            candidate, new = _register(client, release, packed)
+            registered = Champion(new)
+            if key is not None:
+                text = registered.sign(key)
+                for version in (candidate, new):  # of the same files
+                    keep(client, version, text)
             with packed.backbone.within_reach():
-                verify(Champion(new), release.sample())
+                verify(registered, release.sample())
             change.commit(new, _previous(current, new, turn.previous()))
     champion = turn.champion()
     if champion is None or champion.number != new.number:
         raise Overtaken(name)
     return _receipt(release, champion, turn.previous())
-
-
-def _signed(client: "MlflowClient", version: Version) -> Version:
-    """The version, signed where there is a key to sign with."""
-    tags = signature.signed(version.tags)
-    with tracking.service_errors():
-        for key, value in tags.items():
-            if version.tags.get(key) != value:
-                tracking.insert(client.set_model_version_tag, version.name, str(version.number), key, value)
-    return replace(version, tags=version.tags | tags)
 
 
 def _previous(current: Version | None, new: Version, before: Version | None) -> int | None:
@@ -162,8 +158,8 @@ def _check_not_stale(release: PromotionRequest, current: Version | None) -> None
         )
 
 
-def _register(client: "MlflowClient", release: PromotionRequest, packed: "Packed") -> Version:
-    """The production version of the release: run, logged model, candidate version and production version."""
+def _register(client: "MlflowClient", release: PromotionRequest, packed: "Packed") -> tuple[Version, Version]:
+    """The candidate version and the production version of the release, with its run and its logged model."""
     from clinprompt.data.load import load_card
     from registry import lineage
     from registry.run import log_release
@@ -179,7 +175,6 @@ def _register(client: "MlflowClient", release: PromotionRequest, packed: "Packed
     source = f"models:/{candidate.name}/{candidate.number}"
     run_id = run_of(client, candidate)
     production = find_or_create(client, release.names.production_model, source, run_id, tags)
-    candidate, production = (_signed(client, version) for version in (candidate, production))
     for version in (candidate, production):
         describe(client, version, lineage.summary(card), about, lineage.use_tags(card))
-    return production
+    return candidate, production

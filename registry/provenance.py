@@ -24,8 +24,8 @@ def verify(name: str, which: int | str | None = None, *, journal: str | None = N
         journal: `registry.journal` of params.yaml.
 
     Returns:
-        name, version, payload_digest, files (how many were checked), checks (what was), signed. The signature is among
-        the checks where a key is there to check it by.
+        name, version, payload_digest, files (how many were checked), checks (what was), signed, and signer: who the
+        signature says that it is of. The signature is among the checks where a key is there to check it by.
 
     Raises:
         InputMissing: there is no such version, or a file is missing.
@@ -53,6 +53,7 @@ def verify(name: str, which: int | str | None = None, *, journal: str | None = N
             *(["signature"] if registered.signature_checked else []),
         ],
         "signed": signature.SIGNATURE in version.tags,
+        "signer": signature.claimed(version.tags),
     }
 
 
@@ -165,7 +166,8 @@ def _side(name: str, version: Version) -> Facts:
         client = tracking.connect()
         with tracking.service_errors():
             params = dict(client.get_run(shown["run"]).data.params)
-    origin_tags = {key: value for key, value in shown["lineage"].items() if key not in (FILES_TAG, signature.SIGNATURE)}
+    untold = (FILES_TAG, signature.SIGNATURE, signature.EARLIER_KEY)
+    origin_tags = {key: value for key, value in shown["lineage"].items() if key not in untold}
     return {"version": version.number, "lineage": origin_tags, "params": params, "metrics": shown["metrics"]}
 
 

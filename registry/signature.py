@@ -1,98 +1,95 @@
-"""The signature of a registered model: an Ed25519 key's, over the digests of all of its files.
+"""The signature of a registered model, over all of its files: sigstore's bundle, which `model_signing verify` knows.
 
 Who can write to the registry can change a file and the digest that it is held against. The signature can't be changed
-along with them by who does not have the private key, which only the promoter has.
+along with them by who has neither the private key nor the identity that signs, which only the promoter has.
 """
 
-import base64
-import os
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clinprompt.contract.variables import SIGNING_KEY, VERIFICATION_KEY
 from clinprompt.errors import BadParams, InputCorrupt
-from clinprompt.files import read_regular, sha256_bytes, to_json
-from registry.model_folder import FILES_TAG
+from registry import bundle, keys
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
-SIGNATURE, KEY = "signature", "signature_key"  # tags of a version: in base64; the SHA-256 of the public key
-_LARGEST = 10_000  # bytes of a key's file
+SIGNATURE = "signature"  # the tag of a version
+EARLIER_KEY = "signature_key"  # beside signatures of an earlier release
+SIGNED_NAME = "model"  # of the folder that is signed: it is part of the signed statement
+_LONGEST = 100_000  # characters of a version's tag that MLflow keeps
 
 
-def signed(tags: dict[str, str]) -> dict[str, str]:
-    """The tags that sign a version with these tags; none where the variable CLINPROMPT_SIGNING_KEY names no key.
+def made(folder: Path, key: keys.PrivateKey | keys.TokenSigner) -> str:
+    """The signature of all files of a folder, as text.
 
     Raises:
-        InputMissing: there is no such file.
-        BadParams: it holds no unencrypted Ed25519 private key in PEM.
+        BadParams: it is too long for a tag; or the sigstore instance refuses to sign.
+        InputMissing, InputCorrupt: there is no identity token, or none that is valid now.
+        ServiceDown: the sigstore instance does not answer.
     """
-    path = os.environ.get(SIGNING_KEY)
-    if not path:
-        return {}
-    key = _private(Path(path))
-    signature = base64.b64encode(key.sign(_message(tags))).decode()
-    return {SIGNATURE: signature, KEY: _name(key.public_key())}
+    from registry import signers
+
+    text = signers.made(folder, key)
+    if len(text) > _LONGEST:
+        files = sum(path.is_file() for path in folder.rglob("*"))
+        raise BadParams(
+            f"The signature of a model of {files} files has {len(text)} characters, and MLflow keeps {_LONGEST}: "
+            f"unset {SIGNING_KEY}, and sign what `python -m registry export` writes with `model_signing sign`."
+        )
+    return text
 
 
-def check(name: str, number: int, tags: dict[str, str]) -> bool:
-    """Check a version's signature; False where the variable CLINPROMPT_VERIFICATION_KEY names no key, so it was not.
+def check(name: str, number: int, tags: dict[str, str], folder: Path) -> bool:
+    """Check a version's signature against its files in a folder, before anything of them is run.
+
+    Returns:
+        False where the variable CLINPROMPT_VERIFICATION_KEY names nothing to check it by, so that it was not.
 
     Raises:
-        InputCorrupt: it is not signed, or not by this key, or its digests are not those that were signed.
+        InputCorrupt: it is not signed, or by somebody else, or its files are not those that were signed.
         InputMissing, BadParams: the key can't be read.
+        ServiceDown: the public sigstore instance, whose keys an identity is checked by, does not answer.
     """
-    path = os.environ.get(VERIFICATION_KEY)
-    if not path:
+    key = keys.for_verification()
+    if key is None:
         return False
-    from cryptography.exceptions import InvalidSignature
-
-    key, where = _public(Path(path)), f"Version {number} of {name!r}"
+    where = f"Version {number} of {name!r}"
     if SIGNATURE not in tags:
         raise InputCorrupt(f"{where} is not signed, and {VERIFICATION_KEY} asks for it: don't use this model.")
-    try:
-        key.verify(base64.b64decode(tags[SIGNATURE], validate=True), _message(tags))
-    except (InvalidSignature, ValueError):
-        other = "" if tags.get(KEY) == _name(key) else ", but with another"
-        raise InputCorrupt(f"{where} was not signed with the key {path}{other}: don't use this model.") from None
-    return True
-
-
-def _message(tags: dict[str, str]) -> bytes:
-    """What is signed: the digest of the payload's manifest, and the digests of all other files."""
-    return to_json({"files": tags.get(FILES_TAG), "payload": tags.get("payload_digest")}).encode()
-
-
-def _private(path: Path) -> "Ed25519PrivateKey":
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    try:
-        key = load_pem_private_key(read_regular(path, _LARGEST), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        key = None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise BadParams(
-            f"{SIGNING_KEY}: {path} is no Ed25519 private key; `openssl genpkey -algorithm ed25519` makes one."
+    claim = bundle.claim(tags[SIGNATURE])
+    if claim.kind == "earlier":
+        raise InputCorrupt(
+            f"{where} is signed {claim.name}, which can't be checked any more: sign it again with `python -m "
+            f"registry sign {shlex.quote(name)} --version {number}`."
         )
-    return key
+    if claim.kind == "unreadable":
+        raise InputCorrupt(f"{where} has a signature that can't be read: don't use this model.")
+    if isinstance(key, keys.PublicKey):
+        who, expected = f"with the key {key.path}", bundle.Claim("key", key.hint)
+    else:
+        who, expected = f"by {key.identity} ({key.issuer})", bundle.Claim("identity", f"{key.identity} ({key.issuer})")
+    if claim.kind == expected.kind and _is_signed(folder, tags[SIGNATURE], key):
+        return True
+    if claim == expected:
+        raise InputCorrupt(f"{where} was not signed {who} with the files that it has: don't use this model.")
+    another = "with another" if isinstance(key, keys.PublicKey) else "with a key"
+    other = f"by {claim.name}" if claim.kind == "identity" else another
+    raise InputCorrupt(f"{where} was not signed {who}, but {other}: don't use this model.")
 
 
-def _public(path: Path) -> "Ed25519PublicKey":
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+def claimed(tags: dict[str, str]) -> str | None:
+    """Who a version's signature says that it is of, which is not checked here; None where it has none."""
+    return str(bundle.claim(tags[SIGNATURE])) if SIGNATURE in tags else None
+
+
+def readable(tags: dict[str, str]) -> str | None:
+    """A version's signature, where it is one that `model_signing verify` can check."""
+    return tags[SIGNATURE] if SIGNATURE in tags and bundle.claim(tags[SIGNATURE]).kind in ("key", "identity") else None
+
+
+def _is_signed(folder: Path, text: str, key: keys.PublicKey | keys.Identity) -> bool:
+    from registry import signers
 
     try:
-        key = load_pem_public_key(read_regular(path, _LARGEST))
-    except (ValueError, UnsupportedAlgorithm):
-        key = None
-    if not isinstance(key, Ed25519PublicKey):
-        raise BadParams(f"{VERIFICATION_KEY}: {path} is no Ed25519 public key; `openssl pkey -pubout` writes one.")
-    return key
-
-
-def _name(key: "Ed25519PublicKey") -> str:
-    return sha256_bytes(key.public_bytes_raw())
+        signers.verify(folder, text, key)
+    except signers.NotSigned:
+        return False
+    return True

@@ -141,7 +141,7 @@ def service_errors() -> Iterator[None]:
             ) from None
         if is_away(error):
             raise _down(error) from None
-        text, status = str(error), next(filter(None, map(_status, _chain(error))), None)
+        text, status = str(error), next(filter(None, map(_status, causes(error))), None)
         code = getattr(error, "error_code", None)
         if code in ("PERMISSION_DENIED", "UNAUTHENTICATED") or status in (401, 403):
             raise BadParams(f"{shown_uri()} refused the request: {_first_line(text)}") from None
@@ -152,7 +152,7 @@ def service_errors() -> Iterator[None]:
 
 def is_away(error: BaseException) -> bool:
     """Whether an error, or one that it came from, says that a server does not answer or asks to try later."""
-    for cause in _chain(error):
+    for cause in causes(error):
         status, text = _status(cause), str(cause)
         if status is not None:
             return status in _LATER_STATUSES
@@ -165,7 +165,7 @@ def is_away(error: BaseException) -> bool:
     return False
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """The error and those that it came from."""
     cause: BaseException | None = error
     while cause is not None:

@@ -20,10 +20,8 @@ IMAGE_FOLDER = (
 )
 MICRO_BATCHES = "CLINPROMPT_MICRO_BATCHES"  # in how many parts a training batch is computed; also set after a GPU OOM
 GATE_EXIT_CODE = "CLINPROMPT_GATE_EXIT_CODE"  # 1: a rejection ends with exit code 77, for schedulers that branch on it
-SIGNING_KEY = "CLINPROMPT_SIGNING_KEY"  # a file: the private key that promotions sign with; by default they don't
-VERIFICATION_KEY = (
-    "CLINPROMPT_VERIFICATION_KEY"  # a file: the public key; with it, models that it has not signed are refused
-)
+SIGNING_KEY = "CLINPROMPT_SIGNING_KEY"  # a file: the key, or identity, that promotions sign with; by default they don't
+VERIFICATION_KEY = "CLINPROMPT_VERIFICATION_KEY"  # a file: the public key, or identity, that models must be signed with
 JOURNAL = "CLINPROMPT_JOURNAL"  # where promotions are written down, where registry.journal of params.yaml names nothing
 MLFLOW_UI = "CLINPROMPT_MLFLOW_UI"  # the URL under which people see MLflow, where it is not the tracking server's
 

@@ -73,7 +73,7 @@ def new_secret(name: str) -> str:
 
 def new_pair() -> dict[str, str]:
     """A new pair of keys of signatures; openssl makes them."""
-    private = _openssl(["genpkey", "-algorithm", "ed25519"], "")
+    private = _openssl(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"], "")
     return {SIGNING: _body(private), VERIFICATION: _body(_openssl(["pkey", "-pubout"], private))}
 
 
@@ -147,8 +147,11 @@ def _weak(name: str, value: str) -> list[str]:
 
 def _no_pair(private: str, public: str) -> list[str]:
     """What is wrong with the keys of signatures."""
-    if re.fullmatch(r"[A-Za-z0-9+/]{64}", private) is None:
-        return [f"{SIGNING} must be an Ed25519 private key: the line between the first and the last of its PEM file"]
+    if re.fullmatch(r"[A-Za-z0-9+/]{184}", private) is None:
+        return [
+            f"{SIGNING} must be a private key of the curve P-256: all between the first and the last line of its PEM "
+            "file, in one line; env.py new --file OTHER makes a pair"
+        ]
     try:
         own = _body(
             _openssl(["pkey", "-pubout"], f"-----BEGIN PRIVATE KEY-----\n{private}\n-----END PRIVATE KEY-----\n")

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from registry import keys
+
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "infra/compose.yaml"
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -171,7 +173,9 @@ def test_the_promoter_takes_the_tasks_of_its_queue_and_the_worker_the_others(ser
         assert services[name]["environment"]["CLINPROMPT_PROMOTION_QUEUE"] == queues["airflow-promoter"]
 
 
-def test_the_workers_keys_are_files_that_a_library_reads(env_file: Path, tmp_path: Path) -> None:
+def test_the_workers_keys_are_files_that_the_registry_takes(
+    env_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
     values, airflow = tool.read(env_file), tmp_path / "airflow"
@@ -187,6 +191,10 @@ def test_the_workers_keys_are_files_that_a_library_reads(env_file: Path, tmp_pat
     private = load_pem_private_key((tmp_path / "SIGNING_KEY").read_bytes(), password=None)
     public = load_pem_public_key((tmp_path / "VERIFICATION_KEY").read_bytes())
     assert private.public_key() == public
+    for name, path in files.items():
+        monkeypatch.setenv(name, path)
+    assert keys.for_signing() == keys.PrivateKey(tmp_path / "SIGNING_KEY")
+    assert isinstance(keys.for_verification(), keys.PublicKey)
     assert stat.S_IMODE((tmp_path / "SIGNING_KEY").stat().st_mode) == 0o600
 
 
@@ -273,7 +281,8 @@ def test_check_accepts_a_complete_file(env_file: Path) -> None:
         ("BROKER_PASSWORD", "changeme", "32 or more random"),
         ("AIRFLOW_FERNET_KEY", "abc", "32 random bytes"),
         ("MLFLOW_PASSWORD", "p@ss/" * 10, "letters and digits"),
-        ("SIGNING_KEY", "abc", "an Ed25519 private key"),
+        ("SIGNING_KEY", "abc", "a private key of the curve P-256"),
+        ("SIGNING_KEY", "M" * 64, "env.py new --file OTHER"),  # of an earlier release, Ed25519
         ("VERIFICATION_KEY", "abc", "is not the public key of SIGNING_KEY"),
     ],
 )
