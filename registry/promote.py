@@ -77,12 +77,12 @@ def _replace(turn: protocol.Turn, release: PromotionRequest, current: Version | 
         with turn.intend("promote", current, intended) as change:
             candidate, new = _register(client, release, packed)
             registered = Champion(new)
-            if key is not None:
-                text = registered.sign(key)
-                for version in (candidate, new):  # of the same files
-                    keep(client, version, text)
+            text = registered.sign(key) if key is not None else None
             with packed.backbone.within_reach():
                 verify(registered, release.sample())
+            if text is not None:  # what is refused is not signed for anyone to see
+                for version in (candidate, new):  # of the same files
+                    keep(client, version, text)
             change.commit(new, _previous(current, new, turn.previous()))
     champion = turn.champion()
     if champion is None or champion.number != new.number:

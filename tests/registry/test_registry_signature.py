@@ -114,6 +114,19 @@ def test_a_promotion_signs_and_consumers_refuse_what_is_not(
         registry.load("tiny")
 
 
+def test_what_is_refused_as_it_is_tried_out_is_not_signed(
+    challenged: Run, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys("mine")
+    assert main(["sign", "tiny"]) == 0
+    monkeypatch.setattr("registry.verify.TOLERANCE", -1.0)
+    assert promote(challenged) == 67
+    client = tracking.connect()
+    newest = {name: client.search_model_versions(f"name='{name}'")[0] for name in ("tiny", "tiny-candidate")}
+    assert {name: version.version for name, version in newest.items()} == {"tiny": 2, "tiny-candidate": 2}
+    assert not any("signature" in version.tags for version in newest.values())
+
+
 def test_the_statement_lists_each_file_and_a_name_that_stays(signed: Path) -> None:
     files = {path.relative_to(signed).as_posix(): path for path in signed.rglob("*") if path.is_file()}
     said = statement(tag())
