@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-import pandas as pd
-
 from clinprompt.data.card import Card
-from clinprompt.data.layouts.table import numbered_rows, read_table
 from clinprompt.errors import DataRejected, InputMissing
 from clinprompt.files import sha256_bytes
 
@@ -75,6 +72,8 @@ def read_decisions(path: Path, card: Card) -> dict[Key, Decision]:
         InputMissing, InputCorrupt: there is no such file, or it is no table.
         DataRejected: it lacks a column, or a row is not as it should be.
     """
+    from clinprompt.data.layouts.table import numbered_rows, read_table  # pandas: most cards name no table
+
     if not path.is_file():
         raise InputMissing(f"{path} is no file; expected a table (CSV) with the columns {', '.join(COLUMNS)}.")
     frame = read_table(path)
@@ -99,6 +98,8 @@ def read_decisions(path: Path, card: Card) -> dict[Key, Decision]:
 
 def decisions_text(decisions: Iterable[Decision]) -> str:
     """A table of decisions as CSV, in the order of classes and digests."""
+    import pandas as pd
+
     rows = sorted(decisions, key=lambda one: (one.class_id, one.digest))
     cells = [(d.class_id, d.digest, d.choice, inert(d.by), inert(d.reason), inert(d.text)) for d in rows]
     return pd.DataFrame(cells, columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n")
