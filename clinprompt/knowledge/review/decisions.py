@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from clinprompt.data.card import Card
+from clinprompt.data.layouts.table import numbered_rows, read_table
 from clinprompt.errors import DataRejected, InputMissing
 from clinprompt.files import sha256_bytes
 
@@ -72,8 +73,6 @@ def read_decisions(path: Path, card: Card) -> dict[Key, Decision]:
         InputMissing, InputCorrupt: there is no such file, or it is no table.
         DataRejected: it lacks a column, or a row is not as it should be.
     """
-    from clinprompt.data.layouts.table import numbered_rows, read_table  # pandas: most cards name no table
-
     if not path.is_file():
         raise InputMissing(f"{path} is no file; expected a table (CSV) with the columns {', '.join(COLUMNS)}.")
     frame = read_table(path)
