@@ -41,7 +41,7 @@ def stage_seconds(output: str) -> dict[str, float]:
 
 
 # Imports that stand for a start: what each stage, a task of Airflow's, or a person who asks the registry waits for.
-STARTS = ("components.lock.__main__", "components.evaluate.__main__", "workspace.stage", "registry.__main__")
+STARTS = ("components.lock.__main__", "workspace.stage", "registry.__main__")
 
 
 def processor_seconds(command: list[str], folder: Path, times: int = 1) -> float:
