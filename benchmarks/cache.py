@@ -31,7 +31,7 @@ from PIL import Image
 
 from clinprompt.backbones.device import computes_bfloat16
 from clinprompt.backbones.fetched import fetched_folder
-from clinprompt.backbones.load import Backbone, load_backbone
+from clinprompt.backbones.load import Backbone, Built, load_backbone
 from clinprompt.data.codecs import decode
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.features.update import update_store
@@ -82,11 +82,9 @@ def _random_vit(device: str) -> Backbone:
     return Backbone(
         name="ViT-B-16",
         digest="0" * 64,
-        model=model,
-        tokenizer=None,
+        build=lambda: Built(model, None, 100.0),
         preprocessing=Preprocessing(224, mean, std),
         embed_dim=512,
-        logit_scale=100.0,
         card=None,
         folder=Path(),
         device=torch.device(device),

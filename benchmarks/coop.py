@@ -20,7 +20,7 @@ import open_clip
 import torch
 from torch import Tensor
 
-from clinprompt.backbones.load import Backbone, load_backbone
+from clinprompt.backbones.load import Backbone, Built, load_backbone
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.methods import check_config, method
 from clinprompt.prompting.base import Task
@@ -71,9 +71,10 @@ def random_vit() -> Backbone:
     """A CLIP of ViT-B/16's size with random weights."""
     model = open_clip.create_model("ViT-B-16", pretrained=None).eval().requires_grad_(False)
     return Backbone(
-        name="ViT-B-16", digest="0" * 64, model=model, tokenizer=open_clip.get_tokenizer("ViT-B-16"),
+        name="ViT-B-16", digest="0" * 64,
+        build=lambda: Built(model, open_clip.get_tokenizer("ViT-B-16"), 100.0),
         preprocessing=Preprocessing(224, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD), embed_dim=512,
-        logit_scale=100.0, card=None, folder=None, device=torch.device("cpu"),
+        card=None, folder=None, device=torch.device("cpu"),
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.plain.text import Plain
-from clinprompt.backbones.load import Backbone
+from clinprompt.backbones.load import Backbone, Built
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.methods import check_config, method
 from clinprompt.prompting.base import Knowledge, Task
@@ -77,8 +77,8 @@ def random_biomedclip(blocks: int, device: str = "cpu") -> Backbone:
         torch.manual_seed(0)
         model = open_clip.CustomTextCLIP(embed_dim=512, vision_cfg=vision, text_cfg=text)
     return Backbone(
-        name="random", digest="0" * 64, model=model.eval().requires_grad_(False).to(device), tokenizer=Words(256),
-        preprocessing=Preprocessing(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), embed_dim=512, logit_scale=85.2, card=None,
+        name="random", digest="0" * 64, build=lambda: Built(model, Words(256), 85.2),
+        preprocessing=Preprocessing(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), embed_dim=512, card=None,
         folder=Path(), device=torch.device(device),
     )  # fmt: skip
 

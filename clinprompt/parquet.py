@@ -2,12 +2,15 @@
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clinprompt.errors import InputCorrupt, InputMissing
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # What Arrow and pandas raise of damaged bytes; the memory that such bytes ask for may be impossible, too.
 DAMAGED = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError)
@@ -25,7 +28,7 @@ def checked_table(path: Path) -> pa.Table:
     return table
 
 
-def read_frame(path: Path, columns: Collection[str], stage: str) -> pd.DataFrame:
+def read_frame(path: Path, columns: Collection[str], stage: str) -> "pd.DataFrame":
     """Read a table that a stage has written.
 
     Args:

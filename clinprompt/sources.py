@@ -7,7 +7,7 @@ import ast
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,50 +77,29 @@ def parents(module: str) -> list[str]:
 
 def module_file(module: str, root: Path) -> Path | None:
     """A module's file; None where the name is that of something in a module, or of a folder without code."""
-    path = root.joinpath(*module.split("."))
-    candidates = (path / "__init__.py", path.with_name(f"{path.name}.py"))
-    return next((file for file in candidates if file.is_file()), None)
+    path = os.path.join(root, *module.split("."))  # thousands are asked for, and a `Path` each takes its time
+    candidates = (os.path.join(path, "__init__.py"), f"{path}.py")
+    return next((Path(file) for file in candidates if os.path.isfile(file)), None)
 
 
-def imported_modules(tree: ast.Module) -> Iterator[str]:
+def imported_modules(tree: ast.Module) -> list[str]:
     """What is imported when the code runs; of `from a import b`, both a and a.b, which may be no module.
 
     Raises:
         ValueError: an import is relative.
     """
-    for node in running(tree):
-        if isinstance(node, ast.ImportFrom):
-            if node.level or node.module is None:
-                raise ValueError(f"line {node.lineno}: import by absolute names, not relative ones")
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+    return _Reading(tree).imports
 
 
 def texts_in(tree: ast.Module) -> frozenset[str]:
     """All constants that are text and can be the name of a file."""
-    constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
-    return frozenset(value for value in constants if isinstance(value, str) and _can_name_a_file(value))
+    return frozenset(_Reading(tree).texts)
 
 
 def data_files(texts: frozenset[str], path: Path) -> list[Path]:
     """The files beside a module whose names are among the texts in it."""
     files = (path.parent / name for name in sorted(texts.intersection(os.listdir(path.parent))))
     return [file for file in files if file.is_file()]
-
-
-def running(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes below one, but what only type checkers see."""
-    todo = [tree]
-    while todo:
-        for child in ast.iter_child_nodes(todo.pop()):
-            if isinstance(child, ast.If) and for_type_checkers(child):
-                yield from child.orelse
-                todo += child.orelse
-            else:
-                yield child
-                todo.append(child)
 
 
 def for_type_checkers(node: ast.If) -> bool:
@@ -133,9 +112,7 @@ def without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            body[:] = [statement for statement in body if not _is_text(statement)]
-            if not body and not isinstance(node, ast.Module):
-                body.append(ast.Pass())
+            body[:] = _running(node, body)
     return tree
 
 
@@ -174,9 +151,8 @@ def _parsed(content: bytes, suffix: str) -> Code:
     imports: tuple[str, ...] = ()
     texts: frozenset[str] = frozenset()
     if suffix == ".py":
-        tree = ast.parse(content)
-        imports, texts = tuple(imported_modules(tree)), texts_in(tree)
-        content = _to_json(_plain(without_docstrings(tree)))
+        reading = _Reading(ast.parse(content))
+        imports, texts, content = tuple(reading.imports), frozenset(reading.texts), _to_json(reading.plain)
     elif suffix == ".yaml":
         import yaml
 
@@ -193,18 +169,74 @@ def _is_text(statement: ast.stmt) -> bool:
     return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
+def _running(node: ast.AST, body: list[ast.stmt]) -> list[ast.stmt]:
+    """The statements of a body but bare texts, which do nothing."""
+    kept = [statement for statement in body if not _is_text(statement)]
+    return kept or ([] if isinstance(node, ast.Module) else [ast.Pass()])
+
+
 # Fields that say nothing of what runs, or that only some versions of Python have.
 _LEFT_OUT = {"ctx", "kind", "type_comment", "type_ignores"}
+_IMPORTS = (ast.Import, ast.ImportFrom)
 
 
-def _plain(node: Any) -> Any:
-    """A node as lists: its type's name, then each field that is set, as [name, value]."""
-    if isinstance(node, ast.Constant):
+class _Reading:
+    """What a module says, in one walk over its tree, as a stage reads hundreds of them.
+
+    Attributes:
+        imports: what is imported when it runs, not what only type checkers see.
+        texts: the constants that can be names of files, docstrings among them.
+        plain: the tree without docstrings as lists: a node's type, then each field that is set, as [name, value].
+    """
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.imports: list[str] = []
+        self.texts: set[str] = set()
+        self._runs = True
+        self.plain = self._node(tree)
+
+    def _node(self, node: ast.AST) -> list[Any]:
+        if isinstance(node, ast.Constant):
+            return self._constant(node)
+        if self._runs and isinstance(node, _IMPORTS):
+            self._import(node)
+        plain: list[Any] = [type(node).__name__]
+        for name in node._fields:
+            value = None if name in _LEFT_OUT else getattr(node, name, None)
+            if isinstance(value, ast.AST):
+                plain.append([name, self._node(value)])
+            elif isinstance(value, list):
+                if values := self._body(node, value) if name == "body" else self._list(value):
+                    plain.append([name, values])
+            elif value is not None:
+                plain.append([name, value])
+        return plain
+
+    def _list(self, values: list[Any]) -> list[Any]:
+        return [self._node(value) if isinstance(value, ast.AST) else value for value in values]
+
+    def _body(self, node: ast.AST, body: list[ast.stmt]) -> list[Any]:
+        for statement in body:
+            if _is_text(statement):
+                self._node(statement)
+        before = self._runs
+        self._runs = before and not (isinstance(node, ast.If) and for_type_checkers(node))
+        plain = self._list(_running(node, body))
+        self._runs = before
+        return plain
+
+    def _constant(self, node: ast.Constant) -> list[Any]:
+        if isinstance(node.value, str) and _can_name_a_file(node.value):
+            self.texts.add(node.value)
         return ["Constant", type(node.value).__name__, repr(node.value)]
-    if isinstance(node, ast.AST):
-        fields = [(name, value) for name, value in ast.iter_fields(node) if name not in _LEFT_OUT]
-        return [type(node).__name__, *([name, _plain(value)] for name, value in fields if value not in (None, []))]
-    return [_plain(child) for child in node] if isinstance(node, list) else node
+
+    def _import(self, node: ast.Import | ast.ImportFrom) -> None:
+        if isinstance(node, ast.Import):
+            self.imports += [alias.name for alias in node.names]
+            return
+        if node.level or node.module is None:
+            raise ValueError(f"line {node.lineno}: import by absolute names, not relative ones")
+        self.imports += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
 
 
 def _to_json(value: Any) -> bytes:

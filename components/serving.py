@@ -10,7 +10,7 @@ from registry.package import BackboneFiles, Hub, payload_of
 
 
 def backbone_files(choice: BackboneParams) -> BackboneFiles:
-    """Where the backbone's files lie; it is loaded once, which checks its digest."""
+    """Where the backbone's files lie, once their digest was checked."""
     from clinprompt.backbones.load import load_backbone
 
     backbone = load_backbone(choice.name, choice.path)

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,9 +13,12 @@ from clinprompt.contract.variables import RESULT_FILE
 from clinprompt.errors import BadParams, ClinpromptError, InputMissing
 from clinprompt.files import to_json, write_text
 from clinprompt.params import load_params
-from registry import champion, commands, listing, results, rollback
+from registry import champion, commands, listing, rollback
 from registry.revert import lift
 from registry.versions import CHAMPION, check_name
+
+if TYPE_CHECKING:
+    from registry.results import Moved
 
 PARAMS = Path("params.yaml")
 RUNS = Path("runs")
@@ -169,6 +172,8 @@ def _unquarantine(
 
 @app.command("push-results", help="log the experiments' results to MLflow")
 def _push_results(runs: _Runs = RUNS, params: _ParamsFile = PARAMS, json: _Json = False) -> Answer:
+    from registry import results  # pandas and scipy, which no other command needs
+
     experiment = load_params(params).registry.results
     done = results.push(runs, experiment)
     return _by_change(done, "pushed"), _summary(done, "pushed to", experiment)
@@ -183,19 +188,21 @@ def _pull_results(
 ) -> Answer:
     if folder.resolve() == runs.resolve():
         raise BadParams(f"{folder} holds the results that DVC makes; name another folder.")
+    from registry import results
+
     experiment = load_params(params).registry.results
     done = results.pull(folder, experiment)
     return _by_change(done, "pulled"), _summary(done, "pulled from", experiment)
 
 
-def _by_change(transfers: list[results.Moved], verb: str) -> dict[str, list[str]]:
+def _by_change(transfers: "list[Moved]", verb: str) -> dict[str, list[str]]:
     return {
         verb: [transfer.subpath for transfer in transfers if not transfer.unchanged],
         "unchanged": [transfer.subpath for transfer in transfers if transfer.unchanged],
     }
 
 
-def _summary(transfers: list[results.Moved], verb_phrase: str, experiment: str) -> str:
+def _summary(transfers: "list[Moved]", verb_phrase: str, experiment: str) -> str:
     new = sum(not transfer.unchanged for transfer in transfers)
     return f"{new} of {len(transfers)} results {verb_phrase} {experiment!r}; the others were there.\n"
 

@@ -23,6 +23,16 @@ TOKENIZER_FILES = (
 )
 
 
+def check_tokenizer(folder: Path) -> None:
+    """Whether a folder holds a tokenizer.
+
+    Raises:
+        InputMissing: it does not.
+    """
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise InputMissing(f"{folder} holds no tokenizer: expected tokenizer.json or vocab.txt.")
+
+
 def download(name: str, entry: BackboneEntry) -> Path:
     """Download what a load needs of `entry` at its pinned commit, and return the folder in the hub's local cache.
 

@@ -1,18 +1,22 @@
-"""Load a frozen open_clip model or M3D-CLIP: from this package, from the hub at a pinned commit, or from a folder."""
+"""Load a frozen open_clip model or M3D-CLIP: from this package, from the hub at a pinned commit, or from a folder.
+
+open_clip takes seconds to import, so a model is built when it is first used: who trains on cached features alone, or
+packs a model's files, needs none.
+"""
 
 import json
 import pickle
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clinprompt.backbones.hub import TOKENIZER_FILES, download, offline
+from clinprompt.backbones.hub import TOKENIZER_FILES, check_tokenizer, download, offline
 from clinprompt.backbones.table import CONFIG, TABLE, BackboneEntry, entry_of
 from clinprompt.data.preprocessing import AnyPreprocessing, Preprocessing
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
@@ -23,7 +27,22 @@ if TYPE_CHECKING:
     from clinprompt.backbones.text import TextTower
     from clinprompt.backbones.vision import VisionTower
 
+_SIDE, _PREPROCESSING = "image_size", ("mean", "std", "interpolation", "resize_mode")
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Built:
+    """A backbone's model with its weights, and its tokenizer.
+
+    Attributes:
+        model: open_clip's CLIP or CustomTextCLIP, or M3D-CLIP.
+        logit_scale: what cosines are multiplied with, exponentiated already where the model does that.
+    """
+
+    model: Any
+    tokenizer: Any
+    logit_scale: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,23 +51,46 @@ class Backbone:
 
     Attributes:
         digest: SHA-256 over its config, weights and tokenizer files.
-        model: open_clip's CLIP or CustomTextCLIP, or M3D-CLIP, in eval mode, without gradients.
+        build: reads the model from its files, when it is first used.
         embed_dim: width e of the space that images and texts share.
-        logit_scale: what cosines are multiplied with, exponentiated already where the model does that.
         card: its entry in the table; None for a folder that the user gave a name of its own.
-        folder: the folder that it was loaded from.
+        folder: the folder that it is loaded from.
     """
 
     name: str
     digest: str
-    model: Any
-    tokenizer: Any
+    build: Callable[[], Built]
     preprocessing: AnyPreprocessing
     embed_dim: int
-    logit_scale: float
     card: BackboneEntry | None
     folder: Path
     device: torch.device
+
+    @cached_property
+    def _built(self) -> Built:
+        # Whenever this comes, the caller's generator stays as it is, and gradients can go through the model.
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+            built = self.build()
+            return replace(built, model=built.model.to(self.device).eval().requires_grad_(False))
+
+    @property
+    def model(self) -> Any:
+        """The model in eval mode, without gradients, on the device.
+
+        Raises:
+            InputCorrupt: the config is no model's, or the weights or the tokenizer's files don't fit it.
+        """
+        return self._built.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, which gives ids padded or cut to the context length."""
+        return self._built.tokenizer
+
+    @property
+    def logit_scale(self) -> float:
+        """What cosines are multiplied with."""
+        return self._built.logit_scale
 
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
         """Image features [B, e], projected and not normalised, of preprocessed pixels [B, …]."""
@@ -93,12 +135,12 @@ def load_backbone(
     """Load the backbone `name` of the table, or the folder (of open_clip or M3D-CLIP) at `path`.
 
     With a name of the table, the weights must be those of the table, wherever they lie. A folder with other weights
-    goes by a name that the table does not hold.
+    goes by a name that the table does not hold. The model itself is built when it is first used.
 
     Raises:
         BadParams: a name that is not in the table, and no path; a size or preprocessing that is not supported.
         InputMissing: the folder, its config, weights or tokenizer is missing.
-        InputCorrupt: the weights have the wrong digest or do not fit the config.
+        InputCorrupt: the weights have the wrong digest, or the config can't be read.
         ServiceDown: the hub can't be reached.
     """
     entry = entry_of(name, path, table)
@@ -138,22 +180,25 @@ def _load_folder(name: str, folder: Path, entry: BackboneEntry | None, device: t
     weights = _weights_file(folder, WEIGHTS, entry)
     weights_digest = _checked_digest(name, weights, entry)
     text_config = _text_config(folder, config["model_cfg"], entry)
-    with offline(), tempfile.TemporaryDirectory() as scratch:
-        model = _build(folder, config["model_cfg"], text_config, Path(scratch))
-        _load_weights(model, weights)
-        tokenizer = _tokenizer(folder, config["model_cfg"])
+    if config["model_cfg"]["text_cfg"].get("hf_tokenizer_name"):
+        check_tokenizer(folder)
     return Backbone(
         name=name,
         digest=_digest(folder, weights_digest, text_config),
-        model=model.to(device).eval().requires_grad_(False),
-        tokenizer=tokenizer,
-        preprocessing=_preprocessing(folder, config, model),
+        build=partial(_open_clip, folder, config["model_cfg"], text_config, weights),
+        preprocessing=_preprocessing(folder, config),
         embed_dim=int(config["model_cfg"]["embed_dim"]),
-        logit_scale=float(model.logit_scale.detach().exp()),
         card=entry,
         folder=folder,
         device=device,
     )
+
+
+def _open_clip(folder: Path, model_cfg: dict[str, Any], text_config: dict[str, Any] | None, weights: Path) -> Built:
+    with offline(), tempfile.TemporaryDirectory() as scratch:
+        model = _build(folder, model_cfg, text_config, Path(scratch))
+        _load_weights(model, weights)
+        return Built(model, _tokenizer(folder, model_cfg), float(model.logit_scale.detach().exp()))
 
 
 def _load_m3d(name: str, files: "M3DFolder", entry: BackboneEntry | None, device: torch.device) -> Backbone:
@@ -162,20 +207,23 @@ def _load_m3d(name: str, files: "M3DFolder", entry: BackboneEntry | None, device
     weights = _weights_file(files.folder, M3D_WEIGHTS, entry)
     digests = {file: sha256_file(files.folder / file) for file in files.files}
     facts = {"files": digests, "weights": _checked_digest(name, weights, entry)}
-    with offline():
-        model, tokenizer = files.build(weights), files.tokenizer()
+    files.check_tokenizer()
     return Backbone(
         name=name,
         digest=sha256_bytes(to_json(facts).encode()),
-        model=model.to(device).eval().requires_grad_(False),
-        tokenizer=tokenizer,
+        build=partial(_m3d, files, weights),
         preprocessing=files.preprocessing,
-        embed_dim=model.mm_vision_proj.out_features,
-        logit_scale=float(model.logit_scale.detach()),
+        embed_dim=files.sizes.width,
         card=entry,
         folder=files.folder,
         device=device,
     )
+
+
+def _m3d(files: "M3DFolder", weights: Path) -> Built:
+    with offline():
+        model = files.build(weights)
+        return Built(model, files.tokenizer(), float(model.logit_scale.detach()))
 
 
 def _checked_digest(name: str, weights: Path, entry: BackboneEntry | None) -> str:
@@ -267,8 +315,6 @@ def _tokenizer(folder: Path, model_cfg: dict[str, Any]) -> Any:
     options = text.get("tokenizer_kwargs") or {}
     if not text.get("hf_tokenizer_name"):
         return SimpleTokenizer(context_length=length, **options)
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise InputMissing(f"{folder} holds no tokenizer: expected tokenizer.json or vocab.txt.")
     mode = text.get("tokenizer_mode")
     try:
         return HFTokenizer(str(folder), length, tokenizer_mode=mode, local_files_only=True, **options)
@@ -276,24 +322,32 @@ def _tokenizer(folder: Path, model_cfg: dict[str, Any]) -> Any:
         raise InputCorrupt(f"{folder}: the tokenizer's files can't be read: {_one_line(error)}.") from None
 
 
-def _preprocessing(folder: Path, config: dict[str, Any], model: Any) -> Preprocessing:
-    from open_clip.transform import PreprocessCfg
-
-    height, width = model.visual.image_size
-    options = {key: value for key, value in config["preprocess_cfg"].items() if value is not None}
-    default = PreprocessCfg()
+def _preprocessing(folder: Path, config: dict[str, Any]) -> Preprocessing:
+    told = {key: value for key, value in config["preprocess_cfg"].items() if value is not None}
+    told |= {key: config["model_cfg"]["vision_cfg"][key] for key in {_SIDE} & config["model_cfg"]["vision_cfg"].keys()}
+    options = told if {_SIDE, *_PREPROCESSING} <= told.keys() else _defaults() | told
+    height, width = side if isinstance(side := options[_SIDE], list | tuple) else (side, side)
     if height != width:
         raise BadParams(f"{folder / CONFIG}: square images are supported, found {height} x {width} pixels.")
     try:
         return Preprocessing(
             size=int(height),
-            mean=_triple(options.get("mean", default.mean)),
-            std=_triple(options.get("std", default.std)),
-            interpolation=options.get("interpolation", default.interpolation),
-            resize_mode=options.get("resize_mode", default.resize_mode),
+            mean=_triple(options["mean"]),
+            std=_triple(options["std"]),
+            interpolation=options["interpolation"],
+            resize_mode=options["resize_mode"],
         )
     except ValueError as error:
         raise BadParams(f"{folder / CONFIG}: preprocess_cfg: {error}.") from None
+
+
+def _defaults() -> dict[str, Any]:
+    """What open_clip takes where a config says nothing."""
+    from open_clip import CLIPVisionCfg
+    from open_clip.transform import PreprocessCfg
+
+    default = PreprocessCfg()
+    return {_SIDE: CLIPVisionCfg().image_size} | {key: getattr(default, key) for key in _PREPROCESSING}
 
 
 def _triple(values: Any) -> tuple[float, float, float]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from clinprompt.backbones.hub import TOKENIZER_FILES
+from clinprompt.backbones.hub import TOKENIZER_FILES, check_tokenizer
 from clinprompt.backbones.m3d import M3DClip, M3DSizes
 from clinprompt.data.volumes import VolumePreprocessing, three_sides
-from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.errors import InputCorrupt
 from clinprompt.files import read_json
 
 CONFIG = "config.json"
@@ -53,6 +53,35 @@ class M3DFolder:
         text = [f"{TEXT}/{name}" for name in (CONFIG, *TOKENIZER_FILES) if (self.folder / TEXT / name).is_file()]
         return [CONFIG, *text]
 
+    @property
+    def sizes(self) -> M3DSizes:
+        """The sizes of the tower for volumes.
+
+        Raises:
+            InputCorrupt: the config does not tell them.
+        """
+        config = self.config
+        try:
+            return M3DSizes(
+                channels=int(config["in_channels"]),
+                volume=_three(config["img_size"]),
+                patch=_three(config["patch_size"]),
+                width=int(config["hidden_size"]),
+                mlp=int(config["mlp_dim"]),
+                layers=int(config["num_layers"]),
+                heads=int(config["num_heads"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._no_model(error) from None
+
+    def check_tokenizer(self) -> None:
+        """Whether the files of a tokenizer are there.
+
+        Raises:
+            InputMissing: they are not.
+        """
+        check_tokenizer(self.folder / TEXT)
+
     def build(self, weights: Path) -> M3DClip:
         """The model with its weights.
 
@@ -63,20 +92,11 @@ class M3DFolder:
         from safetensors.torch import load_file
         from transformers import BertConfig, BertModel
 
-        config = self.config
+        sizes = self.sizes
         try:
-            sizes = M3DSizes(
-                channels=int(config["in_channels"]),
-                volume=_three(config["img_size"]),
-                patch=_three(config["patch_size"]),
-                width=int(config["hidden_size"]),
-                mlp=int(config["mlp_dim"]),
-                layers=int(config["num_layers"]),
-                heads=int(config["num_heads"]),
-            )
             model = M3DClip(sizes, BertModel(BertConfig(**self.text_config)))
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise InputCorrupt(f"{self.folder / CONFIG}: no M3D-CLIP can be built from it: {error}.") from None
+            raise self._no_model(error) from None
         try:
             if weights.suffix == ".safetensors":
                 state = load_file(weights)
@@ -93,18 +113,19 @@ class M3DFolder:
         """The tokeniser, which gives as many ids as the text tower was trained with.
 
         Raises:
-            InputMissing, InputCorrupt: its files are not there, or can't be read.
+            InputCorrupt: its files can't be read.
         """
         from open_clip.tokenizer import HFTokenizer
 
         text = self.folder / TEXT
-        if not any((text / name).is_file() for name in TOKENIZER_FILES):
-            raise InputMissing(f"{text} holds no tokenizer: expected tokenizer.json or vocab.txt.")
         length = int(self.config.get("max_text_len", _CONTEXT))
         try:
             return HFTokenizer(str(text), length, local_files_only=True)
         except (ValueError, OSError, KeyError) as error:
             raise InputCorrupt(f"{text}: the tokenizer's files can't be read: {error}.") from None
+
+    def _no_model(self, error: Exception) -> InputCorrupt:
+        return InputCorrupt(f"{self.folder / CONFIG}: no M3D-CLIP can be built from it: {error}.")
 
 
 def open_m3d(folder: Path) -> M3DFolder | None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
-from clinprompt.data.manifest import COLUMNS, FOLD, OF_DICOM
+from clinprompt.data.columns import COLUMNS, FOLD, OF_DICOM
 from clinprompt.data.names import composed, matching_key
 from clinprompt.data.split_rule import SplitRule
 from clinprompt.data.terms import KnowledgeSection

@@ -14,6 +14,7 @@ from typing import IO, Any
 import pandas as pd
 
 from clinprompt.data.card import Card
+from clinprompt.data.columns import COLUMNS, FOLD, NOVEL, OF_DICOM, SPLITS
 from clinprompt.data.dicom_facts import identified, with_header_facts
 from clinprompt.data.formats import SUFFIXES, image_suffix, suffix_of
 from clinprompt.data.frames import with_frames
@@ -21,7 +22,7 @@ from clinprompt.data.groups import patients_or_studies
 from clinprompt.data.layouts import ImageRecord, layout_of
 from clinprompt.data.layouts.base import counted
 from clinprompt.data.layouts.several import holds_several, labels_of
-from clinprompt.data.manifest import COLUMNS, FOLD, NOVEL, OF_DICOM, SPLITS, write_manifest
+from clinprompt.data.manifest import write_manifest
 from clinprompt.data.names import composed, is_known, sex_code
 from clinprompt.data.near_duplicates.fingerprint import fingerprints
 from clinprompt.data.near_duplicates.pairs import near_pairs

@@ -1,29 +1,26 @@
 """`manifest.parquet`: one row per image, the table that all stages after ingest work from."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clinprompt.data.columns import COLUMNS, NOVEL, NUMBERS, SPLITS
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.files import atomic
 from clinprompt.parquet import DAMAGED, checked_table
 
-SPLITS = ("train", "val", "test")
-NOVEL = "novel"  # the split of test images of the card's novel classes: no other split holds an image of these
-COLUMNS = ("path", "id", "file", "label", "split", "patient", "site", "sex", "age", "modality")
-# What the headers of DICOM files tell, in datasets that have such; the study may be told by a table or a folder, too.
-OF_DICOM = ("study", "series", "pixel_spacing", "identifying_fields", "burned_in_annotation")
-NUMBERS = ("age", "pixel_spacing")  # all other columns are text
-FOLD = "fold"  # of each row outside the test split, from "0"; there where the card's rule makes folds
+if TYPE_CHECKING:
+    import pandas as pd
+
 _NEVER_NULL = ("path", "id", "file", "label", "split", "modality")
 _ID = r"[0-9a-f]{64}"
 _SHOWN = 12  # digits of an id
 _KEY = "patient_key_fingerprint"  # in the file's metadata
 
 
-def write_manifest(frame: pd.DataFrame, path: Path, *, key_fingerprint: str | None = None) -> None:
+def write_manifest(frame: "pd.DataFrame", path: Path, *, key_fingerprint: str | None = None) -> None:
     """Write rows sorted by path, the fixed columns first; equal rows give equal bytes.
 
     Args:
@@ -39,7 +36,7 @@ def write_manifest(frame: pd.DataFrame, path: Path, *, key_fingerprint: str | No
         pq.write_table(table, partial)
 
 
-def read_manifest(path: Path) -> pd.DataFrame:
+def read_manifest(path: Path) -> "pd.DataFrame":
     """Read a manifest: columns `COLUMNS` and then the card's extra ones, one row per image, sorted by path.
 
     Raises:
@@ -49,14 +46,15 @@ def read_manifest(path: Path) -> pd.DataFrame:
     try:
         table = checked_table(path)
         problem = _schema_problem(table.schema)
-        frame = table.to_pandas() if problem is None else pd.DataFrame()
+        frame = None if problem else table.to_pandas()
     except FileNotFoundError:
         raise InputMissing(f"{path} does not exist; run the stage that makes it (dvc repro).") from None
     except DAMAGED as error:
         reason = " ".join(str(error).split())
         raise InputCorrupt(f"{path} is not a readable Parquet file ({reason}). Delete it and run again.") from None
-    problem = problem or _content_problem(frame)
-    if problem:
+    if frame is not None:
+        problem = _content_problem(frame)
+    if frame is None or problem:
         raise InputCorrupt(f"{path}: {problem}. Delete it and run again.")
     return frame
 
@@ -76,7 +74,7 @@ def shown_id(image: str) -> str:
     return image[:_SHOWN]
 
 
-def patients(frame: pd.DataFrame) -> pd.Series:
+def patients(frame: "pd.DataFrame") -> "pd.Series":
     """The unit of clustering of each row: the patient, or the image's id where the patient is unknown."""
     return frame["patient"].where(frame["patient"].notna(), frame["id"])
 
@@ -95,7 +93,7 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _content_problem(frame: pd.DataFrame) -> str | None:
+def _content_problem(frame: "pd.DataFrame") -> str | None:
     for column in _NEVER_NULL:
         if frame[column].isna().any():
             return f"column {column!r} has an empty cell in row {int(frame[column].isna().argmax())}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from clinprompt.data.manifest import NOVEL
+from clinprompt.data.columns import NOVEL
 from clinprompt.data.regions import FOLDER
 
 

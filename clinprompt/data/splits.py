@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from clinprompt.data.columns import FOLD, SPLITS
 from clinprompt.data.folds import folds
 from clinprompt.data.groups import group_names
-from clinprompt.data.manifest import FOLD, SPLITS
 from clinprompt.data.split_rule import SplitRule
 from clinprompt.errors import DataRejected
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.special import bdtr
 
 from clinprompt.evaluation.prediction_sets import DECIMALS
 from clinprompt.evaluation.predictions import Predictions
@@ -39,7 +39,7 @@ def fit_abstention(calibration: Predictions, error: float, confidence: float) ->
         at = math.floor(descending[max(0, round(share * len(p)) - 1)] * 10**DECIMALS) / 10**DECIMALS
         patients, mistaken = answered(p.patients, wrong, sure >= at)
         first = first if first[0] else (patients, mistaken)
-        if binom.cdf(mistaken, patients, error) > 1 - confidence:
+        if bdtr(mistaken, patients, error) > 1 - confidence:
             break
         found = at
     if found is not None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from clinprompt.contract.candidates import CandidateId
+from clinprompt.data.columns import NOVEL
 from clinprompt.data.dataset import Dataset
-from clinprompt.data.manifest import NOVEL
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.evaluation.contenders import Candidate
 from clinprompt.evaluation.table import About, evaluated_rows, novel_rows, read_predictions, split_of

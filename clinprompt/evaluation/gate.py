@@ -7,7 +7,6 @@ import numpy as np
 
 from clinprompt.evaluation.budget import HeldOut, share
 from clinprompt.evaluation.contenders import Candidate, Incumbent, Slices
-from clinprompt.evaluation.cross_checks import cross_checks
 from clinprompt.evaluation.decision import CrossCheck
 from clinprompt.evaluation.estimate import Estimate
 from clinprompt.evaluation.intervals import Intervals, estimate_all
@@ -116,7 +115,11 @@ def _decide(
     )
     first = replace(context, alpha=max(context.alpha, share(plan.alpha, 1)))
     checks = [check for rule in plan.rules if (check := _check(rule, context, first)) is not None]
-    others = cross_checks(champion.test, context.test) if champion else []
+    others = []
+    if champion:
+        from clinprompt.evaluation.cross_checks import cross_checks  # scipy.stats, which takes long to import
+
+        others = cross_checks(champion.test, context.test)
     failed = [f"{check.candidate}: {check.says}" for check in checks if not check.passed]
     which = [] if held_out is None else [held_out.sentence]
     if failed:

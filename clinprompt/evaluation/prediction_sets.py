@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import betabinom
+from scipy.special import betaln
 
 from clinprompt.evaluation.metrics import Floats
 from clinprompt.evaluation.predictions import Predictions
@@ -100,7 +100,15 @@ def band(
     chances = np.ones(1)
     for k, m in zip(calibrated_on, tested, strict=True):
         rank = math.ceil(coverage * (k + 1) - _TINY)
-        chances = np.convolve(chances, betabinom.pmf(np.arange(m + 1), m, rank, k + 1 - rank))
+        chances = np.convolve(chances, _beta_binomial(m, rank, k + 1 - rank))
     below, tail, most = np.cumsum(chances), (1 - confidence) / 2, max(1, len(chances) - 1)
     low, high = (int(np.searchsorted(below, share - _TINY)) for share in (tail, 1 - tail))
     return low / most, min(high, most) / most
+
+
+def _beta_binomial(m: int, a: int, b: int) -> Floats:
+    """[m + 1] the chances of 0 to m successes among `m`, of a share that follows the beta distribution of a and b."""
+    n = np.arange(m + 1)
+    chosen = -np.log(m + 1) - betaln(m - n + 1, n + 1)
+    chances: Floats = np.exp(chosen + betaln(n + a, m - n + b) - betaln(a, b))
+    return chances

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from clinprompt.data.columns import NOVEL
 from clinprompt.data.dataset import Dataset
-from clinprompt.data.manifest import NOVEL
 from clinprompt.evaluation.calibrate import calibrate
 from clinprompt.evaluation.intervals import Intervals, estimate_all
 from clinprompt.evaluation.metrics_record import ClassMetrics, Metrics

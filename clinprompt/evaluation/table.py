@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clinprompt.contract.candidates import CandidateId
+from clinprompt.data.columns import NOVEL
 from clinprompt.data.dataset import class_indices
-from clinprompt.data.manifest import NOVEL, patients
+from clinprompt.data.manifest import patients
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.evaluation.metrics import Floats
 from clinprompt.evaluation.patients import PatientCount

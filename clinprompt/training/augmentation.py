@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, v2
 
 from clinprompt.params import Augmentation
 from clinprompt.prompting.batches import Batch, Examples
@@ -72,6 +71,8 @@ def augmented(pixels: Tensor, key: list[int], augmentation: Augmentation, size: 
 
 def crop_flip(pixels: Tensor, key: list[int], *, flips: bool = True, size: int | None = None) -> Tensor:
     """A random crop of an image [3, H, W], resized (bicubic), maybe flipped; `key` decides what is drawn."""
+    from torchvision.transforms import InterpolationMode, v2  # seconds, and most trainings augment nothing
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(key))
         top, left, height, width = v2.RandomResizedCrop.get_params(pixels, _AREA, _ASPECT)
@@ -84,6 +85,8 @@ def crop_flip(pixels: Tensor, key: list[int], *, flips: bool = True, size: int |
 
 
 def _fundus(pixels: Tensor, key: list[int], size: int) -> Tensor:
+    from torchvision.transforms import v2
+
     drawing = v2.Compose(
         [
             v2.RandomHorizontalFlip(),

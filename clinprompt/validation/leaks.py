@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from clinprompt.data.manifest import NOVEL
+from clinprompt.data.columns import NOVEL
 
 DROPPED = ("path", "split", "reason", "twin_path", "twin_split")  # what is told of a dropped row
 # Of two splits that share an image or a patient, the earlier one in this order loses its rows.

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from clinprompt.data.card import Card
-from clinprompt.data.manifest import COLUMNS, NOVEL, SPLITS
+from clinprompt.data.columns import COLUMNS, NOVEL, SPLITS
 from clinprompt.errors import BadParams
 from clinprompt.params import ValidationParams
 from clinprompt.validation import leaks

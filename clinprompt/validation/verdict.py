@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clinprompt.data.card import Card
-from clinprompt.data.manifest import NOVEL, SPLITS, write_manifest
+from clinprompt.data.columns import NOVEL, SPLITS
+from clinprompt.data.manifest import write_manifest
 from clinprompt.files import write_json, write_text
 from clinprompt.params import ValidationParams
 from clinprompt.validation import leaks

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from clinprompt.data.codecs.base import VOLUME
+from clinprompt.data.columns import NOVEL
 from clinprompt.data.dataset import Dataset
-from clinprompt.data.manifest import NOVEL
 from clinprompt.data.support import support_digest, support_set
 from clinprompt.errors import DataRejected
 from clinprompt.files import sha256_bytes, to_json, write_json

@@ -3,6 +3,8 @@
 import json
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -166,6 +168,33 @@ def test_preprocessing_is_read_from_the_folder(tmp_path: Path) -> None:
     assert (plain.interpolation, plain.resize_mode) == ("bicubic", "shortest")
 
 
+def test_files_are_looked_at_when_a_folder_is_opened_and_the_model_is_built_when_it_is_used(tmp_path: Path) -> None:
+    settings = {"mean": [0.1] * 3, "std": [0.2] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
+    folder = clip_folder(tmp_path / "clip", settings)
+    code = (
+        "import sys; from clinprompt.backbones.load import load_backbone\n"
+        "backbone = load_backbone('own', sys.argv[1])\n"
+        "print(backbone.digest, backbone.embed_dim, backbone.preprocessing.size, 'open_clip' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
+    backbone = load_backbone("own", folder)
+    assert done.stdout.split() == [backbone.digest, "24", "32", "False"]
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    with torch.inference_mode():
+        assert backbone.model is backbone.model
+    assert torch.equal(torch.rand(3), expected)  # who draws numbers does not notice when it was built
+    assert not any(tensor.is_inference() for tensor in backbone.model.parameters())
+
+
+def test_square_pictures_alone_are_supported(tmp_path: Path) -> None:
+    folder = clip_folder(tmp_path / "clip")
+    write_config(folder, CLIP_CONFIG | {"vision_cfg": CLIP_CONFIG["vision_cfg"] | {"image_size": [32, 48]}}, None)
+    with pytest.raises(BadParams, match="found 32 x 48 pixels"):
+        load_backbone("own", folder)
+
+
 def test_unsupported_preprocessing_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadParams, match=r"open_clip_config.json: preprocess_cfg: resize_mode .* 'longest'"):
         load_backbone("own", clip_folder(tmp_path / "clip", {"resize_mode": "longest"}))
@@ -260,14 +289,14 @@ def test_weights_that_do_not_fit_the_config_are_named(tmp_path: Path) -> None:
     folder = clip_folder(tmp_path / "clip")
     write_config(folder, CLIP_CONFIG | {"embed_dim": 25}, None)
     with pytest.raises(InputCorrupt, match=SAFE):
-        load_backbone("own", folder)
+        _ = load_backbone("own", folder).model
 
 
 def test_truncated_weights_are_named(tmp_path: Path) -> None:
     folder = clip_folder(tmp_path / "clip")
     (folder / SAFE).write_bytes((folder / SAFE).read_bytes()[:100])
     with pytest.raises(InputCorrupt, match=SAFE):
-        load_backbone("own", folder)
+        _ = load_backbone("own", folder).model
 
 
 def test_pickled_code_in_a_bin_file_is_refused(tmp_path: Path) -> None:
@@ -275,7 +304,7 @@ def test_pickled_code_in_a_bin_file_is_refused(tmp_path: Path) -> None:
     (folder / SAFE).unlink()
     torch.save({"visual": Path("x")}, folder / BIN)
     with pytest.raises(InputCorrupt, match=BIN):
-        load_backbone("own", folder)
+        _ = load_backbone("own", folder).model
 
 
 @pytest.mark.parametrize(
@@ -301,7 +330,7 @@ def test_config_that_would_need_the_hub_is_refused(tmp_path: Path) -> None:
     vision = BIOMED_CONFIG["vision_cfg"] | {"timm_model_name": "hf-hub:nobody/no-such-model"}
     write_config(folder, BIOMED_CONFIG | {"vision_cfg": vision}, None)
     with pytest.raises(InputCorrupt, match="can't build this model"):
-        load_backbone("own", folder)
+        _ = load_backbone("own", folder).model
 
 
 def test_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:

@@ -211,10 +211,9 @@ def test_a_scheduled_run_is_refused_when_it_is_planned(project: Project) -> None
         lock_texts(project.folder, load_params(Path("params.yaml")))
 
 
-def test_the_check_needs_no_torch() -> None:
-    script = (
-        "import sys, components.lock.__main__, workspace.project; assert not {'torch', 'open_clip'} & set(sys.modules)"
-    )
+def test_the_check_needs_neither_torch_nor_pandas() -> None:
+    heavy = {"torch", "open_clip", "pandas"}
+    script = f"import sys, components.lock.__main__, workspace.stage; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 

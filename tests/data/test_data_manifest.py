@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from clinprompt.data.manifest import COLUMNS, patients, read_manifest, write_manifest
+from clinprompt.data.columns import COLUMNS
+from clinprompt.data.manifest import patients, read_manifest, write_manifest
 from clinprompt.errors import InputCorrupt, InputMissing
 
 

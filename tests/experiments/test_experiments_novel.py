@@ -13,7 +13,8 @@ from scipy.stats import hmean
 from sklearn.metrics import balanced_accuracy_score
 
 from clinprompt.backbones.load import load_backbone
-from clinprompt.data.manifest import NOVEL, write_manifest
+from clinprompt.data.columns import NOVEL
+from clinprompt.data.manifest import write_manifest
 from clinprompt.evaluation.decision import DecisionRecord
 from clinprompt.evaluation.judge import Judged
 from clinprompt.experiments.protocol_runner import measured

@@ -13,7 +13,8 @@ from test_experiments_novel import BASE, NOVELS, candidate, decided
 from test_experiments_novel import split as split  # noqa: PLC0414 - a fixture
 
 from clinprompt.backbones.load import load_backbone
-from clinprompt.data.manifest import NOVEL, write_manifest
+from clinprompt.data.columns import NOVEL
+from clinprompt.data.manifest import write_manifest
 from clinprompt.features.store import write_store
 from clinprompt.files import read_json, sha256_bytes
 

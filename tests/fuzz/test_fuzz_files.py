@@ -12,9 +12,10 @@ from mutations import call_all, damaged
 from PIL import Image
 
 from clinprompt.data.card import Card
+from clinprompt.data.columns import COLUMNS
 from clinprompt.data.layouts import npz, table
 from clinprompt.data.load import load_card
-from clinprompt.data.manifest import COLUMNS, read_manifest, write_manifest
+from clinprompt.data.manifest import read_manifest, write_manifest
 from clinprompt.errors import BadParams, DataRejected, InputCorrupt, InputMissing
 from clinprompt.parquet import read_frame
 

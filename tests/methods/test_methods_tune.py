@@ -91,6 +91,19 @@ def test_the_artifact_gives_the_probabilities_of_the_methods_logits(
     np.testing.assert_allclose(model.head.probabilities(features).sum(1), 1, atol=1e-12)
 
 
+def test_what_reads_the_cached_features_alone_builds_no_backbone(workspace: Workspace, root: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from components.tune.__main__ import work;"
+        "from components.runner import execute;"
+        f"code = execute('tune', work, sys.argv[1:], Path({str(root / 'components')!r}));"
+        "assert not {'open_clip', 'timm', 'torchvision'} & set(sys.modules); sys.exit(code)"
+    )
+    env, argv = os.environ | {"PYTHONPATH": str(root)}, workspace.argv("linear_probe", "alone", 1)
+    subprocess.run([sys.executable, "-c", script, *argv], cwd=workspace.folder, env=env, check=True)
+    assert workspace.tune("linear_probe") == 0
+    assert contents(workspace.folder / "alone") == contents(workspace.folder / "out")
+
+
 def test_another_seed_is_another_model(workspace: Workspace) -> None:
     workspace.tune("coop", "a", 1)
     workspace.tune("coop", "b", 2)

@@ -1,6 +1,8 @@
 """`python -m registry`."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +32,13 @@ def test_list_and_show_give_aliases_digests_and_metrics(run: Run, capsys: pytest
     assert (version["version"], version["aliases"]) == (1, ["champion"])
     assert version["lineage"]["payload_digest"] == receipt["payload_digest"]
     assert {"test_balanced_accuracy", "test_balanced_accuracy_low", "val_auroc"} <= set(version["metrics"])
+
+
+def test_its_command_imports_nothing_heavy(root: Path) -> None:
+    heavy = {"torch", "pandas", "scipy", "mlflow"}
+    code = f"import sys, registry.__main__; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_people_get_an_aligned_table(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

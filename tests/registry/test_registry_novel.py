@@ -14,8 +14,9 @@ from fabricate import Run, gate, promote
 from fabricate_inputs import DATASET
 from outcome import result
 
+from clinprompt.data.columns import NOVEL
 from clinprompt.data.dataset import Dataset
-from clinprompt.data.manifest import NOVEL, read_manifest, write_manifest
+from clinprompt.data.manifest import read_manifest, write_manifest
 from clinprompt.evaluation.slices import age_bands
 from clinprompt.evaluation.summary import measure_candidate
 from clinprompt.evaluation.table import novel_rows, predictions_frame, read_predictions, write_predictions

@@ -12,7 +12,8 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from clinprompt.data.manifest import COLUMNS, write_manifest
+from clinprompt.data.columns import COLUMNS
+from clinprompt.data.manifest import write_manifest
 from components.runner import execute
 
 CLASSES = ("glioma", "none")

@@ -5,10 +5,12 @@ One class per image is what all later stages train and measure; so several label
 
 import re
 from collections.abc import Collection, Sequence
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from clinprompt.data.names import is_known, whole_number
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PARTED = re.compile(r"[|;,]")
 _AROUND = " []()'\""
@@ -17,7 +19,7 @@ _YES = {"1", "true"}
 _SHOWN = 4  # columns in a message
 
 
-def findings(frame: pd.DataFrame) -> list[str]:
+def findings(frame: "pd.DataFrame") -> list[str]:
     """The columns that say yes or no, where there are at least two: findings that an image may have several of."""
     found = []
     for column in frame.columns:

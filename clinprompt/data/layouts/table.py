@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from pydantic import field_validator
 
 from clinprompt.data.card import Card, ColumnName, Metadata
@@ -27,6 +26,9 @@ from clinprompt.data.names import composed, is_known, whole_number
 from clinprompt.errors import DataRejected, InputCorrupt, InputMissing
 from clinprompt.parquet import DAMAGED, checked_table
 from clinprompt.schema import Section
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _HEADER = 1 << 16  # bytes of it that are looked at
 
@@ -123,13 +125,15 @@ def forward(path: str) -> str:
 LAYOUT = Layout(TableOptions, read, has_columns=True)
 
 
-def read_table(file: Path) -> pd.DataFrame:
+def read_table(file: Path) -> "pd.DataFrame":
     """A CSV or Parquet table with every cell as text; empty cells are "". A CSV's cells may be parted by semicolons or
     tabs: by what its header has most of.
 
     Raises:
         InputCorrupt: it is not readable.
     """
+    import pandas as pd  # a card's layout is asked for by those, too, who read no table
+
     try:
         if file.suffix.lower() in (".parquet", ".pq"):
             # Without the metadata that pandas leaves in its files, which may say what the columns don't hold.
@@ -151,6 +155,8 @@ def _separator(file: Path) -> str:
 
 
 def _as_text(value: Any) -> str:
+    import pandas as pd
+
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return ""
     if isinstance(value, float) and value.is_integer():
@@ -158,7 +164,7 @@ def _as_text(value: Any) -> str:
     return str(value)
 
 
-def numbered_rows(frame: pd.DataFrame) -> Iterator[tuple[int, dict[str, str]]]:
+def numbered_rows(frame: "pd.DataFrame") -> Iterator[tuple[int, dict[str, str]]]:
     """Row numbers as an editor shows them, the header being row 1, and the cells without surrounding blanks."""
     names = [str(column) for column in frame.columns]
     for number, cells in enumerate(frame.itertuples(index=False, name=None), start=2):

@@ -6,7 +6,6 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-import pandas as pd
 from pydantic import Field
 
 from clinprompt.data.card import Card, ColumnName
@@ -105,7 +104,7 @@ LAYOUT = Layout(VisitsOptions, read, has_columns=True)
 def _by_subject(root: Path, name: str, column: str, columns: list[str], card: Card) -> dict[str, list[_Row]]:
     """The rows of each subject, with their numbers as an editor shows them."""
     _, file = inside(root, name, card.name)
-    frame: pd.DataFrame = table.read_table(file)
+    frame = table.read_table(file)
     unknown_columns(columns, list(frame.columns), name)
     rows: dict[str, list[_Row]] = defaultdict(list)
     for number, row in table.numbered_rows(frame):

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from clinprompt.data.volumes import resample, sampling
 
@@ -33,6 +32,8 @@ class VolumePrints:
 
 def volume_print(values: NDArray[np.uint8]) -> Floats:
     """The coarse volume float32 [24*24*24] of uint8 [slices, rows, columns] that are not of one grey."""
+    from scipy.ndimage import gaussian_filter  # pictures are taken in without it
+
     seen = values > values.mean()
     weights = []
     for axis, side in enumerate(values.shape):

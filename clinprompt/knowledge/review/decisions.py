@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-import pandas as pd
-
 from clinprompt.data.card import Card
 from clinprompt.data.layouts.table import numbered_rows, read_table
 from clinprompt.errors import DataRejected, InputMissing
@@ -99,6 +97,8 @@ def read_decisions(path: Path, card: Card) -> dict[Key, Decision]:
 
 def decisions_text(decisions: Iterable[Decision]) -> str:
     """A table of decisions as CSV, in the order of classes and digests."""
+    import pandas as pd
+
     rows = sorted(decisions, key=lambda one: (one.class_id, one.digest))
     cells = [(d.class_id, d.digest, d.choice, inert(d.by), inert(d.reason), inert(d.text)) for d in rows]
     return pd.DataFrame(cells, columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n")
