@@ -10,7 +10,7 @@ import typer
 
 from clinprompt import cli
 from clinprompt.contract.variables import RESULT_FILE
-from clinprompt.errors import BadParams, ClinpromptError, InputMissing
+from clinprompt.errors import BadParams, ClinpromptError, InputCorrupt, InputMissing
 from clinprompt.files import to_json, write_text
 from clinprompt.params import load_params
 from registry import champion, commands, listing, rollback
@@ -83,7 +83,7 @@ def _show(name: _Model, json: _Json = False) -> Answer:
 def _load(
     name: _Model,
     alias: Annotated[str, typer.Option(help="which version")] = CHAMPION,
-    image: Annotated[Path | None, typer.Option(metavar="FILE", help="a PNG, JPEG or TIFF image to classify")] = None,
+    image: Annotated[Path | None, typer.Option(metavar="FILE", help="an image to classify")] = None,
     json: _Json = False,
 ) -> Answer:
     if image and not image.is_file():
@@ -104,10 +104,11 @@ def _load(
     if image is None:
         _ = loaded.model
     else:
+        data = _read(image)
         try:
-            answer = loaded.answers([image.read_bytes()]).iloc[0]
+            answer = loaded.answers([data]).iloc[0]
         except ValueError as error:
-            raise BadParams(f"{image}: {_why_unread(image) or error}") from None
+            raise BadParams(f"{image}: {_why_unread(data) or error}") from None
         facts["prediction"] = {label: float(answer[f"p_{label}"]) for label in loaded.classes}
         width = max(map(len, loaded.classes))
         ranked = sorted(facts["prediction"].items(), key=lambda pair: -pair[1])
@@ -125,12 +126,29 @@ def _load(
     return facts, "\n".join(lines) + "\n"
 
 
-def _why_unread(image: Path) -> str | None:
+def _read(image: Path) -> bytes:
+    """The bytes of an image's file.
+
+    Raises:
+        BadParams: they are more than is read.
+        InputCorrupt: it can't be read.
+    """
+    from clinprompt.data.codecs import read_file
+
+    try:
+        return read_file(image)
+    except ValueError as error:
+        raise BadParams(f"{image}: {error}.") from None
+    except OSError as error:
+        raise InputCorrupt(f"{image} can't be read: {error.strerror}.") from None
+
+
+def _why_unread(data: bytes) -> str | None:
     """Why a file is no image, in this repository's words; a served model tells nothing of what is in a file."""
     from clinprompt.data.codecs import decode
 
     try:
-        decode(image.read_bytes())
+        decode(data)
     except ValueError as error:
         return str(error)
     return None

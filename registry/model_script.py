@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -65,8 +65,9 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
         self._intensity, self._max_pixels = spec["intensity"], spec["max_pixels"]
         kind = _LinearHead if spec["predicts_with"] == "head" else _Method
         self._model = kind(folder, spec, package)
-        decode_image = importlib.import_module(f"{package}.data.codecs").decode_image
-        self._decode = partial(decode_image, frames=spec.get("frames", "one"))
+        codecs = importlib.import_module(f"{package}.data.codecs")
+        self._decode = partial(codecs.decode_image, frames=spec.get("frames", "one"))
+        self._read_file = codecs.read_file
         preprocessing = importlib.import_module(f"{package}.data.preprocessing")
         self._preprocessing = preprocessing.preprocessing_of(spec["preprocessing"])
 
@@ -114,7 +115,7 @@ class PromptTunedClassifier(mlflow.pyfunc.PythonModel):
     def _read(self, image: Any, row: int) -> np.ndarray:
         problem = f"Row {row} of the input can't be read as an image"
         try:
-            data = _bytes(image)
+            data = _bytes(image, self._read_file)
         except ValueError as error:
             raise ValueError(f"{problem}: {error}") from None
         try:
@@ -289,20 +290,24 @@ def _visual_weights(path: Path) -> dict[str, torch.Tensor]:
     return {k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)}
 
 
-def _bytes(image: Any) -> bytes:
-    """An image's encoded bytes from bytes, base64 (also in lines, or as a data URL) or a file's path."""
+def _bytes(image: Any, read_file: Callable[[Path], bytes]) -> bytes:
+    """An image's encoded bytes from bytes, base64 (also in lines, or as a data URL) or a file's path.
+
+    Args:
+        read_file: reads a file, unless it is larger than images are.
+    """
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if isinstance(image, os.PathLike):
         try:
-            return Path(image).read_bytes()
+            return read_file(Path(image))
         except OSError as error:
             raise ValueError(f"{image}: {error.strerror}") from None
     if not isinstance(image, str):
         raise ValueError(f"expected bytes, base64 text or a path, found {type(image).__name__}")
     file = _file_of(image) if len(image) < LONGEST_PATH else None
     if file is not None:
-        return file.read_bytes()
+        return read_file(file)
     text = image.partition(",")[2] if image.startswith("data:") else image
     try:
         return base64.b64decode("".join(text.split()), validate=True)

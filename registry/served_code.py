@@ -20,7 +20,11 @@ ROOT = Path(clinprompt.__file__).parents[1]
 SCRIPT = Path(__file__).with_name("model_script.py")
 
 # What model_script.py calls.
-_IMAGES = ("clinprompt.data.codecs:decode_image", "clinprompt.data.preprocessing:preprocessing_of")
+_IMAGES = (
+    "clinprompt.data.codecs:decode_image",
+    "clinprompt.data.codecs:read_file",
+    "clinprompt.data.preprocessing:preprocessing_of",
+)
 _TOWERS = (
     "clinprompt.backbones.load:load_backbone",
     "clinprompt.tuned.restore:answers_of_pixels",

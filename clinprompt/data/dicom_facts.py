@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clinprompt.data.codecs.dicom import MOST_BYTES
-from clinprompt.data.codecs.dicom_file import read_header
+from clinprompt.data.codecs.base import MAX_BYTES
+from clinprompt.data.codecs.dicom_elements import items, read_header
 from clinprompt.data.formats import DICOM, holds_dicom, is_dicom, is_member, suffix_of
 from clinprompt.data.layouts.base import ImageRecord
 from clinprompt.data.names import is_known
@@ -108,10 +108,10 @@ def _years(text: str) -> str:
 def _spacing(header: "Dataset") -> str:
     """Millimetres from pixel to pixel in the patient or, where that is not told, on the detector; the larger of two."""
     try:
-        shared = header.get(_SHARED) or [{}]
-        measures = shared[0].get("PixelMeasuresSequence") or [{}]
-        places = (header.get("PixelSpacing"), measures[0].get("PixelSpacing"), header.get("ImagerPixelSpacing"))
-        sides = [float(side) for side in next((place for place in places if place), [])]
+        shared = items(header, _SHARED, "the file")
+        measures = items(shared[0], "PixelMeasuresSequence", "the file") if shared else []
+        of_patient = header.get("PixelSpacing") or (measures[0].get("PixelSpacing") if measures else None)
+        sides = [float(side) for side in of_patient or header.get("ImagerPixelSpacing") or []]
     except Exception:  # as in `_text`
         return ""
     return f"{max(sides):.6g}" if len(sides) == 2 and min(sides) > 0 and max(sides) < float("inf") else ""
@@ -125,8 +125,10 @@ def _header(image: Path) -> "Dataset | None":
         if suffix_of(image) in DICOM.suffixes and holds_dicom(image):
             with zipfile.ZipFile(image) as archive:
                 first = min((entry for entry in archive.infolist() if is_member(entry)), key=lambda e: e.filename)
+                if first.file_size > MAX_BYTES:
+                    return None
                 with archive.open(first) as stream:
                     return read_header(stream, _READ)
-        return read_header(image, _READ) if is_dicom(image) and image.stat().st_size <= MOST_BYTES else None
+        return read_header(image, _READ) if is_dicom(image) and image.stat().st_size <= MAX_BYTES else None
     except Exception:  # taking it in tells what is wrong
         return None

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 _SIGNATURE = 352  # bytes, at least as many as the longest signature has
+PREAMBLE = 132  # bytes in front of a DICOM file's elements, the mark at their end
+_MARK = b"DICM"
 _GZIP = b"\x1f\x8b"
 _GZIPPED = ".gz"
 _INDEX = "DICOMDIR"
@@ -36,11 +38,15 @@ TIFF = Format("TIFF", (".tif", ".tiff"), re.compile(rb"II[*+]\0|MM\0[*+]"))
 BMP = Format("BMP", (".bmp",), re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL))
 WEBP = Format("WebP", (".webp",), re.compile(rb"RIFF.{4}WEBP", re.DOTALL))
 GIF = Format("GIF", (".gif",), re.compile(rb"GIF8[79]a"))
-# Without the preamble a file begins with its meta group, or with the dataset's first group, explicit or implicit.
+# The preamble may be missing, up to "DICM" or with it. Then a file begins with its meta group, or with the dataset's
+# first group: explicit, the low byte of its number first or last, or implicit.
+_META, _EXPLICIT = rb"\x02\0[\0-\x16]\0(?:UL|OB|UI|SH)", rb"\x08\0[\0-\x3e]\0[A-Z]{2}.\0"
+_BIG_ENDIAN, _IMPLICIT = rb"\0\x08\0[\0-\x3e][A-Z]{2}\0.", rb"\x08\0[\0-\x3e]\0[\x02-\xff]\0\0\0"
+_STARTS = b"|".join((_META, _EXPLICIT, _BIG_ENDIAN, _IMPLICIT))
 DICOM_FILE = Format(
     "DICOM",
     (".dcm", ".dicom", ".ima"),
-    re.compile(rb".{128}DICM|\x02\0\0\0UL\x04\0|\x08\0[\0-\x3e]\0(?:[A-Z]{2}.\0|[\x02-\xff]\0\0\0)", re.DOTALL),
+    re.compile(rb".{128}DICM|(?:DICM)?(?:" + _STARTS + rb")", re.DOTALL),
 )
 # A compressed file tells what it holds only when it is opened: its suffix or the codec does.
 NIFTI = Format(
@@ -94,6 +100,11 @@ def is_dicom(file: str | Path) -> bool:
 def is_dicom_file(head: bytes) -> bool:
     """Whether bytes begin as a DICOM file does."""
     return DICOM_FILE.signature.match(head) is not None
+
+
+def dicom_start(head: bytes) -> int:
+    """Where the first element of a DICOM file lies, by its first `PREAMBLE` bytes."""
+    return PREAMBLE if head[128:PREAMBLE] == _MARK else len(_MARK) if head.startswith(_MARK) else 0
 
 
 def holds_dicom(archive: str | Path) -> bool:

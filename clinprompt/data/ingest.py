@@ -14,6 +14,7 @@ from typing import IO, Any
 import pandas as pd
 
 from clinprompt.data.card import Card
+from clinprompt.data.codecs.base import check_bytes
 from clinprompt.data.columns import COLUMNS, FOLD, NOVEL, OF_DICOM, SPLITS
 from clinprompt.data.dicom_facts import identified, with_header_facts
 from clinprompt.data.formats import SUFFIXES, image_suffix, suffix_of
@@ -156,6 +157,7 @@ def copy_images(records: list[ImageRecord], folder: Path) -> list[str]:
     """Copy every record's bytes to `folder` under its number, and return their SHA-256 in hex.
 
     Raises:
+        DataRejected: a file is larger than is read.
         InputCorrupt: a file's bytes cannot be read.
     """
     folder.mkdir(parents=True)
@@ -256,7 +258,11 @@ def _age(text: str | None, where: str) -> float | None:
 def _copy(record: ImageRecord, target: Path) -> str:
     digest = hashlib.sha256()
     try:
+        if isinstance(record.source, Path):
+            check_bytes(record.source.stat().st_size)
         source = _open(record.source)
+    except ValueError as error:
+        raise DataRejected(f"{record.where}: {record.path!r}: {error}; leave it out, or save it smaller.") from None
     except OSError as error:
         raise InputCorrupt(f"{record.where}: {record.path!r} cannot be read: {error.strerror}.") from None
     with source, target.open("wb") as copy:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from clinprompt.data.codecs import DecodedImage, decode_image
+from clinprompt.data.codecs import DecodedImage, decode_image, read_file
 from clinprompt.data.layouts import ImageRecord
 from clinprompt.errors import InputCorrupt
 
@@ -39,6 +39,6 @@ def read_regions(images: Path, image: str) -> DecodedImage | None:
     if not path.is_file():
         return None
     try:
-        return decode_image(path.read_bytes(), _ANY_LABEL)
+        return decode_image(read_file(path), _ANY_LABEL)
     except ValueError as error:
         raise InputCorrupt(f"{path}: the regions of an image can't be read: {error}.") from None

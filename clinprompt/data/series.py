@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clinprompt.data.card import DicomRules
-from clinprompt.data.codecs import dicom, dicom_file, dicom_frames
+from clinprompt.data.codecs import dicom, dicom_elements, dicom_file, dicom_frames, dicom_shown
+from clinprompt.data.codecs.base import MAX_BYTES, read_file
 from clinprompt.data.formats import is_dicom
 from clinprompt.errors import DataRejected, InputCorrupt
 
@@ -67,7 +68,7 @@ def pack_folder(folder: Path, where: str, rules: DicomRules = _DEFAULT) -> bytes
     files = sorted(file for file in folder.iterdir() if not _is_junk(file.name))
     try:
         size = sum(file.stat().st_size for file in files)
-        if len(files) > _MOST_FILES or size > dicom.MOST_BYTES:
+        if len(files) > _MOST_FILES or size > MAX_BYTES:
             raise DataRejected(f"{where}: the series has {len(files)} files of {size} bytes, more than is read.")
         return _packed(((file.name, file.read_bytes()) for file in files), where, rules)
     except OSError as error:
@@ -77,9 +78,7 @@ def pack_folder(folder: Path, where: str, rules: DicomRules = _DEFAULT) -> bytes
 def pack_archive(file: Path, where: str, rules: DicomRules = _DEFAULT) -> bytes:
     """The series in a zip of DICOM files as a zip without the patient; raises as `pack_folder`."""
     try:
-        if file.stat().st_size > dicom.MOST_BYTES:
-            raise DataRejected(f"{where}: the zip is larger than the limit of {dicom.MOST_BYTES} bytes.")
-        members = dicom.archive_members(file.read_bytes())
+        members = dicom.archive_members(read_file(file))
     except OSError as error:
         raise InputCorrupt(f"{where}: the series cannot be read: {error.strerror}.") from None
     except ValueError as error:
@@ -148,17 +147,16 @@ class _Shared:
 def _read(file: Path, where: str) -> bytes:
     """A DICOM file's bytes; raises as `pack_picture`."""
     try:
-        size = file.stat().st_size
-        if size > dicom.MOST_BYTES:
-            raise DataRejected(f"{where}: the file has {size} bytes, more than the limit of {dicom.MOST_BYTES}.")
-        return file.read_bytes()
+        return read_file(file)
+    except ValueError as error:
+        raise DataRejected(f"{where}: {error}.") from None
     except OSError as error:
         raise InputCorrupt(f"{where}: the file cannot be read: {error.strerror}.") from None
 
 
 def _parsed(data: bytes, where: str) -> "Dataset":
     try:
-        return dicom_file.parse(data, "the file")
+        return dicom_elements.parse(data, "the file")
     except ValueError as error:
         raise _rejected(error, where) from None
 
@@ -194,7 +192,7 @@ def holds_pictures(folder: Path) -> bool:
 def _header(file: Path, tags: list[str]) -> "Dataset | None":
     """Some tags of a file's header; None where it is broken, or larger than is read."""
     try:
-        return None if file.stat().st_size > dicom.MOST_BYTES else dicom_file.read_header(file, tags)
+        return None if file.stat().st_size > MAX_BYTES else dicom_elements.read_header(file, tags)
     except Exception:  # pydicom raises whatever a broken file leads it to
         return None
 
@@ -202,7 +200,7 @@ def _header(file: Path, tags: list[str]) -> "Dataset | None":
 def _packed(files: Iterable[tuple[str, bytes]], where: str, rules: DicomRules) -> bytes:
     """The slices, sorted in space, as a stored zip with fixed names and dates."""
     try:
-        slices = [_bare(dicom.parse(content, name), name, rules) for name, content in files]
+        slices = [_bare(dicom_elements.parse(content, name), name, rules) for name, content in files]
         dicom.check_series(slices)
         order, _ = dicom.geometry(slices)
     except ValueError as error:
@@ -250,6 +248,9 @@ def _bare_picture(dataset: "Dataset", rules: DicomRules, frames: str | int) -> "
         bare.HighBit = bare.BitsStored - 1
     else:
         bare.BitsAllocated, bare.PixelRepresentation = 8 * values.dtype.itemsize, int(values.dtype.kind == "i")
+        table = dicom_shown.table_of(dataset, "the file")
+        if table is not None:
+            bare.add_new(dicom_shown.TABLES, "SQ", [dicom_shown.table_item(table)])
         for tag, number in zip(_PADDING, dicom_file.padding(dataset, values.dtype), strict=False):
             bare.add_new(Tag(tag), "SS" if values.dtype.kind == "i" else "US", number)
     bare.SOPInstanceUID = bare.SeriesInstanceUID = _uid(stored)

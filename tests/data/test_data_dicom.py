@@ -17,7 +17,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless
 
 from clinprompt.data.card import DicomRules
-from clinprompt.data.codecs import decode_image, probe
+from clinprompt.data.codecs import MAX_BYTES, decode_image, probe
 from clinprompt.data.formats import is_dicom
 from clinprompt.data.series import pack_picture
 from clinprompt.errors import DataRejected
@@ -59,7 +59,7 @@ def test_monochrome1_is_turned_round_after_the_window() -> None:
 
 def test_8_bits_keep_their_values_but_for_the_headers_window() -> None:
     assert np.array_equal(shown(picture(GREY)), GREY)
-    assert np.array_equal(shown(picture(GREY), [0, 50]), GREY)
+    assert np.array_equal(shown(picture(GREY), "full"), GREY)
     assert shown(picture(GREY, WindowCenter=100.5, WindowWidth=101))[0, :6].tolist() == [0, 0, 0, 0, 0, 0]
 
 
@@ -243,7 +243,12 @@ def test_a_broken_element_is_no_crash(place: Workspace, capsys: pytest.CaptureFi
     pictures(place)
     data = written(picture(GREY)).replace(b"\x28\0\x04\0CS", b"\x28\0\x04\0CX")
     (place.data / "none" / "bad.dcm").write_bytes(data)
-    refused(place, capsys, 65, "none/bad.dcm: the file is a broken DICOM file (NotImplementedError).")
+    refused(
+        place,
+        capsys,
+        65,
+        "none/bad.dcm: its element PhotometricInterpretation is broken; export the file anew.",
+    )
 
 
 def test_a_file_of_4_gb_is_not_read(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,7 +256,19 @@ def test_a_file_of_4_gb_is_not_read(place: Workspace, capsys: pytest.CaptureFixt
     with (place.data / "none" / "bad.dcm").open("wb") as file:
         file.write(written(picture(GREY)))
         file.truncate(1 << 32)  # takes no room on the disk
-    refused(place, capsys, 65, "none/bad.dcm: the file has 4294967296 bytes, more than the limit of 400000000")
+    refused(place, capsys, 65, "none/bad.dcm: the file has 4294967296 bytes, more than the limit of 800000000")
+
+
+def test_no_image_of_4_gb_is_copied(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    place.published()
+    with place.image("train/none/bad.png").open("ab") as file:
+        file.truncate(1 << 32)
+    refused(place, capsys, 65, "'train/none/bad.png': the file has 4294967296 bytes, more than the limit of 800000000")
+
+
+def test_bytes_beyond_the_limit_are_not_looked_at() -> None:
+    with pytest.raises(ValueError, match="the file has 800000001 bytes, more than the limit of 800000000"):
+        decode_image(bytes(MAX_BYTES + 1))  # which take no memory until they are read
 
 
 def test_each_of_pydicoms_own_files_is_read_or_refused_with_a_sentence() -> None:

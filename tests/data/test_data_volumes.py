@@ -90,7 +90,7 @@ def without(tag: str) -> Callable[[list[Dataset]], list[Dataset]]:
         (lambda datasets: [*datasets, datasets[4]], "at the same place: a series over time"),
         (changed(2, SeriesInstanceUID="1.2.4"), "more than one series"),
         (changed(2, ImageOrientationPatient=[0, 1, 0, 0, 0, 1]), "differ in ImageOrientationPatient"),
-        (changed(2, PixelData=bytes(10)), "truncated or broken"),
+        (changed(2, PixelData=bytes(10)), "the pixel data is truncated"),
         (changed(None, NumberOfFrames=3), "holds several frames"),
         (changed(None, SamplesPerPixel=3, PhotometricInterpretation="RGB"), "in colour"),
         (changed(None, PixelSpacing=[0, 1]), "millimetres"),

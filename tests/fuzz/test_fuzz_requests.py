@@ -14,7 +14,7 @@ import torch
 from mutations import call_all, damaged
 from PIL import Image
 
-from clinprompt.data.codecs import MAX_PIXELS, decode
+from clinprompt.data.codecs import MAX_PIXELS, decode, read_file
 from clinprompt.data.preprocessing import Preprocessing
 from registry.model_script import PromptTunedClassifier
 
@@ -31,6 +31,7 @@ def classifier() -> PromptTunedClassifier:
     model = PromptTunedClassifier()
     model._max_pixels, model._score, model._calibration = MAX_PIXELS, None, {}
     model._classes, model._intensity, model._model = ["a", "b"], "auto", TwoClasses()  # type: ignore[assignment]
+    model._read_file = read_file
     model._decode, model._preprocessing = decode, Preprocessing(8, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     return model
 

@@ -1,6 +1,7 @@
 """`python -m registry`."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -63,6 +64,14 @@ def test_load_classifies_an_image(run: Run, tmp_path: Path, capsys: pytest.Captu
     image.write_bytes(b"no image")
     assert main(["load", "tiny", "--image", str(image)]) == 64
     assert "not a PNG, JPEG, TIFF, BMP, WebP, GIF, DICOM, NIfTI or zipped DICOM image" in capsys.readouterr().err
+
+
+def test_load_reads_no_image_of_4_gb(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = tmp_path / "image.png"
+    image.write_bytes(run.images(1)[0])
+    os.truncate(image, 1 << 32)  # takes no room on the disk
+    assert main(["load", "tiny", "--image", str(image)]) == 64
+    assert "image.png: the file has 4294967296 bytes, more than the limit of 800000000." in capsys.readouterr().err
 
 
 def test_errors_are_one_sentence_with_the_shared_exit_codes(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,8 +43,9 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_a_linear_head_carries_the_reading_of_images_alone() -> None:
-    of_volumes = {"nifti.py", "dicom.py", "dicom_file.py", "dicom_frames.py", "volume_axes.py", "volumes.py"}
+    of_volumes = {"nifti.py", "volume_axes.py", "volumes.py"}
     modules = {path.name for path in (ROOT / "clinprompt/data/codecs").glob("*.py")} - of_volumes
+    modules -= {name for name in modules if name.startswith("dicom")}
     codecs = {f"code/data/codecs/{name}" for name in modules}
     names = ("__init__", "data/__init__", "data/formats", "data/preprocessing")
     others = {f"code/{name}.py" for name in names}
@@ -73,7 +74,8 @@ def test_what_reads_volumes_goes_along_with_models_of_volumes_alone(tmp_path: Pa
 @pytest.mark.parametrize("spec", [HEAD, VPT], ids=["head", "method"])
 def test_what_reads_dicom_goes_along_with_models_that_were_tuned_on_it(spec: ModelRecord) -> None:
     without, with_dicom = code_of(spec), code_of(spec.model_copy(update={"dicom": True}))
-    of_dicom = {f"code/data/codecs/{name}.py" for name in ("dicom_file", "dicom_frames")}
+    parts = ("elements", "file", "frames", "palette", "shown")
+    of_dicom = {f"code/data/codecs/dicom_{part}.py" for part in parts}
     assert set(with_dicom) - set(without) == of_dicom
     assert distributions(with_dicom) - distributions(without) == {"pydicom"}
 

@@ -70,6 +70,12 @@ def test_below_that_folder_relative_and_whole_paths_are_opened(model: Any, folde
         assert label(model, text) == expected
 
 
+def test_a_file_of_4_gb_is_not_read_by_a_text_or_a_path(model: Any, folder: Path) -> None:
+    os.truncate(folder / "scan.png", 1 << 32)  # takes no room on the disk
+    for image in ("scan.png", folder / "scan.png"):
+        assert "the file has 4294967296 bytes, more than the limit of 800000000" in refusal(model, image)
+
+
 def fifo(folder: Path) -> str:
     os.mkfifo(folder / "a.pipe")
     return "a.pipe"

@@ -15,17 +15,23 @@ from clinprompt.data import formats
 from clinprompt.data.codecs import bmp, gif, jpeg, png, tiff, webp
 from clinprompt.data.codecs.base import (
     MAX_ASPECT,
+    MAX_BYTES,
     MAX_PIXELS,
     Codec,
     DecodedImage,
     Header,
     Intensity,
     Measured,
+    check_bytes,
     check_size,
+    read_file,
     to_8_bits,
 )
 
-__all__ = ["CODECS", "MAX_ASPECT", "MAX_PIXELS", "DecodedImage", "Intensity", "decode", "decode_image", "probe"]
+__all__ = [
+    "CODECS", "MAX_ASPECT", "MAX_BYTES", "MAX_PIXELS", "DecodedImage", "Intensity", "decode", "decode_image", "probe",
+    "read_file",
+]  # fmt: skip
 
 CODECS: tuple[Codec, ...] = (
     png.CODEC,
@@ -55,6 +61,7 @@ _BROKEN = (
     zlib.error,
     Image.DecompressionBombError,
 )
+_OF_CODE = (KeyError, IndexError, TypeError, AttributeError)
 
 
 def probe(data: bytes) -> Header:
@@ -66,8 +73,12 @@ def probe(data: bytes) -> Header:
     Raises:
         ValueError: with the reason, when the bytes are not an image of one of the formats with at least one pixel.
     """
+    return _probed(_codec(data), data)
+
+
+def _probed(codec: Codec, data: bytes) -> Header:
     try:
-        return Header(*_codec(data).probe(data))
+        return Header(*codec.probe(data))
     except _BROKEN as error:
         raise ValueError(_reason(error)) from None
 
@@ -77,10 +88,10 @@ def decode_image(
 ) -> DecodedImage:
     """Decode an image or a volume of 8 or more bits to uint8, upright.
 
-    Grey is one channel, colour three; transparent pixels are laid over black. Images of 8 bits keep their values;
-    deeper ones are scaled linearly to 0…255:
+    Grey is one channel, colour three; transparent pixels are laid over black. Images of 8 bits keep their values, but
+    for windows of DICOM pictures; deeper ones are scaled linearly to 0…255:
 
-        "auto": from the image's own 0.5th to its 99.5th percentile; of a DICOM picture by its header's window, if any
+        "auto": from the image's own 0.5th to its 99.5th percentile; of a DICOM picture by its header's table or window
         "full": from the lowest to the highest value of the integer type
         [low, high]: from `low` to `high`
 
@@ -91,10 +102,11 @@ def decode_image(
     Raises:
         ValueError: with the reason, when the image is broken, too large or of a kind that is not read.
     """
-    width, height, _, depth = probe(data)
+    codec = _codec(data, frames)
+    width, height, _, depth = _probed(codec, data)
     check_size(width, height, min(max_pixels, MAX_PIXELS), depth)
     try:
-        pixels = _codec(data, frames).read(data)
+        pixels = codec.read(data)
     except _BROKEN as error:
         raise ValueError(_reason(error)) from None
     if isinstance(pixels, Measured):
@@ -117,6 +129,7 @@ def _codec(data: bytes, frames: str = "one") -> Codec:
     """The format of a file, by its first bytes: nothing else is tried."""
     if not data:
         raise ValueError("the file is empty")
+    check_bytes(len(data))
     kind = formats.format_of(data)
     if kind in _VOLUMES:
         return _volume_codec(kind)
@@ -147,4 +160,7 @@ def _dicom_codec(frames: str) -> Codec:
 
 def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split()).rstrip(".")
-    return text if isinstance(error, ValueError) and text else f"broken image ({text or type(error).__name__})"
+    if isinstance(error, ValueError) and text:
+        return text
+    # What these say is about code, not about the file.
+    return "broken image" if not text or isinstance(error, _OF_CODE) else f"broken image ({text})"

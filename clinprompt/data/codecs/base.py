@@ -1,7 +1,10 @@
 """What the formats share: the decoded image, the limits, transparency, and pixels of more than 8 bits."""
 
+import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +13,7 @@ from PIL import Image
 from clinprompt.data.formats import Format
 
 MAX_PIXELS = 100_000_000
+MAX_BYTES = 8 * MAX_PIXELS  # of a file, and of what a compressed one unpacks to: the widest numbers have 8 bytes
 MAX_ASPECT = 100  # longer side to shorter: resizing the shorter side makes the longer one longer, too
 AUTO_PERCENTILES = (0.5, 99.5)
 VOLUME = "volume"  # tells the preprocessing of volumes, in a record, from that of pictures
@@ -85,7 +89,8 @@ class Measured:
         full: the lowest and the highest number that the file could hold.
         known: bool [H, W], False where the file has filled up its rows; those pixels are shown black.
         window: the lowest and the highest number to tell apart; None where the file does not say.
-        is_8_bit: the stored values have 8 bits or fewer, which are kept.
+        table: makes uint8 of the values, as the file's own table has it, and goes before a window; None: it has none.
+        is_8_bit: the stored values have 8 bits or fewer, which are kept unless a window is given.
         inverted: low numbers are bright.
     """
 
@@ -93,25 +98,35 @@ class Measured:
     full: tuple[float, float]
     known: np.ndarray
     window: tuple[float, float] | None = None
+    table: Callable[[np.ndarray], np.ndarray] | None = None
     is_8_bit: bool = False
     inverted: bool = False
 
     def shown(self, intensity: Intensity) -> np.ndarray:
-        """The picture uint8 [H, W, 1]; "auto" is the file's window where it has one.
+        """The picture uint8 [H, W, 1]; "auto" is the file's own table or window where it has one.
 
         Raises:
             ValueError: see `to_8_bits`.
         """
-        if intensity == "auto" and self.window is not None:
-            intensity = self.window
-        elif intensity == "full" or self.is_8_bit:
-            intensity = self.full
-        elif intensity == "auto" and self.known.any():
-            low, high = np.percentile(self.values[self.known], AUTO_PERCENTILES)
-            intensity = float(low), float(high)
-        grey = to_8_bits(self.values, intensity)
+        if intensity == "auto" and self.table is not None:
+            grey = self.table(self.values)
+        else:
+            grey = to_8_bits(self.values, self._range(intensity))
         grey = 255 - grey if self.inverted else grey
         return np.where(self.known, grey, np.uint8(0))[:, :, None]
+
+    def _range(self, intensity: Intensity) -> Intensity:
+        """What is black and what is white."""
+        if intensity == "full" or (intensity == "auto" and self.is_8_bit and self.window is None):
+            return self.full
+        if intensity != "auto":
+            return intensity
+        if self.window is not None:
+            return self.window
+        if not self.known.any():
+            return intensity
+        low, high = np.percentile(self.values[self.known], AUTO_PERCENTILES)
+        return float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -162,6 +177,31 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS, depth: int
             f"the image has {width} x {height} pixels: one side is more than {MAX_ASPECT} times the other, "
             "which no backbone can be shown"
         )
+
+
+def check_bytes(size: int) -> None:
+    """Refuse a file, before it is read where it can be, that has more bytes than any image.
+
+    Raises:
+        ValueError: more than `MAX_BYTES`.
+    """
+    if size > MAX_BYTES:
+        raise ValueError(f"the file has {size} bytes, more than the limit of {MAX_BYTES}")
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of an image's file.
+
+    Raises:
+        ValueError: they are too many; no more than the limit are read.
+        OSError: it can't be read.
+    """
+    with path.open("rb") as file:
+        about = os.fstat(file.fileno())
+        check_bytes(about.st_size)
+        data = file.read(about.st_size if stat.S_ISREG(about.st_mode) else MAX_BYTES + 1)  # others tell no size
+    check_bytes(len(data))
+    return data
 
 
 def refuse_empty(width: int, height: int) -> None:

@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clinprompt.data import formats
-from clinprompt.data.codecs.base import MAX_PIXELS, Codec, DecodedImage
-from clinprompt.data.codecs.dicom_file import parse, rescaled, stored_values
+from clinprompt.data.codecs.base import MAX_BYTES, Codec, DecodedImage
+from clinprompt.data.codecs.dicom_elements import parse
+from clinprompt.data.codecs.dicom_file import check_values, rescaled, stored_values, whole_number, without_spare_bits
+from clinprompt.data.codecs.dicom_frames import check_frames
 from clinprompt.data.codecs.volume_axes import check_spacing, turned
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-MOST_BYTES = 4 * MAX_PIXELS  # of a series, unpacked: voxels of 4 bytes
 _MOST_FILES = 10_000
 _EQUAL = 0.05  # of a gap: slices further off are missing or shifted
 _PARALLEL = 1e-3
@@ -54,16 +55,20 @@ def check_image(dataset: "Dataset", name: str) -> None:
     """
     if "PixelData" not in dataset:
         raise ValueError(f"{name} holds no pixel data")
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
+    if whole_number(dataset, "NumberOfFrames", name, 1) > 1:
         raise ValueError(f"{name} holds several frames; a file per slice is read")
-    if int(dataset.get("SamplesPerPixel", 1)) != 1 or not str(dataset.get("PhotometricInterpretation")).startswith(
-        "MONOCHROME"
-    ):
+    if whole_number(dataset, "SamplesPerPixel", name, 1) != 1 or not str(
+        dataset.get("PhotometricInterpretation")
+    ).startswith("MONOCHROME"):
         raise ValueError(f"{name} is in colour; grey slices are read")
     for tag, count in (("ImageOrientationPatient", 6), ("ImagePositionPatient", 3), ("PixelSpacing", 2)):
         values = dataset.get(tag)
         if values is None or len(values) != count or not np.isfinite([float(value) for value in values]).all():
             raise ValueError(f"{name} has no {tag}, so that its place is unknown")
+    for tag in ("Rows", "Columns", "BitsAllocated"):
+        whole_number(dataset, tag, name)
+    check_values(dataset, name)
+    check_frames(dataset, 1, name)
 
 
 def check_series(datasets: Sequence["Dataset"]) -> None:
@@ -92,7 +97,7 @@ def pixels(dataset: "Dataset", name: str) -> np.ndarray:
     values = stored_values(dataset, name)
     if values.shape != (int(dataset.Rows), int(dataset.Columns)):
         raise ValueError(f"{name}: pixels of shape {list(values.shape)} in a slice of another size")
-    return values
+    return without_spare_bits(values, dataset)
 
 
 def _members(data: bytes) -> Iterator[tuple[zipfile.ZipInfo, bytes]]:
@@ -105,8 +110,8 @@ def _members(data: bytes) -> Iterator[tuple[zipfile.ZipInfo, bytes]]:
             yield entry, archive.read(entry)  # at most what the entry declares
     except ValueError:
         raise
-    except Exception as error:
-        raise ValueError(f"the zip is truncated or broken ({type(error).__name__})") from None
+    except Exception:
+        raise ValueError("the zip is truncated or broken; pack it anew") from None
 
 
 def _check_entries(entries: Sequence[zipfile.ZipInfo]) -> None:
@@ -115,8 +120,8 @@ def _check_entries(entries: Sequence[zipfile.ZipInfo]) -> None:
     if len(entries) > _MOST_FILES:
         raise ValueError(f"the zip holds {len(entries)} files, more than the limit of {_MOST_FILES}")
     size = sum(entry.file_size for entry in entries)
-    if size > MOST_BYTES:
-        raise ValueError(f"the zip unpacks to {size} bytes, more than the limit of {MOST_BYTES}")
+    if size > MAX_BYTES:
+        raise ValueError(f"the zip unpacks to {size} bytes, more than the limit of {MAX_BYTES}")
     if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
         raise ValueError("the zip is packed in a way that is not read; deflate or store its files")
     if any(entry.flag_bits & 1 for entry in entries):
@@ -127,8 +132,8 @@ def _probe(data: bytes) -> tuple[int, int, str, int]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             depth = sum(formats.is_member(entry) for entry in archive.infolist())
-    except Exception as error:
-        raise ValueError(f"the zip is truncated or broken ({type(error).__name__})") from None
+    except Exception:
+        raise ValueError("the zip is truncated or broken; pack it anew") from None
     _, first = next(_members(data))
     dataset = parse(first, "the first file")
     check_image(dataset, "the first file")

@@ -3,69 +3,31 @@
 What is measured is kept in its units (Hounsfield's, say) up to the window. Colours become RGB.
 """
 
-import io
-from collections.abc import Iterable
-from functools import partial
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clinprompt.data import formats
 from clinprompt.data.codecs.base import Codec, Measured, check_size
+from clinprompt.data.codecs.dicom_elements import parse
 from clinprompt.data.codecs.dicom_frames import check_encoded_size, check_frames, choose_frame, lift
+from clinprompt.data.codecs.dicom_palette import check_palette
+from clinprompt.data.codecs.dicom_shown import rescale, table_of, window
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_DEFLATED = b"1.2.840.10008.1.2.1.99"  # this transfer syntax unpacks to any size
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _PALETTE = "PALETTE COLOR"
 _PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
-_USED = (
-    "PhotometricInterpretation", "VOILUTFunction", "BurnedInAnnotation", "SeriesInstanceUID", "Rows", "Columns",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *_PADDING,
-)  # fmt: skip
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-
-
-def read_header(file: Path | IO[bytes], tags: Iterable[str]) -> "Dataset":
-    """Some tags of a DICOM file, without its pixels; raises whatever pydicom does of a broken one."""
-    import pydicom
-
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # its warnings would show values
-    return pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=[*tags])
-
-
-def parse(data: bytes, name: str) -> "Dataset":
-    """One DICOM file, with or without its preamble and meta group.
-
-    Raises:
-        ValueError: it is none, or is compressed as a whole.
-    """
-    import pydicom
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.errors import InvalidDicomError
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # as in `read_header`
-    if _DEFLATED in data:
-        raise ValueError(f"{name}: deflated DICOM files are not read")
-    try:
-        dataset = pydicom.dcmread(io.BytesIO(data), force=formats.is_dicom_file(data))
-        if not getattr(dataset, "file_meta", None):
-            dataset.file_meta = FileMetaDataset()
-        if "TransferSyntaxUID" not in dataset.file_meta:
-            implicit, little = dataset.original_encoding
-            explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-        for tag in _USED:
-            dataset.get(tag)  # which converts it
-        return dataset
-    except InvalidDicomError:
-        raise ValueError(f"{name} is no DICOM file") from None
-    except Exception as error:  # pydicom raises whatever a broken file leads it to
-        raise ValueError(f"{name} is a broken DICOM file ({type(error).__name__})") from None
+_DIFFERENCES = ("YBR_FULL", "YBR_FULL_422")  # turned to RGB here, where the other two are by their decoder
+_MEANT_BY_KIND = "MONOCHROME2 where high values are bright, MONOCHROME1 where they are dark, RGB for colours"
+_MEANT = {
+    "PixelRepresentation": "0 for values without a sign, 1 for values with one",
+    "PlanarConfiguration": "0 for colours pixel by pixel, 1 for colours plane by plane",
+}
 
 
 def stored_values(dataset: "Dataset", name: str, frame: int | None = None) -> np.ndarray:
@@ -82,13 +44,13 @@ def stored_values(dataset: "Dataset", name: str, frame: int | None = None) -> np
     check_encoded_size(dataset, frame, name)
     try:
         return np.asarray(pixel_array(dataset, index=frame))
-    except Exception as error:
+    except Exception:
         syntax = dataset.file_meta.TransferSyntaxUID
         if not syntax.is_transfer_syntax or syntax.is_private:
             raise ValueError(f"{name}: the transfer syntax {str(syntax)[:64]!r} is unknown") from None
         if syntax.is_compressed:
             raise ValueError(f"{name}: pixels in {syntax.name} can't be decoded; save them uncompressed") from None
-        raise ValueError(f"{name}: the pixel data is truncated or broken ({type(error).__name__})") from None
+        raise ValueError(f"{name}: the pixel data is truncated or broken; export the file anew") from None
 
 
 def rescaled(values: np.ndarray, dataset: "Dataset") -> np.ndarray:
@@ -97,7 +59,7 @@ def rescaled(values: np.ndarray, dataset: "Dataset") -> np.ndarray:
     Raises:
         ValueError: the slope or the intercept is not finite.
     """
-    slope, intercept = _rescale(dataset)
+    slope, intercept = rescale(dataset)
     whole = values.dtype.kind in "ui" and values.dtype.itemsize <= 2 and slope == 1 and intercept.is_integer()
     return values.astype(np.int32) + int(intercept) if whole else (values * slope + intercept).astype(np.float32)
 
@@ -121,11 +83,10 @@ def check_picture(dataset: "Dataset", name: str, frames: str | int = "one") -> i
         raise ValueError(f"{name} holds no pixel data")
     told = whole_number(dataset, "NumberOfFrames", name, 1)
     frame = choose_frame(told, frames, name)
-    try:
-        lift(dataset, frame)
-    except Exception as error:  # pydicom converts only now, and raises what it likes
-        raise ValueError(f"{name} is a broken DICOM file ({type(error).__name__})") from None
-    kind, samples = str(dataset.get("PhotometricInterpretation")), whole_number(dataset, "SamplesPerPixel", name, 1)
+    lift(dataset, frame, name)
+    if not dataset.get("PhotometricInterpretation"):
+        raise ValueError(f"{name}: PhotometricInterpretation is missing; write it into the header ({_MEANT_BY_KIND})")
+    kind, samples = str(dataset.PhotometricInterpretation), whole_number(dataset, "SamplesPerPixel", name, 1)
     if (samples, kind) not in [(1, grey) for grey in (*_GREY, _PALETTE)] + [(3, colour) for colour in _COLOURS]:
         raise ValueError(
             f"{name} has {samples} values per pixel as {kind[:16]}, which is not read; grey and colours are"
@@ -133,20 +94,43 @@ def check_picture(dataset: "Dataset", name: str, frames: str | int = "one") -> i
     allocated, stored = whole_number(dataset, "BitsAllocated", name), whole_number(dataset, "BitsStored", name)
     if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or (kind in _COLOURS and allocated == 32):
         raise ValueError(f"{name} has {stored} of {allocated} bits per value, which is not read; 8 and 16 are")
-    if whole_number(dataset, "HighBit", name, stored - 1) != stored - 1:
-        raise ValueError(f"{name} has values that do not begin at their lowest bit, which is not read")
-    if "ModalityLUTSequence" in dataset:
-        raise ValueError(f"{name} scales its values by a table (ModalityLUTSequence), which is not read")
-    _rescale(dataset)
-    _window(dataset)
+    if kind in _DIFFERENCES and allocated != 8:
+        raise ValueError(f"{name} has colours of {allocated} bits as {kind}, which is not read; save them as RGB")
+    if kind == _PALETTE:
+        check_palette(dataset, name)
+    check_values(dataset, name)
+    window(dataset)
+    table_of(dataset, name)
     check_size(whole_number(dataset, "Columns", name), whole_number(dataset, "Rows", name))
     if not isinstance(frames, int):
         check_frames(dataset, told, name)
     return frame if told > 1 else None
 
 
-def whole_number(dataset: "Dataset", tag: str, name: str, default: int | None = None) -> int:
+def check_values(dataset: "Dataset", name: str) -> None:
+    """Refuse values that are packed or scaled in a way that is not read, or of which the header does not tell enough.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    for tag in ("PixelRepresentation", *(["PlanarConfiguration"] if dataset.get("SamplesPerPixel") == 3 else [])):
+        meant = _MEANT[tag]
+        if (told := whole_number(dataset, tag, name, meant=f" ({meant})")) not in (0, 1):
+            raise ValueError(f"{name}: {tag} is {told}; write the right number into the header ({meant})")
+    stored = whole_number(dataset, "BitsStored", name)
+    if whole_number(dataset, "HighBit", name, stored - 1) != stored - 1:
+        raise ValueError(f"{name} has values that do not begin at their lowest bit, which is not read")
+    if dataset.get("ModalityLUTSequence"):
+        raise ValueError(f"{name} scales its values by a table (ModalityLUTSequence), which is not read")
+    rescale(dataset)
+
+
+def whole_number(dataset: "Dataset", tag: str, name: str, default: int | None = None, meant: str = "") -> int:
     """A number of the header.
+
+    Args:
+        default: for one that is missing; None: it may not be.
+        meant: what the numbers mean, for the sentence.
 
     Raises:
         ValueError: it is missing, or is no whole number.
@@ -157,7 +141,8 @@ def whole_number(dataset: "Dataset", tag: str, name: str, default: int | None = 
             return default
         return int(value)
     except Exception:  # pydicom converts only now, and raises what it likes
-        raise ValueError(f"{name}: {tag} is missing or no whole number") from None
+        fix = f"write it into the header{meant}, or export the file anew"
+        raise ValueError(f"{name}: {tag} is missing or no whole number; {fix}") from None
 
 
 def picture_values(dataset: "Dataset", name: str, frame: int | None) -> np.ndarray:
@@ -175,7 +160,11 @@ def picture_values(dataset: "Dataset", name: str, frame: int | None) -> np.ndarr
         raise ValueError(f"{name}: pixels of shape {list(values.shape)} in a picture of another size")
     if dataset.PhotometricInterpretation == _PALETTE:
         return _coloured(values, dataset, name)
-    # Bits above the stored ones may hold anything, as overlays did.
+    return without_spare_bits(values, dataset)
+
+
+def without_spare_bits(values: np.ndarray, dataset: "Dataset") -> np.ndarray:
+    """Stored values in this machine's order; bits above the stored ones may hold anything, as overlays did."""
     spare = values.dtype.itemsize * 8 - int(dataset.BitsStored)
     native = values.astype(values.dtype.newbyteorder("="))
     return (native << spare) >> spare if spare > 0 else native
@@ -186,21 +175,23 @@ def _coloured(values: np.ndarray, dataset: "Dataset", name: str) -> np.ndarray:
 
     try:
         colours = apply_color_lut(values, dataset)[..., :3]
-    except Exception as error:
-        raise ValueError(f"{name}: its palette is broken ({type(error).__name__})") from None
+    except Exception:
+        raise ValueError(f"{name}: its palette is broken; export the file anew, in RGB") from None
     return (colours >> 8).astype(np.uint8) if colours.dtype.itemsize > 1 else colours
 
 
 def _measured(values: np.ndarray, dataset: "Dataset") -> Measured:
     bits, signed = int(dataset.BitsStored), values.dtype.kind == "i"
-    slope, intercept = _rescale(dataset)
+    slope, intercept = rescale(dataset)
+    table = table_of(dataset, "the file")
     ends = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     low, high = sorted(end * slope + intercept for end in ends)
     return Measured(
         rescaled(values, dataset),
         (low, high),
         _known(values, dataset),
-        _window(dataset),
+        window(dataset),
+        table.shown if table else None,
         is_8_bit=bits <= 8,
         inverted=dataset.PhotometricInterpretation == "MONOCHROME1",
     )
@@ -225,39 +216,7 @@ def padding(dataset: "Dataset", kind: np.dtype) -> list[int]:
     return [number % 2**bits for number in numbers]
 
 
-def _window(dataset: "Dataset") -> tuple[float, float] | None:
-    """The lowest and the highest value of the header's first window (DICOM PS3.3, C.11.2.1.2)."""
-    centre, width = (_number(dataset, tag) for tag in ("WindowCenter", "WindowWidth"))
-    if centre is None or width is None:
-        return None
-    if dataset.get("VOILUTFunction") in (None, "", "LINEAR"):
-        centre, width = centre - 0.5, width - 1
-    return (centre - width / 2, centre + width / 2) if width > 0 else None
-
-
-def _rescale(dataset: "Dataset") -> tuple[float, float]:
-    slope, intercept = (_number(dataset, tag) for tag in ("RescaleSlope", "RescaleIntercept"))
-    return 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
-
-
-def _number(dataset: "Dataset", tag: str) -> float | None:
-    """A number of the header, the first of several; None where it is not there.
-
-    Raises:
-        ValueError: it is no finite number.
-    """
-    try:
-        value: Any = dataset.get(tag)
-        number = None if value in (None, "") or not np.size(value) else float(np.ravel(value)[0])
-    except Exception:  # pydicom converts only now; what it says may hold the value
-        raise ValueError(f"{tag} is no number") from None
-    if number is not None and not np.isfinite(number):
-        raise ValueError(f"{tag} is {number}")
-    return number
-
-
-def _probe(data: bytes) -> tuple[int, int, str]:
-    dataset = parse(data, "the file")
+def _probe(dataset: "Dataset") -> tuple[int, int, str]:
     if "PixelData" not in dataset:
         raise ValueError("the file holds no pixel data")
     width, height = (whole_number(dataset, tag, "the file") for tag in ("Columns", "Rows"))
@@ -266,13 +225,16 @@ def _probe(data: bytes) -> tuple[int, int, str]:
     return width, height, f"{samples}x{kind}{bits}"
 
 
-def _read(data: bytes, frames: str = "one") -> np.ndarray | Measured:
-    dataset = parse(data, "the file")
+def _read(dataset: "Dataset", frames: str) -> np.ndarray | Measured:
     frame = check_picture(dataset, "the file", frames)
     values = picture_values(dataset, "the file", frame)
-    return _measured(values, dataset) if values.ndim == 2 else values
+    if values.ndim == 2:
+        return _measured(values, dataset)
+    # As grey's, the range of the stored bits becomes the type's.
+    return values << (16 - int(dataset.BitsStored)) if values.dtype.itemsize == 2 else values
 
 
 def codec(frames: str = "one") -> Codec:
-    """The codec of DICOM pictures, under a card's rule for files of several frames."""
-    return Codec(formats.DICOM_FILE, _probe, partial(_read, frames=frames))
+    """The codec of DICOM pictures, for one file, under a card's rule for files of several frames."""
+    parsed = cache(partial(parse, name="the file"))  # once for its header and its pixels
+    return Codec(formats.DICOM_FILE, lambda data: _probe(parsed(data)), lambda data: _read(parsed(data), frames))

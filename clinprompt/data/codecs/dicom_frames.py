@@ -5,22 +5,30 @@ And how large a compressed frame says itself that it is: decoders take its word,
 
 import struct
 from io import BytesIO
+from itertools import islice
 from typing import TYPE_CHECKING
+
+from clinprompt.data.codecs.dicom_elements import GROUPS, converted, items
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 MOST_FRAMES = 10_000
+_MOST_PIECES = 1_000_000  # of compressed pixel data
 # Where an enhanced file keeps what others have in the header itself (DICOM PS3.3, C.7.6.16.2).
-_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _IN_GROUPS = {
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
-    "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction"),
+    "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
 }
 LIFTED = tuple(tag for tags in _IN_GROUPS.values() for tag in tags)
 _STARTS = (b"\xff\xd8", b"\xff\x4f\xff\x51")  # of a picture in JPEG or JPEG-LS, of one in JPEG 2000
 _RLE = "1.2.840.10008.1.2.5"
+_RLE_HEADER, _RLE_SLACK = 64, 1024  # bytes
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, and that of JPEG-LS
+
+
+class _TooManyPiecesError(ValueError):
+    """So many that looking at each takes long."""
 
 
 def choose_frame(told: int, frames: str | int, name: str) -> int:
@@ -54,6 +62,8 @@ def check_frames(dataset: "Dataset", told: int, name: str) -> None:
         raise ValueError(f"{name} holds {told} frames, more than the limit of {MOST_FRAMES}")
     try:
         found = _found(dataset, told)
+    except _TooManyPiecesError:
+        raise ValueError(f"{name}: the pixel data lies in more pieces than that of {MOST_FRAMES} frames") from None
     except Exception:  # a syntax that is not undone, or no items where they should be: decoding tells
         return
     if found < 1:
@@ -63,15 +73,23 @@ def check_frames(dataset: "Dataset", told: int, name: str) -> None:
         raise ValueError(f"{name}: the header tells {frames}, and the pixel data is that of {found}")
 
 
-def lift(dataset: "Dataset", frame: int) -> None:
-    """Put what an enhanced file says of a frame's scale and window where other files have it."""
-    for group, place in zip(_GROUPS, (0, frame), strict=True):
-        items = dataset.get(group) or []
+def lift(dataset: "Dataset", frame: int, name: str) -> None:
+    """Put what an enhanced file says of a frame's scale, window and table where other files have it.
+
+    Raises:
+        ValueError: it is broken.
+    """
+    for group, place in zip(GROUPS, (0, frame), strict=True):
+        groups = items(dataset, group, name)
         for sequence, tags in _IN_GROUPS.items():
-            inner = (items[place].get(sequence) if len(items) > place else None) or [{}]
+            inner = items(groups[place], sequence, name) if len(groups) > place else []
             for tag in tags:
-                if tag in inner[0]:
-                    dataset.add(inner[0][tag])
+                if not inner or tag not in inner[0]:
+                    continue
+                if tag.endswith("Sequence"):
+                    dataset.add_new(tag, "SQ", items(inner[0], tag, name))
+                else:
+                    dataset.add(converted(inner[0], tag, name))
 
 
 def check_encoded_size(dataset: "Dataset", frame: int | None, name: str) -> None:
@@ -82,12 +100,16 @@ def check_encoded_size(dataset: "Dataset", frame: int | None, name: str) -> None
     """
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
-        if not syntax.is_compressed or syntax == _RLE:  # run lengths have no size of their own
+        if not syntax.is_compressed:
             return
         data = _frame(dataset, frame or 0)
     except Exception:  # an unknown syntax, or broken in another way: decoding tells
         return
     told = (int(dataset.Columns), int(dataset.Rows), int(dataset.get("SamplesPerPixel", 1)))
+    if syntax == _RLE:  # run lengths have no size of their own; at worst they are as long again as what they are of
+        if len(data) > _RLE_HEADER + 2 * told[0] * told[1] * told[2] * int(dataset.BitsAllocated) // 8 + _RLE_SLACK:
+            raise ValueError(f"{name} holds more run lengths than a picture of {told[0]} x {told[1]} pixels has")
+        return
     found = _jpeg_2000_size(data) or _jpeg_size(data)
     if found not in (None, told):
         ours, theirs = ("{} x {} pixels in {} channels".format(*size) for size in (found or told, told))
@@ -137,12 +159,17 @@ def _found(dataset: "Dataset", told: int) -> int:
     if not syntax.is_compressed:
         return len(dataset.PixelData) * told // get_expected_length(dataset)
     get_decoder(syntax)  # raises where there is none, as of films
+    pixels = dataset.PixelData
+    pieces = BytesIO(pixels)
+    if len(pixels) > 8 and int.from_bytes(pixels[4:8], "little") > 4 * MOST_FRAMES:
+        raise _TooManyPiecesError
+    offsets = parse_basic_offsets(pieces)
+    fragments = [fragment[:4] for fragment in islice(generate_fragments(pieces), _MOST_PIECES + 1)]
+    if len(fragments) > _MOST_PIECES:
+        raise _TooManyPiecesError
     if "ExtendedOffsetTable" in dataset:
         return len(dataset.ExtendedOffsetTable) // 8
-    items = BytesIO(dataset.PixelData)
-    offsets = parse_basic_offsets(items)
     if offsets:
         return len(offsets)
-    fragments = [fragment[:4] for fragment in generate_fragments(items)]
     starts = sum(fragment.startswith(_STARTS) for fragment in fragments)
     return len(fragments) if syntax == _RLE else starts or min(told, len(fragments))

@@ -67,7 +67,7 @@ def collect(
 
 def _fingerprint(file: Path, intensity: codecs.Intensity) -> tuple[int, NDArray[np.uint8], bool] | Floats | None:
     try:
-        image = codecs.decode_image(file.read_bytes(), intensity)
+        image = codecs.decode_image(codecs.read_file(file), intensity)
     except ValueError:
         return None  # validation names it
     if image.values.min() == image.values.max():
