@@ -92,9 +92,36 @@ def test_a_tuned_model_must_be_better_than_zero_shot() -> None:
     equal = judge(rule, others=[replace(weak, val=predictions(0.0), test=candidate().test)])
     assert not equal.accepted
     assert "balanced_accuracy minus that of zero_shot-1 on the test split is 0.000" in equal.reasons[0]
-    assert judge(rule).checks == []
     itself = judge(rule, {"kind": "calibration", "at_most": 0.9}, challenger=candidate("zero_shot"))
     assert [check.rule for check in itself.checks] == ["calibration"]
+
+
+@pytest.mark.parametrize("rival", ["listed", "a variant", "absent"])
+def test_a_zero_shot_that_is_missing_lets_no_first_champion_through(rival: str) -> None:
+    rule, name = {"kind": "better_than_zero_shot"}, "plain" if rival == "a variant" else "zero_shot"
+    gone = Candidate(CandidateId(name, 1), None, None, None, not_trained="it diverged", method="zero_shot")
+    others = [] if rival == "absent" else [gone]
+    found = judge(rule, others=others)
+    assert (found.accepted, [check.passed for check in found.checks]) == (False, [False])
+    assert "so nothing says that tuning was worth it" in found.reasons[0]
+    told, change = found.reasons[0], str(found.checks[0].change)
+    if rival == "absent":
+        assert "it is not among the candidates, and there is no champion yet" in told
+        assert "candidates.methods of params.yaml" in change
+    else:
+        assert f"{name}-1 was not trained" in told
+        assert change.startswith(f"a {name}-1 that is trained")
+
+
+def test_in_place_of_a_champion_zero_shot_need_not_compete_but_must_be_trained_where_it_does() -> None:
+    rule, weak = {"kind": "better_than_zero_shot"}, champion(0.5)
+    alone = judge(rule, champion=weak)
+    assert (alone.accepted, [check.rule for check in alone.checks]) == (True, ["not_worse_than_champion"])
+    gone = Candidate(CandidateId("zero_shot", 1), None, None, None, not_trained="it diverged", method="zero_shot")
+    assert not judge(rule, champion=weak, others=[gone]).accepted
+    second = candidate("zero_shot", 1.0, seed=3)
+    found = judge(rule, champion=weak, others=[gone, replace(second, id=CandidateId("zero_shot", 2))])
+    assert "minus that of zero_shot-1 on the test split has no interval" in found.reasons[0]
 
 
 def test_an_equal_newcomer_does_not_pass_for_better() -> None:

@@ -58,7 +58,8 @@ class Context:
 
     Attributes:
         challenger: the candidate that was picked on the validation split; it has predictions.
-        candidates: all that can be judged, the challenger among them.
+        candidates: all that are listed, in the order of params.yaml: the challenger among them, and those that could not
+            be trained, which have no predictions.
         metric: `gate.select_by`.
         alpha: of a one-sided test.
         fewest: patients of each class that a split or slice must have before it counts.
