@@ -44,6 +44,7 @@ def compare(
         intervals.confidence,
         why=f"{metric} is undefined for one of the two",
         bounds=None,
+        unit=champion.unit,
         count=None if same_model else len(set(champion.patients)),
     )
     return Comparison(metric, difference, spread)
@@ -69,7 +70,7 @@ def design(
         needed = math.ceil(math.log(alpha) / math.log(1 - margin)) if 0 < margin < 1 else None
         return Design(
             patients=patients, disagreement=apart, margin=margin, error=0.0, power=float(supported <= margin),
-            supported=round(supported, DECIMALS), needed=needed,
+            supported=round(supported, DECIMALS), needed=needed, unit=champion.unit,
         )  # fmt: skip
     critical = quantile(1 - alpha, spread.freedom)
     reach = (float(ndtri(1 - alpha)) + float(ndtri(POWER))) * spread.error
@@ -81,6 +82,7 @@ def design(
         power=round(float(ndtr(margin / spread.error - critical)), DECIMALS),
         supported=round((critical + float(ndtri(POWER))) * spread.error, DECIMALS),
         needed=math.ceil(patients * (reach / margin) ** 2) if margin > 0 else None,
+        unit=champion.unit,
     )
 
 

@@ -231,6 +231,35 @@ def test_a_test_set_that_cannot_tell_says_so() -> None:
     assert "it is worse than the champion, which stays" in worse.reasons[0]
 
 
+def unnamed(p: Predictions) -> Predictions:
+    """The same images, each of a patient whom nobody knows."""
+    return replace(p, patients=np.array([f"{i:04d}" for i in range(len(p))]), known=np.zeros(len(p), dtype=bool))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_where_no_patient_is_known_none_is_spoken_of(known: bool) -> None:
+    test, slices = sites(predictions(1.5))
+    beside = predictions(1.5, seed=5)
+    if not known:
+        test, beside = unnamed(test), unnamed(beside)
+    rules = (
+        {"kind": "floor", "metric": "balanced_accuracy", "at_least": 0.6},
+        {"kind": "calibration", "at_most": 0.01},
+        {"kind": "slice_floor", "metric": "balanced_accuracy", "at_least": 0.6, "columns": ["site"]},
+        {"kind": "slice_gap", "metric": "accuracy", "at_most": 0.01, "columns": ["site"]},
+        {"kind": "selective_error", "coverage": 0.8, "at_most": 0.1},
+    )
+    for fewest, told_of in ((1, "support a margin of"), (1000, "which are too few to tell")):
+        found = judge(
+            *rules, challenger=replace(candidate(), test=test), champion=Incumbent("brain", "3", "c", beside),
+            slices=slices, fewest=fewest,
+        )  # fmt: skip
+        told = [*found.reasons, *(str(check.change) for check in found.checks), *(c.says for c in found.cross_checks)]
+        told = [text.replace("min_patients_per_class", "") for text in told]
+        assert any("patients" in text for text in told) is known
+        assert any(f"test {'patients' if known else 'images'}" in text and told_of in text for text in told)
+
+
 def test_every_rule_has_a_file_and_none_is_named_elsewhere() -> None:
     folder = Path(__file__).parents[2] / "clinprompt"
     plumbing = [folder / "params.py", folder / "evaluation/gate.py", folder / "evaluation/judge.py"]

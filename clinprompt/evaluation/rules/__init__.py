@@ -58,8 +58,8 @@ class Context:
 
     Attributes:
         challenger: the candidate that was picked on the validation split; it has predictions.
-        candidates: all that are listed, in the order of params.yaml: the challenger among them, and those that could not
-            be trained, which have no predictions.
+        candidates: all that are listed, in the order of params.yaml; those that could not be trained, which have no
+            predictions, are among them.
         metric: `gate.select_by`.
         alpha: of a one-sided test.
         fewest: patients of each class that a split or slice must have before it counts.
@@ -98,8 +98,8 @@ class Context:
             return estimate
         lacking = part.classes[counts.index(min(counts))]
         reason = (
-            f"{lacking} has {min(counts)} test patients, which are too few to tell; gate.min_patients_per_class asks "
-            f"for {self.fewest}"
+            f"{lacking} has {min(counts)} test {part.unit}, which are too few to tell; gate.min_patients_per_class "
+            f"asks for {self.fewest}"
         )
         return Estimate(value=estimate.value, low=None, high=None, reason=reason)
 
@@ -144,7 +144,7 @@ class Rule(Section):
 
     def judged(
         self, context: Context, of: str, what: str, estimate: Estimate, bound: float, side: Side, good: str,
-        bad: str = "", patients: int | None = None, **more: Any,
+        bad: str = "", on: Predictions | None = None, **more: Any,
     ) -> Check:  # fmt: skip
         """The outcome that follows from an estimate.
 
@@ -152,7 +152,7 @@ class Rule(Section):
             of: what the rule was applied to, for the check's name.
             what: the same in words.
             good, bad: the ends of the sentence that says that it passed, or not.
-            patients: on how many the estimate rests; None: on those of the test split.
+            on: whose patients the estimate rests on; None: on those of the test split.
             more: other fields of the check.
         """
         ok = reaches(estimate, bound, side)
@@ -163,8 +163,7 @@ class Rule(Section):
         else:
             end, must = ("upper", "at most") if side == "at_most" else ("lower", side.replace("_", " "))
             says = f"{what} is {estimate_text(estimate)}; its {end} end must be {must} {bound:g}{bad}"
-        count = len(set(context.test.patients)) if patients is None else patients
-        change = None if ok else _more_patients(estimate, bound, side, count)
+        change = None if ok else _more_patients(estimate, bound, side, context.test if on is None else on)
         name = f"{self.kind}.{of}" if of else self.kind
         facts: dict[str, Any] = {"change": change, **more}
         return Check(self.kind, name, context.challenger.name, estimate, bound, side, ok, says, **facts)
@@ -179,19 +178,18 @@ def reaches(estimate: Estimate, bound: float, side: Side) -> bool:
     return estimate.low > bound if side == "above" else estimate.low >= bound
 
 
-def _more_patients(estimate: Estimate, bound: float, side: Side, patients: int) -> str | None:
+def _more_patients(estimate: Estimate, bound: float, side: Side, on: Predictions) -> str | None:
     """With how many patients the same value would pass, as an interval shrinks with the root of their number."""
     if estimate.value is None:
         return None
     if estimate.low is None or estimate.high is None:
-        return "more test patients"
+        return f"more test {on.unit}"
     reach = estimate.high - estimate.value if side == "at_most" else estimate.value - estimate.low
     room = bound - estimate.value if side == "at_most" else estimate.value - bound
     if room <= 0:
-        return "a better model; more test patients would not do"
-    return (
-        f"a better model, or about {rounded(int(patients * (reach / room) ** 2) + 1):,} test patients with this value"
-    )
+        return f"a better model; more test {on.unit} would not do"
+    needed = rounded(int(len(set(on.patients)) * (reach / room) ** 2) + 1)
+    return f"a better model, or about {needed:,} test {on.unit} with this value"
 
 
 def trial_of(rules: Iterable[Rule]) -> Trial:

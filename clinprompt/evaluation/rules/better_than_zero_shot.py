@@ -2,8 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from clinprompt.evaluation.intervals import DECIMALS
 from clinprompt.evaluation.contenders import Candidate
+from clinprompt.evaluation.intervals import DECIMALS
 from clinprompt.evaluation.paired import compare, undefined
 from clinprompt.evaluation.rules import Check, Context, Rule, register
 from clinprompt.schema import Fraction

@@ -33,7 +33,7 @@ class SliceFloor(Rule):
             worst = min(found, key=lambda name: (-1.0 if found[name].low is None else found[name].low or 0.0, name))
             lowest = found[worst]
         what = f"{self.metric} on the slice {worst}" if worst else f"{self.metric} on slices"
-        told = f" (too few patients to tell: {', '.join(small)})" if small else ""
+        told = f" (too few {context.test.unit} to tell: {', '.join(small)})" if small else ""
         good = f"the worst of {len(found)} slices, above the floor {self.at_least:g}{told}"
         return self.judged(context, self.metric, what, lowest, self.at_least, "at_least", good, told)
 
