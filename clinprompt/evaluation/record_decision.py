@@ -91,6 +91,7 @@ def _check(check: "Check") -> RecordedCheck:
         change=check.change,
         beside=check.beside,
         design=check.design,
+        ends=check.ends,
         **check.estimate.to_json(),
     )
 

@@ -53,6 +53,25 @@ def test_the_shipped_rules_are_rules() -> None:
         ([{"kind": "floor", "metric": "auroc"}], "gate.rules.0.at_least: missing"),
         ([{"kind": "floor", "metric": "auroc", "at_least": 1.2}], "gate.rules.0.at_least: must be from 0 to 1"),
         ([{"kind": "floor", "metric": "kappa", "at_least": -1.5}], "at_least: must be from -1 to 1, found -1.5"),
+        ([FLOOR, {"kind": "floor", "metric": "auroc", "at_least": float("nan")}], "at_least: input should be a finite"),
+        (
+            [FLOOR, SLICES | {"metric": "accuracy", "at_least": 7.0}],
+            "gate.rules.1.at_least: must be from 0 to 1, found 7",
+        ),
+        (
+            [FLOOR, SLICES | {"metric": "accuracy", "at_least": -1.0}],
+            "gate.rules.1.at_least: must be from 0 to 1, found",
+        ),
+        ([FLOOR, SLICES | {"metric": "kappa", "at_least": -1.5}], "gate.rules.1.at_least: must be from -1 to 1, found"),
+        ([FLOOR, NOT_WORSE | {"margin": 1.0}], "gate.rules.1.margin: input should be less than 1, found 1.0"),
+        (
+            [FLOOR, {"kind": "better_than_champion", "by": 1.0}],
+            "gate.rules.1.by: input should be less than 1, found 1.0",
+        ),
+        (
+            [FLOOR, {"kind": "better_than_zero_shot", "by": 1.0}],
+            "gate.rules.1.by: input should be less than 1, found 1.0",
+        ),
         ([NOT_WORSE, {"kind": "calibration", "atmost": 0.1}], "gate.rules.1.atmost: no such key"),
         ([NOT_WORSE, {"kind": "better_than_zero_shot"}], "no rule applies where there is no champion"),
         ([{"kind": "calibration", "at_most": 0.1}], "no rule holds a challenger against the champion"),
@@ -142,9 +161,11 @@ def test_ceilings_are_held_by_the_upper_end() -> None:
         (check,) = judge(rule, challenger=candidate(bytes=1_500_000)).checks
         assert check.passed
         assert check.estimate.high is not None
+        assert check.ends == ("value" if rule["kind"] == "model_size" else "bounds")
         for bound, passed in ((check.estimate.high, True), (check.estimate.high - 1e-4, False)):
             again = judge(rule | {key: bound}, challenger=candidate(bytes=1_500_000))
             assert again.accepted is passed
+            assert (" [" in again.reasons[0 if not passed else 1]) is (check.ends == "bounds")
     assert "has no interval: its size is not known" in judge({"kind": "model_size", "at_most_mb": 2.0}).reasons[0]
 
 

@@ -19,12 +19,10 @@ from clinprompt.errors import BadParams
 from clinprompt.evaluation.behaviour import Behaviour, Trial
 from clinprompt.evaluation.contenders import Ability, Candidate, Incumbent, Slices
 from clinprompt.evaluation.design import Design, rounded
-from clinprompt.evaluation.estimate import Estimate, estimate_text
+from clinprompt.evaluation.estimate import Ends, Estimate, Side, end_text, estimate_text, interval_text
 from clinprompt.evaluation.intervals import Intervals, estimate_all
 from clinprompt.evaluation.predictions import Predictions
 from clinprompt.schema import Section, check
-
-Side = Literal["at_least", "above", "at_most"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,7 @@ class Check:
         says: the finding, as the end of a sentence about the candidate.
         change: what would change the outcome; None where it passed or nothing simple would.
         beside: whom the candidate was compared with, where that is not in the run's files.
+        ends: what the estimate's are, by the rule.
     """
 
     rule: str
@@ -50,6 +49,7 @@ class Check:
     change: str | None = None
     beside: Literal["champion"] | None = None
     design: Design | None = None
+    ends: Ends = "bounds"
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,11 @@ class Rule(Section):
 
     Attributes:
         needs: whom or what it holds the challenger against, and does not apply without; None: it always applies.
+        ends: what those of its estimates are.
     """
 
     needs: ClassVar[Literal["champion", "zero_shot", "novel_classes"] | None] = None
+    ends: ClassVar[Ends] = "bounds"
     kind: str
 
     @abstractmethod
@@ -157,16 +159,21 @@ class Rule(Section):
         """
         ok = reaches(estimate, bound, side)
         if ok:
-            says = f"its {what} is {estimate_text(estimate)}, {good}"
+            says = f"its {what} is {self._text(estimate)}, {good}"
         elif estimate.low is None:
             says = f"{what} has no interval: {estimate.reason}"
         else:
-            end, must = ("upper", "at most") if side == "at_most" else ("lower", side.replace("_", " "))
-            says = f"{what} is {estimate_text(estimate)}; its {end} end must be {must} {bound:g}{bad}"
+            must = f"its {end_text(side, self.ends)} must be {side.replace('_', ' ')} {bound:g}"
+            says = f"{what} is {self._text(estimate)}; {must}{bad}"
         change = None if ok else _more_patients(estimate, bound, side, context.test if on is None else on)
         name = f"{self.kind}.{of}" if of else self.kind
-        facts: dict[str, Any] = {"change": change, **more}
+        facts: dict[str, Any] = {"change": change, "ends": self.ends, **more}
         return Check(self.kind, name, context.challenger.name, estimate, bound, side, ok, says, **facts)
+
+    def _text(self, estimate: Estimate) -> str:
+        if self.ends == "value":
+            return interval_text(estimate.value, None, None)
+        return estimate_text(estimate)
 
 
 def reaches(estimate: Estimate, bound: float, side: Side) -> bool:
