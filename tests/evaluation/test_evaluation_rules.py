@@ -22,6 +22,7 @@ from clinprompt.params import load_params
 
 FLOOR = {"kind": "floor", "metric": "accuracy", "at_least": 0.0}
 NOT_WORSE = {"kind": "not_worse_than_champion", "margin": 0.02}
+SLICES = {"kind": "slice_floor", "columns": ["site"]}
 
 
 def candidate(name: str = "coop", quality: float = 3.0, seed: int = 0, **facts: Any) -> Candidate:

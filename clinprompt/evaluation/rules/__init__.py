@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import Field, model_validator
 
 from clinprompt.errors import BadParams
 from clinprompt.evaluation.behaviour import Behaviour, Trial
@@ -22,7 +24,10 @@ from clinprompt.evaluation.design import Design, rounded
 from clinprompt.evaluation.estimate import Ends, Estimate, Side, end_text, estimate_text, interval_text
 from clinprompt.evaluation.intervals import Intervals, estimate_all
 from clinprompt.evaluation.predictions import Predictions
-from clinprompt.schema import Section, check
+from clinprompt.params import NEGATIVE, Metric
+from clinprompt.schema import Section, check, key_errors
+
+Apart = Annotated[float, Field(ge=0, lt=1)]  # by how much two models may or must differ: all of it says nothing
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,20 @@ class Rule(Section):
         if self.ends == "value":
             return interval_text(estimate.value, None, None)
         return estimate_text(estimate)
+
+
+class MetricFloor(Rule):
+    """A rule by which the lower end of a metric's interval must be at least `at_least`."""
+
+    metric: Metric
+    at_least: float
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Self:
+        lowest = -1 if self.metric in NEGATIVE else 0
+        if not lowest <= self.at_least <= 1:
+            raise key_errors([f"at_least: must be from {lowest} to 1, found {self.at_least}"])
+        return self
 
 
 def reaches(estimate: Estimate, bound: float, side: Side) -> bool:

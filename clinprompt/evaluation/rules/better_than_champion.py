@@ -3,8 +3,7 @@
 from typing import ClassVar, Literal
 
 from clinprompt.evaluation.paired import compare, undefined
-from clinprompt.evaluation.rules import Check, Context, Rule, register
-from clinprompt.schema import Fraction
+from clinprompt.evaluation.rules import Apart, Check, Context, Rule, register
 
 
 @register("better_than_champion")
@@ -15,7 +14,7 @@ class BetterThanChampion(Rule):
     """
 
     needs: ClassVar[Literal["champion", "zero_shot"] | None] = "champion"
-    by: Fraction = 0.0
+    by: Apart = 0.0
 
     def check(self, context: Context) -> Check | None:
         """Compare on the same test images."""

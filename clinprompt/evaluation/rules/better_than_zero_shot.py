@@ -5,8 +5,7 @@ from typing import ClassVar, Literal
 from clinprompt.evaluation.contenders import Candidate
 from clinprompt.evaluation.intervals import DECIMALS
 from clinprompt.evaluation.paired import compare, undefined
-from clinprompt.evaluation.rules import Check, Context, Rule, register
-from clinprompt.schema import Fraction
+from clinprompt.evaluation.rules import Apart, Check, Context, Rule, register
 
 ZERO_SHOT = "zero_shot"
 
@@ -21,7 +20,7 @@ class BetterThanZeroShot(Rule):
     """
 
     needs: ClassVar[Literal["champion", "zero_shot"] | None] = "zero_shot"
-    by: Fraction = 0.0
+    by: Apart = 0.0
 
     def check(self, context: Context) -> Check | None:
         """Compare with the first zero-shot candidate on the same test images."""

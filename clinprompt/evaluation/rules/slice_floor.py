@@ -5,21 +5,18 @@ from pydantic import Field
 from clinprompt.evaluation.estimate import Estimate
 from clinprompt.evaluation.intervals import estimate_all
 from clinprompt.evaluation.paired import undefined
-from clinprompt.evaluation.rules import Check, Context, Rule, register
+from clinprompt.evaluation.rules import Check, Context, MetricFloor, register
 from clinprompt.evaluation.slices import counted
-from clinprompt.params import Metric
 
 
 @register("slice_floor")
-class SliceFloor(Rule):
+class SliceFloor(MetricFloor):
     """On each slice by `columns` the lower end of the metric's interval must be at least `at_least`.
 
     A slice with too few patients of a class does not count, and is named; a column that is not known, or of which no
     slice counts, does not pass.
     """
 
-    metric: Metric
-    at_least: float
     columns: list[str] = Field(min_length=1)
 
     def check(self, context: Context) -> Check:
