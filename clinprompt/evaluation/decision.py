@@ -8,7 +8,7 @@ from clinprompt.contract.candidates import CandidateId
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.evaluation.behaviour import Behaviour
 from clinprompt.evaluation.budget import HeldOut
-from clinprompt.evaluation.design import Design
+from clinprompt.evaluation.design import Design, Superiority
 from clinprompt.evaluation.estimate import Ends, Estimate, Side, end_text
 from clinprompt.records import Record, RecordPart
 
@@ -40,7 +40,7 @@ class RecordedCheck(Estimate):
         says: the finding in words.
         change: what would change the outcome.
         beside: "champion" where the candidate was compared with that, which is not in the run's files.
-        design: what the test set can tell of a challenger beside the champion.
+        design: what the test set can tell of a challenger beside the champion or the other model.
         ends: what `low` and `high` are.
     """
 
@@ -53,7 +53,7 @@ class RecordedCheck(Estimate):
     says: str
     change: str | None = None
     beside: Literal["champion"] | None = None
-    design: Design | None = None
+    design: Design | Superiority | None = None
     ends: Ends = "bounds"
 
     @property

@@ -13,9 +13,10 @@ from toy_run import predictions
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.errors import BadParams
 from clinprompt.evaluation.contenders import Candidate, Incumbent, Slices
+from clinprompt.evaluation.design import Superiority
 from clinprompt.evaluation.gate import Decision, Plan, decide
 from clinprompt.evaluation.intervals import Intervals
-from clinprompt.evaluation.paired import compare, design
+from clinprompt.evaluation.paired import compare, design, superiority
 from clinprompt.evaluation.predictions import Predictions
 from clinprompt.evaluation.rules import kinds, parse_rules
 from clinprompt.params import load_params
@@ -223,6 +224,47 @@ def test_what_a_test_set_supports_is_that_of_the_normal_approximation() -> None:
     assert plan.power == pytest.approx(norm.cdf(0.02 / error - norm.ppf(0.975)), abs=0.03)
     assert "800 test patients support a margin of about 3." in plan.sentence
     assert "a margin of 2 points needs about 2,000 patients" in plan.sentence
+
+
+def test_what_a_test_set_shows_is_that_of_the_normal_approximation() -> None:
+    one, other = paired(800, 80)
+    gained = np.flatnonzero(one.probabilities.argmax(axis=1) != one.labels)[:30]
+    answers = other.probabilities.copy()
+    answers[gained] = np.eye(2)[other.labels[gained]] * 0.8 + 0.1
+    lost = np.flatnonzero(other.probabilities.argmax(axis=1) != other.labels)[:24]  # 40 to 16 in its favour
+    answers[lost] = np.eye(2)[other.labels[lost]] * 0.8 + 0.1
+    better = replace(other, probabilities=answers)
+    found = compare(one, better, "accuracy", Intervals())
+    assert found.difference.value == pytest.approx((40 - 16) / 800)
+    error = np.sqrt((56 - 24**2 / 800) / 800**2)  # of a mean of 40 times 1, 16 times -1 and else 0
+    z = norm.ppf(0.975) + norm.ppf(0.8)
+    for by in (0.0, 0.01):
+        plan = superiority(one, better, found, by, 0.025)
+        assert plan is not None
+        assert plan.error == pytest.approx(error, rel=0.02)
+        assert plan.shown == pytest.approx(by + z * error, rel=0.03)
+        assert plan.power == pytest.approx(norm.cdf(-by / error - norm.ppf(0.975)), abs=0.005)
+        assert plan.power <= 0.025
+        assert plan.needed == pytest.approx(800 * (z * error / (0.03 - by)) ** 2, rel=0.05)
+    assert (
+        "800 test patients show a difference of about 3.6 points; one of 3 points, as was found, needs" in plan.sentence
+    )
+    same = compare(one, one, "accuracy", Intervals())
+    assert superiority(one, one, same, 0.0, 0.025) is None
+
+
+@pytest.mark.parametrize("kind", ["better_than_champion", "better_than_zero_shot"])
+def test_who_is_not_shown_better_is_told_what_could_be(kind: str) -> None:
+    equal = candidate("zero_shot", 0.5, seed=3)
+    beside = replace(equal, test=predictions(3.0, seed=3))
+    found = judge({"kind": kind}, champion=champion(3.0), others=[beside])
+    check = found.checks[0]
+    assert (check.rule, check.passed) == (kind, False)
+    assert isinstance(check.design, Superiority)
+    assert check.design.sentence in found.reasons[0]
+    assert "60 test patients show a difference of about" in found.reasons[0]
+    low = check.estimate.value - check.estimate.low if check.estimate.value is not None and check.estimate.low else 0.0
+    assert check.design.shown > low > 0  # with a probability of a half alone
 
 
 def test_two_that_agree_on_all_images_may_differ_on_others() -> None:

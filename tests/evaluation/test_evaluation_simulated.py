@@ -38,6 +38,14 @@ def test_equal_models_pass_with_the_power_that_is_told() -> None:
     assert at_least(power - 0.04) <= passed.count <= at_most(power + 0.04)
 
 
+@pytest.mark.parametrize(("patients", "repeats"), [(72, 0.5), (72, 0.9), (240, 0.9)])
+def test_equal_models_are_shown_better_no_more_often_than_alpha(patients: int, repeats: float) -> None:
+    found, _ = gate.acceptance(patients, 0.0, repeats, OF, bound=0.0)
+    assert found.count <= at_most(0.03)
+    by_margin, _ = gate.acceptance(patients, gate.MARGIN, repeats, OF, bound=0.0)
+    assert by_margin.count > found.count
+
+
 @pytest.mark.parametrize(
     "case",
     [

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from clinprompt.errors import BadParams
 from clinprompt.evaluation.behaviour import Behaviour, Trial
 from clinprompt.evaluation.contenders import Ability, Candidate, Incumbent, Slices
-from clinprompt.evaluation.design import Design, rounded
+from clinprompt.evaluation.design import Design, Superiority, rounded
 from clinprompt.evaluation.estimate import Ends, Estimate, Side, end_text, estimate_text, interval_text
 from clinprompt.evaluation.intervals import Intervals, estimate_all
 from clinprompt.evaluation.predictions import Predictions
@@ -53,7 +53,7 @@ class Check:
     says: str
     change: str | None = None
     beside: Literal["champion"] | None = None
-    design: Design | None = None
+    design: Design | Superiority | None = None
     ends: Ends = "bounds"
 
 

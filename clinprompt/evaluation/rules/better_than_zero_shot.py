@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from clinprompt.evaluation.contenders import Candidate
 from clinprompt.evaluation.intervals import DECIMALS
-from clinprompt.evaluation.paired import compare, undefined
+from clinprompt.evaluation.paired import compare, superiority, undefined
 from clinprompt.evaluation.rules import Apart, Check, Context, Rule, register
 
 ZERO_SHOT = "zero_shot"
@@ -32,8 +32,11 @@ class BetterThanZeroShot(Rule):
         if other is None or other.test is None:
             why, change = _missing(other)
             return self.judged(context, metric, what, undefined(why), bound, "above", "", change=change)
-        found = compare(other.test, context.test, metric, context.intervals).difference
-        return self.judged(context, metric, what, found, bound, "above", "so tuning was worth it")
+        found = compare(other.test, context.test, metric, context.intervals)
+        plan = superiority(other.test, context.test, found, self.by, context.alpha)
+        bad = f": it is not shown better; {plan.sentence}" if plan is not None else ""
+        good = "so tuning was worth it"
+        return self.judged(context, metric, what, found.difference, bound, "above", good, bad, design=plan)
 
     def explain(self) -> str:
         """What is asked for."""
