@@ -4,7 +4,8 @@
     python -m benchmarks.calibration --seeds 0 --predictions runs/*/evaluate/*/predictions.parquet
 
 Each row gives what was found overall and in each class at a nominal coverage of 0.9, and in brackets the band of the
-beta-binomial law.
+beta-binomial law. The probabilities of a predictions file were divided by the temperature that it names: that is undone
+first, so that each row fits its own.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from clinprompt.evaluation.intervals import Intervals
 from clinprompt.evaluation.metrics import measure
 from clinprompt.evaluation.prediction_sets import fit_thresholds, in_sets
 from clinprompt.evaluation.predictions import Predictions
-from clinprompt.evaluation.table import read_predictions, split_of
+from clinprompt.evaluation.table import About, read_predictions, split_of
 from clinprompt.evaluation.temperature import fit_temperature
 from clinprompt.params import CalibrationParams
 
@@ -128,10 +129,18 @@ def drawn(patients: int, images: int, seed: int) -> str:
     return told(f"brain-phantom, {patients} patients per class, {images} images each, seed {seed}", *splits)
 
 
+def unscaled(frame: pd.DataFrame, about: About) -> tuple[pd.DataFrame, About]:
+    """Predictions as the model gave them, before the temperature; of a probability that is 0 no more is known."""
+    columns = [name for name in frame if str(name).startswith("p_")]
+    logits = about.temperature * np.log(np.maximum(frame[columns].to_numpy(np.float64), 1e-300))
+    plain = dict(zip(columns, softmax(logits, axis=1).T, strict=True))
+    return frame.assign(**plain), replace(about, temperature=1.0)
+
+
 def predicted(path: Path) -> Iterator[str]:
     """A candidate's predictions, and the same images with validation and test split mixed anew."""
     classes = tuple(name[2:] for name in pq.read_schema(path).names if name.startswith("p_"))
-    frame, about = read_predictions(path, classes)
+    frame, about = unscaled(*read_predictions(path, classes))
     name = f"{about.dataset}, {about.id}"
     yield told(name, *(split_of(frame, split, classes) for split in ("val", "test")))
     owners = patients(frame)

@@ -13,6 +13,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from toy_run import CLASSES
 
+from benchmarks import calibration
 from clinprompt.backbones.load import load_backbone
 from clinprompt.data.codecs import decode
 from clinprompt.data.dataset import class_indices
@@ -23,6 +24,7 @@ from clinprompt.evaluation.contenders import Slices
 from clinprompt.evaluation.intervals import Intervals
 from clinprompt.evaluation.prediction_sets import band, fit_thresholds, in_sets, patients_needed, threshold
 from clinprompt.evaluation.predictions import Predictions
+from clinprompt.evaluation.table import FACTS, About, predictions_frame, write_predictions
 from clinprompt.evaluation.temperature import fit_temperature
 from clinprompt.params import CalibrationParams
 
@@ -58,6 +60,31 @@ def test_the_temperature_that_made_the_labels_is_found(true: float) -> None:
     assert found.value == pytest.approx(true, rel=0.05)
     assert fit_temperature(5 * logits, labels, 6000, 20).value == pytest.approx(5 * found.value, rel=1e-5)
     assert found.reason is None
+
+
+def test_the_benchmark_finds_the_temperature_that_a_predictions_file_was_made_with(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    rows = pd.DataFrame({name: [None] * 1200 for name in FACTS})
+    rows["path"] = rows["id"] = rows["patient"] = [f"{i:04d}" for i in range(1200)]
+    rows["split"], labels = np.where(np.arange(1200) % 2, "val", "test"), rng.integers(len(CLASSES), size=1200)
+    rows["label"] = np.array(CLASSES)[labels]
+    logits = 6 * rng.normal(size=(1200, len(CLASSES)))
+    logits[np.arange(1200), labels] += 6
+    val = np.asarray(rows["split"] == "val")
+    true = fit_temperature(logits[val], labels[val], 600, 20).value
+    assert true > 2
+    told = []
+    for temperature in (1.0, true):
+        frame = predictions_frame(rows, scipy.special.softmax(logits / temperature, axis=1), CLASSES)
+        about = About("toy", "coop", 1, "a" * 64, temperature)
+        write_predictions(frame, about, tmp_path / "predictions.parquet")
+        told.append(next(calibration.predicted(tmp_path / "predictions.parquet")))
+        before, _ = calibration.unscaled(frame, about)
+        plain = predictions_frame(rows, scipy.special.softmax(logits, axis=1), CLASSES)
+        columns = [f"p_{name}" for name in CLASSES]
+        np.testing.assert_allclose(before[columns], plain[columns], rtol=1e-9, atol=1e-12)
+    assert told[0] == told[1]
+    assert f"| {true:.2f}: 0." in told[0]
 
 
 def test_no_temperature_is_fitted_where_the_images_can_not_tell_one() -> None:
