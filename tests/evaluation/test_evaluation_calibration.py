@@ -1,6 +1,7 @@
 """Temperature, prediction sets and abstention: against closed forms, references and simulated patients."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,9 @@ import pytest
 import scipy.optimize
 import scipy.special
 import scipy.stats
-import torch
-from sklearn.linear_model import LogisticRegression
 from toy_run import CLASSES
 
 from benchmarks import calibration
-from clinprompt.backbones.load import load_backbone
-from clinprompt.data.codecs import decode
-from clinprompt.data.dataset import class_indices
-from clinprompt.demo.phantom import write_phantom
 from clinprompt.evaluation.abstention import fit_abstention
 from clinprompt.evaluation.calibrate import calibrate
 from clinprompt.evaluation.contenders import Slices
@@ -209,24 +204,16 @@ def test_where_the_test_split_differs_it_is_said() -> None:
     assert bad.not_exchangeable == list(CLASSES)
 
 
-def test_on_drawn_brains_the_sets_hold_the_true_class_as_often_as_asked(tmp_path: Path) -> None:
-    """demo-clip with a linear head: the splits are of one distribution, as the phantom draws all patients alike."""
-    write_phantom(tmp_path / "drawn", patients=120, images_per_patient=1, size=96)
-    rows = pd.read_csv(tmp_path / "drawn" / "manifest.csv")
-    backbone = load_backbone("demo-clip")
-    pixels = [backbone.preprocessing.apply(decode((tmp_path / "drawn" / p).read_bytes())) for p in rows["path"]]
-    parts = [backbone.encode_images(torch.from_numpy(np.stack(pixels[k : k + 64]))) for k in range(0, len(pixels), 64)]
-    features = torch.nn.functional.normalize(torch.cat(parts), dim=1).double().numpy()
-    classes = tuple(sorted(rows["label"].unique()))
-    labels = class_indices(rows["label"], classes)
-    train, val, test = (np.asarray(rows["split"] == split) for split in ("train", "val", "test"))
-    model = LogisticRegression(C=100.0, max_iter=500).fit(features[train], labels[train])
-    logits = model.decision_function(features)
-    temperature = fit_temperature(logits[val], labels[val], int(val.sum()), 20).value
-    p = scipy.special.softmax(logits / temperature, axis=1)
-    patients = rows["patient"].to_numpy(dtype=str)
-    split = [Predictions(labels[m], p[m], patients[m], classes) for m in (val, test)]
-    found = calibrate(split[0], split[1], Slices(), temperature, PARAMS, Intervals()).prediction_sets
+def test_on_drawn_brains_the_sets_hold_the_true_class_as_often_as_asked() -> None:
+    """The splits are of one distribution, as the phantom draws all patients alike."""
+    plain = calibration.brains(120, 1, seed=0)
+    logits = [np.log(split.probabilities) for split in plain]
+    temperature = fit_temperature(logits[0], plain[0].labels, len(plain[0]), 20).value
+    val, test = (
+        replace(split, probabilities=scipy.special.softmax(z / temperature, axis=1))
+        for split, z in zip(plain, logits, strict=True)
+    )
+    found = calibrate(val, test, Slices(), temperature, PARAMS, Intervals()).prediction_sets
     assert found.per_class
     assert found.test is not None
     for covered in (found.test.overall, *found.test.per_class.values()):
