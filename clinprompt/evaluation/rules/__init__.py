@@ -113,7 +113,7 @@ class Rule(Section):
     """A rule with its knobs, which are the fields of its class.
 
     Attributes:
-        needs: whom or what it holds the challenger against, and does not apply without; None: it always applies.
+        needs: whom or what it holds the challenger against, which is not there for each; None: it applies to all.
         ends: what those of its estimates are.
     """
 
