@@ -20,9 +20,10 @@ from pydantic import Field, model_validator
 from clinprompt.errors import BadParams
 from clinprompt.evaluation.behaviour import Behaviour, Trial
 from clinprompt.evaluation.contenders import Ability, Candidate, Incumbent, Slices
-from clinprompt.evaluation.design import Design, Superiority, rounded
+from clinprompt.evaluation.design import Design, Superiority
 from clinprompt.evaluation.estimate import Ends, Estimate, Side, end_text, estimate_text, interval_text
 from clinprompt.evaluation.intervals import Intervals, estimate_all
+from clinprompt.evaluation.outcome import more_patients, reaches
 from clinprompt.evaluation.predictions import Predictions
 from clinprompt.params import NEGATIVE, Metric
 from clinprompt.schema import Section, check, key_errors
@@ -170,7 +171,7 @@ class Rule(Section):
         else:
             must = f"its {end_text(side, self.ends)} must be {side.replace('_', ' ')} {bound:g}"
             says = f"{what} is {self._text(estimate)}; {must}{bad}"
-        change = None if ok else _more_patients(estimate, bound, side, context.test if on is None else on)
+        change = None if ok else more_patients(estimate, bound, side, context.test if on is None else on)
         name = f"{self.kind}.{of}" if of else self.kind
         facts: dict[str, Any] = {"change": change, "ends": self.ends, **more}
         return Check(self.kind, name, context.challenger.name, estimate, bound, side, ok, says, **facts)
@@ -193,29 +194,6 @@ class MetricFloor(Rule):
         if not lowest <= self.at_least <= 1:
             raise key_errors([f"at_least: must be from {lowest} to 1, found {self.at_least}"])
         return self
-
-
-def reaches(estimate: Estimate, bound: float, side: Side) -> bool:
-    """Whether an interval's end is on the right side of a bound; never where there is no interval."""
-    if estimate.low is None or estimate.high is None:
-        return False
-    if side == "at_most":
-        return estimate.high <= bound
-    return estimate.low > bound if side == "above" else estimate.low >= bound
-
-
-def _more_patients(estimate: Estimate, bound: float, side: Side, on: Predictions) -> str | None:
-    """With how many patients the same value would pass, as an interval shrinks with the root of their number."""
-    if estimate.value is None:
-        return None
-    if estimate.low is None or estimate.high is None:
-        return f"more test {on.unit}"
-    reach = estimate.high - estimate.value if side == "at_most" else estimate.value - estimate.low
-    room = bound - estimate.value if side == "at_most" else estimate.value - bound
-    if room <= 0:
-        return f"a better model; more test {on.unit} would not do"
-    needed = rounded(int(len(set(on.patients)) * (reach / room) ** 2) + 1)
-    return f"a better model, or about {needed:,} test {on.unit} with this value"
 
 
 def trial_of(rules: Iterable[Rule]) -> Trial:
