@@ -4,7 +4,8 @@
     python -m benchmarks.calibration --seeds 0 --predictions runs/*/evaluate/*/predictions.parquet
 
 Each row gives what was found overall and in each class at a nominal coverage of 0.9, and in brackets the band of the
-beta-binomial law.
+beta-binomial law. The probabilities of a predictions file were divided by the temperature that it names: that is undone
+first, so that each row fits its own.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from clinprompt.evaluation.intervals import Intervals
 from clinprompt.evaluation.metrics import measure
 from clinprompt.evaluation.prediction_sets import fit_thresholds, in_sets
 from clinprompt.evaluation.predictions import Predictions
-from clinprompt.evaluation.table import read_predictions, split_of
+from clinprompt.evaluation.table import About, read_predictions, split_of
 from clinprompt.evaluation.temperature import fit_temperature
 from clinprompt.params import CalibrationParams
 
@@ -98,8 +99,9 @@ def _covered(one: Covered) -> str:
     return f"{one.coverage.value:.3f} ({low:.2f}-{high:.2f})"
 
 
-def drawn(patients: int, images: int, seed: int) -> str:
-    """Drawn brains, so many of each class: a linear head on the features of demo-clip."""
+def brains(patients: int, images: int, seed: int) -> tuple[Predictions, Predictions]:
+    """Validation and test split of drawn brains, so many of each class: a logistic regression of this benchmark's own
+    on the features of demo-clip. Unlike the candidate `linear_probe`, it chooses nothing on the validation split."""
     import torch
     from sklearn.linear_model import LogisticRegression
 
@@ -121,17 +123,23 @@ def drawn(patients: int, images: int, seed: int) -> str:
     train = np.asarray(rows["split"] == "train")
     head = LogisticRegression(C=100.0, max_iter=1000).fit(features[train], labels[train])
     p, owners = softmax(head.decision_function(features), axis=1), rows["patient"].to_numpy(dtype=str)
-    splits = [
-        Predictions(labels[mask], p[mask], owners[mask], classes)
-        for mask in (np.asarray(rows["split"] == split) for split in ("val", "test"))
-    ]
-    return told(f"brain-phantom, {patients} patients per class, {images} images each, seed {seed}", *splits)
+    val, test = (np.asarray(rows["split"] == split) for split in ("val", "test"))
+    of_val, of_test = (Predictions(labels[mask], p[mask], owners[mask], classes) for mask in (val, test))
+    return of_val, of_test
+
+
+def unscaled(frame: pd.DataFrame, about: About) -> tuple[pd.DataFrame, About]:
+    """Predictions as the model gave them, before the temperature; of a probability that is 0 no more is known."""
+    columns = [name for name in frame if str(name).startswith("p_")]
+    logits = about.temperature * np.log(np.maximum(frame[columns].to_numpy(np.float64), 1e-300))
+    plain = dict(zip(columns, softmax(logits, axis=1).T, strict=True))
+    return frame.assign(**plain), replace(about, temperature=1.0)
 
 
 def predicted(path: Path) -> Iterator[str]:
     """A candidate's predictions, and the same images with validation and test split mixed anew."""
     classes = tuple(name[2:] for name in pq.read_schema(path).names if name.startswith("p_"))
-    frame, about = read_predictions(path, classes)
+    frame, about = unscaled(*read_predictions(path, classes))
     name = f"{about.dataset}, {about.id}"
     yield told(name, *(split_of(frame, split, classes) for split in ("val", "test")))
     owners = patients(frame)
@@ -153,7 +161,9 @@ def main() -> None:
     print("\n| images | balanced accuracy | temperature | all | each class | mean size | abstains below |")
     print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for seed in range(arguments.seeds):
-        print(drawn(120, 1, seed), flush=True)
+        print(
+            told(f"brain-phantom, 120 patients per class, 1 image each, seed {seed}", *brains(120, 1, seed)), flush=True
+        )
     for path in arguments.predictions:
         print("\n".join(predicted(path)), flush=True)
 

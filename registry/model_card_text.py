@@ -69,7 +69,7 @@ def _metrics(found: CardEvaluation, warning: str | None) -> list[str]:
 def _calibration(fitted: Calibration) -> list[str]:
     """What was fitted, on what, and how it held."""
     on, sets, abstention = fitted.fitted_on, fitted.prediction_sets, fitted.abstention
-    parts = [f"Fitted on the validation split: {on.images} images of {on.patients} patients."]
+    parts = [f"Fitted on the validation split: {on.says}."]
     why = f" ({fitted.temperature_reason})" if fitted.temperature_reason else ""
     parts.append(f"Temperature: {fitted.temperature:g}{why}.")
     if sets.thresholds is None:
@@ -84,7 +84,9 @@ def _calibration(fitted: Calibration) -> list[str]:
             (name, str(of.n), estimate_text(of.coverage), _band(of), f"{of.size:.2f}") for name, of in named.items()
         ]
         parts.append(
-            _table(("on the test split", "images", "coverage", "expected of exchangeable patients", "mean size"), rows)
+            _table(
+                ("on the test split", "images", "coverage", f"expected of exchangeable {on.unit}", "mean size"), rows
+            )
         )
         parts.append(f"One class: {sets.test.single:.0%} of the sets; none: {sets.test.empty:.0%}.")
     if abstention.threshold is None:
@@ -92,7 +94,7 @@ def _calibration(fitted: Calibration) -> list[str]:
     else:
         parts.append(
             f"It abstains where the highest probability is below {abstention.threshold:g}, so that at most "
-            f"{abstention.error:.0%} of the patients whom it answers get a wrong answer (confidence "
+            f"{abstention.error:.0%} of the {on.unit} that it answers get a wrong answer (confidence "
             f"{abstention.confidence:.0%})."
         )
     if abstention.test is not None:

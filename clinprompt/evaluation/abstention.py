@@ -44,9 +44,10 @@ def fit_abstention(calibration: Predictions, error: float, confidence: float) ->
         found = at
     if found is not None:
         return Abstention(found)
+    half = "surest half" if p.unit == "images" else "surest half of the images"
     return Abstention(
         None,
-        f"of the {first[0]} validation patients of the surest half of the images {first[1]} got a wrong answer, which "
+        f"of the {first[0]} validation {p.unit} of the {half} {first[1]} got a wrong answer, which "
         f"does not show an error of at most {error:g} with a confidence of {confidence:g}",
     )
 

@@ -63,7 +63,7 @@ class HeldOut(RecordPart):
             times = "once" if self.at_most == 1 else f"{self.at_most} times"
             return (
                 f"this test split has decided {times}, which is all that gate.budget.decisions allows, so "
-                "the champion stays until there are new test patients"
+                "the champion stays until there is another test split"
             )
         level = f"each rule is tested at alpha {self.alpha:.3g}"
         if self.number is None:

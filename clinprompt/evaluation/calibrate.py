@@ -46,9 +46,10 @@ def calibrate(
     # Of scaled probabilities the best temperature is 1: only where none was fitted there is something to say.
     reason = None
     if temperature == 1:
-        reason = fit_temperature(logarithms(val), val.labels, len(set(val.patients)), params.min_patients).reason
+        patients = len(set(val.patients))
+        reason = fit_temperature(logarithms(val), val.labels, patients, params.min_patients, val.unit).reason
     return Calibration(
-        fitted_on=FittedOn(split="val", images=len(val), patients=len(set(val.patients))),
+        fitted_on=FittedOn(split="val", images=len(val), patients=len(set(val.patients)), unit=val.unit),
         temperature=temperature,
         temperature_reason=reason,
         prediction_sets=_sets(val, test, slices, params.coverage, intervals),
@@ -130,4 +131,6 @@ def _share(part: Predictions, true: NDArray[np.bool_], intervals: Intervals) -> 
         shares: Floats = weights @ values / weights.sum(axis=1)
         return shares
 
-    return estimate_of(share, part.patients, part.labels, len(part.classes), intervals=intervals, why=_NONE)
+    return estimate_of(
+        share, part.patients, part.labels, len(part.classes), intervals=intervals, why=_NONE, unit=part.unit
+    )

@@ -7,6 +7,7 @@ heavy.
 from typing import Any
 
 from clinprompt.evaluation.estimate import Estimate
+from clinprompt.evaluation.patients import Unit
 from clinprompt.records import RecordPart
 
 FORMAT = 1
@@ -80,11 +81,18 @@ class AbstentionThreshold(RecordPart):
 
 
 class FittedOn(RecordPart):
-    """The calibration images."""
+    """The calibration images, and the patients behind them: where none is known each image counts as one, and `unit`
+    says so."""
 
     split: str
     images: int
     patients: int
+    unit: Unit = "patients"
+
+    @property
+    def says(self) -> str:
+        """The same in words, as "66 images of 33 patients"."""
+        return f"{self.images} images of {'unknown' if self.unit == 'images' else self.patients} patients"
 
 
 class Calibration(RecordPart):

@@ -30,7 +30,7 @@ class Listed:
 def load_candidate(listed: Listed, evaluations: Path, dataset: Dataset) -> Candidate:
     """Read a candidate's predictions; whatever is wrong with them becomes its `problem`."""
     if listed.not_trained is not None:
-        return Candidate(listed.id, None, None, None, not_trained=listed.not_trained)
+        return Candidate(listed.id, None, None, None, not_trained=listed.not_trained, method=listed.method)
     path, card = evaluations / str(listed.id) / "predictions.parquet", dataset.card
     classes, novel = tuple(card.class_ids), tuple(card.novel_ids)
     try:
@@ -40,7 +40,7 @@ def load_candidate(listed: Listed, evaluations: Path, dataset: Dataset) -> Candi
         _check_owner(about, About(card.name, listed.id.name, listed.id.seed, listed.model_digest), path)
         _check_rows(frame, _expected(dataset, about), path)
     except (InputMissing, InputCorrupt) as error:
-        return Candidate(listed.id, listed.model_digest, None, None, str(error).rstrip("."))
+        return Candidate(listed.id, listed.model_digest, None, None, str(error).rstrip("."), method=listed.method)
     val, test = (split_of(frame, split, classes) for split in ("val", "test"))
     return Candidate(
         listed.id,

@@ -31,7 +31,7 @@ class Candidate:
     it could not be trained, so that the others are judged without it.
 
     Attributes:
-        method: its method's name; None: that of the candidate.
+        method: its method's name, also where it was not trained; None: that of the candidate.
         bytes: the size of its tuned model's files.
         novel, not_novel: its answers to the test images of the card's novel classes, or why it has none; both None
             where the card names no such classes.

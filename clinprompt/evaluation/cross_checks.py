@@ -32,7 +32,7 @@ def mcnemar(champion: Predictions, challenger: Predictions) -> CrossCheck:
     p = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
     return CrossCheck(
         test="McNemar",
-        says=f"the challenger has more images right of {wins} patients, the champion of {losses}",
+        says=f"the challenger has more images right of {wins} {challenger.unit}, the champion of {losses}",
         difference=round(float(np.mean(hits[1] - hits[0])), DECIMALS),
         p=round(p, DECIMALS),
     )

@@ -8,8 +8,8 @@ from clinprompt.contract.candidates import CandidateId
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.evaluation.behaviour import Behaviour
 from clinprompt.evaluation.budget import HeldOut
-from clinprompt.evaluation.design import Design
 from clinprompt.evaluation.estimate import Estimate
+from clinprompt.evaluation.recorded_check import RecordedCheck
 from clinprompt.records import Record, RecordPart
 
 
@@ -29,45 +29,6 @@ class ChosenCandidate(RecordPart):
     seed: int
     folder: str
     model_digest: str
-
-
-class RecordedCheck(Estimate):
-    """One requirement of a candidate: what was estimated, and what the interval's end must reach.
-
-    Attributes:
-        rule, name: the kind of the rule of params.yaml, and that with what it was applied to, as "floor.auroc".
-        bound, side: what the lower end must at least be or be above, or the upper end at most.
-        says: the finding in words.
-        change: what would change the outcome.
-        beside: "champion" where the candidate was compared with that, which is not in the run's files.
-        design: what the test set can tell of a challenger beside the champion.
-    """
-
-    rule: str
-    candidate: str
-    name: str
-    bound: float
-    side: Literal["at_least", "above", "at_most"]
-    passed: bool
-    says: str
-    change: str | None = None
-    beside: Literal["champion"] | None = None
-    design: Design | None = None
-
-    @property
-    def is_consistent(self) -> bool:
-        """Whether its outcome follows from its own numbers."""
-        if self.low is None or self.high is None:
-            return not self.passed
-        if self.side == "at_most":
-            return self.passed == (self.high <= self.bound)
-        return self.passed == (self.low > self.bound if self.side == "above" else self.low >= self.bound)
-
-    @property
-    def requirement(self) -> str:
-        """What is asked of the interval, as "lower end at least 0.500"."""
-        end = "upper" if self.side == "at_most" else "lower"
-        return f"{end} end {self.side.replace('_', ' ')} {self.bound:.3f}"
 
 
 class CrossCheck(RecordPart):
@@ -159,6 +120,28 @@ class DecisionRecord(Record):
     def alpha(self) -> float:
         """Of each rule's one-sided test."""
         return self.params.alpha if self.held_out is None else self.held_out.alpha
+
+    @property
+    def ends(self) -> str:
+        """What the ends of the checks' intervals are, as sentences."""
+        named = {
+            kind: ", ".join(dict.fromkeys(check.rule.replace("_", " ") for check in self.checks if check.ends == kind))
+            for kind in ("bounds", "quartiles", "value")
+        }
+        sentences = (
+            [f"Each end of an interval is a one-sided bound at alpha {self.alpha:.3g}."] if named["bounds"] else []
+        )
+        if named["quartiles"]:
+            sentences.append(f"Of {named['quartiles']} the ends are quartiles of what was measured.")
+        if named["value"]:
+            sentences.append(f"Of {named['value']} the value itself counts, without an interval.")
+        return " ".join(sentences)
+
+    @property
+    def best_of(self) -> str:
+        """Among whom the candidate that it is shown with was the best on the validation split, as words behind that."""
+        barred = [candidate.not_eligible is not None for candidate in self.candidates]
+        return " of those that can be held to all rules" if any(barred) and not all(barred) else ""
 
     def is_chosen(self, candidate: MeasuredCandidate) -> bool:
         """Whether it is the candidate that the gate chose."""

@@ -1,6 +1,13 @@
 """A metric with its interval, and how both are written. Imports nothing heavy."""
 
+from typing import Literal
+
 from clinprompt.records import RecordPart
+
+Side = Literal["at_least", "above", "at_most"]  # on which an interval must lie of a bound
+# What an interval's ends are: one-sided bounds at a test's alpha, quartiles of what was measured, or nothing but the
+# value itself, which has no interval.
+Ends = Literal["bounds", "quartiles", "value"]
 
 
 class Estimate(RecordPart):
@@ -40,3 +47,10 @@ def estimate_text(estimate: Estimate | None, undefined: str = "not defined") -> 
     if estimate is None:
         return undefined
     return interval_text(estimate.value, estimate.low, estimate.high, undefined)
+
+
+def end_text(side: Side, ends: Ends) -> str:
+    """Which end of an interval is held against a bound, as "upper end"."""
+    if ends == "value":
+        return "value"
+    return f"{'upper' if side == 'at_most' else 'lower'} {'quartile' if ends == 'quartiles' else 'end'}"

@@ -70,7 +70,8 @@ def decide(
     missing = {c.name: c.not_trained for c in candidates if c.not_trained is not None}
     trained = [c for c in candidates if c.not_trained is None]
     barred = {c.name: why for c in trained if (why := _not_eligible(c, plan.rules)) is not None}
-    decision = _decide(trained, barred, champion, plan, slices or Slices(), count or (lambda challenger: None))
+    counted = count or (lambda challenger: None)
+    decision = _decide(trained, candidates, barred, champion, plan, slices or Slices(), counted)
     reasons = decision.reasons + [f"{name} can't be the challenger: {why}" for name, why in barred.items()]
     reasons += [f"{name} was not trained: {why}" for name, why in missing.items()]
     return replace(decision, reasons=reasons, not_trained=missing, not_eligible=barred)
@@ -78,6 +79,7 @@ def decide(
 
 def _decide(
     candidates: list[Candidate],
+    listed: Sequence[Candidate],
     barred: Mapping[str, str],
     champion: Incumbent | None,
     plan: Plan,
@@ -106,7 +108,7 @@ def _decide(
     context = Context(
         challenger=challenger,
         champion=champion,
-        candidates=sound,
+        candidates=listed,
         metric=plan.select_by,
         alpha=plan.alpha if held_out is None else held_out.alpha,
         fewest=plan.fewest,

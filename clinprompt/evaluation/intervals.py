@@ -20,6 +20,7 @@ from scipy.special import betaincinv, stdtrit
 from clinprompt.evaluation.estimate import Estimate
 from clinprompt.evaluation.jackknife import Jackknife, Spread, leave_out
 from clinprompt.evaluation.metrics import Floats, Ints, Measures, measure
+from clinprompt.evaluation.patients import Unit
 from clinprompt.evaluation.predictions import Predictions
 
 # Six decimals are more than a test set resolves, and the same bytes whatever order a BLAS adds in.
@@ -53,7 +54,6 @@ def estimate_all(predictions: Predictions, intervals: Intervals) -> Estimates:
     p, confidence = predictions, intervals.confidence
     point = measure(p.labels, p.probabilities, np.ones((1, len(p))), intervals.bins)
     plan, without = left_out(p, intervals)
-    unit = "images" if p.patient_count.patients == 0 else "patients"
     overall = {
         name: estimate(
             float(value[0]),
@@ -61,7 +61,7 @@ def estimate_all(predictions: Predictions, intervals: Intervals) -> Estimates:
             confidence,
             why=_why(name, p),
             bounds=_BOUNDS.get(name, PROPORTION),
-            unit=unit,
+            unit=p.unit,
             count=_measured_on(name, p),
         )
         for name, value in point.overall.items()
@@ -73,7 +73,7 @@ def estimate_all(predictions: Predictions, intervals: Intervals) -> Estimates:
                 plan.spread(without.per_class[name][:, c], importance(name, p, c)),
                 confidence,
                 why=_why_class(name, c, p),
-                unit=unit,
+                unit=p.unit,
                 count=_class_measured_on(name, c, p),
             )
             for name, value in point.per_class.items()
@@ -97,7 +97,7 @@ def left_out(predictions: Predictions, intervals: Intervals) -> tuple[Jackknife,
 def estimate_of(
     statistic: Callable[[Floats], Floats], patients: NDArray[np.str_], labels: Ints, classes: int, *,
     intervals: Intervals, why: str, weight: Floats | None = None, bounds: Bounds | None = PROPORTION,
-    count: int | None = None,
+    count: int | None = None, unit: Unit = "patients",
 ) -> Estimate:  # fmt: skip
     """Any statistic of images with its interval.
 
@@ -108,6 +108,7 @@ def estimate_of(
         why: the reason to give when the value is NaN.
         bounds: what it lies between; None: it may be any number.
         count: how many patients it was measured on; None: all.
+        unit: what the patients are called.
     """
     if not len(labels):
         return Estimate(value=None, low=None, high=None, reason=why)
@@ -117,7 +118,7 @@ def estimate_of(
     shares = np.bincount(labels, minlength=classes) / len(labels) if weight is None else weight
     measured_on = len(set(patients)) if count is None else count
     spread = plan.spread(without, shares)
-    return estimate(value, spread, intervals.confidence, why=why, bounds=bounds, count=measured_on)
+    return estimate(value, spread, intervals.confidence, why=why, bounds=bounds, unit=unit, count=measured_on)
 
 
 def estimate(
@@ -127,7 +128,7 @@ def estimate(
     *,
     why: str,
     bounds: Bounds | None = PROPORTION,
-    unit: str = "patients",
+    unit: Unit = "patients",
     count: int | None = None,
 ) -> Estimate:
     """A value with its interval.

@@ -56,6 +56,7 @@ def harmonic_estimate(base: Predictions, novel: Predictions, intervals: Interval
         len(both.classes),
         intervals=intervals,
         why=f"no image of class {', '.join(absent)}",
+        unit=both.unit,
         weight=np.repeat(slopes, sizes),
         count=min(len(set(both.patients)), len(both.classes) * min(both.patients_per_class)),
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from clinprompt.evaluation.design import POWER, Design
+from clinprompt.evaluation.design import POWER, Design, Superiority
 from clinprompt.evaluation.estimate import Estimate
 from clinprompt.evaluation.intervals import DECIMALS, Intervals, estimate, importance, left_out, quantile
 from clinprompt.evaluation.jackknife import Spread
@@ -44,6 +44,7 @@ def compare(
         intervals.confidence,
         why=f"{metric} is undefined for one of the two",
         bounds=None,
+        unit=champion.unit,
         count=None if same_model else len(set(champion.patients)),
     )
     return Comparison(metric, difference, spread)
@@ -62,14 +63,13 @@ def design(
     patients = len(set(champion.patients))
     if not patients or not math.isfinite(spread.error):
         return None
-    hits = [model.probabilities.argmax(axis=1) == model.labels for model in (champion, challenger)]
-    apart = round(float(np.mean(hits[0] != hits[1])), DECIMALS)
+    apart = _disagreement(champion, challenger)
     if spread.error < 10**-DECIMALS:
         supported = 1 - alpha ** (1 / patients)
         needed = math.ceil(math.log(alpha) / math.log(1 - margin)) if 0 < margin < 1 else None
         return Design(
             patients=patients, disagreement=apart, margin=margin, error=0.0, power=float(supported <= margin),
-            supported=round(supported, DECIMALS), needed=needed,
+            supported=round(supported, DECIMALS), needed=needed, unit=champion.unit,
         )  # fmt: skip
     critical = quantile(1 - alpha, spread.freedom)
     reach = (float(ndtri(1 - alpha)) + float(ndtri(POWER))) * spread.error
@@ -81,7 +81,40 @@ def design(
         power=round(float(ndtr(margin / spread.error - critical)), DECIMALS),
         supported=round((critical + float(ndtri(POWER))) * spread.error, DECIMALS),
         needed=math.ceil(patients * (reach / margin) ** 2) if margin > 0 else None,
+        unit=champion.unit,
     )
+
+
+def superiority(
+    other: Predictions, challenger: Predictions, found: Comparison, by: float, alpha: float
+) -> Superiority | None:
+    """What a test set can show, from how far the two models' difference may be off on it; None where that is not known,
+    as of two that agree on all images.
+
+    A model that is better by d passes where d - by - t × error is above 0: as in `design`, with d - by for the margin.
+    """
+    patients, error, difference = len(set(other.patients)), found.spread.error, found.difference.value
+    if not patients or not math.isfinite(error) or error < 10**-DECIMALS or difference is None:
+        return None
+    critical = quantile(1 - alpha, found.spread.freedom)
+    reach, over = (float(ndtri(1 - alpha)) + float(ndtri(POWER))) * error, difference - by
+    return Superiority(
+        patients=patients,
+        disagreement=_disagreement(other, challenger),
+        by=by,
+        error=round(error, DECIMALS),
+        power=round(float(ndtr(-by / error - critical)), DECIMALS),
+        shown=round(by + (critical + float(ndtri(POWER))) * error, DECIMALS),
+        found=difference,
+        needed=math.ceil(patients * (reach / over) ** 2) if over > 0 else None,
+        unit=other.unit,
+    )
+
+
+def _disagreement(one: Predictions, other: Predictions) -> float:
+    """On which share of the images one of two models is right and the other wrong."""
+    hits = [model.probabilities.argmax(axis=1) == model.labels for model in (one, other)]
+    return round(float(np.mean(hits[0] != hits[1])), DECIMALS)
 
 
 def same_images(a: Predictions, b: Predictions) -> bool:

@@ -1,6 +1,10 @@
 """What is known of the patients behind the images, and the sentences that follow from it. Imports nothing heavy."""
 
+from typing import Literal
+
 from clinprompt.records import RecordPart
+
+Unit = Literal["patients", "images"]  # what is counted, and left out of an interval in turn
 
 
 class PatientCount(RecordPart):
@@ -14,6 +18,11 @@ class PatientCount(RecordPart):
     def shown(self) -> int | None:
         """The number of patients where it is one; None where no patient is known."""
         return self.patients or None
+
+    @property
+    def counted(self) -> Unit:
+        """What a sentence counts: images where no patient is known; one whose own is not known counts as a patient."""
+        return "images" if self.without and not self.patients else "patients"
 
     @property
     def unit(self) -> str:

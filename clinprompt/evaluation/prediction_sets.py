@@ -49,11 +49,11 @@ def fit_thresholds(calibration: Predictions, coverage: float) -> Thresholds:
         values = tuple(threshold(true[rows], p.patients[rows], coverage) for rows in members)
         return Thresholds(values, True, tuple(counts))
     if total < fewest:
-        reason = f"the validation split has {total} patients; a coverage of {coverage:g} takes {fewest}"
+        reason = f"the validation split has {total} {p.unit}; a coverage of {coverage:g} takes {fewest}"
         return Thresholds(None, False, (total,) * len(p.classes), reason)
     lacking = p.classes[counts.index(min(counts))]
     reason = (
-        f"one threshold for all classes: {lacking} has {min(counts)} patients in the validation split, and a coverage "
+        f"one threshold for all classes: {lacking} has {min(counts)} {p.unit} in the validation split, and a coverage "
         f"of {coverage:g} in each class takes {fewest}"
     )
     same = (threshold(true, p.patients, coverage),) * len(p.classes)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clinprompt.evaluation.metrics import Floats, Ints
-from clinprompt.evaluation.patients import PatientCount
+from clinprompt.evaluation.patients import PatientCount, Unit
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class Predictions:
         return PatientCount(
             images=len(self), patients=len(set(self.patients[known])), without=int(np.count_nonzero(~known))
         )
+
+    @property
+    def unit(self) -> Unit:
+        """What `patients` are called."""
+        return self.patient_count.counted
 
     @property
     def patients_per_class(self) -> list[int]:

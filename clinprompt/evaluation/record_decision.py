@@ -14,8 +14,8 @@ from clinprompt.evaluation.decision import (
     DecisionParams,
     DecisionRecord,
     MeasuredCandidate,
-    RecordedCheck,
 )
+from clinprompt.evaluation.recorded_check import RecordedCheck
 from clinprompt.files import sha256_file
 from clinprompt.tuned.artifact import model_digest
 from clinprompt.tuned.failure import FAILED, failure_in
@@ -91,6 +91,7 @@ def _check(check: "Check") -> RecordedCheck:
         change=check.change,
         beside=check.beside,
         design=check.design,
+        ends=check.ends,
         **check.estimate.to_json(),
     )
 

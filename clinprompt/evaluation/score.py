@@ -102,6 +102,7 @@ def _measured(
             intervals.confidence,
             why=_FEW,
             bounds=_BOUNDS.get(name),
+            unit=count.counted,
         )
         for name in SCORE
     }

@@ -80,7 +80,7 @@ def counted(
                 parts[f"{column}={value}"] = part
     if parts:
         return parts, small, None
-    return {}, small, f"no slice by {', '.join(columns)} has {fewest} patients of each class"
+    return {}, small, f"no slice by {', '.join(columns)} has {fewest} {predictions.unit} of each class"
 
 
 def not_sliced(rows: pd.DataFrame, columns: list[str]) -> dict[str, str]:

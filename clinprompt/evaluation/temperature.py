@@ -10,6 +10,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from clinprompt.evaluation.metrics import Floats, Ints
+from clinprompt.evaluation.patients import Unit
 
 LIMIT = 1000.0  # temperatures lie between 1 / LIMIT and LIMIT
 DIGITS = 6  # significant ones: the same bytes whatever order a BLAS adds in
@@ -23,7 +24,7 @@ class Temperature:
     reason: str | None = None
 
 
-def fit_temperature(logits: Floats, labels: Ints, patients: int, fewest: int) -> Temperature:
+def fit_temperature(logits: Floats, labels: Ints, patients: int, fewest: int, unit: Unit = "patients") -> Temperature:
     """The temperature that fits best.
 
     Args:
@@ -31,9 +32,10 @@ def fit_temperature(logits: Floats, labels: Ints, patients: int, fewest: int) ->
         labels: [n] class indices.
         patients: of how many patients the images are.
         fewest: of how many they must be.
+        unit: what the patients are called.
     """
     if patients < fewest:
-        return Temperature(1.0, f"the validation split has {patients} patients, {fewest} are asked for")
+        return Temperature(1.0, f"the validation split has {patients} {unit}, {fewest} are asked for")
     z = np.maximum(logits - logits.max(axis=1, keepdims=True), -1e6)  # of log 0, too, a finite number
     true = z[np.arange(len(z)), labels]
     if (true == 0).all():

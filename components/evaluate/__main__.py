@@ -18,6 +18,7 @@ from clinprompt.evaluation.table import (
     About,
     evaluated_rows,
     novel_rows,
+    patient_count,
     predictions_frame,
     split_of,
     write_predictions,
@@ -119,8 +120,8 @@ def _temperature(
     """That of the validation images; the served model divides its logits by it, and so do the predictions."""
     val = (rows["split"] == "val").to_numpy()
     labels = class_indices(rows["label"][val], classes)
-    known = patients(rows[val]).nunique()
-    return fit_temperature(logits[val], labels, known, params.calibration.min_patients)
+    of, unit = patients(rows[val]).nunique(), patient_count(rows[val]).counted
+    return fit_temperature(logits[val], labels, of, params.calibration.min_patients, unit)
 
 
 def _check_fits(job: Job, model: TunedModel, backbone_digest: str, classes: tuple[str, ...]) -> None:

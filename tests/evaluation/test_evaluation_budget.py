@@ -132,7 +132,7 @@ def test_a_test_split_that_is_spent_decides_no_more(run: ToyRun) -> None:
     assert (record["verdict"], record["chosen"], record["checks"]) == ("rejected", None, [])
     assert record["reasons"] == [
         "this test split has decided once, which is all that gate.budget.decisions allows, so the champion stays "
-        "until there are new test patients"
+        "until there is another test split"
     ]
     assert decided(run) == record
     assert len(counted()) == 1

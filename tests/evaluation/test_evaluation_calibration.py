@@ -1,6 +1,7 @@
 """Temperature, prediction sets and abstention: against closed forms, references and simulated patients."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,16 @@ import pytest
 import scipy.optimize
 import scipy.special
 import scipy.stats
-import torch
-from sklearn.linear_model import LogisticRegression
 from toy_run import CLASSES
 
-from clinprompt.backbones.load import load_backbone
-from clinprompt.data.codecs import decode
-from clinprompt.data.dataset import class_indices
-from clinprompt.demo.phantom import write_phantom
+from benchmarks import calibration
 from clinprompt.evaluation.abstention import fit_abstention
 from clinprompt.evaluation.calibrate import calibrate
 from clinprompt.evaluation.contenders import Slices
 from clinprompt.evaluation.intervals import Intervals
 from clinprompt.evaluation.prediction_sets import band, fit_thresholds, in_sets, patients_needed, threshold
 from clinprompt.evaluation.predictions import Predictions
+from clinprompt.evaluation.table import FACTS, About, predictions_frame, write_predictions
 from clinprompt.evaluation.temperature import fit_temperature
 from clinprompt.params import CalibrationParams
 
@@ -58,6 +55,31 @@ def test_the_temperature_that_made_the_labels_is_found(true: float) -> None:
     assert found.value == pytest.approx(true, rel=0.05)
     assert fit_temperature(5 * logits, labels, 6000, 20).value == pytest.approx(5 * found.value, rel=1e-5)
     assert found.reason is None
+
+
+def test_the_benchmark_finds_the_temperature_that_a_predictions_file_was_made_with(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    rows = pd.DataFrame({name: [None] * 1200 for name in FACTS})
+    rows["path"] = rows["id"] = rows["patient"] = [f"{i:04d}" for i in range(1200)]
+    rows["split"], labels = np.where(np.arange(1200) % 2, "val", "test"), rng.integers(len(CLASSES), size=1200)
+    rows["label"] = np.array(CLASSES)[labels]
+    logits = 6 * rng.normal(size=(1200, len(CLASSES)))
+    logits[np.arange(1200), labels] += 6
+    val = np.asarray(rows["split"] == "val")
+    true = fit_temperature(logits[val], labels[val], 600, 20).value
+    assert true > 2
+    told = []
+    for temperature in (1.0, true):
+        frame = predictions_frame(rows, scipy.special.softmax(logits / temperature, axis=1), CLASSES)
+        about = About("toy", "coop", 1, "a" * 64, temperature)
+        write_predictions(frame, about, tmp_path / "predictions.parquet")
+        told.append(next(calibration.predicted(tmp_path / "predictions.parquet")))
+        before, _ = calibration.unscaled(frame, about)
+        plain = predictions_frame(rows, scipy.special.softmax(logits, axis=1), CLASSES)
+        columns = [f"p_{name}" for name in CLASSES]
+        np.testing.assert_allclose(before[columns], plain[columns], rtol=1e-9, atol=1e-12)
+    assert told[0] == told[1]
+    assert f"| {true:.2f}: 0." in told[0]
 
 
 def test_no_temperature_is_fitted_where_the_images_can_not_tell_one() -> None:
@@ -182,24 +204,16 @@ def test_where_the_test_split_differs_it_is_said() -> None:
     assert bad.not_exchangeable == list(CLASSES)
 
 
-def test_on_drawn_brains_the_sets_hold_the_true_class_as_often_as_asked(tmp_path: Path) -> None:
-    """demo-clip with a linear head: the splits are of one distribution, as the phantom draws all patients alike."""
-    write_phantom(tmp_path / "drawn", patients=120, images_per_patient=1, size=96)
-    rows = pd.read_csv(tmp_path / "drawn" / "manifest.csv")
-    backbone = load_backbone("demo-clip")
-    pixels = [backbone.preprocessing.apply(decode((tmp_path / "drawn" / p).read_bytes())) for p in rows["path"]]
-    parts = [backbone.encode_images(torch.from_numpy(np.stack(pixels[k : k + 64]))) for k in range(0, len(pixels), 64)]
-    features = torch.nn.functional.normalize(torch.cat(parts), dim=1).double().numpy()
-    classes = tuple(sorted(rows["label"].unique()))
-    labels = class_indices(rows["label"], classes)
-    train, val, test = (np.asarray(rows["split"] == split) for split in ("train", "val", "test"))
-    model = LogisticRegression(C=100.0, max_iter=500).fit(features[train], labels[train])
-    logits = model.decision_function(features)
-    temperature = fit_temperature(logits[val], labels[val], int(val.sum()), 20).value
-    p = scipy.special.softmax(logits / temperature, axis=1)
-    patients = rows["patient"].to_numpy(dtype=str)
-    split = [Predictions(labels[m], p[m], patients[m], classes) for m in (val, test)]
-    found = calibrate(split[0], split[1], Slices(), temperature, PARAMS, Intervals()).prediction_sets
+def test_on_drawn_brains_the_sets_hold_the_true_class_as_often_as_asked() -> None:
+    """The splits are of one distribution, as the phantom draws all patients alike."""
+    plain = calibration.brains(120, 1, seed=0)
+    logits = [np.log(split.probabilities) for split in plain]
+    temperature = fit_temperature(logits[0], plain[0].labels, len(plain[0]), 20).value
+    val, test = (
+        replace(split, probabilities=scipy.special.softmax(z / temperature, axis=1))
+        for split, z in zip(plain, logits, strict=True)
+    )
+    found = calibrate(val, test, Slices(), temperature, PARAMS, Intervals()).prediction_sets
     assert found.per_class
     assert found.test is not None
     for covered in (found.test.overall, *found.test.per_class.values()):

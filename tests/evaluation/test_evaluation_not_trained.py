@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from toy_run import ToyRun
+from toy_run import ROOT, ToyRun
 
 import registry
 from clinprompt.evaluation.decision import DecisionRecord
@@ -57,6 +57,23 @@ def test_the_others_are_judged_and_it_is_named(run: ToyRun) -> None:
     [missing] = [one for one in record["candidates"] if one["candidate"] == "zero_shot"]
     assert (missing["not_trained"], missing["model_digest"], missing["test"]) == (REASON, None, None)
     assert list(record["inputs"]["failures"]) == ["zero_shot-1"]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_no_first_champion_is_made_by_the_shipped_rules_without_a_zero_shot(run: ToyRun, listed: bool) -> None:
+    run.set_rules(*load_params(ROOT / "params.yaml").gate.listed)
+    if listed:
+        fail(run, "zero_shot-1")
+    else:
+        run.set_params("candidates", methods=["coop"])
+    assert run.gate() == 0
+    record = run.decision
+    assert record["verdict"] == "rejected"
+    assert {check["rule"]: check["passed"] for check in record["checks"]} == {
+        "floor": True,
+        "better_than_zero_shot": False,
+    }
+    assert "so nothing says that tuning was worth it" in record["reasons"][0]
 
 
 def test_another_reason_makes_another_decision(run: ToyRun) -> None:

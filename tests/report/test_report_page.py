@@ -188,6 +188,32 @@ def test_it_says_which_decision_on_the_test_split_it_is(run: Run) -> None:
     ) in Page(report(run)).text
 
 
+def test_what_the_ends_of_an_interval_are_is_said_by_the_rules(run: Run) -> None:
+    assert "Each end of an interval is a one-sided bound at alpha 0.025." in Page(report(run)).text
+    decision = read_json(run.decision)
+    [floor] = [check for check in decision["checks"] if check["rule"] == "floor"]
+    timed = floor | {"rule": "latency", "name": "latency", "side": "at_most", "bound": 200.0, "ends": "quartiles"}
+    size = floor | {"rule": "model_size", "name": "model_size", "side": "at_most", "bound": 50.0, "ends": "value"}
+    decision["checks"] += [timed, size]
+    write_json(run.decision, decision)
+    text = Page(report(run)).text
+    assert "at alpha 0.025. Of latency the ends are quartiles of what was measured. Of model size the value" in text
+    assert "upper quartile at most 200.000" in text
+    assert "value at most 50.000" in text
+    decision["checks"] = [timed]
+    write_json(run.decision, decision)
+    assert "one-sided bound" not in Page(report(run)).text
+
+
+def test_who_is_shown_was_the_best_of_those_that_could_be_picked(run: Run) -> None:
+    assert run.decide("coop-1", "zero_shot-1", floor=1.0)["chosen"] is None
+    decision = read_json(run.decision)
+    decision["candidates"][0]["not_eligible"] = "it has no answers to the novel classes"
+    write_json(run.decision, decision)
+    shown = "zero_shot, seed 1, the best on the validation split of those that can be held to all rules."
+    assert shown in Page(report(run)).text
+
+
 def test_the_champion_that_it_was_compared_with_is_named(run: Run) -> None:
     decision = read_json(run.decision)
     decision["champion"] = {"name": "tiny", "version": "7", "model_digest": "a" * 64}

@@ -66,7 +66,7 @@ def _short(params: Any) -> None:
     params["gate"]["min_patients_per_class"] = 1
     params["gate"]["rules"] = [
         {"kind": "floor", "metric": "balanced_accuracy", "at_least": 0.0},
-        {"kind": "not_worse_than_champion", "margin": 1.0},
+        {"kind": "not_worse_than_champion", "margin": 0.99},
     ]
     params["airflow"].update(python=sys.executable)
 

@@ -13,18 +13,22 @@ from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import Field, model_validator
 
 from clinprompt.errors import BadParams
 from clinprompt.evaluation.behaviour import Behaviour, Trial
 from clinprompt.evaluation.contenders import Ability, Candidate, Incumbent, Slices
-from clinprompt.evaluation.design import Design, rounded
-from clinprompt.evaluation.estimate import Estimate, estimate_text
+from clinprompt.evaluation.design import Design, Superiority
+from clinprompt.evaluation.estimate import Ends, Estimate, Side, end_text, estimate_text, interval_text
 from clinprompt.evaluation.intervals import Intervals, estimate_all
+from clinprompt.evaluation.outcome import more_patients, reaches
 from clinprompt.evaluation.predictions import Predictions
-from clinprompt.schema import Section, check
+from clinprompt.params import NEGATIVE, Metric
+from clinprompt.schema import Section, check, key_errors
 
-Side = Literal["at_least", "above", "at_most"]
+Apart = Annotated[float, Field(ge=0, lt=1)]  # by how much two models may or must differ: all of it says nothing
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Check:
         says: the finding, as the end of a sentence about the candidate.
         change: what would change the outcome; None where it passed or nothing simple would.
         beside: whom the candidate was compared with, where that is not in the run's files.
+        ends: what the estimate's are, by the rule.
     """
 
     rule: str
@@ -49,7 +54,8 @@ class Check:
     says: str
     change: str | None = None
     beside: Literal["champion"] | None = None
-    design: Design | None = None
+    design: Design | Superiority | None = None
+    ends: Ends = "bounds"
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,8 @@ class Context:
 
     Attributes:
         challenger: the candidate that was picked on the validation split; it has predictions.
-        candidates: all that can be judged, the challenger among them.
+        candidates: all that are listed, in the order of params.yaml; those that could not be trained, which have no
+            predictions, are among them.
         metric: `gate.select_by`.
         alpha: of a one-sided test.
         fewest: patients of each class that a split or slice must have before it counts.
@@ -97,8 +104,8 @@ class Context:
             return estimate
         lacking = part.classes[counts.index(min(counts))]
         reason = (
-            f"{lacking} has {min(counts)} test patients, which are too few to tell; gate.min_patients_per_class asks "
-            f"for {self.fewest}"
+            f"{lacking} has {min(counts)} test {part.unit}, which are too few to tell; gate.min_patients_per_class "
+            f"asks for {self.fewest}"
         )
         return Estimate(value=estimate.value, low=None, high=None, reason=reason)
 
@@ -107,10 +114,12 @@ class Rule(Section):
     """A rule with its knobs, which are the fields of its class.
 
     Attributes:
-        needs: whom or what it holds the challenger against, and does not apply without; None: it always applies.
+        needs: whom or what it holds the challenger against, which is not there for each; None: it applies to all.
+        ends: what those of its estimates are.
     """
 
     needs: ClassVar[Literal["champion", "zero_shot", "novel_classes"] | None] = None
+    ends: ClassVar[Ends] = "bounds"
     kind: str
 
     @abstractmethod
@@ -143,7 +152,7 @@ class Rule(Section):
 
     def judged(
         self, context: Context, of: str, what: str, estimate: Estimate, bound: float, side: Side, good: str,
-        bad: str = "", patients: int | None = None, **more: Any,
+        bad: str = "", on: Predictions | None = None, **more: Any,
     ) -> Check:  # fmt: skip
         """The outcome that follows from an estimate.
 
@@ -151,46 +160,40 @@ class Rule(Section):
             of: what the rule was applied to, for the check's name.
             what: the same in words.
             good, bad: the ends of the sentence that says that it passed, or not.
-            patients: on how many the estimate rests; None: on those of the test split.
+            on: whose patients the estimate rests on; None: on those of the test split.
             more: other fields of the check.
         """
         ok = reaches(estimate, bound, side)
         if ok:
-            says = f"its {what} is {estimate_text(estimate)}, {good}"
+            says = f"its {what} is {self._text(estimate)}, {good}"
         elif estimate.low is None:
             says = f"{what} has no interval: {estimate.reason}"
         else:
-            end, must = ("upper", "at most") if side == "at_most" else ("lower", side.replace("_", " "))
-            says = f"{what} is {estimate_text(estimate)}; its {end} end must be {must} {bound:g}{bad}"
-        count = len(set(context.test.patients)) if patients is None else patients
-        change = None if ok else _more_patients(estimate, bound, side, count)
+            must = f"its {end_text(side, self.ends)} must be {side.replace('_', ' ')} {bound:g}"
+            says = f"{what} is {self._text(estimate)}; {must}{bad}"
+        change = None if ok else more_patients(estimate, bound, side, context.test if on is None else on)
         name = f"{self.kind}.{of}" if of else self.kind
-        facts: dict[str, Any] = {"change": change, **more}
+        facts: dict[str, Any] = {"change": change, "ends": self.ends, **more}
         return Check(self.kind, name, context.challenger.name, estimate, bound, side, ok, says, **facts)
 
-
-def reaches(estimate: Estimate, bound: float, side: Side) -> bool:
-    """Whether an interval's end is on the right side of a bound; never where there is no interval."""
-    if estimate.low is None or estimate.high is None:
-        return False
-    if side == "at_most":
-        return estimate.high <= bound
-    return estimate.low > bound if side == "above" else estimate.low >= bound
+    def _text(self, estimate: Estimate) -> str:
+        if self.ends == "value":
+            return interval_text(estimate.value, None, None)
+        return estimate_text(estimate)
 
 
-def _more_patients(estimate: Estimate, bound: float, side: Side, patients: int) -> str | None:
-    """With how many patients the same value would pass, as an interval shrinks with the root of their number."""
-    if estimate.value is None:
-        return None
-    if estimate.low is None or estimate.high is None:
-        return "more test patients"
-    reach = estimate.high - estimate.value if side == "at_most" else estimate.value - estimate.low
-    room = bound - estimate.value if side == "at_most" else estimate.value - bound
-    if room <= 0:
-        return "a better model; more test patients would not do"
-    return (
-        f"a better model, or about {rounded(int(patients * (reach / room) ** 2) + 1):,} test patients with this value"
-    )
+class MetricFloor(Rule):
+    """A rule by which the lower end of a metric's interval must be at least `at_least`."""
+
+    metric: Metric
+    at_least: float
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Self:
+        lowest = -1 if self.metric in NEGATIVE else 0
+        if not lowest <= self.at_least <= 1:
+            raise key_errors([f"at_least: must be from {lowest} to 1, found {self.at_least}"])
+        return self
 
 
 def trial_of(rules: Iterable[Rule]) -> Trial:

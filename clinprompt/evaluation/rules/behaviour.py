@@ -1,12 +1,12 @@
 """A candidate must behave as a served model has to: in a clean process, from its payload alone."""
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from clinprompt.evaluation.behaviour import Behaviour, Trial
-from clinprompt.evaluation.estimate import Estimate
+from clinprompt.evaluation.estimate import Ends, Estimate
 from clinprompt.evaluation.paired import undefined
 from clinprompt.evaluation.rules import Check, Context, Rule, register
 from clinprompt.schema import Fraction
@@ -23,6 +23,7 @@ class BehaviourRule(Rule):
         tolerance: up to which probabilities are the same.
     """
 
+    ends: ClassVar[Ends] = "value"
     images: Annotated[int, Field(ge=2, le=1000)] = 24
     at_most_flipped: Fraction = 0.1
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.001
@@ -73,7 +74,10 @@ class BehaviourRule(Rule):
 
     def _said(self, context: Context, estimate: Estimate, says: str, *, passed: bool = False) -> Check:
         name, change = context.challenger.name, None if passed else "a model without this fault"
-        return Check(self.kind, self.kind, name, estimate, self.at_most_flipped, "at_most", passed, says, change=change)
+        return Check(
+            self.kind, self.kind, name, estimate, self.at_most_flipped, "at_most", passed, says,
+            change=change, ends=self.ends,
+        )  # fmt: skip
 
 
 def _share(found: Behaviour) -> str:

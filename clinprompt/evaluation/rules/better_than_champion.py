@@ -2,9 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from clinprompt.evaluation.paired import compare, undefined
-from clinprompt.evaluation.rules import Check, Context, Rule, register
-from clinprompt.schema import Fraction
+from clinprompt.evaluation.paired import compare, superiority, undefined
+from clinprompt.evaluation.rules import Apart, Check, Context, Rule, register
 
 
 @register("better_than_champion")
@@ -15,7 +14,7 @@ class BetterThanChampion(Rule):
     """
 
     needs: ClassVar[Literal["champion", "zero_shot"] | None] = "champion"
-    by: Fraction = 0.0
+    by: Apart = 0.0
 
     def check(self, context: Context) -> Check | None:
         """Compare on the same test images."""
@@ -24,13 +23,19 @@ class BetterThanChampion(Rule):
             return None
         what = f"{metric} minus the champion's on the test split"
         if champion.test is None:
-            found = undefined(champion.problem or "the champion has no predictions on these images")
-        else:
-            found = compare(champion.test, context.test, metric, context.intervals).difference
-        worse = found.high is not None and found.high < 0
-        equal = ": it is worse" if worse else ": it is not shown better, so the champion stays, by this rule"
+            why = undefined(champion.problem or "the champion has no predictions on these images")
+            return self.judged(context, metric, what, why, self.by, "above", "", beside="champion")
+        found = compare(champion.test, context.test, metric, context.intervals)
+        plan = superiority(champion.test, context.test, found, self.by, context.alpha)
+        high, bad = found.difference.high, ": it is not shown better, so the champion stays, by this rule"
+        if high is not None and high < 0:
+            bad = ": it is worse"
+        elif plan is not None:
+            bad += f"; {plan.sentence}"
         good = "so it is better than the champion"
-        return self.judged(context, metric, what, found, self.by, "above", good, equal, beside="champion")
+        return self.judged(
+            context, metric, what, found.difference, self.by, "above", good, bad, beside="champion", design=plan
+        )
 
     def explain(self) -> str:
         """What is asked for."""

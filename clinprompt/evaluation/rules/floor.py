@@ -1,25 +1,11 @@
 """A metric on the test split must reach a floor."""
 
-from pydantic import model_validator
-
-from clinprompt.evaluation.rules import Check, Context, Rule, register
-from clinprompt.params import NEGATIVE, Metric
-from clinprompt.schema import key_errors
+from clinprompt.evaluation.rules import Check, Context, MetricFloor, register
 
 
 @register("floor")
-class Floor(Rule):
+class Floor(MetricFloor):
     """The lower end of the metric's interval must be at least `at_least`."""
-
-    metric: Metric
-    at_least: float
-
-    @model_validator(mode="after")
-    def _can_be_reached(self) -> "Floor":
-        lowest = -1 if self.metric in NEGATIVE else 0
-        if not lowest <= self.at_least <= 1:
-            raise key_errors([f"at_least: must be from {lowest} to 1, found {self.at_least}"])
-        return self
 
     def check(self, context: Context) -> Check:
         """Hold the challenger to the floor."""

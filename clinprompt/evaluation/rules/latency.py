@@ -1,12 +1,12 @@
 """A served model must answer fast enough."""
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from clinprompt.evaluation.behaviour import Behaviour, Latency, Timing, Trial
-from clinprompt.evaluation.estimate import Estimate
+from clinprompt.evaluation.estimate import Ends, Estimate
 from clinprompt.evaluation.paired import undefined
 from clinprompt.evaluation.rules import Check, Context, Rule, register
 from clinprompt.schema import Count
@@ -28,6 +28,7 @@ class LatencyRule(Rule):
         threads: of the CPU. Written down rather than found, so that the gate and the promoter measure the same.
     """
 
+    ends: ClassVar[Ends] = "quartiles"
     at_most_ms: Annotated[float, Field(gt=0)]
     requests: Annotated[int, Field(ge=5, le=1000)] = 30
     device: Literal["cpu", "cuda"] = "cpu"
@@ -87,7 +88,10 @@ class LatencyRule(Rule):
         told = f"{says}; {ceiling} is asked for" if passed else f"{says}; three of four must take {ceiling}"
         change = None if passed else "a faster model or machine"
         name = context.challenger.name
-        return Check(self.kind, self.kind, name, estimate, self.at_most_ms, "at_most", passed, told, change=change)
+        return Check(
+            self.kind, self.kind, name, estimate, self.at_most_ms, "at_most", passed, told,
+            change=change, ends=self.ends,
+        )  # fmt: skip
 
 
 def _key(timing: Timing) -> tuple[int, str, int]:

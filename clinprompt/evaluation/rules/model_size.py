@@ -1,10 +1,10 @@
 """A tuned model must not be too large to ship."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from clinprompt.evaluation.estimate import Estimate
+from clinprompt.evaluation.estimate import Ends, Estimate
 from clinprompt.evaluation.paired import undefined
 from clinprompt.evaluation.rules import Check, Context, Rule, register
 
@@ -13,6 +13,7 @@ from clinprompt.evaluation.rules import Check, Context, Rule, register
 class ModelSize(Rule):
     """The files of the tuned model must take at most `at_most_mb` megabytes; the backbone is not counted."""
 
+    ends: ClassVar[Ends] = "value"
     at_most_mb: Annotated[float, Field(gt=0)]
 
     def check(self, context: Context) -> Check:

@@ -5,8 +5,7 @@ from typing import ClassVar, Literal
 
 from clinprompt.evaluation.intervals import DECIMALS
 from clinprompt.evaluation.paired import compare, design, undefined
-from clinprompt.evaluation.rules import Check, Context, Rule, register
-from clinprompt.schema import Fraction
+from clinprompt.evaluation.rules import Apart, Check, Context, Rule, register
 
 
 @register("not_worse_than_champion")
@@ -17,7 +16,7 @@ class NotWorse(Rule):
     """
 
     needs: ClassVar[Literal["champion", "zero_shot"] | None] = "champion"
-    margin: Fraction
+    margin: Apart
 
     def check(self, context: Context) -> Check | None:
         """Compare on the same test images, and say what the test set can support."""

@@ -34,8 +34,7 @@ class NovelHarmonicMean(Rule):
             return None
         both = joined(context.test, novel)
         found = context.told(harmonic_estimate(context.test, novel, context.intervals), both)
-        patients = len(set(both.patients))
-        return self.judged(context, "", what, found, self.at_least, "at_least", good, patients=patients)
+        return self.judged(context, "", what, found, self.at_least, "at_least", good, on=both)
 
     def explain(self) -> str:
         """What is asked for."""

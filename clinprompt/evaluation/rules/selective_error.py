@@ -33,8 +33,9 @@ class SelectiveError(Rule):
             return shares
 
         found = estimate_of(
-            error, part.patients, part.labels, len(p.classes), intervals=context.intervals, why="there are no images"
-        )
+            error, part.patients, part.labels, len(p.classes), intervals=context.intervals, why="there are no images",
+            unit=p.unit,
+        )  # fmt: skip
         what = f"error on the surest {self.coverage:.0%} of the test images"
         good = f"below the ceiling {self.at_most:g}"
         return self.judged(context, f"{self.coverage:g}", what, context.told(found, p), self.at_most, "at_most", good)

@@ -5,21 +5,18 @@ from pydantic import Field
 from clinprompt.evaluation.estimate import Estimate
 from clinprompt.evaluation.intervals import estimate_all
 from clinprompt.evaluation.paired import undefined
-from clinprompt.evaluation.rules import Check, Context, Rule, register
+from clinprompt.evaluation.rules import Check, Context, MetricFloor, register
 from clinprompt.evaluation.slices import counted
-from clinprompt.params import Metric
 
 
 @register("slice_floor")
-class SliceFloor(Rule):
+class SliceFloor(MetricFloor):
     """On each slice by `columns` the lower end of the metric's interval must be at least `at_least`.
 
     A slice with too few patients of a class does not count, and is named; a column that is not known, or of which no
     slice counts, does not pass.
     """
 
-    metric: Metric
-    at_least: float
     columns: list[str] = Field(min_length=1)
 
     def check(self, context: Context) -> Check:
@@ -33,7 +30,7 @@ class SliceFloor(Rule):
             worst = min(found, key=lambda name: (-1.0 if found[name].low is None else found[name].low or 0.0, name))
             lowest = found[worst]
         what = f"{self.metric} on the slice {worst}" if worst else f"{self.metric} on slices"
-        told = f" (too few patients to tell: {', '.join(small)})" if small else ""
+        told = f" (too few {context.test.unit} to tell: {', '.join(small)})" if small else ""
         good = f"the worst of {len(found)} slices, above the floor {self.at_least:g}{told}"
         return self.judged(context, self.metric, what, lowest, self.at_least, "at_least", good, told)
 

@@ -35,7 +35,7 @@ class SliceGap(Rule):
             parts, too_small, problem = counted(context.test, context.slices, [column], context.fewest)
             small += too_small
             if problem is None and len(parts) < 2:
-                problem = f"by {column} fewer than two slices have enough patients to be compared"
+                problem = f"by {column} fewer than two slices have enough {context.test.unit} to be compared"
             if problem is not None:
                 problems.append(problem)
                 continue
@@ -45,7 +45,7 @@ class SliceGap(Rule):
         name = max(gaps, key=lambda n: np.inf if gaps[n].high is None else float(gaps[n].high or 0.0), default="")
         found = undefined("; ".join(problems)) if problems else gaps[name]
         what = f"gap of {self.metric} between {name}" if name and not problems else f"gap of {self.metric} of slices"
-        told = f" (too few patients to tell: {', '.join(small)})" if small else ""
+        told = f" (too few {context.test.unit} to tell: {', '.join(small)})" if small else ""
         good = f"below the ceiling {self.at_most:g}{told}"
         return self.judged(context, self.metric, what, found, self.at_most, "at_most", good, told)
 
@@ -66,7 +66,7 @@ class SliceGap(Rule):
 
         return estimate_of(
             gap, p.patients, p.labels, len(p.classes), intervals=context.intervals, why=f"{self.metric} is undefined",
-            weight=importance(self.metric, p), bounds=None,
+            weight=importance(self.metric, p), bounds=None, unit=p.unit,
         )  # fmt: skip
 
     def explain(self) -> str:
