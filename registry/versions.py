@@ -125,12 +125,16 @@ def run_of(client: "MlflowClient", version: Version) -> str:
 
 def search(client: "MlflowClient", name: str, condition: str) -> list[Version]:
     """The versions of `name` that meet a condition of MLflow's search."""
-    check_name(name)
+    return search_all(client, f"name = '{check_name(name)}' and {condition}")
+
+
+def search_all(client: "MlflowClient", condition: str) -> list[Version]:
+    """The versions of all models that meet a condition of MLflow's search."""
     matches: list[Version] = []
     token = None
     with tracking.service_errors():
         while True:
-            page = client.search_model_versions(f"name = '{name}' and {condition}", page_token=token)
+            page = client.search_model_versions(condition, page_token=token)
             matches += map(_version, page)
             token = page.token
             if not token:

@@ -83,11 +83,17 @@ def test_a_version_predicts_in_a_clean_process(run: Run) -> None:
     assert sum(rows[0][f"p_{label}"] for label in ("bright", "dark", "grey")) == pytest.approx(1)
 
 
+def registered(name: str, **tags: str) -> int:
+    """Register a version by hand, which nothing names."""
+    client, source = connect(), "models:/tiny-candidate/1"
+    run_id = client.get_model_version("tiny", "1").run_id
+    made = client.create_model_version(name, source, run_id=run_id, tags={"payload_digest": "other"} | tags)
+    return int(made.version)
+
+
 def test_only_what_nothing_names_is_collected(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    client = connect()
-    source, run_id = "models:/tiny-candidate/1", client.get_model_version("tiny", "1").run_id
     for name in ("tiny", "tiny-candidate"):
-        client.create_model_version(name, source, run_id=run_id, tags={"payload_digest": "other"})
+        registered(name)
     before = listing.models()
     assert told(capsys, "gc", "tiny")["versions"] == {"tiny": [2], "tiny-candidate": [2]}
     assert listing.models() == before
@@ -96,6 +102,26 @@ def test_only_what_nothing_names_is_collected(run: Run, capsys: pytest.CaptureFi
     assert [[one["version"] for one in model["versions"]] for model in listing.models()] == [[1], [1]]
     assert main(["gc", "tiny"]) == 0
     assert "Every version is named" in capsys.readouterr().out
+
+
+def test_each_thing_that_keeps_a_version_keeps_it_alone(run: Run) -> None:
+    client = connect()
+    lineages = [
+        {"candidate_model": "tiny-candidate", "candidate_version": str(registered("tiny-candidate"))} for _ in range(3)
+    ]
+    aliased, journalled = registered("tiny"), registered("tiny")
+    held = registered("tiny", quarantined="true", **lineages[0])
+    promoted = registered("tiny", promoted_at="2026-01-31T12:00:00+00:00")
+    loose = registered("tiny", **lineages[1])
+    client.create_registered_model("other")
+    registered("other", **lineages[2])
+    client.set_registered_model_alias("tiny", "mine", str(aliased))
+    for number in (journalled, 1):  # the champion for a while, past the protocol; the journal follows
+        client.set_registered_model_alias("tiny", "champion", str(number))
+        assert api.lift("tiny", 1, "no reason")["action"] == "unchanged"
+    assert api.gc("tiny", delete=True)["versions"] == {"tiny": [loose], "tiny-candidate": [3]}
+    left = {model["name"]: sorted(one["version"] for one in model["versions"]) for model in listing.models()}
+    assert left == {"tiny": [1, aliased, journalled, held, promoted], "tiny-candidate": [1, 2, 4], "other": [1]}
 
 
 def git(folder: Path, *arguments: str) -> str:
