@@ -11,7 +11,7 @@ from fabricate import Run, promote
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.files import sha256_file
 from registry import api, listing, reproduction
-from registry.__main__ import main
+from registry.__main__ import app, main
 from registry.tracking import connect
 
 
@@ -118,10 +118,59 @@ def test_each_thing_that_keeps_a_version_keeps_it_alone(run: Run) -> None:
     client.set_registered_model_alias("tiny", "mine", str(aliased))
     for number in (journalled, 1):  # the champion for a while, past the protocol; the journal follows
         client.set_registered_model_alias("tiny", "champion", str(number))
-        assert api.lift("tiny", 1, "no reason")["action"] == "unchanged"
+        assert api.unquarantine("tiny", 1, "no reason")["action"] == "unchanged"
     assert api.gc("tiny", delete=True)["versions"] == {"tiny": [loose], "tiny-candidate": [3]}
     left = {model["name"]: sorted(one["version"] for one in model["versions"]) for model in listing.models()}
     assert left == {"tiny": [1, aliased, journalled, held, promoted], "tiny-candidate": [1, 2, 4], "other": [1]}
+
+
+def test_programs_have_each_verb_by_its_name() -> None:
+    commands = {(command.name or "").replace("-", "_") for command in app.registered_commands}
+    assert commands <= set(api.__all__)
+    assert all(callable(getattr(api, name)) for name in commands)
+
+
+def test_an_error_is_a_line_of_json_too_and_leaves_nothing_of_a_misspelt_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_bytes((reproduction.ROOT / "params.yaml").read_bytes())
+    options = {
+        "diff": ["1", "2"], "export": ["x", "--version", "2"], "reproduce": ["x", "--version", "2"],
+        "rollback": ["--reason", "bad"], "unquarantine": ["--reason", "good", "--version", "1"], "gc": ["--delete"],
+        "verify": ["--version", "2"], "lineage": ["--version", "2"], "serve-check": ["--version", "2"],
+    }  # fmt: skip
+    for command in ("show", "load", "sign", *options):
+        assert main([command, "nosuch", *options.get(command, []), "--json"]) == 66
+        said = json.loads(capsys.readouterr().out)
+        assert (said["status"], said["exit_code"]) == ("input_missing", 66)
+        assert "nosuch" in said["message"]
+    for command in (["push-results"], ["pull-results", "x"], ["promote", "nosuch"]):
+        assert main([*command, "--json"]) == 66
+        assert json.loads(capsys.readouterr().out)["exit_code"] == 66
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_a_journal_that_is_gone_is_never_taken_for_checked(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    journal = run.root / "mlflow.db.journal"
+    journal.rename(run.root / "kept")
+    assert main(["verify", "tiny"]) == 66
+    assert "was promoted at" in capsys.readouterr().err
+    assert api.verify("tiny-candidate", 1)["not_checked"] == {}  # candidates are in no journal
+    api.unquarantine("tiny", 1, "no reason")  # begins another with the champion that it finds
+    assert api.verify("tiny")["checks"][-1] == "journal"
+    entry = journal / "tiny" / "journal" / "00000001.json"
+    value = json.loads(entry.read_text())
+    entry.write_text(json.dumps(value | {"after": None}))
+    done = api.verify("tiny")
+    assert "journal" not in done["checks"]
+    assert "and the journal begins at" in done["not_checked"]["journal"]
+    assert main(["verify", "tiny"]) == 0
+    assert "NOT CHECKED: the journal: it was promoted at" in capsys.readouterr().out
+    entry.write_text(json.dumps(value | {"after": None, "at": "2020-01-31T12:00:00+00:00"}))
+    with pytest.raises(InputCorrupt, match="no entry of the journal at .* names it: don't use this model"):
+        api.verify("tiny")
 
 
 def git(folder: Path, *arguments: str) -> str:
