@@ -185,10 +185,10 @@ def _register(client: "MlflowClient", release: PromotionRequest, packed: "Packed
     logged = log_release(client, release, packed)
     card = load_card(release.card)
     about = lineage.about(card, release.record, release.measured)
-    tags = packed.facts | {FILES_TAG: logged.files} | lineage.use_tags(card) | links.airflow_tags()
+    tags = logged.facts | {FILES_TAG: logged.files} | lineage.use_tags(card) | links.airflow_tags()
     candidate = find_or_create(client, release.names.candidate_model, logged.uri, logged.run_id, tags, logged.model_id)
-    # The candidate may be another promotion's, logged by a run of its own, with other ids in its files.
-    tags = tags | {FILES_TAG: candidate.tag(FILES_TAG)}
+    # The candidate may be another promotion's, logged by a run of its own, with another lineage and ids in its files.
+    tags = tags | {key: candidate.tags[key] for key in (*packed.facts, FILES_TAG) if key in candidate.tags}
     tags = tags | {"candidate_model": candidate.name, "candidate_version": str(candidate.number)}
     source = f"models:/{candidate.name}/{candidate.number}"
     run_id = run_of(client, candidate)

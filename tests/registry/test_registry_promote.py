@@ -17,7 +17,7 @@ from outcome import result, state
 
 import registry
 from clinprompt.tuned.failure import TrainingFailure
-from registry import collect, listing
+from registry import collect, listing, provenance
 from registry.__main__ import main
 from registry.tracking import connect
 
@@ -286,7 +286,10 @@ def test_a_crash_before_any_step_and_a_second_try_end_the_same(
             promote(challenged)
     champion = registry.champion("tiny")
     assert champion is not None  # consumers are served at every moment
+    (challenged.root / "dvc.lock").write_text("stages: {}")  # so that the second try has another lineage
     assert promote(challenged) == 0
+    for model in ("tiny", "tiny-candidate"):  # what the first one has logged is told as it was
+        assert "lineage" in provenance.verify(model, 2)["checks"]
     found = state()
     assert {name: (len(payloads), aliases) for name, (payloads, aliases) in found.items()} == {
         "tiny": (2, {"champion": 2, "previous": 1}),

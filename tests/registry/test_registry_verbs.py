@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 from fabricate import Run, promote
 
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
-from clinprompt.files import sha256_file
-from registry import api, listing, reproduction
+from clinprompt.files import sha256_bytes, sha256_file
+from clinprompt.tuned.record import ModelRecord
+from registry import api, lineage, listing, reproduction
 from registry.__main__ import app, main
 from registry.tracking import connect
 
@@ -178,31 +180,72 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_the_workspace_of_a_training_is_made_again(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    project = tmp_path / "project"
-    (project / "datasets").mkdir(parents=True)
-    card = project / "datasets" / "tiny.yaml"
-    card.write_bytes((run.root / "datasets" / "tiny.yaml").read_bytes())
-    git(tmp_path, "init", "--quiet", str(project))
-    git(project, "add", ".")
-    git(project, "commit", "--quiet", "--message", "first")
-    commit, origin = git(project, "rev-parse", "HEAD"), reproduction.origin
-    facts = {"git_commit": commit}
+LOCK = """schema: '2.0'
+stages:
+  ingest@tiny:
+    cmd: python -m components.ingest --dataset tiny
+    outs:
+    - {path: data/tiny, hash: md5, md5: 0123456789abcdef0123456789abcdef.dir}
+"""
 
-    def told_otherwise(registered: Any) -> dict[str, str]:
-        found = origin(registered) | facts
-        return {key: value for key, value in found.items() if value and key != "requirements_digest"}
 
-    monkeypatch.setattr(reproduction, "origin", told_otherwise)
+@pytest.fixture
+def project(tmp_path: Path, finished: Run) -> Path:
+    """A git clone with what a promotion holds against its commit."""
+    folder = tmp_path / "project"
+    for name in ("datasets/tiny.yaml", "requirements/components.txt"):
+        (folder / name).parent.mkdir(parents=True)
+        root = finished.root if name.startswith("datasets") else reproduction.ROOT
+        (folder / name).write_bytes((root / name).read_bytes())
+    git(tmp_path, "init", "--quiet", str(folder))
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "--message", "first")
+    return folder
+
+
+def test_the_workspace_of_a_training_is_made_again(
+    finished: Run, fresh_copy: Callable[[Run], Run], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, commit = fresh_copy(finished), git(project, "rev-parse", "HEAD")
+    monkeypatch.setattr(lineage, "git_commit", lambda: commit)
+    table = run.folder / "describe" / "descriptions.parquet"
+    model = run.folder / "tune" / "coop-1" / "model.yaml"
+    taught = ModelRecord.read(model).model_copy(update={"knowledge": {table.name: sha256_file(table)}})
+    taught.write(model)
+    run.evaluate_again("coop", 1)
+    run.decide("coop-1", "zero_shot-1")
+    texts = {"params.yaml": (run.root / "params.yaml").read_text(), "dvc.lock": LOCK, "infra/images.lock": "data: {}\n"}
+    (run.root / "infra").mkdir(exist_ok=True)
+    for name, text in texts.items():
+        (run.root / name).write_text(text)
+    assert promote(run) == 0
+    told = api.lineage("tiny")["lineage"]
+    assert told["release_digest"] == "0123456789abcdef0123456789abcdef.dir"
+    assert told["dvc_lock_digest"] == sha256_bytes(LOCK.encode())
+    assert api.verify("tiny")["checks"] == ["files", "lineage", "decision", "journal"]
+    again = tmp_path / "again"
+    done = reproduction.reproduce("tiny", again, project=project)
+    assert (done["commit"], done["checked"]) == (commit, ["requirements/components.txt", "datasets/tiny.yaml"])
+    assert {name: (again / name).read_text() for name in texts} == texts
+    assert sha256_file(again / "reproduction" / "decision.json") == sha256_file(run.decision)
+    assert sha256_file(again / "reproduction" / "descriptions.parquet") == sha256_file(table)
+    assert len(json.loads((again / "reproduction" / "descriptions.json").read_text())) == 3
+    assert (done["restored"][:3], done["not_recorded"]) == ([*texts], [])
+
+
+def test_a_training_whose_code_can_t_be_had_is_not_made_again(
+    run: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts, origin = {"git_commit": git(project, "rev-parse", "HEAD")}, reproduction.origin
+    monkeypatch.setattr(reproduction, "origin", lambda one: {k: v for k, v in (origin(one) | facts).items() if v})
     done = reproduction.reproduce("tiny", tmp_path / "again", project=project)
-    assert (done["commit"], done["checked"]) == (commit, ["datasets/tiny.yaml"])
-    assert sha256_file(tmp_path / "again" / "reproduction" / "decision.json") == sha256_file(run.decision)
-    card.write_text("another")
+    assert done["not_recorded"] == ["dvc.lock", "infra/images.lock"]  # this run had none
+    (project / "datasets" / "tiny.yaml").write_text("another")
     git(project, "commit", "--quiet", "--all", "--message", "second")
     facts["git_commit"] = git(project, "rev-parse", "HEAD")
     with pytest.raises(InputCorrupt, match=r"was made with another datasets/tiny\.yaml than its commit has"):
         reproduction.reproduce("tiny", tmp_path / "other", project=project)
-    for wrong, words in (("", "records no git commit"), (f"{commit}-dirty", "whose changes were never committed")):
+    for wrong, words in (("", "records no git commit"), ("0" * 40 + "-dirty", "whose changes were never committed")):
         facts["git_commit"] = wrong
         with pytest.raises(InputMissing, match=words):
             reproduction.reproduce("tiny", tmp_path / "other", project=project)
