@@ -1,11 +1,13 @@
 """Which revision of the code this is, as git knows it."""
 
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+BUILT_FROM = "REVISION"  # the file in an image, which has no git: the commit that its code was copied from
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,12 @@ def git_revision(folder: Path = ROOT) -> Revision | None:
 
 
 def git_commit(folder: Path = ROOT) -> str | None:
-    """The commit alone."""
-    revision = git_revision(folder)
-    return revision.commit if revision else None
+    """The commit alone; in an image the one that its build was told of."""
+    revision, built_from = git_revision(folder), folder / BUILT_FROM
+    if revision is not None:
+        return revision.commit
+    told = built_from.read_text(encoding="utf-8").strip() if built_from.is_file() else ""
+    return told if re.fullmatch("[0-9a-f]{40}(-dirty)?", told) else None
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -41,13 +41,14 @@ class Job:
     """One call of a component: its arguments, where its inputs lie and where to write its outputs.
 
     `outputs` are temporary paths, renamed when the work has succeeded, except those with `keep: true`, which are the
-    final ones.
+    final ones. `params_file` is where the params were read from.
     """
 
     arguments: dict[str, Any]
     inputs: dict[str, Path]
     outputs: dict[str, Path]
     final: dict[str, Path]
+    params_file: Path
     _params: Params
     _declared: tuple[str, ...]
 
@@ -136,7 +137,8 @@ def _attempt(interface: Interface, work: Work, argv: list[str]) -> dict[str, Any
     inputs = {key: Path(options[key]) for key in interface.inputs if options[key] is not None}
     final = {key: Path(options[key]) for key in interface.outputs}
     declared = tuple(key.format(**arguments) for key in interface.params)
-    params = load_params(Path(options["params"]))
+    params_file = Path(options["params"])
+    params = load_params(params_file)
     for key, path in inputs.items():
         if not path.exists():
             raise InputMissing(f"--{key} {path} does not exist; run the stage that makes it (dvc repro).")
@@ -149,7 +151,7 @@ def _attempt(interface: Interface, work: Work, argv: list[str]) -> dict[str, Any
             remove(path)
     finished = False
     try:
-        result = work(Job(arguments, inputs, outputs, final, params, declared))
+        result = work(Job(arguments, inputs, outputs, final, params_file, params, declared))
         finished = True
     except DataRejected as error:
         finished = error.publish

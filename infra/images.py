@@ -231,8 +231,11 @@ def _local_folder(location: str) -> Path | None:
 
 
 def _revision() -> str:
-    completed = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return completed.stdout.strip() or "unknown"
+    """The commit, with "-dirty" where files differ from it, but for the images' lock, which no image holds."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = ["git", "diff", "--quiet", "HEAD", "--", ".", f":(exclude){IMAGES_LOCK}"]
+    changed = subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode != 0
+    return f"{commit.stdout.strip()}{'-dirty' if changed else ''}" if commit.returncode == 0 else "unknown"
 
 
 app = cli.application()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PARAMS = Path("params.yaml")
 RUNS = Path("runs")
+CHANGES = {"gc", "promote", "push-results", "rollback", "sign", "unquarantine"}  # commands that may change the registry
 
 
 app = cli.application("Look at the model registry.")
@@ -35,22 +36,24 @@ _ParamsFile = Annotated[Path, typer.Option(help="the params")]
 
 
 def main(argv: list[str]) -> int:
-    """Run a command; the exit code is 0 or that of the error."""
+    """Run a command; the exit code is 0 or that of the error.
+
+    With --json an error is a line of JSON on stdout as well, of whichever command: status, exit_code and message.
+    """
     # Wrong usage has its line of JSON too, so these are looked up before anything is parsed.
-    as_json, changes = "--json" in argv, bool({"promote", "rollback", "sign", "unquarantine"} & set(argv[:1]))
+    as_json, changes = "--json" in argv, bool(CHANGES & set(argv[:1]))
     try:
         answer: Answer | None = cli.invoke(app, argv, "python -m registry")
     except ClinpromptError as error:
         sys.stderr.write(f"{error}\n")
-        if changes:
-            code = error.exit_code
-            _write_line({"status": code.name.lower(), "exit_code": int(code), "message": str(error)}, as_json)
-        return int(error.exit_code)
+        code = error.exit_code
+        _write_line({"status": code.name.lower(), "exit_code": int(code), "message": str(error)}, as_json, changes)
+        return int(code)
     if answer is None:  # the help, which is printed
         return 0
     value, text = answer
     if changes:
-        _write_line({"status": "ok", **value}, as_json)
+        _write_line({"status": "ok", **value}, as_json, changes)
     elif as_json:
         sys.stdout.write(to_json(value))
     if not as_json:
@@ -58,12 +61,12 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _write_line(result: dict[str, Any], as_json: bool) -> None:
-    """The result of a command that changes the registry, in one line, as a component gives it."""
+def _write_line(result: dict[str, Any], as_json: bool, changes: bool) -> None:
+    """What came of a command in one line; where it changes the registry, as a component gives it."""
     line = json.dumps(result) + "\n"
     if as_json:
         sys.stdout.write(line)
-    if path := os.environ.get(RESULT_FILE):
+    if changes and (path := os.environ.get(RESULT_FILE)):
         write_text(Path(path), line)
 
 

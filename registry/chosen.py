@@ -2,7 +2,7 @@
 
 from clinprompt.errors import InputMissing
 from registry import tracking
-from registry.versions import CHAMPION, Version, by_alias, by_number, check_name
+from registry.versions import CHAMPION, Version, by_alias, by_number, check_name, require
 
 
 def chosen(name: str, which: int | str | None = None) -> Version:
@@ -19,6 +19,7 @@ def chosen(name: str, which: int | str | None = None) -> Version:
     check_name(name)
     which = CHAMPION if which is None else which
     if isinstance(which, int) or which.isdecimal():
+        require(name)
         return by_number(tracking.connect(), name, int(which))
     version = by_alias(name, which)
     if version is None:

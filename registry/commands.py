@@ -48,7 +48,8 @@ def verify(
     signed = f"It is signed by {done['signer']}" if done["signed"] else "It is not signed"
     if done["signed"] and "signature" not in done["checks"]:
         signed += ", and no key was given to check that by"
-    return done, f"{said}{', '.join(done['checks'][1:])}. {signed}.\n"
+    more = "".join(f" NOT CHECKED: the {what}: {why}." for what, why in done["not_checked"].items())
+    return done, f"{said}{', '.join(done['checks'][1:])}. {signed}.{more}\n"
 
 
 def lineage(
@@ -116,7 +117,7 @@ def gc(
 
 def decisions(name: Model, params: ParamsFile = PARAMS, json: Json = False) -> Answer:
     """Tell the decisions on test splits."""
-    found = held_out.ledger_at(check_name(name), journal_of(params)).told()
+    found = held_out.decisions(name, journal=journal_of(params))
     if not found:
         return {"test_sets": []}, f"No decision on a candidate for {name} is counted.\n"
     lines = []

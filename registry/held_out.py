@@ -22,6 +22,7 @@ from clinprompt.records import RecordPart
 from registry import links
 from registry.protocol.location import shared_place, store_at
 from registry.protocol.store import Store
+from registry.versions import check_name
 
 FORMAT = 1
 FOLDER = "test-sets"  # beside the models' journals: a store of its own, as the gate needs no right to those
@@ -167,6 +168,19 @@ def ledger(name: str, journal: str | None, budget: BudgetParams) -> Ledger | Non
         ServiceDown: the MLflow server does not answer.
     """
     return ledger_at(name, journal) if budget.counts else None
+
+
+def decisions(name: str, *, journal: str | None = None) -> list[dict[str, Any]]:
+    """Of each test split that decided on candidates for the production model `name`: its digest, and all decisions.
+
+    Args:
+        journal: `registry.journal` of params.yaml.
+
+    Raises:
+        BadParams: no model can have this name, or there is no place in which decisions are counted.
+        InputCorrupt, ServiceDown: as `Ledger.claim`.
+    """
+    return ledger_at(check_name(name), journal).told()
 
 
 def ledger_at(name: str, journal: str | None) -> Ledger:

@@ -8,7 +8,7 @@ from clinprompt.evaluation.estimate import interval_text
 from registry import quarantine, tracking
 from registry.model_folder import FILES_TAG
 from registry.signature import SIGNATURE, claimed
-from registry.versions import PROMOTED
+from registry.versions import PROMOTED, REFUSED
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -111,12 +111,18 @@ def _version(client: "MlflowClient", entity: Any, aliases: dict[str, int]) -> di
         "aliases": sorted(alias for alias, version in aliases.items() if version == number),
         "created": _date(int(entity.creation_timestamp)),
         "promoted": entity.tags.get(PROMOTED),
-        "state": "quarantined" if entity.tags.get(quarantine.MARK) == quarantine.HELD else None,
+        "state": _state(entity.tags),
         "lineage": dict(sorted(entity.tags.items())),
         "signer": claimed(entity.tags),
         "metrics": dict(sorted(metrics.items())),
         "run": entity.run_id,
     }
+
+
+def _state(tags: dict[str, str]) -> str | None:
+    if tags.get(quarantine.MARK) == quarantine.HELD:
+        return "quarantined"
+    return "refused" if REFUSED in tags else None
 
 
 def _metrics(client: "MlflowClient", run_id: str) -> dict[str, float]:

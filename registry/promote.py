@@ -4,10 +4,12 @@ Every step first looks whether it is done. The journal's entry is the commit poi
 champion; after it, the new one, whole and tried out, as soon as the alias follows.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clinprompt.errors import DataRejected
+from clinprompt.errors import ClinpromptError, DataRejected, Interrupted, ServiceDown
 from clinprompt.scratch import ScratchFolder
 from registry import keys, links, protocol, quarantine, tracking
 from registry.consumer import Champion
@@ -17,7 +19,7 @@ from registry.receipt import CandidateVersion, QuarantinedVersion, Receipt
 from registry.request import PromotionRequest
 from registry.signing import keep
 from registry.verify import verify
-from registry.versions import CHAMPION, PREVIOUS, Version, by_alias, describe, find_or_create, run_of
+from registry.versions import CHAMPION, PREVIOUS, Version, by_alias, describe, find_or_create, mark_refused, run_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,7 +45,7 @@ def promote(release: PromotionRequest) -> Receipt:
     settled = protocol.settled_champion(name, journal)
     if settled is not None and _is_there(release, settled):
         return _receipt(release, settled, by_alias(name, PREVIOUS))
-    with protocol.opened(name, journal) as turn:
+    with protocol.opened(name, journal, new=True) as turn:
         current = turn.champion()
         if current is not None and current.tags.get("inputs_digest") == release.inputs_digest:
             if quarantine.is_held(current):  # a rollback that was not finished
@@ -77,9 +79,10 @@ def _replace(turn: protocol.Turn, release: PromotionRequest, current: Version | 
         with turn.intend("promote", current, intended) as change:
             candidate, new = _register(client, release, packed)
             registered = Champion(new)
-            text = registered.sign(key) if key is not None else None
-            with packed.backbone.within_reach():
-                verify(registered, release.sample())
+            with _telling(client, new):
+                text = registered.sign(key) if key is not None else None
+                with packed.backbone.within_reach():
+                    verify(registered, release.sample())
             if text is not None:  # what is refused is not signed for anyone to see
                 for version in (candidate, new):  # of the same files
                     keep(client, version, text)
@@ -88,6 +91,21 @@ def _replace(turn: protocol.Turn, release: PromotionRequest, current: Version | 
     if champion is None or champion.number != new.number:
         raise Overtaken(name)
     return _receipt(release, champion, turn.previous())
+
+
+@contextmanager
+def _telling(client: "MlflowClient", version: Version) -> Iterator[None]:
+    """Where a version is refused in the `with` block, its tag tells why, to those who find it in the registry."""
+    try:
+        yield
+    except (ServiceDown, Interrupted):
+        raise
+    except Exception as error:
+        why = str(error) if isinstance(error, ClinpromptError) else f"it can't be tried out: {type(error).__name__}"
+        with suppress(ClinpromptError):  # what it was refused for is what to tell
+            mark_refused(client, version, why)
+        raise
+    mark_refused(client, version, None)
 
 
 def _previous(current: Version | None, new: Version, before: Version | None) -> int | None:
@@ -167,10 +185,10 @@ def _register(client: "MlflowClient", release: PromotionRequest, packed: "Packed
     logged = log_release(client, release, packed)
     card = load_card(release.card)
     about = lineage.about(card, release.record, release.measured)
-    tags = packed.facts | {FILES_TAG: logged.files} | lineage.use_tags(card) | links.airflow_tags()
+    tags = logged.facts | {FILES_TAG: logged.files} | lineage.use_tags(card) | links.airflow_tags()
     candidate = find_or_create(client, release.names.candidate_model, logged.uri, logged.run_id, tags, logged.model_id)
-    # The candidate may be another promotion's, logged by a run of its own, with other ids in its files.
-    tags = tags | {FILES_TAG: candidate.tag(FILES_TAG)}
+    # The candidate may be another promotion's, logged by a run of its own, with another lineage and ids in its files.
+    tags = tags | {key: candidate.tags[key] for key in (*packed.facts, FILES_TAG) if key in candidate.tags}
     tags = tags | {"candidate_model": candidate.name, "candidate_version": str(candidate.number)}
     source = f"models:/{candidate.name}/{candidate.number}"
     run_id = run_of(client, candidate)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from clinprompt.errors import InputCorrupt
+from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.files import read_json, sha256_file
 from registry import listing, signature, tracking
 from registry.chosen import chosen
@@ -10,7 +10,7 @@ from registry.consumer import Champion
 from registry.model_folder import FILES_TAG, RECORD
 from registry.protocol.journal import Entry, Journal
 from registry.protocol.location import address, store_at
-from registry.versions import Version
+from registry.versions import PROMOTED, Version
 
 Facts = dict[str, Any]
 _DECISION, _LINEAGE = "decision.json", "lineage.json"
@@ -24,11 +24,13 @@ def verify(name: str, which: int | str | None = None, *, journal: str | None = N
         journal: `registry.journal` of params.yaml.
 
     Returns:
-        name, version, payload_digest, files (how many were checked), checks (what was), signed, and signer: who the
-        signature says that it is of. The signature is among the checks where a key is there to check it by.
+        name, version, payload_digest, files (how many were checked), checks (what was), not_checked (what should have
+        been, by its name why it could not be), signed, and signer: who the signature says that it is of. The signature
+        is among the checks where a key is there to check it by. The journal is one of a version that was promoted, and
+        of no other.
 
     Raises:
-        InputMissing: there is no such version, or a file is missing.
+        InputMissing: there is no such version, or a file is missing, or the journal of a version that was promoted is.
         InputCorrupt: a file, a tag or the journal is not what was registered.
         ServiceDown: a server does not answer.
     """
@@ -39,7 +41,7 @@ def verify(name: str, which: int | str | None = None, *, journal: str | None = N
     _check_tags(version, facts)
     if sha256_file(folder / RECORD / _DECISION) != facts["decision_digest"]:
         raise InputCorrupt(f"Version {version.number} of {name!r} was registered with another decision: don't use it.")
-    promoted = _check_journal(version, entries(name, journal))
+    in_journal, unchecked = _check_journal(version, address(name, journal), entries(name, journal))
     return {
         "name": name,
         "version": version.number,
@@ -49,9 +51,10 @@ def verify(name: str, which: int | str | None = None, *, journal: str | None = N
             "files",
             "lineage",
             "decision",
-            *(["journal"] if promoted else []),
+            *(["journal"] if in_journal else []),
             *(["signature"] if registered.signature_checked else []),
         ],
+        "not_checked": {"journal": unchecked} if unchecked else {},
         "signed": signature.SIGNATURE in version.tags,
         "signer": signature.claimed(version.tags),
     }
@@ -145,14 +148,32 @@ def _check_tags(version: Version, facts: dict[str, str]) -> None:
             )
 
 
-def _check_journal(version: Version, told: list[Entry]) -> bool:
-    """Whether the journal names the version; where it does, with this payload."""
+def _check_journal(version: Version, where: str | None, told: list[Entry]) -> tuple[bool, str | None]:
+    """Whether the journal names the version, with this payload; and where it can't name one that was promoted, why.
+
+    A journal that must name a version and does not is an error: who could take an entry away could also have set the
+    alias by hand.
+    """
+    about = f"Version {version.number} of {version.name!r}"
     payloads = {entry.after.payload for entry in told if entry.counts and entry.after and _is(entry.after, version)}
     if payloads and payloads != {version.tags.get("payload_digest")}:
-        raise InputCorrupt(
-            f"Version {version.number} of {version.name!r} was promoted with another payload: don't use this model."
+        raise InputCorrupt(f"{about} was promoted with another payload: don't use this model.")
+    at = version.tags.get(PROMOTED)
+    if payloads or at is None:
+        return bool(payloads), None
+    if where is None:
+        return False, f"it was promoted at {at} on a server, and no journal is named that could tell of it"
+    if not told:
+        raise InputMissing(
+            f"{about} was promoted at {at}, and the journal at {where} is empty or gone; put its back-up in its place. "
+            "(Where that is lost, the next promotion or rollback begins a journal with the champion that it finds.)"
         )
-    return bool(payloads)
+    if at < told[0].at:  # both in UTC, written alike
+        return False, f"it was promoted at {at}, and the journal begins at {told[0].at}"
+    raise InputCorrupt(
+        f"{about} was promoted at {at} as its tag says, and no entry of the journal at {where} names it: don't use "
+        "this model."
+    )
 
 
 def _is(reference: Any, version: Version) -> bool:

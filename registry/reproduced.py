@@ -33,6 +33,7 @@ from registry.stage import own_python
 
 FORMAT = 1
 FOLDER = "reproduced"  # beside the models' journals
+_NOT_SEEN = "was not trained again yet"
 LOCK, PREDICTIONS = "dvc.lock", "predictions.parquet"
 
 
@@ -57,10 +58,10 @@ def retrain(dataset: str, project: Path) -> dict[str, Any]:
     if decision.chosen is None:
         raise InputMissing(f"The gate has chosen nobody on {dataset}: there is nothing to train again.")
     chosen, store = decision.chosen, _store(names)
-    facts: dict[str, Any] = {"model": names.production_model, "candidate": chosen.folder}
-    facts |= {"digest": chosen.model_digest}
+    named = _named(dataset, names, chosen)
+    facts: dict[str, Any] = {key: value for key, value in named.items() if key != "dataset"}
     earlier = store.read(_key(chosen.model_digest))
-    if earlier is not None and _falls_short(earlier.content, names.reproduce_tolerance) is None:
+    if earlier is not None and _falls_short(earlier.content, named, names.reproduce_tolerance) is None:
         return facts | {"action": "unchanged"}
     name, out = _made(stages, "tune", dataset, chosen.folder)
     if model_digest(project / out) != chosen.model_digest:
@@ -104,7 +105,8 @@ def check(dataset: str, names: RegistryParams, chosen: ChosenCandidate) -> None:
     if names.reproduce != "required":
         return
     seen = _store(names).read(_key(chosen.model_digest))
-    lacking = "was not trained again yet" if seen is None else _falls_short(seen.content, names.reproduce_tolerance)
+    named = _named(dataset, names, chosen)
+    lacking = _NOT_SEEN if seen is None else _falls_short(seen.content, named, names.reproduce_tolerance)
     if lacking is not None:
         raise DataRejected(
             f"{chosen.folder} {lacking}, which registry.reproduce asks for; nothing was promoted. Run "
@@ -113,13 +115,32 @@ def check(dataset: str, names: RegistryParams, chosen: ChosenCandidate) -> None:
         )
 
 
-def _falls_short(seen: bytes, tolerance: float | None) -> str | None:
-    """Why what was seen of a second training is not enough by now; None where it is."""
+def _named(dataset: str, names: RegistryParams, chosen: ChosenCandidate) -> dict[str, str]:
+    """What a second training is of."""
+    return {
+        "dataset": dataset,
+        "model": names.production_model,
+        "candidate": chosen.folder,
+        "digest": chosen.model_digest,
+    }
+
+
+def _falls_short(seen: bytes, named: Mapping[str, str], tolerance: float | None) -> str | None:
+    """Why what was seen of a second training is not enough by now; None where it is.
+
+    Args:
+        named: what it must have been of, whatever the file is called.
+    """
     try:
-        told = json.loads(seen).get("agreement")
-        agreement = None if told is None else Agreement.model_validate(told)
+        told = json.loads(seen)
+        if told.get("format") != FORMAT or not all(isinstance(told.get(key), str) for key in named):
+            raise ValueError
+        agreement = Agreement.model_validate(told["agreement"]) if "agreement" in told else None
     except (ValueError, AttributeError):
         raise InputCorrupt(f"A file of {FOLDER} in the registry's journal can't be read; delete it.") from None
+    other = [key for key in named if told[key] != named[key]]
+    if other:
+        return f"{_NOT_SEEN} (what lies there as its second training is of another {' and '.join(other)})"
     if agreement is None or agreement.is_within(tolerance):
         return None
     allowed = "no difference" if tolerance is None else f"{tolerance:g}"

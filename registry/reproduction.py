@@ -7,33 +7,34 @@ from typing import Any
 
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.files import atomic, read_json, sha256_bytes, sha256_file, to_json
+from registry import training_texts
 from registry.chosen import chosen
 from registry.consumer import Champion
 from registry.lineage import LOCK, ROOT
 from registry.model_folder import PAYLOAD, RECORD
+from registry.package import DESCRIPTIONS
 from registry.provenance import origin
-
-_NOT_RECORDED = ("dvc.lock", "params.yaml", "infra/images.lock")
 
 
 def reproduce(name: str, folder: Path, which: int | str | None = None, *, project: Path = ROOT) -> dict[str, Any]:
-    """Check out the code that a version was promoted by, and hold the commit's files against the version's digests.
+    """Check out the code that a version was promoted by, hold it against the version's digests, and restore the rest.
 
-    The version's decision and lineage lie in the folder's `reproduction/` afterwards. What a version does not record
-    (params.yaml, dvc.lock, the images' lock) is named in the answer: `python -m workspace checkout DATASET@RELEASE`
-    restores it, where the run was recorded in the store.
+    params.yaml, dvc.lock and the images' lock are put at their places, as the version records them. Its decision,
+    lineage and knowledge lie in the folder's `reproduction/` afterwards. The data are not there: `dvc.lock` names them
+    by their digests.
 
     Args:
         which: a version's number or an alias; by default the champion.
         project: a git clone that has the commit.
 
     Returns:
-        name, version, folder, commit, checked (files whose digests are those of the lineage) and not_recorded.
+        name, version, folder, commit, checked (files of the commit whose digests are those of the lineage), restored
+        and not_recorded (what a version of an earlier release lacks).
 
     Raises:
         BadParams: the folder exists, or `project` is no clone that has the commit.
         InputMissing: the version records no commit, or one with changes that were never committed.
-        InputCorrupt: a file of the commit is not the one that the lineage names.
+        InputCorrupt: a file of the commit, or one that the version records, is not the one that the lineage names.
     """
     if folder.exists() or folder.is_symlink():
         raise BadParams(f"{folder} exists; name a new folder.")
@@ -49,15 +50,23 @@ def reproduce(name: str, folder: Path, which: int | str | None = None, *, projec
         checked = _checked(where, facts, partial)
         kept = partial / "reproduction"
         kept.mkdir()
-        for file in ("decision.json", "lineage.json"):
-            shutil.copyfile(model / RECORD / file, kept / file)
+        restored, lacking = training_texts.restore(where, facts, model / RECORD, partial)
+        for source in (f"{RECORD}/decision.json", f"{RECORD}/lineage.json", f"{PAYLOAD}/{DESCRIPTIONS}"):
+            if (model / source).is_file():
+                shutil.copyfile(model / source, kept / Path(source).name)
+                restored.append(f"{kept.name}/{Path(source).name}")
+        if training_texts.restore_knowledge(where, facts, model / RECORD, kept):
+            restored.append(f"{kept.name}/{training_texts.KNOWLEDGE}")
+        elif "knowledge_digest" in facts:
+            lacking.append(training_texts.KNOWLEDGE)
     return {
         "name": name,
         "version": registered.version,
         "folder": str(folder),
         "commit": commit,
         "checked": checked,
-        "not_recorded": list(_NOT_RECORDED),
+        "restored": restored,
+        "not_recorded": lacking,
     }
 
 

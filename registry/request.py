@@ -14,6 +14,7 @@ from clinprompt.tuned.artifact import RECORD
 from clinprompt.tuned.record import ModelRecord
 from registry.package import CALIBRATION, BackboneFiles, calibration_bytes
 from registry.served_code import code_of
+from registry.training_texts import TrainingTexts
 
 if TYPE_CHECKING:
     from registry.verify import Sample
@@ -25,6 +26,7 @@ class PromotionRequest:
 
     Attributes:
         names: of the experiment and the registered models, with the dataset's name filled in.
+        params: the file of the params; beside it lie DVC's lock and the images'.
         model: the tuned model's folder.
         max_pixels: of the largest image that the model is to take.
         backbone: finds the backbone's files; called only when there is something to register.
@@ -33,6 +35,7 @@ class PromotionRequest:
 
     dataset: str
     names: RegistryParams
+    params: Path
     decision: DecisionRecord
     decision_file: Path
     card: Path
@@ -60,6 +63,11 @@ class PromotionRequest:
     def measured(self) -> Metrics:
         """The choice's metrics, and what was fitted for serving it."""
         return Metrics.read(self.metrics)
+
+    @cached_property
+    def texts(self) -> TrainingTexts:
+        """What the training ran from, to be kept beside the payload."""
+        return TrainingTexts.read(self.dataset, self.params, self.descriptions if self.record.knowledge else None)
 
     @property
     def inputs_digest(self) -> str:

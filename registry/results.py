@@ -69,14 +69,18 @@ def pull(folder: Path, experiment: str) -> list[Moved]:
         InputCorrupt: a file is not the one that was pushed, or its path is none of a result's.
         ServiceDown: the MLflow server does not answer.
     """
+    none = InputMissing(
+        f"MLflow at {tracking.shown_uri()} has no results in {experiment!r}; `python -m registry push-results`."
+    )
+    store = tracking.local_store()
+    if store is not None and not store.exists():
+        raise none
     client = tracking.connect()
     with tracking.service_errors():
         mlflow_experiment = client.get_experiment_by_name(experiment)
         runs = _newest(client, mlflow_experiment.experiment_id) if mlflow_experiment else {}
         if not runs:
-            raise InputMissing(
-                f"MLflow at {tracking.shown_uri()} has no results in {experiment!r}; `python -m registry push-results`."
-            )
+            raise none
         return [_fetch(client, run, subpath, folder) for subpath, run in sorted(runs.items())]
 
 

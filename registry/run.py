@@ -46,11 +46,13 @@ class Logged:
 
     Attributes:
         files: the digests of its files beside the payload, for the version's tag.
+        facts: its lineage, as lineage.json among those files says: of an earlier promotion, where that has logged it.
     """
 
     uri: str
     run_id: str
     files: str
+    facts: dict[str, str]
 
     @property
     def model_id(self) -> str:
@@ -73,7 +75,8 @@ def log_release(client: "MlflowClient", release: PromotionRequest, packed: Packe
         for run in runs:
             tags = run.data.tags
             if run.info.status == "FINISHED" and FILES_TAG in tags:
-                return Logged(tags["model_uri"], run.info.run_id, tags[FILES_TAG])
+                facts = {key: tags[key] for key in packed.facts if key in tags}
+                return Logged(tags["model_uri"], run.info.run_id, tags[FILES_TAG], facts)
         for run in runs:
             if run.info.status != "FINISHED":
                 client.set_terminated(run.info.run_id, "KILLED")  # an earlier attempt stopped here
@@ -85,7 +88,7 @@ def _facts(release: PromotionRequest, payload_digest: str) -> dict[str, str]:
         "payload_digest": payload_digest,
         "inputs_digest": release.inputs_digest,
         "manifest_digest": sha256_file(release.manifest),
-        **({"knowledge_digest": sha256_file(release.descriptions)} if release.record.knowledge else {}),
+        **release.texts.facts,
         "card_digest": sha256_file(release.card),
         "decision_digest": sha256_file(release.decision_file),
     }
@@ -116,7 +119,7 @@ def _log(client: "MlflowClient", release: PromotionRequest, packed: Packed, expe
         model_id = _log_model(client, run_id, experiment, payload, beside, folder, model, metrics.calibration)
         uri, files = f"models:/{model_id}", digests_tag(folder)
         mlflow.set_tags({FILES_TAG: files, "model_uri": uri})
-    return Logged(uri, run_id, files)
+    return Logged(uri, run_id, files, facts)
 
 
 def _log_model(
@@ -163,6 +166,7 @@ def _log_model(
 def _write_record(release: PromotionRequest, metrics: Metrics, facts: dict[str, str], folder: Path) -> None:
     folder.mkdir()
     shutil.copyfile(release.decision_file, folder / "decision.json")
+    release.texts.write(folder)
     (folder / "lineage.json").write_text(to_json(facts), encoding="utf-8")
     card = make_model_card(load_card(release.card), release.record, metrics, release.decision, facts)
     card.write(folder / MODEL_CARD)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 PREVIOUS = "previous"
 PROMOTED = "promoted_at"  # the tag of a version: when it became the champion
+REFUSED = "refused"  # the tag of a version that was tried out last and did not become the champion: why
 _NAME = re.compile(r"\w[\w .-]{0,254}")
 _LONGEST_TEXT = 5000  # characters of a description that MLflow keeps
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model; the model has no such alias
@@ -98,6 +99,32 @@ def by_alias(name: str, alias: str) -> Version | None:
         raise known or error from error.__cause__
 
 
+def require(name: str) -> None:
+    """See that there is a registered model of this name, and make nothing: no store, no lease, no folder.
+
+    Raises:
+        BadParams: no model can have this name.
+        InputMissing: there is none.
+        ServiceDown: the MLflow server does not answer.
+    """
+    check_name(name)
+    store = tracking.local_store()
+    if store is None or store.exists():
+        client = tracking.connect()
+        from mlflow.exceptions import MlflowException
+
+        with tracking.service_errors():
+            try:
+                client.get_registered_model(name)
+                return
+            except MlflowException as error:
+                if error.error_code not in _ABSENT:
+                    raise
+    raise InputMissing(
+        f"There is no registered model {name!r} at {tracking.shown_uri()}; `python -m registry list` tells all."
+    )
+
+
 def by_number(client: "MlflowClient", name: str, number: int) -> Version:
     """The version with this number.
 
@@ -125,12 +152,16 @@ def run_of(client: "MlflowClient", version: Version) -> str:
 
 def search(client: "MlflowClient", name: str, condition: str) -> list[Version]:
     """The versions of `name` that meet a condition of MLflow's search."""
-    check_name(name)
+    return search_all(client, f"name = '{check_name(name)}' and {condition}")
+
+
+def search_all(client: "MlflowClient", condition: str) -> list[Version]:
+    """The versions of all models that meet a condition of MLflow's search."""
     matches: list[Version] = []
     token = None
     with tracking.service_errors():
         while True:
-            page = client.search_model_versions(f"name = '{name}' and {condition}", page_token=token)
+            page = client.search_model_versions(condition, page_token=token)
             matches += map(_version, page)
             token = page.token
             if not token:
@@ -171,6 +202,20 @@ def find_or_create(
         if first.number != created.number:
             client.delete_model_version(name, str(created.number))
         return first
+
+
+def mark_refused(client: "MlflowClient", version: Version, why: str | None) -> None:
+    """Say of a version, and of its candidate, why it was refused when it was tried out; None: it was not."""
+    for name, number in ((version.name, version.number), _candidate(version)):
+        with tracking.service_errors():
+            if why is not None:
+                tracking.insert(client.set_model_version_tag, name, str(number), REFUSED, why[:_LONGEST_TEXT])
+            elif REFUSED in client.get_model_version(name, str(number)).tags:
+                client.delete_model_version_tag(name, str(number), REFUSED)
+
+
+def _candidate(version: Version) -> tuple[str, int]:
+    return version.tag("candidate_model"), version.version_in("candidate_version")
 
 
 def describe(client: "MlflowClient", version: Version, model: str, text: str, tags: dict[str, str]) -> None:

@@ -138,6 +138,7 @@ def _release(job: Job, decision: DecisionRecord) -> PromotionRequest:
     return PromotionRequest(
         dataset=dataset,
         names=names.of(dataset),
+        params=job.params_file,
         decision=decision,
         decision_file=job.inputs["decision"],
         card=job.inputs["card"],

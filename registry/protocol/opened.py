@@ -12,22 +12,27 @@ from registry.protocol.models import MlflowModels, Models, ref
 from registry.protocol.reconcile import reconcile
 from registry.protocol.store import Store
 from registry.protocol.turn import Turn
-from registry.versions import CHAMPION, Version, check_name
+from registry.versions import CHAMPION, Version, check_name, require
 
 
 @contextmanager
-def opened(name: str, configured: str | None = None) -> Iterator[Turn]:
+def opened(name: str, configured: str | None = None, *, new: bool = False) -> Iterator[Turn]:
     """The turn at the registered model `name`, in its journal.
 
     Args:
         configured: `registry.journal` of params.yaml.
+        new: whether the model may not be there yet, as before its first promotion. A misspelt name makes nothing.
 
     Raises:
         BadParams: the store can't be written to, or the journal is another than the model's own.
+        InputMissing: there is no such model.
         InputCorrupt: an entry of the journal was damaged.
         ServiceDown: the journal's store or MLflow does not answer, or another process does not end its turn.
     """
-    check_name(name)
+    if new:
+        check_name(name)
+    else:
+        require(name)
     with tracking.promotion_lock() as alone:
         where = location.address(name, configured)
         store, models = location.store_at(where), MlflowModels(name)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from clinprompt import revision
 from infra import images
 
 LOCAL = {"clinprompt", "components", "registry", "workspace"}
@@ -134,6 +135,15 @@ def test_base_is_an_argument_pinned_by_its_digest(dockerfile: str) -> None:
     sources = {part.split()[0] for part in stages(dockerfile).values()}
     assert sources <= {"${BASE}", "scratch", *stages(dockerfile)}
     assert ":latest" not in dockerfile
+
+
+def test_the_code_knows_its_commit_without_git(dockerfile: str, tmp_path: Path) -> None:
+    told = f'RUN echo "${{REVISION}}" > /opt/clinprompt/{revision.BUILT_FROM} '
+    assert re.search(rf"^ARG REVISION=unknown\n{re.escape(told)}", stages(dockerfile)["code"], re.MULTILINE)
+    commits = ("a" * 40, f"{'a' * 40}-dirty")
+    for text, commit in (*zip(commits, commits, strict=True), ("unknown", None)):
+        (tmp_path / revision.BUILT_FROM).write_text(f"{text}\n")
+        assert revision.git_commit(tmp_path) == commit
 
 
 @pytest.mark.parametrize("target", images.TARGETS)

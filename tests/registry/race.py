@@ -63,7 +63,7 @@ def promote(payload: str, journal: str | None) -> str:
     client = tracking.connect()
     for _ in range(3):
         against = versions.by_alias(model(), "champion")
-        with suppress(DataRejected), protocol.opened(model(), journal) as turn:
+        with suppress(DataRejected), protocol.opened(model(), journal, new=True) as turn:
             current = turn.champion()
             if ref(current) != ref(against):
                 raise DataRejected("stale")

@@ -1,7 +1,4 @@
-"""Real promotions and rollbacks that are killed at random moments, a rollback after each of its writes too.
-
-A promotion that is killed after each of its writes is in test_registry_race.py.
-"""
+"""Real promotions and rollbacks that are killed at random moments, and after each of their writes."""
 
 import json
 import os
@@ -33,6 +30,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Found:
         "--moments",
         str(MOMENTS),
         "--each-write",
+        "promote",
         "rollback",
     ]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
@@ -48,7 +46,8 @@ def test_a_kill_at_a_random_moment_and_any_verb_end_the_same(found: Found, verb:
     assert len(killed["left"]) > 1, "all were killed in the same state"
 
 
-def test_a_kill_after_each_write_of_a_rollback_and_any_verb_end_the_same(found: Found) -> None:
-    killed = found["rollback", "each write"]
+@pytest.mark.parametrize("verb", ["promote", "rollback"])
+def test_a_kill_after_each_write_and_any_verb_end_the_same(found: Found, verb: str) -> None:
+    killed = found[verb, "each write"]
     assert killed["kills"] > 10
     assert killed["left"].keys() >= {"intended", "committed", "done"}

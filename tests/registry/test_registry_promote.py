@@ -12,11 +12,13 @@ from typing import Any
 import pandas as pd
 import pytest
 from fabricate import COMPONENTS, Run, promote, promote_twice_at_once
+from mlflow import MlflowClient
 from outcome import result, state
 
 import registry
 from clinprompt.tuned.failure import TrainingFailure
-from registry import listing
+from registry import collect, listing, provenance
+from registry.__main__ import main
 from registry.tracking import connect
 
 
@@ -213,6 +215,37 @@ def test_the_digests_go_with_the_candidate_that_another_promotion_registered(
     assert registry.load("tiny") is not None
 
 
+def test_what_is_refused_when_it_is_tried_out_says_so_until_it_is_promoted_or_collected(
+    challenged: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged: list[tuple[Path, bytes]] = []
+
+    def damage(client: MlflowClient, model_id: str, folder: str) -> None:
+        log(client, model_id, folder)
+        [file] = (challenged.root / "mlartifacts").glob(f"**/{model_id}/artifacts/artifacts/payload/head.safetensors")
+        damaged.append((file, file.read_bytes()))
+        file.write_bytes(b"another")
+
+    log = MlflowClient.log_model_artifacts
+    monkeypatch.setattr(MlflowClient, "log_model_artifacts", damage)
+    assert promote(challenged) == 67
+    assert "was changed after registration" in result(capsys)["message"]
+    for model in listing.models():
+        new, old = model["versions"]
+        assert (new["state"], new["promoted"], old["state"]) == ("refused", None, None)
+        assert "was changed after registration" in new["lineage"]["refused"]
+    assert state()["tiny"][1] == {"champion": 1}
+    assert main(["list"]) == 0
+    assert "refused" in capsys.readouterr().out
+    assert collect.gc("tiny")["versions"] == {"tiny": [2], "tiny-candidate": [2]}
+    file, content = damaged[0]
+    file.write_bytes(content)
+    assert promote(challenged) == 0
+    assert state()["tiny"][1] == {"champion": 2, "previous": 1}
+    assert not [version for model in listing.models() for version in model["versions"] if version["state"]]
+    assert collect.gc("tiny")["versions"] == {}
+
+
 class Crash(BaseException):
     """A process that dies: nothing may catch it."""
 
@@ -253,7 +286,10 @@ def test_a_crash_before_any_step_and_a_second_try_end_the_same(
             promote(challenged)
     champion = registry.champion("tiny")
     assert champion is not None  # consumers are served at every moment
+    (challenged.root / "dvc.lock").write_text("stages: {}")  # so that the second try has another lineage
     assert promote(challenged) == 0
+    for model in ("tiny", "tiny-candidate"):  # what the first one has logged is told as it was
+        assert "lineage" in provenance.verify(model, 2)["checks"]
     found = state()
     assert {name: (len(payloads), aliases) for name, (payloads, aliases) in found.items()} == {
         "tiny": (2, {"champion": 2, "previous": 1}),

@@ -226,7 +226,7 @@ def test_there_must_be_a_champion_a_version_before_it_and_a_reason(
     assert main(["rollback", "tiny", "--reason", " "]) == 64
     assert "say why in a few words" in capsys.readouterr().err
     assert main(["rollback", "other", "--reason", "bad"]) == 66
-    assert "No version of 'other' carries the alias 'champion'" in capsys.readouterr().err
+    assert "There is no registered model 'other'" in capsys.readouterr().err
     assert main(["rollback", "tiny", "--reason", "bad", "--json"]) == 66
     said = capsys.readouterr()
     assert "There is no version of 'tiny' to go back to: no version carries the alias 'previous'" in said.err

@@ -22,6 +22,7 @@ import registry
 from clinprompt.errors import BadParams, InputMissing, ServiceDown
 from clinprompt.files import sha256_file
 from registry import listing, tracking, versions
+from registry.__main__ import main
 from registry.model_folder import FILES_TAG
 
 pytestmark = [pytest.mark.slow, pytest.mark.minutes]
@@ -101,6 +102,30 @@ def test_a_promoted_model_is_loaded_over_http(run: Run, name: str, tmp_path: Pat
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["label"] == rows["predicted"].iloc[0]
+
+
+def test_without_a_journal_nothing_is_collected_and_the_journal_is_told_as_not_checked(
+    run: Run, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert promote(run) == 0
+    run.tune(2, 0.9)
+    run.decide("coop-2", champion=registry.champion(name))
+    assert promote(run) == 0
+    tracking.connect().delete_registered_model_alias(name, "previous")  # version 1 was the champion; nothing names it
+    before = state(name)
+    capsys.readouterr()
+    assert main(["gc", name, "--delete", "--json"]) == 64
+    said = json.loads(capsys.readouterr().out)
+    assert (said["status"], said["exit_code"]) == ("bad_params", 64)
+    assert "has no journal" in said["message"]
+    assert state(name) == before
+    assert main(["verify", name, "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert "journal" not in done["checks"]
+    assert "no journal is named that could tell of it" in done["not_checked"]["journal"]
+    monkeypatch.setenv("CLINPROMPT_JOURNAL", str(tmp_path / "journal"))
+    assert main(["rollback", "nosuch", "--reason", "bad"]) == 66
+    assert not (tmp_path / "journal").exists()
 
 
 def test_the_candidates_are_runs_on_a_server_too_and_once(run: Run) -> None:

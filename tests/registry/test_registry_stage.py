@@ -219,7 +219,20 @@ def test_where_reproductions_are_required_nothing_else_is_promoted(
     assert not (run.root / "mlflow.db").exists()
     kept = run.root / "mlflow.db.journal" / "reproduced" / f"{read_json(run.decision)['chosen']['model_digest']}.json"
     kept.parent.mkdir(parents=True)
-    kept.write_text("{}")
+    names = read_json(run.decision)["chosen"]
+    seen = {"format": 1, "dataset": "tiny", "model": "tiny", "candidate": "coop-1", "digest": names["model_digest"]}
+    for wrong in ({}, seen | {"format": 2}, {"format": 1}, []):
+        write_json(kept, wrong)
+        assert promote(run) == 67
+        assert "can't be read; delete it" in result(capsys)["message"]
+    for key in ("dataset", "model", "candidate", "digest"):
+        write_json(kept, seen | {key: "another"})
+        assert promote(run) == 65
+        assert (
+            f"was not trained again yet (what lies there as its second training is of another {key})"
+            in (result(capsys)["message"])
+        )
+    write_json(kept, seen)
     assert promote(run) == 0
     kept.unlink()
     assert promote(run) == 0  # it is the champion already

@@ -20,7 +20,7 @@ from registry.protocol.s3 import S3Store
 
 pytestmark = pytest.mark.servers
 
-PROCESSES = int(os.environ.get("CLINPROMPT_TEST_PROCESSES", "8"))
+PROCESSES = int(os.environ.get("CLINPROMPT_TEST_PROCESSES", "32"))
 
 
 def race(stack: Stack, root: Path, name: str, *options: str) -> dict[str, Any]:
