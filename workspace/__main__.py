@@ -165,7 +165,10 @@ def _checkout(run: Annotated[str, typer.Argument(help="DATASET or DATASET@RELEAS
 @app.command("decisions", help="write what people have decided when they were asked, and the card's own file lacks")
 def _decisions(
     dataset: Annotated[str, typer.Argument(help="the name of its card")],
-    out: Annotated[Path, typer.Option(metavar="FILE.csv", help="for python -m clinprompt.knowledge decide")],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE.csv", help="for python -m clinprompt.knowledge decide", callback=cli.file_to_write),
+    ],
 ) -> dict[str, Any]:
     from workspace.decisions import export
 
