@@ -83,6 +83,13 @@ def one_of(names: Collection[str]) -> Callable[[Any], Any]:
     return check
 
 
+def file_to_write(path: Path | None) -> Path | None:
+    """A callback that refuses, before any work, what no file can be written to: a folder, a device, no name at all."""
+    if path is not None and path.exists() and not path.is_file():
+        raise typer.BadParameter(f"{str(path)!r} is a folder or a device; name a file")
+    return path
+
+
 def activation() -> str:
     """What a shell must run before `python` and `dvc` are those of this environment; empty where they are."""
     script = Path(sys.prefix) / "bin" / "activate"

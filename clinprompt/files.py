@@ -1,5 +1,6 @@
 """Files that are either complete or absent: write to a temporary name beside the target, then rename."""
 
+import errno
 import hashlib
 import json
 import os
@@ -29,8 +30,14 @@ def partial_path(path: Path) -> Path:
 
 
 def publish(partial: Path, path: Path) -> None:
-    """Rename the finished `partial` file or folder to `path`, replacing what is there."""
+    """Rename the finished `partial` file or folder to `path`, replacing what is there; no file replaces a folder.
+
+    Raises:
+        IsADirectoryError: a file, where a folder is.
+    """
     if path.is_dir() and not path.is_symlink():
+        if not partial.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         # A folder can't be replaced in one step: move the old one aside so that `path` never holds a mixture.
         old = path.with_name(f".{path.name}.old")
         remove(old)

@@ -59,10 +59,9 @@ def closure(modules: Iterable[str], root: Path, packages: tuple[str, ...] = PACK
             continue
         seen.add(module)
         todo += parents(module)
-        path = module_file(module, root)
-        if path is None or (name := path.relative_to(root).as_posix()) in files:
+        if (path := module_file(module, root)) is None:
             continue
-        files[name] = path
+        files[path.relative_to(root).as_posix()] = path
         code = read_code(path.read_bytes())
         files |= {file.relative_to(root).as_posix(): file for file in data_files(code.texts, path)}
         todo += code.imports

@@ -2,15 +2,14 @@
 
 from typing import Any
 
-from airflow.sdk import AssetAny, Param, PartitionedAssetTimetable, TriggerRule, XComArg, chain, task, task_group
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk import AssetAny, Param, PartitionedAssetTimetable, TriggerRule, XComArg, chain, task_group
 
-from clinprompt_dags.commands import FACTS, PartitionKey, PlanCommand, RecordCommand
-from clinprompt_dags.documents import read_yaml
-from clinprompt_dags.entries import METHODS, TAUGHT, FromTasks, read_plan
+from clinprompt_dags.commands import PlanCommand, RecordCommand
+from clinprompt_dags.entries import METHODS, TAUGHT, FromTasks
 from clinprompt_dags.factory import GROUPS, Factory
 from clinprompt_dags.graph import Stage
 from clinprompt_dags.operators import ComponentTask, ListedCandidates, PromotionBranch
+from clinprompt_dags.questions import AnnounceCommand
 
 DOC = """
 Trains every candidate on a release of a dataset, compares them, and promotes the best when the gate allows it.
@@ -26,26 +25,6 @@ DESCRIBE = "describe"
 
 factory = Factory()
 graph, settings = factory.graph, factory.settings
-
-
-@task(
-    task_id="announce",
-    outlets=[factory.doubts],
-    doc_md="Starts the DAG `review` where this run has made descriptions that wait for a person.",
-)
-def announce(*, ti: Any = None, outlet_events: Any = None) -> str:
-    """Send an event of the run's release; a task that is skipped sends none."""
-    # What the run cache had was announced by the run that made it.
-    made = ti.xcom_pull(task_ids=DESCRIBE, key=FACTS) or {}
-    if not made.get("waiting"):
-        raise AirflowSkipException("This run has made no description that waits for a person.")
-    settled = read_plan(ti, plan.task_id)
-    card = read_yaml(settings.root, f"datasets/{settled['dataset']}.yaml")
-    if not (card.get("knowledge") or {}).get("decisions"):
-        raise AirflowSkipException(f"The card of {settled['dataset']} names no file of decisions: nobody is asked.")
-    key = str(PartitionKey(settled["dataset"], settled["release"]))
-    outlet_events[factory.doubts].add_partitions([key])
-    return key
 
 
 with factory.dag(
@@ -154,4 +133,11 @@ with factory.dag(
     for name in graph.last():
         last[name] >> record
     if settings.review == "after_runs":
-        record >> announce()
+        # Not after the end of the run: it may fail there, and people decide on descriptions, not on what they teach.
+        last[DESCRIBE] >> factory.task(
+            "announce",
+            AnnounceCommand(factory.doubts, FromTasks((factory.source(DESCRIBE),))),
+            doc="Starts the DAG `review` where nobody was asked about descriptions that wait for a person.",
+            trigger_rule=TriggerRule.NONE_FAILED,
+            outlets=[factory.doubts],
+        )

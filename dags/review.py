@@ -6,10 +6,11 @@ from clinprompt_dags.factory import Factory
 from clinprompt_dags.questions import AnswerCommand, ReviewCommand
 
 DOC = """
-Lists the descriptions of a recorded run on which the checks are in doubt, and asks about them under *Required Actions*,
-up to ten sentences of a class at a time: accept, reject or later. Each answer is kept as soon as it is given, by the
-SHA-256 of the sentence, and holds for every run of `retrain` that is planned after it; one that has its plan keeps to
-it. What nobody has answered after `airflow.approval_hours` stays as the checks left it.
+Lists the descriptions of a recorded run, or of one that has announced them, on which the checks are in doubt, and
+asks about them under *Required Actions*, up to ten sentences of a class at a time: accept, reject or later. Each
+answer is kept as soon as it is given, by the SHA-256 of the sentence, and holds for every run of `retrain` that is
+planned after it; one that has its plan keeps to it. What nobody has answered after `airflow.approval_hours` stays as
+the checks left it.
 
 The card must name a file of decisions (`knowledge.decisions`). What that file says wins over the answers.
 """
@@ -31,7 +32,10 @@ with factory.dag(
     },
 ) as dag:
     waiting = factory.task(
-        "list", ReviewCommand(), doc="Lists what waits for a person; skips the rest if nothing does."
+        "list",
+        ReviewCommand(factory.doubts),
+        doc="Lists what waits for a person, and notes that it was asked about; skips the rest if nothing waits.",
+        max_active_tis_per_dag=1,  # so that of two reviews that start at once the second one sees the first one's note
     )
 
     @task_group(group_id="questions")

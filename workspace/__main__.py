@@ -93,6 +93,13 @@ def _record(text: str | None, store: Store) -> dict[str, Any]:
     return record(read_task(RecordTask, text), store)
 
 
+def _unasked(text: str | None, store: Store) -> dict[str, Any]:
+    from workspace.review import unasked
+    from workspace.task import UnaskedTask, read_task
+
+    return unasked(read_task(UnaskedTask, text), store)
+
+
 def _review(text: str | None, store: Store) -> dict[str, Any]:
     from workspace.review import review
     from workspace.task import ReviewTask, read_task
@@ -114,6 +121,7 @@ _TASKS: dict[str, Callable[[str | None, Store], dict[str, Any]]] = {
     "probe": _probe,
     "stage": _stage,
     "record": _record,
+    "unasked": _unasked,
     "review": _review,
     "decide": _decide,
 }
@@ -157,7 +165,10 @@ def _checkout(run: Annotated[str, typer.Argument(help="DATASET or DATASET@RELEAS
 @app.command("decisions", help="write what people have decided when they were asked, and the card's own file lacks")
 def _decisions(
     dataset: Annotated[str, typer.Argument(help="the name of its card")],
-    out: Annotated[Path, typer.Option(metavar="FILE.csv", help="for python -m clinprompt.knowledge decide")],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE.csv", help="for python -m clinprompt.knowledge decide", callback=cli.file_to_write),
+    ],
 ) -> dict[str, Any]:
     from workspace.decisions import export
 

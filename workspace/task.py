@@ -117,11 +117,23 @@ class PromotionTask(Section):
     airflow: dict[str, Any] = {}
 
 
+class UnaskedTask(Section):
+    """What `unasked` is asked: whether people are to be asked about descriptions, by the entry of `describe`."""
+
+    plan: Plan
+    entries: list[LockEntry]
+    airflow: dict[str, Any] = {}
+
+
 class ReviewTask(Section):
-    """What `review` is asked: the recorded run of a release, the newest when none is named."""
+    """What `review` is asked: the recorded run of a release, the newest when none is named; or announced descriptions.
+
+    `descriptions` is their md5, of a run that may have no record.
+    """
 
     dataset: str
     release: str | None = None
+    descriptions: Annotated[str | None, Field(pattern="^[0-9a-f]{32}$")] = None
     airflow: dict[str, Any] = {}
 
 

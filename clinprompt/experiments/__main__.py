@@ -52,7 +52,10 @@ def table(
             help="where the results are (default: runs); given several times, the first that has a result wins",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.md", help="write there, with figures beside it")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.md", help="write there, with figures beside it", callback=cli.file_to_write),
+    ] = None,
 ) -> None:
     """Print the Markdown of a ready-made table, or of the protocols that have results; with `out`, its path."""
     for folder in runs or []:

@@ -25,7 +25,11 @@ def check(
     card: Annotated[Path, typer.Option(metavar="CARD.yaml", help="the dataset card that has the classes")],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="OUT.csv", help="write there, and print the counts; by default print the table"),
+        typer.Option(
+            metavar="OUT.csv",
+            help="write there, and print the counts; by default print the table",
+            callback=cli.file_to_write,
+        ),
     ] = None,
     review: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="write the list of sentences in doubt there, as CSV and HTML")
@@ -55,7 +59,7 @@ def check(
     from clinprompt.knowledge.agreement.encoder import load_encoder, not_fetched
     from clinprompt.knowledge.review.decisions import decisions_of
     from clinprompt.knowledge.review.page import write_review
-    from clinprompt.knowledge.texts import judged, read_texts
+    from clinprompt.knowledge.texts import for_people, judged, read_texts
 
     if out is not None and out.resolve() == texts.resolve():
         raise BadParams(f"--out: {out} is the table that is read; name another file.")
@@ -79,7 +83,7 @@ def check(
     table = judged(frame, ids, of, min_support, loaded, decisions_of(of, card), ground, contradicts)
     if review is not None:
         write_review(review, table, ids, of)
-    text = table.to_csv(index=False, lineterminator="\n")
+    text = for_people(table).to_csv(index=False, lineterminator="\n")
     if out is None:
         sys.stdout.write(text)
         return

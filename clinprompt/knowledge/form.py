@@ -3,7 +3,7 @@
 import re
 
 from clinprompt.knowledge.statement import Context, DescriptionCheck, Statement
-from clinprompt.knowledge.words import FUNCTION_WORDS, words_of
+from clinprompt.knowledge.words import FUNCTION_WORDS, unseen, words_of
 
 _REFUSALS = (
     "as an ai",
@@ -57,6 +57,7 @@ _ORDERS = re.compile(
     ),
     re.IGNORECASE,
 )
+_ALIKE = re.compile(r"[a-z][\u0370-\u052f]|[\u0400-\u052f][a-z]", re.IGNORECASE)  # "μm" and "αB" are none
 _ABBREVIATIONS = ("e.g.", "i.e.", "approx.", "cf.", "vs.", "fig.", "dr.", "etc.", "no.", "st.")
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]?(?=\s|$)")
 _ARTICLES = {"a", "an", "the", "of", "and", "or"}  # which end no sentence, full stop or not
@@ -75,7 +76,9 @@ _VERBS = set(
     words_of(
         "shows displays reveals exhibits demonstrates presents appears contains lies forms has have lacks may can "
         "show display reveal exhibit demonstrate appear contain lie become becomes cause causes obscures surrounds "
-        "suggest suggests indicate indicates arise arises invade invades extend extends displaces compresses separates"
+        "suggest suggests indicate indicates arise arises invade invades extend extends displaces compresses separates "
+        "consist consists comprise comprises involve involves occupy occupies covers grows replace replaces affect "
+        "affects narrows thickens bulges enhances protrude protrudes"
     )
 )
 
@@ -127,22 +130,23 @@ def word_count(statement: Statement, context: Context) -> float:
 
 
 def english(statement: Statement, context: Context) -> float:
-    """The share of English function words; 0 as soon as more than one word in twenty has letters beyond ASCII.
+    """The share of English function words; 0 as soon as more than one word in twenty has letters beyond ASCII, or one
+    word has Latin and Cyrillic or Greek letters, which look alike.
 
     A report's verb counts for three: "displays arborizing vessels, leaf-like areas and ovoid nests" has little else.
     English prose lies between 0.3 and 0.6, lists of terms below 0.2, other languages near 0.
     """
     words = statement.words
     foreign = sum(not word.isascii() for word in words)
-    if not words or foreign > len(words) / 20:
+    if not words or foreign > len(words) / 20 or (foreign and _ALIKE.search(statement.text)):
         return 0.0
     verb = 0 if _VERBS.isdisjoint(words) else 2
     return min(1.0, (sum(word in _PROSE or word in _VERBS for word in words) + verb) / len(words))
 
 
 def markup(statement: Statement, context: Context) -> float:
-    """How many marks of markup, code or links the text holds."""
-    return float(len(_MARKUP.findall(statement.text)))
+    """How many marks of markup, code or links the text holds, and how many characters that can't be seen."""
+    return float(len(_MARKUP.findall(statement.text)) + unseen(statement.text))
 
 
 def orders(statement: Statement, context: Context) -> float:

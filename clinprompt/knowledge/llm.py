@@ -1,7 +1,6 @@
 """Load causal language models with transformers: pinned and checked by digest, without network where possible."""
 
 import logging
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from clinprompt.errors import BadParams, InputCorrupt, InputMissing, ServiceDown
+from clinprompt.errors import BadParams, ClinpromptError, InputCorrupt, InputMissing, ServiceDown
 from clinprompt.files import sha256_file, sha256_folder
 from clinprompt.hub import snapshot
 from clinprompt.knowledge.compute import Compute
@@ -21,6 +20,7 @@ from clinprompt.progress import progress
 
 log = logging.getLogger(__name__)
 
+_LONGEST = 300  # characters of what a library says
 _HUB_FILES = ["*.json", "*.safetensors", "tokenizer*", "*.model", "*.jinja"]
 
 
@@ -110,11 +110,12 @@ def load_llm(name: str, path: str | None = None, compute: Compute | None = None,
                 model, tokenizer = _load_gguf(source.gguf, compute)
             else:
                 model, tokenizer = _load_folder(source.folder, compute)
-    except torch.OutOfMemoryError:  # a RuntimeError
+    except (torch.OutOfMemoryError, MemoryError, ClinpromptError):
         raise
-    except (OSError, ValueError, KeyError, IndexError, RuntimeError, struct.error) as error:
-        raise InputCorrupt(f"{location} does not hold a language model that transformers can load: {error}") from error
-    return Llm(
+    except Exception as error:  # whatever the libraries raise of damaged files: `tokenizers` raises Exception itself
+        reason = " ".join(str(error).split())[:_LONGEST]
+        raise InputCorrupt(f"{location} does not hold a language model that transformers can load: {reason}") from error
+    llm = Llm(
         name=name,
         licence=source.licence,
         revision=source.revision,
@@ -125,6 +126,12 @@ def load_llm(name: str, path: str | None = None, compute: Compute | None = None,
         eos_ids=_eos_ids(model, tokenizer),
         compute=compute,
     )
+    try:
+        llm.prompt_text("A question?", "")
+    except Exception as error:  # a template is a program of the model's
+        reason = " ".join(str(error).split())[:_LONGEST]
+        raise InputCorrupt(f"{location} has a chat template that can't be used: {reason}") from error
+    return llm
 
 
 def _table_source(name: str, key: str) -> _Source:
@@ -239,7 +246,10 @@ def _load_folder(folder: Path, compute: Compute) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        raise ValueError(f"the tokenizer: {error}") from error
     try:
         model, loading_info = AutoModelForCausalLM.from_pretrained(
             folder,

@@ -9,8 +9,8 @@ from clinprompt.knowledge.words import canonical_words
 # How a text on a class without disease speaks of it.
 _OF_NORMAL = set(
     canonical_words(
-        "normal healthy no without not free absent intact preserved symmetric symmetrical regular smooth clear uniform "
-        "even sharp"
+        "normal healthy no without not neither nor free absent intact preserved symmetric symmetrical regular smooth "
+        "clear uniform even sharp"
     )
 )
 
@@ -72,8 +72,8 @@ def own_class(statement: Statement, context: Context) -> float | None:
 
 
 def _only_anatomy(terms: TermsOfCard, read: Reading, class_id: str) -> bool:
-    """Whether a text is of the organ and of no finding: "alveoli are parted by delicate septa"."""
-    owners = {owner for found in read.found for owner in found.owners}
+    """Whether a text is of the organ and asserts no finding: "alveoli are parted by delicate septa"."""
+    owners = {owner for found in read.found if not read.denied(found) for owner in found.owners}
     siblings = terms.siblings(class_id)
     return (
         not _LOSS & set(read.words)

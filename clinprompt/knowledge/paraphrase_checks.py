@@ -10,7 +10,7 @@ from itertools import pairwise
 from clinprompt.knowledge.form import similarity, whole
 from clinprompt.knowledge.mentions import class_mentions
 from clinprompt.knowledge.statement import Context, DescriptionCheck, Statement
-from clinprompt.knowledge.words import FUNCTION_WORDS, words_of
+from clinprompt.knowledge.words import FUNCTION_WORDS, unseen, words_of
 from clinprompt.reports.frame import PLACEHOLDER, Frame
 
 # Function words with which a sentence says something of its own.
@@ -46,11 +46,12 @@ def paraphrase_checks(frame: Frame) -> tuple[DescriptionCheck, ...]:
     modality = set(words_of(frame.modality))
 
     def placeholders(statement: Statement, context: Context) -> float:
-        """How many placeholders don't stand there exactly once, and how many braces belong to none."""
+        """How many placeholders don't stand there exactly once, how many braces belong to none, and how many characters
+        can't be seen."""
         found = PLACEHOLDER.findall(statement.text)
         keys = [slot.key for slot in frame.slots]
         rest = PLACEHOLDER.sub(lambda match: "" if match[1] in keys else match[0], statement.text)
-        return float(sum(found.count(key) != 1 for key in keys) + len(re.findall(r"[{}\[\]<>]", rest)))
+        return float(sum(found.count(key) != 1 for key in keys) + len(re.findall(r"[{}\[\]<>]", rest)) + unseen(rest))
 
     def swapped(statement: Statement, context: Context) -> float:
         """How many names and placeholders don't stand as the frame has them, a name before its own placeholder."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from clinprompt.data.card import Card, ClassInfo
 from clinprompt.errors import BadParams
 from clinprompt.knowledge.form import speaks_to_a_model
+from clinprompt.knowledge.words import unseen
 
 _MOST = 200  # characters
-_INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 # Tokens of chat templates, tags, fences, places of templates.
 _TOKENS = re.compile(r"<[/|!A-Za-z]|\|>|\[/?[A-Z_]+\]|```|[{}]")
 
@@ -55,7 +55,7 @@ def plain(text: str, card: str, key: str) -> str:
     problem = None
     if len(text) > _MOST:
         problem = f"has {len(text)} characters, more than the {_MOST} of a name"
-    elif _INVISIBLE.search(text):
+    elif unseen(text) or re.search(r"[\t\r\n]", text):
         problem = "holds a line break or a character that can't be seen"
     elif _TOKENS.search(text):
         problem = "holds braces, a tag or a token of chat templates"

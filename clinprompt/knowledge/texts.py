@@ -1,27 +1,32 @@
 """Sentences that somebody brings in a table, judged by the same checks as a language model's."""
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from clinprompt.data.card import Card
-from clinprompt.data.layouts.table import numbered_rows, read_table
+from clinprompt.data.layouts.table import numbered_rows, one_each, read_table, shortened
 from clinprompt.data.names import matching_key
 from clinprompt.errors import DataRejected, InputMissing
 from clinprompt.knowledge.agreement.encoder import Encoder
 from clinprompt.knowledge.agreement.nli import Nli
 from clinprompt.knowledge.checks import CHECKS, judge
 from clinprompt.knowledge.form import looks_whole
-from clinprompt.knowledge.review.decisions import Decisions
+from clinprompt.knowledge.review.decisions import Decisions, inert
 from clinprompt.knowledge.settle import SCORES, Sample, settle
 from clinprompt.knowledge.statement import Assessment, Context, Statement
+from clinprompt.progress import progress
 
 CLASS, TEXT = "class", "text"
 SCORED = (*(check.name for check in CHECKS), *SCORES)
 VERDICT = ("accepted", "reason", "unjudged", "review", "reviewed", *(f"score_{name}" for name in SCORED))
 GROUNDED = ("score_margin", "score_margin_z")
+RESERVED = (*VERDICT, *GROUNDED)
+_NUMBER = re.compile(r"[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?")
 
 
 def statement_of(class_id: str, text: str) -> Statement:
@@ -30,7 +35,7 @@ def statement_of(class_id: str, text: str) -> Statement:
     return Statement(class_id, "", text, looks_whole(text))
 
 
-def read_texts(path: Path, card: Card, reserved: Collection[str] = VERDICT) -> tuple[pd.DataFrame, list[str]]:
+def read_texts(path: Path, card: Card, reserved: Collection[str] = RESERVED) -> tuple[pd.DataFrame, list[str]]:
     """A table of sentences, every cell as text, and of each row the id of its class.
 
     A class may be written as its id, an alias or its name, in any case of letters.
@@ -45,9 +50,7 @@ def read_texts(path: Path, card: Card, reserved: Collection[str] = VERDICT) -> t
     if not path.is_file():
         raise InputMissing(f"{path} is no file; expected a table (CSV) with the columns {CLASS} and {TEXT}.")
     frame = read_table(path)
-    for column in (CLASS, TEXT):
-        if column not in frame:
-            raise DataRejected(f"{path} has no column {column!r}; it has {', '.join(map(repr, frame.columns))}.")
+    one_each((CLASS, TEXT), frame, path)
     if taken := [column for column in frame if column in reserved]:
         raise DataRejected(f"{path} has the column {taken[0]!r} already, which the checks write; rename or remove it.")
     if frame.empty:
@@ -57,8 +60,9 @@ def read_texts(path: Path, card: Card, reserved: Collection[str] = VERDICT) -> t
     for number, row in numbered_rows(frame):
         found = card.class_of(row[CLASS]) or by_name.get(matching_key(row[CLASS]))
         if found is None:
+            known = shortened(", ".join(card.named_ids))
             raise DataRejected(
-                f"{path}, row {number}: class: {row[CLASS]!r} is none of the card's: {', '.join(card.named_ids)}."
+                f"{path}, row {number}: class: {shortened(row[CLASS])!r} is none of the card's: {known}."
             )
         ids.append(found)
     return frame, ids
@@ -85,7 +89,8 @@ def judged(
     """
     context = Context.of(card)
     samples = []
-    for class_id, text in zip(ids, frame[TEXT], strict=True):
+    texts = zip(ids, frame[TEXT], strict=True)
+    for class_id, text in progress(texts, "Judging", len(ids), "sentence", nested=True):
         statement = statement_of(class_id, text)
         samples.append(Sample(class_id, statement.text, judge(statement, context)))
     verdicts = settle(samples, min_support, encoder, decisions, nli)
@@ -104,3 +109,16 @@ def judged(
     ]
     columns = [*VERDICT, *(GROUNDED if ground is not None else ())]
     return pd.concat([frame, pd.DataFrame(rows, columns=columns, index=frame.index)], axis="columns")
+
+
+def for_people(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of texts from anywhere, as a spreadsheet may open it: no cell of it and no header is a formula."""
+    shown = table.apply(lambda column: column if pd.api.types.is_numeric_dtype(column) else column.map(_inert))
+    return shown.set_axis([_inert(name) for name in shown.columns], axis="columns")
+
+
+def _inert(cell: Any) -> Any:
+    """The cell; a number may begin with a sign."""
+    if not isinstance(cell, str) or _NUMBER.fullmatch(cell):
+        return cell
+    return inert(cell)

@@ -1,6 +1,7 @@
 """Words, as the checks of descriptions compare them, and English ones that name no class."""
 
 import re
+import unicodedata
 from functools import lru_cache
 
 
@@ -8,6 +9,28 @@ def words_of(text: str) -> list[str]:
     """Words in lower case without punctuation; British and American spellings of "tumour" are one."""
     return re.findall(r"\w+", text.casefold().replace("tumour", "tumor"))
 
+
+def unseen(text: str) -> int:
+    """How many characters can't be seen, or turn or change those beside them: of no width, of direction, of variants.
+
+    A tab and the ends of lines are none of them.
+    """
+    if text.isascii() and text.isprintable():
+        return 0
+    return sum(_is_unseen(character) for character in text)
+
+
+def _is_unseen(character: str) -> bool:
+    if character in "\t\r\n":
+        return False
+    return (
+        unicodedata.category(character)[0] == "C"
+        or character in "\u2028\u2029"
+        or _VARIANTS.match(character) is not None
+    )
+
+
+_VARIANTS = re.compile(r"[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 # Words that English sentences hold whatever their subject.
 FUNCTION_WORDS = frozenset(

@@ -36,7 +36,7 @@ class Factory:
         self.settings = settings or load_settings()
         self.graph: Graph = load_graph(self.settings.root)
         self.operator = operator_class(self.settings.runner)
-        # Events of it have a partition key, dataset@release: a run has made descriptions that wait for a person.
+        # Events of it have a partition key, dataset@release: people are to be asked about descriptions of a run.
         self.doubts = Asset("descriptions-in-doubt")
         self.assets = {name: Asset(f"dataset/{name}") for name in self.settings.datasets}
         lock = self.settings.root / IMAGES_LOCK

@@ -9,15 +9,16 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.sdk import Param
+from airflow.sdk import Asset, Param
 from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import AirflowSkipException
 
 from clinprompt.contract.tasks import PartitionKey
 from clinprompt_dags.commands import TaskCommand, airflow_facts, asked_release
-from clinprompt_dags.entries import Candidate, Context
+from clinprompt_dags.entries import PLAN, Candidate, Context, Entries, read_plan
 
 SAVE, WHY = "Save", "why"
+_DESCRIPTIONS = "descriptions"  # the key of an event's extra: the md5 of those that it announces
 LATER = "later"
 _DECISIONS = {"accept": "accepted", "reject": "rejected"}  # what a person chooses, and what it is called in tables
 _LONGEST = 300  # characters of a reason
@@ -25,22 +26,52 @@ _LONGEST = 300  # characters of a reason
 Question = dict[str, Any]  # as `python -m workspace review` answers: sentences of one class
 
 
+class AnnounceCommand(TaskCommand):
+    """Send an event of the run's release where nobody was asked about descriptions that wait for a person."""
+
+    command = "unasked"
+
+    def __init__(self, asset: Asset, entries: Entries) -> None:
+        self.asset = asset
+        self.entries = entries  # of the stage that makes descriptions
+
+    def task(self, context: Context, candidate: Candidate) -> dict[str, Any]:
+        """The run's descriptions, whether it has made them or the run cache had them."""
+        plan, entries = read_plan(context["ti"], PLAN), self.entries.take(context)
+        return {"plan": plan, "entries": entries, "airflow": airflow_facts(context)}
+
+    def finish(self, context: Context, result: dict[str, Any]) -> str:
+        """Send the event, with the digest of the descriptions: the run has no record yet, and may come to none."""
+        if not result["unasked"]:
+            raise AirflowSkipException(f"Nobody is asked: {result['why']}.")
+        key, event = str(PartitionKey(result["dataset"], result["release"])), context["outlet_events"][self.asset]
+        event.add_partitions([key])
+        event.extra = {_DESCRIPTIONS: result["descriptions"]}
+        return key
+
+
 class ReviewCommand(TaskCommand):
-    """List the descriptions of a recorded run that wait for a person."""
+    """List the descriptions that wait for a person: those that an event of `asset` announces, or a recorded run's."""
 
     command = "review"
 
+    def __init__(self, asset: Asset) -> None:
+        self.asset = asset
+
     def task(self, context: Context, candidate: Candidate) -> dict[str, Any]:
-        """Which release's run."""
+        """Which release's run, or which descriptions; of several events the last one holds."""
         dataset, release = asked_release(context)
-        return {"dataset": dataset, "release": release, "airflow": airflow_facts(context)}
+        events = sorted(context["triggering_asset_events"].get(self.asset, ()), key=lambda event: event.timestamp)
+        announced = events[-1].extra.get(_DESCRIPTIONS) if events else None
+        asked = {"dataset": dataset, "release": release, "descriptions": announced}
+        return {**asked, "airflow": airflow_facts(context)}
 
     def finish(self, context: Context, result: dict[str, Any]) -> list[Question]:
         """Return the questions; where there are none, say so and skip what follows."""
         if not result["questions"]:
             run = PartitionKey(result["dataset"], result["release"])
             raise AirflowSkipException(
-                f"Nothing to ask: of the {result['descriptions']} descriptions of {run} none waits for a person."
+                f"Nothing to ask: of the {result['descriptions']} descriptions of {run} none waits for a question."
             )
         questions: list[Question] = result["questions"]
         return questions
@@ -126,7 +157,7 @@ def body(question: Question) -> str:
         f"Class {code(question['name'])}. Is each sentence true of what its images show?\n\n"
         "- *accept*: it may teach models, from the run that is planned next, whatever the checks say\n"
         "- *reject*: it teaches none\n"
-        "- *later*: it stays as the checks left it, and the next review asks again\n\n"
+        "- *later*: it stays as the checks left it, and the next review that is started by hand asks again\n\n"
         "Below each choice stands what the checks made of the sentence, and why a person is asked."
     )
 

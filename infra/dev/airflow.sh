@@ -60,7 +60,8 @@ start() {
     echo "Login      admin / $(login)"
     echo "DAGs       retrain, review, promote, rollback, sweep from $project/dags"
     echo "Store      $CLINPROMPT_STORE"
-    echo "Publish    python -m workspace release brain-phantom   (with CLINPROMPT_STORE set to the store)"
+    echo "Publish    python -m workspace release brain-phantom   (with CLINPROMPT_STORE set to the store;"
+    echo "           the files are in data/brain-phantom once \`make demo\` or \`dvc repro ingest\` has drawn them)"
     wait "$server"
 }
 

@@ -28,6 +28,14 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "folder").iterdir()] == ["c"]
 
 
+def test_no_file_replaces_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "kept").touch()
+    with pytest.raises(IsADirectoryError):
+        write_json(tmp_path / "folder", {})
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["folder", "kept"]
+
+
 def test_equal_values_give_equal_json(tmp_path: Path) -> None:
     assert to_json({"b": 1, "a": "é"}) == to_json({"a": "é", "b": 1}) == '{\n  "a": "é",\n  "b": 1\n}\n'
     write_json(tmp_path / "x.json", {"a": [1]})

@@ -13,7 +13,7 @@ import yaml
 from clinprompt.contract.files import SOURCES_LOCK
 from clinprompt.data.layouts import KINDS
 from clinprompt.errors import BadParams
-from clinprompt.sources import digest
+from clinprompt.sources import closure, digest
 from components import parsed
 from components.sources import ROOT, check_sources, digest_of, stage_digest, write_sources_lock
 
@@ -67,6 +67,14 @@ def test_a_new_method_touches_nothing_else(project: Path) -> None:
 )
 def test_docstrings_and_comments_touch_nothing(project: Path, old: str, new: str) -> None:
     assert changed(project, "clinprompt/training/fit.py", old, new) == set()
+
+
+def test_what_a_file_imports_counts_also_where_another_file_names_it_as_data(tmp_path: Path) -> None:
+    (tmp_path / "clinprompt").mkdir()
+    files = {"__init__": "", "a": "READ = 'b.py'\nimport clinprompt.b\n", "b": "import clinprompt.c\n", "c": ""}
+    for name, text in files.items():
+        (tmp_path / "clinprompt" / f"{name}.py").write_text(text)
+    assert list(closure(["clinprompt.a"], tmp_path)) == [f"clinprompt/{name}.py" for name in files]
 
 
 def test_the_drawing_of_the_phantom_touches_its_layout_alone(project: Path) -> None:

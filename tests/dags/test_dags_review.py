@@ -5,8 +5,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -189,6 +190,7 @@ def test_an_answer_that_the_form_does_not_offer_is_asked_for_again(bag: Any, com
 
 
 def test_with_nothing_to_ask_the_rest_is_skipped(database: None, bag: Any, components: Any) -> None:
+    from airflow.sdk import Asset
     from airflow.sdk.exceptions import AirflowSkipException
 
     from clinprompt_dags.questions import ReviewCommand
@@ -197,8 +199,8 @@ def test_with_nothing_to_ask_the_rest_is_skipped(database: None, bag: Any, compo
     assert (state, states["list"]) == ("success", "skipped")
     assert {value for name, value in states.items() if name != "list"} <= {"skipped"}
     told = {"dataset": "brain-phantom", "release": "r2", "descriptions": 12, "questions": []}
-    with pytest.raises(AirflowSkipException, match="of brain-phantom@r2 none waits for a person"):
-        ReviewCommand().finish({}, told)
+    with pytest.raises(AirflowSkipException, match="of brain-phantom@r2 none waits for a question"):
+        ReviewCommand(Asset("doubts")).finish({}, told)
 
 
 def test_a_card_that_keeps_no_decisions_fails_before_anybody_is_asked(
@@ -248,23 +250,74 @@ def reviewing(database: None, project: Path) -> Iterator[Any]:
         path.write_text(text, encoding="utf-8")
 
 
-def test_where_reviews_follow_runs_one_that_has_made_doubtful_descriptions_starts_one(
-    reviewing: Any, components: Any
-) -> None:
+def announced() -> list[tuple[str, dict[str, str]]]:
+    """The events that reviews wait for: partition key and extra."""
     from airflow.models.asset import AssetEvent
-    from airflow.sdk import PartitionedAssetTimetable
     from airflow.utils.session import create_session
     from sqlalchemy import select
+
+    with create_session() as session:
+        events = [event for event in session.scalars(select(AssetEvent)) if event.name == "descriptions-in-doubt"]
+        return [(event.partition_key, event.extra) for event in events]
+
+
+def test_where_reviews_follow_runs_one_starts_for_what_nobody_was_asked_about_also_when_the_run_fails_after_describe(
+    reviewing: Any, components: Any
+) -> None:
+    from airflow.sdk import PartitionedAssetTimetable
 
     assert reviewing.import_errors == {}
     schedule = reviewing.get_dag("review").schedule
     assert isinstance(schedule, PartitionedAssetTimetable)
-    states = []
-    for waiting in (2, 0):
-        components.answer({"stage:describe": [{"facts": {"waiting": waiting}}]})
+    components.answer(
+        {
+            "unasked": [{"unasked": 2}, {"unasked": 0}],
+            "stage:describe": [{"facts": {"waiting": 0}}],  # it is not what this run has made that counts
+            "probe:describe": [{}, {"hit": True}],
+            "stage:gate": [{"exit": 64}, {}],
+        }
+    )
+    ended = []
+    for _ in range(2):
         found = reviewing.get_dag("retrain").test(run_conf={"release": "r1", "promote": "never"})
-        states += [str(ti.state) for ti in found.get_task_instances() if ti.task_id == "announce"]
-    assert states == ["success", "skipped"]
-    with create_session() as session:
-        events = [event for event in session.scalars(select(AssetEvent)) if event.name == "descriptions-in-doubt"]
-        assert [event.partition_key for event in events] == ["brain-phantom@r1"]
+        states = {ti.task_id: str(ti.state) for ti in found.get_task_instances()}
+        ended.append((str(found.state), states["describe"], states["announce"]))
+    assert ended == [("failed", "success", "success"), ("success", "skipped", "skipped")]
+    assert announced() == [("brain-phantom@r1", {"descriptions": "5" * 32})]
+    for call in components.asked("unasked"):  # of the task, and of the probe that has found it in the run cache
+        assert [entry["stage"] for entry in call["task"]["entries"]] == ["describe@brain-phantom"]
+
+
+def test_a_review_that_an_event_starts_asks_about_the_descriptions_that_it_names() -> None:
+    from airflow.sdk import Asset
+    from airflow.sdk.execution_time.comms import AssetEventDagRunReferenceResult
+    from airflow.sdk.execution_time.context import TriggeringAssetEventsAccessor
+
+    from clinprompt_dags.questions import ReviewCommand
+
+    doubts = Asset("descriptions-in-doubt")
+
+    def asked(*events: tuple[int, dict[str, str]]) -> dict[str, Any]:
+        given = [
+            AssetEventDagRunReferenceResult(
+                asset={"name": doubts.name, "uri": doubts.uri, "extra": {}},
+                extra=extra,
+                source_task_id=None,
+                source_dag_id=None,
+                source_run_id=None,
+                source_map_index=None,
+                source_aliases=[],
+                timestamp=datetime(2026, 5, 1, hour, tzinfo=UTC),
+            )
+            for hour, extra in events
+        ]
+        context = {
+            "ti": SimpleNamespace(dag_id="review", run_id="1", task_id="list", map_index=-1, try_number=1, log_url=""),
+            "dag_run": SimpleNamespace(partition_key="brain-phantom@r1"),
+            "triggering_asset_events": TriggeringAssetEventsAccessor.build(given),
+        }
+        return ReviewCommand(doubts).task(context, {})
+
+    named = asked((3, {"descriptions": "b" * 32}), (2, {"descriptions": "a" * 32}))
+    assert (named["dataset"], named["release"], named["descriptions"]) == ("brain-phantom", "r1", "b" * 32)
+    assert [asked()["descriptions"], asked((1, {}))["descriptions"]] == [None, None]  # by hand, or by REST

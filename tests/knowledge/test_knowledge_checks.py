@@ -30,6 +30,14 @@ def test_a_sensible_sentence_is_accepted_with_all_scores(card: Card) -> None:
         ("It is " + "long and wide and bright and dark and soft and " * 6 + "thin.", "length"),
         ("Auf dem MRT des Gehirns erscheint der Tumor unscharf begrenzt mit Ödem.", "language"),
         ("На снимке мозга видна опухоль неправильной формы with a brain in it.", "language"),
+        (
+            "In the brain, a gli\u043ema is an irregular mass which is bright on most of the images and has an edema "
+            "around it.",
+            "language",
+        ),  # with a Cyrillic letter
+        ("On a brain MRI with a gli\u200boma, the outline is irregular and the tissue around it is swollen.", "markup"),
+        ("On a brain MRI with a glioma, the outline \u202eis irregular and the tissue around it is swollen.", "markup"),
+        ("On a brain MRI with a glioma, the outline\U000e0041 is irregular and the tissue is swollen.", "markup"),
         ("Glioma, edema, necrosis, enhancement, infiltration, heterogeneity, hemorrhage, midline shift.", "language"),
         ("As an AI, I can only say that the outline of the mass is irregular on this image.", "refusal"),
         ("I'm sorry, but the outline of this lesion is not something that can be described here.", "refusal"),

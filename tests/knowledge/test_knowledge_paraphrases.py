@@ -78,6 +78,7 @@ def test_a_faithful_paraphrase_is_accepted_with_all_scores(frame: Frame, brains:
         ("{label}", "{label} [stage]", "placeholders"),
         ("{label}", "{{label}}", "placeholders"),
         ("{label}", "{label} <stage>", "placeholders"),
+        ("{label}", "{label}\u200b", "placeholders"),
         ("Fusiform Vol {fusiform_vol}", "Vol {fusiform_vol}", "swapped"),
         ("Fusiform Vol {fusiform_vol}", "Fusiform Vol and the Hippocampal Vol {fusiform_vol}", "swapped"),
         ("Hippocampal Vol {hippocampal_vol}", "Hippocampal Vol in {label} {hippocampal_vol}", "placeholders"),

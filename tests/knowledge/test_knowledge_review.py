@@ -125,6 +125,7 @@ def test_the_descriptions_of_a_run_are_listed(folder: Path, capsys: pytest.Captu
         ("glioma,,yes,me,why,text", "row 2: decision: expected accepted, rejected or nothing, found 'yes'"),
         ("glioma,12,accepted,me,why,text", "row 2: digest: expected the text's SHA-256 in hex, or nothing, found '12'"),
         ("glioma,,accepted,me,why,", "row 2: expected a digest or a text"),
+        (f"glioma,{text_digest('as it was')},accepted,me,why,as it is", "row 2: digest: it is not that of the text"),
         ("glioma,,accepted,,why,text", "row 2: by: expected who decided and why"),
         ("glioma,,accepted,me,why,text\nglioma,,rejected,me,why,text", "row 3: decision: this text was accepted"),
     ],

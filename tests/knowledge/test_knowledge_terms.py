@@ -57,6 +57,16 @@ def test_what_fits_is_accepted(card: Card, class_id: str, text: str) -> None:
         # anatomy alone speaks of the class without disease, and of no other
         ("lc25000 lung_n", "Air-filled alveoli are separated by delicate septa containing capillaries.", None),
         ("octmnist normal", "The foveal pit becomes shallow or is lost as fluid collects in the macula.", "unnamed"),
+        # as does what denies the findings of all others
+        ("kneexray grade_0", "The compartments are equally wide and the bone shows neither sclerosis nor cysts.", None),
+        # cells of inflammation lie in every tissue, and long bones in every joint
+        ("lc25000 colon_n", "Between the crypts the lamina propria holds plasma cells and lymphocytes.", None),
+        ("kneexray grade_4", "With severe osteoarthritis of the knee the femur touches the tibia.", None),
+        # a part that a finding changes is no sign by itself
+        ("retina normal_retina", "The optic disc has a small cup and a pink rim and sharp margins.", None),
+        ("retina normal_retina", "The optic disc has an enlarged cup with a thin rim and notching.", "sign_of_sibling"),
+        # verbs and adjectives of what tissue without disease can't show
+        ("lc25000 colon_n", "Benign colon tissue has cribriform glands that invade the stroma.", "impossible"),
         # where a tumor lies by definition can't be denied, but that it grows beyond it can be said
         ("brain-tumor-mri pituitary_tumor", "A pituitary tumor is not located in the sella turcica.", "denied"),
         ("brain-tumor-mri pituitary_tumor", "A pituitary tumor is often not confined to the sella turcica.", None),

@@ -21,8 +21,8 @@ from clinprompt.knowledge.__main__ import main
 from clinprompt.knowledge.review.decisions import text_digest
 from workspace.decisions import export, keep
 from workspace.records import record
-from workspace.review import review
-from workspace.task import AnsweredTask, LockEntry, Plan, RecordTask, ReviewTask, read_task
+from workspace.review import review, unasked
+from workspace.task import AnsweredTask, LockEntry, Plan, RecordTask, ReviewTask, UnaskedTask, read_task
 
 BRIGHT = "On T2-weighted images a glioma of the brain is bright."
 DARK = "The tumour of this brain looks dark on T2 scans again."
@@ -117,6 +117,41 @@ def test_an_answer_holds_for_the_next_run_and_not_for_one_that_has_its_plan(afte
     dvc = [str(Path(sys.executable).parent / "dvc"), "repro", "--single-item", "lock", "describe@drawn"]
     done = subprocess.run(dvc, cwd=project.root, capture_output=True, text=True, check=False)
     assert "Stage 'describe@drawn' didn't change, skipping" in done.stdout, done.stderr
+
+
+def test_what_nobody_was_asked_about_is_announced_until_a_review_has_asked(after: Callable[[str], Ran]) -> None:
+    ran = after("validate")
+    reviewed, store = Reviewed.of(ran.project), ran.project.store
+    settled = reviewed.plan()
+    entry, _ = reviewed.project.run(settled, "describe", ran.entry)  # nothing is recorded: the run fails after it
+
+    def waiting(made: LockEntry) -> int:
+        told = unasked(UnaskedTask(plan=reviewed.plan(), entries=[made]), store)
+        assert told["descriptions"] == made.outs["runs/drawn/describe/descriptions.parquet"][0]
+        return int(told["unasked"])
+
+    def texts(run: str, made: LockEntry | None) -> list[str]:
+        digest = None if made is None else str(made.outs["runs/drawn/describe/descriptions.parquet"][0])
+        airflow = {"dag_id": "review", "run_id": run}
+        asked = review(ReviewTask(dataset="drawn", release="r1", descriptions=digest, airflow=airflow), store)
+        assert asked["waiting"] == sum(len(question["sentences"]) for question in asked["questions"])
+        return sorted(one["text"] for question in asked["questions"] for one in question["sentences"])
+
+    assert waiting(entry) == waiting(entry) == 2  # in that run and in the next one
+    assert texts("first", entry) == sorted([BRIGHT, DARK])
+    assert texts("first", entry) == sorted([BRIGHT, DARK])  # tried again
+    assert waiting(entry) == 0
+    assert texts("second", entry) == []  # of an event that was on its way
+
+    file = reviewed.project.root / "datasets" / "drawn.reviewed.csv"
+    file.write_text(
+        f"{file.read_text()}{reviewed.class_id},The glioma of this patient is bright on T1-weighted images.\n"
+    )
+    file.write_text(f"{file.read_text()}{reviewed.class_id},On T1-weighted images this glioma of the brain is dark.\n")
+    more, _ = reviewed.describe(reviewed.plan(), ran.entry)
+    assert waiting(more) == 2  # new sentences, and not the ones before them
+    assert len(texts("by hand", None)) == 4
+    assert waiting(more) == 0
 
 
 def test_what_is_taken_into_the_card_s_file_changes_no_run_and_wins_from_then_on(

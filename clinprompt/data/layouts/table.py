@@ -1,6 +1,6 @@
 """A CSV or Parquet file with one row per image."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _HEADER = 1 << 16  # bytes of it that are looked at
+_SHOWN = 200  # characters of what a table says, in a message
 
 
 class TableOptions(Section):
@@ -130,7 +131,7 @@ def read_table(file: Path) -> "pd.DataFrame":
     tabs: by what its header has most of.
 
     Raises:
-        InputCorrupt: it is not readable.
+        InputCorrupt: it is not readable, or its rows have more cells than its header.
     """
     import pandas as pd  # a card's layout is asked for by those, too, who read no table
 
@@ -141,6 +142,7 @@ def read_table(file: Path) -> "pd.DataFrame":
         else:
             options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "skipinitialspace": True}
             frame = pd.read_csv(file, sep=_separator(file), encoding="utf-8-sig", **options)
+            _refuse_shifted(frame)
     except UnicodeDecodeError:
         raise InputCorrupt(f"{file} is not written in UTF-8; save it again as CSV in UTF-8.") from None
     except (*DAMAGED, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -148,10 +150,43 @@ def read_table(file: Path) -> "pd.DataFrame":
     return frame.rename(columns=lambda column: composed(str(column)).strip())
 
 
+def one_each(columns: Collection[str], frame: pd.DataFrame, file: Path) -> None:
+    """Refuse a table that lacks a column, or has it twice, so that nobody knows which is meant.
+
+    Raises:
+        DataRejected: names the first such column.
+    """
+    present = [str(column) for column in frame.columns]
+    for column in columns:
+        if column not in present:
+            shown = shortened(", ".join(map(repr, present)))
+            raise DataRejected(f"{file} has no column {column!r}; it has {shown}.")
+        if present.count(column) > 1 or f"{column}.1" in present:  # as pandas calls the second one
+            raise DataRejected(f"{file} has the column {column!r} twice; rename or remove one.")
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text that may be of any length, for a message."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
 def _separator(file: Path) -> str:
     with file.open("rb") as opened:
-        header = opened.readline(_HEADER).decode("utf-8", "replace")
+        first = opened.readline(_HEADER)
+    if b"\0" in first:  # UTF-16, or no text at all
+        raise UnicodeDecodeError("utf-8", first, 0, 1, "a zero")
+    header = first.decode("utf-8", "replace")
     return max((",", ";", "\t"), key=header.count)
+
+
+def _refuse_shifted(frame: pd.DataFrame) -> None:
+    """pandas takes the first cells of rows that are longer than the header for the rows' names, and so shifts the
+    others; that is right of names alone, as R writes them: 1, 2, 3 …"""
+    if isinstance(frame.index, pd.RangeIndex) or list(frame.index) == [str(i + 1) for i in range(len(frame))]:
+        return
+    raise pd.errors.ParserError(
+        "row 2 has more cells than the header has columns; a cell that holds a separator must stand in quotes"
+    )
 
 
 def _as_text(value: Any) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from clinprompt.data.card import Card
-from clinprompt.data.layouts.table import numbered_rows, read_table
+from clinprompt.data.layouts.table import numbered_rows, one_each, read_table, shortened
 from clinprompt.errors import DataRejected, InputMissing
 from clinprompt.files import sha256_bytes
 
@@ -76,9 +76,7 @@ def read_decisions(path: Path, card: Card) -> dict[Key, Decision]:
     if not path.is_file():
         raise InputMissing(f"{path} is no file; expected a table (CSV) with the columns {', '.join(COLUMNS)}.")
     frame = read_table(path)
-    for column in COLUMNS:
-        if column not in frame:
-            raise DataRejected(f"{path} has no column {column!r}; it has {', '.join(map(repr, frame.columns))}.")
+    one_each(COLUMNS, frame, path)
     decisions: dict[Key, Decision] = {}
     for number, row in numbered_rows(frame):
         values = {column: row[column].strip() for column in COLUMNS}
@@ -111,13 +109,16 @@ def inert(text: str) -> str:
 
 def problem(values: Mapping[str, str], card: Card) -> str | None:
     """What is wrong with a decision, given as the cells of its row; None where it is one."""
-    digest = values["digest"]
+    digest, text = values["digest"], values["text"]
     if values["class"] not in card.named_ids:
-        return f"class: {values['class']!r} is none of the card's: {', '.join(card.named_ids)}"
+        known = shortened(", ".join(card.named_ids))
+        return f"class: {shortened(values['class'])!r} is none of the card's: {known}"
     if values["decision"] not in get_args(Choice):
-        return f"decision: expected accepted, rejected or nothing, found {values['decision']!r}"
+        return f"decision: expected accepted, rejected or nothing, found {shortened(values['decision'])!r}"
     if digest and (len(digest) != 64 or set(digest) - set("0123456789abcdef")):
-        return f"digest: expected the text's SHA-256 in hex, or nothing, found {digest[:80]!r}"
-    if not digest and not values["text"]:
+        return f"digest: expected the text's SHA-256 in hex, or nothing, found {shortened(digest)!r}"
+    if not digest and not text:
         return "expected a digest or a text"
+    if digest and text and digest not in (text_digest(text), text_digest(text.removeprefix("'"))):  # as `inert` adds it
+        return "digest: it is not that of the text, which was changed; a new text is decided on with an empty digest"
     return next((f"{key}: expected who decided and why" for key in ("by", "reason") if not values[key]), None)

@@ -43,6 +43,8 @@ def write_review(folder: Path, judged: pd.DataFrame, ids: list[str], card: Card)
 def _refuse_other_files(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise BadParams(f"{folder} is no folder; name another.")
+    if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise BadParams(f"{folder} is the folder that you are in, and would be replaced; name a new folder.")
     if folder.is_dir() and (others := sorted({path.name for path in folder.iterdir()} - {LIST, PAGE})):
         raise BadParams(f"{folder} holds {others[0]}, and would be replaced; name a new folder.")
 
