@@ -145,8 +145,10 @@ def test_a_name_that_no_model_can_have_is_refused_in_a_sentence(
 
 
 def test_what_others_have_registered_under_an_odd_name_is_listed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("it's", "50% {grey}"):
+    for name in ("it's", "50% {grey}", "empty"):
         connect().create_registered_model(name)
+    assert main(["show", "empty"]) == 0
+    assert capsys.readouterr().out == "empty has no version.\n"
     assert main(["list", "--json"]) == 0
     assert {"it's", "50% {grey}"} < {one["name"] for one in json.loads(capsys.readouterr().out)["models"]}
 
