@@ -231,9 +231,9 @@ def _summary(transfers: "list[Moved]", verb_phrase: str, experiment: str) -> str
 def _model_name(name: str, params: Path) -> str:
     """The registered model that a name means: where it is a dataset's, the one that its champions are versions of."""
     check_name(name)
-    if not params.is_file():
+    settings = commands.settings_of(params)
+    if settings is None:
         return name
-    settings = load_params(params)
     is_dataset = name in settings.datasets or (params.parent / "datasets" / f"{name}.yaml").is_file()
     return settings.registry.production_model.format(dataset=name) if is_dataset else name
 

@@ -1,12 +1,16 @@
 """More commands of `python -m registry`: of single versions, and what changes them but for a rollback."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clinprompt.errors import InputMissing
 from registry import collect, export, held_out, provenance, reproduced, reproduction, signing, stage
 from registry.versions import CHAMPION, check_name
+
+if TYPE_CHECKING:
+    from clinprompt.params import Params
 
 Answer = tuple[Any, str]  # what a command found or did: for programs, and for people
 PARAMS = Path("params.yaml")
@@ -34,16 +38,31 @@ def add_to(app: typer.Typer) -> None:
 
 def journal_of(params: Path) -> str | None:
     """Where the promotions to a server are written down, as params.yaml says; None without one."""
+    settings = settings_of(params)
+    return settings.registry.journal if settings else None
+
+
+def settings_of(params: Path) -> "Params | None":
+    """What params.yaml says; None where a folder has none.
+
+    Raises:
+        BadParams: a value in it is not one that exists or makes sense.
+        InputMissing: another file was named, and is not there.
+    """
     from clinprompt.params import load_params
 
-    return load_params(params).registry.journal if params.is_file() else None
+    if params.is_file():
+        return load_params(params)
+    if params != PARAMS:
+        raise InputMissing(f"{params} is not a file.")
+    return None
 
 
 def verify(
     name: Model, version: Number = None, alias: Alias = CHAMPION, params: ParamsFile = PARAMS, json: Json = False
 ) -> Answer:
     """Check a version."""
-    done = provenance.verify(check_name(name), version or alias, journal=journal_of(params))
+    done = provenance.verify(check_name(name), _which(version, alias), journal=journal_of(params))
     said = f"{name} version {done['version']}: {done['files']} files are what was registered, and so are "
     signed = f"It is signed by {done['signer']}" if done["signed"] else "It is not signed"
     if done["signed"] and "signature" not in done["checks"]:
@@ -56,7 +75,7 @@ def lineage(
     name: Model, version: Number = None, alias: Alias = CHAMPION, params: ParamsFile = PARAMS, json: Json = False
 ) -> Answer:
     """Where a version comes from."""
-    found = provenance.lineage(check_name(name), version or alias, journal=journal_of(params))
+    found = provenance.lineage(check_name(name), _which(version, alias), journal=journal_of(params))
     return found, provenance.text(found)
 
 
@@ -79,7 +98,7 @@ def take_out(
     json: Json = False,
 ) -> Answer:
     """Copy a version to a folder."""
-    done = export.export(check_name(name), folder, version or alias)
+    done = export.export(check_name(name), folder, _which(version, alias))
     said = f"{name} version {done['version']} is in {folder}; every digest is right."
     more = f" Its signature ({done['signer']}) is in {done['signature']}." if done["signature"] else ""
     return done, f"{said}{more}\n"
@@ -87,7 +106,7 @@ def take_out(
 
 def serve_check(name: Model, version: Number = None, alias: Alias = CHAMPION, json: Json = False) -> Answer:
     """Let a version predict in a clean process."""
-    done = export.serve_check(check_name(name), version or alias)
+    done = export.serve_check(check_name(name), _which(version, alias))
     return done, f"{name} version {done['version']} loads in a clean process and predicts probabilities.\n"
 
 
@@ -95,7 +114,7 @@ def sign(
     name: Model, version: Number = None, alias: Alias = CHAMPION, params: ParamsFile = PARAMS, json: Json = False
 ) -> Answer:
     """Sign a version."""
-    done = signing.sign(check_name(name), version or alias, journal=journal_of(params))
+    done = signing.sign(check_name(name), _which(version, alias), journal=journal_of(params))
     return done, f"{name} version {done['version']} is signed by {done['signer']}; every digest is right.\n"
 
 
@@ -156,5 +175,10 @@ def reproduce(
     json: Json = False,
 ) -> Answer:
     """Make a training's workspace again."""
-    done = reproduction.reproduce(check_name(name), folder, version or alias)
+    done = reproduction.reproduce(check_name(name), folder, _which(version, alias))
     return done, provenance.text(done)
+
+
+def _which(version: int | None, alias: str) -> int | str:
+    """The version that is meant: by its number where one is given, 0 among them, of which there is none."""
+    return alias if version is None else version

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from clinprompt.errors import BadParams, InputCorrupt, Interrupted
 from clinprompt.evaluation.budget import HeldOut, Use, share
@@ -52,7 +54,7 @@ class Counted(RecordPart):
     model: str
     settings: str
     champion: str | None
-    alpha: float
+    alpha: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     by: str
     at: str
     verdict: Verdict | None = None
@@ -228,9 +230,12 @@ def _parsed(content: bytes, key: str) -> Counted:
         value = json.loads(content)
         if not isinstance(value, dict) or value.pop("format", None) != FORMAT:
             raise ValueError
-        return Counted.model_validate(value)
-    except ValueError:
+        counted = Counted.model_validate(value)
+        if not key.endswith(_key("", counted.number)):
+            raise ValueError
+    except (ValueError, RecursionError):
         raise InputCorrupt(
             f"{FOLDER}/{key} in the registry's journal is no decision on a test split that this release reads; put its "
             "back-up in its place."
         ) from None
+    return counted

@@ -57,7 +57,7 @@ def _airflow() -> dict[str, Any]:
     text = os.environ.get(AIRFLOW) or "{}"
     try:
         task = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         task = None
     if not isinstance(task, dict):
         raise BadParams(

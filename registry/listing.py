@@ -54,6 +54,8 @@ def table(models_facts: list[Model]) -> str:
 
 def details(entry: Model) -> str:
     """A model's versions, one block each."""
+    if not entry["versions"]:
+        return f"{entry['name']} has no version.\n"
     blocks = []
     for version in entry["versions"]:
         aliases = f" ({', '.join(version['aliases'])})" if version["aliases"] else ""

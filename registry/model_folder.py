@@ -82,7 +82,7 @@ def _files(folder: Path) -> list[str]:
 def _parsed(recorded: str) -> dict[str, str]:
     try:
         value = json.loads(recorded)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, Mapping) or SCRIPT not in value or MLMODEL not in value:
         raise InputCorrupt(f"The tag {FILES_TAG!r} of the version lists no digests: don't use this model.")

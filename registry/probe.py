@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from clinprompt.contract.variables import BACKBONES
 from clinprompt.data.codecs.base import DecodedImage, Intensity
+from clinprompt.errors import ClinpromptError
 from clinprompt.evaluation.behaviour import Behaviour, Latency, Trial
-from clinprompt.files import read_json, sha256_file, to_json
-from clinprompt.tuned.artifact import HEAD
-from registry.package import MANIFEST, Payload
+from clinprompt.files import read_json
+from registry.class_order import write_reversed
+from registry.package import Payload
 from registry.tracking import SETTINGS
 
 SCRIPT = Path(__file__).with_name("probe_script.py")
@@ -107,8 +109,10 @@ def probe(payload: Payload, trial: Trial, shown: Shown, folder: Path) -> Behavio
 
 def _lists(folder: Path, tried: list[str], shown: Shown, not_checked: list[str]) -> dict[str, list[str]]:
     """The images that are predicted as batches, by what was changed of them; adds to what can't be checked."""
-    if not _permute(folder / "payload", folder / "permuted"):
-        not_checked.append("the order of the classes: the method keeps tensors of its own")
+    try:
+        write_reversed(folder / "payload", folder / "permuted")
+    except (ClinpromptError, OSError, SafetensorError) as error:
+        not_checked.append(f"the order of the classes: {error}")
     lists = {"plain": tried}
     intensity = read_json(folder / "payload" / "model.json")["intensity"]
     decoded = shown.decoded[: len(tried)]
@@ -144,25 +148,6 @@ def _run(folder: Path, asked: Mapping[str, Any], more: Mapping[str, str]) -> tup
     if answer["imported"]:
         return None, f"it imports {', '.join(answer['imported'])}, which its consumers do not have"
     return answer, ""
-
-
-def _permute(payload: Path, target: Path) -> bool:
-    """Copy a linear head's payload with the classes in reverse order; False where more than a head predicts."""
-    from safetensors.numpy import load_file, save_file
-
-    if not (payload / HEAD).is_file():
-        return False
-    shutil.copytree(payload, target)
-    head = load_file(payload / HEAD)
-    turned = {name: np.ascontiguousarray(v[::-1]) if v.ndim else v for name, v in head.items()}
-    save_file(turned, target / HEAD)
-    spec = read_json(payload / "model.json")
-    spec |= {key: spec[key][::-1] for key in ("classes", "class_names")}
-    (target / "model.json").write_text(to_json(spec), encoding="utf-8")
-    manifest = read_json(target / MANIFEST)
-    manifest["files"] |= {name: sha256_file(target / name) for name in (HEAD, "model.json")}
-    (target / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
-    return True
 
 
 def _write(folder: Path, name: str, images: Sequence[bytes]) -> list[str]:

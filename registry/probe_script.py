@@ -20,22 +20,25 @@ WARM_UP = 5  # images that are not counted
 
 
 def main(folder: Path) -> None:
-    """Predict each list of images as one batch; of the list "plain" also one by one, reversed, and permuted. Then time
-    single images, as far as that is asked for on the device that is found."""
+    """Predict each list of images as one batch; of the list "plain" also one by one, and reversed. Then time single
+    images, as far as that is asked for on the device that is found, and predict "plain" by the model that is permuted.
+    """
     asked: dict[str, Any] = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
     lists: dict[str, list[str]] = asked["lists"]
     model = _loaded(folder / "payload")
     found: dict[str, Any] = {name: _predicted(model, folder, files) for name, files in lists.items()}
-    if plain := lists.get("plain"):
+    plain = lists.get("plain", [])
+    if plain:
         found["single"] = [_predicted(model, folder, [file])[0] for file in plain]
         found["reversed"] = _predicted(model, folder, plain[::-1])[::-1]
-        if (folder / "permuted").is_dir():
-            found["permuted"] = _predicted(_loaded(folder / "permuted"), folder, plain)
     import torch
 
     cuda = torch.cuda.is_available()
     here = "cuda" if cuda else "cpu"
     timed = [_timed(model, folder, timing) for timing in asked["timings"] if timing["device"] == here]
+    if plain and (folder / "permuted").is_dir():
+        del model  # two backbones may be too much for the memory
+        found["permuted"] = _predicted(_loaded(folder / "permuted"), folder, plain)
     project = sorted({"clinprompt", "registry", "components", "workspace"} & set(sys.modules))
     print(json.dumps({"found": found, "cuda": cuda, "timed": timed, "imported": project}))  # noqa: T201
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 MARK, HELD, LIFTED = "quarantined", "true", "lifted"
 REASON, AT, BY, CHAMPION = (f"quarantine_{key}" for key in ("reason", "at", "by", "champion"))
 LIFT = "quarantine_lifted"
+_LONGEST = 1000  # characters of a reason: well below what MLflow takes for a tag
 _SAME = ("payload_digest", "model_digest")
 
 
@@ -50,9 +51,11 @@ def worded(reason: str) -> str:
     """A reason in one line.
 
     Raises:
-        BadParams: it is empty.
+        BadParams: it is empty, or longer than the registry keeps.
     """
-    one_line = " ".join(reason.split())
+    one_line = " ".join("".join(c if c.isprintable() else " " for c in reason).split())
     if not one_line:
         raise BadParams("--reason: say why in a few words; they are kept with the version.")
+    if len(one_line) > _LONGEST:
+        raise BadParams(f"--reason: say why in a few words, at most {_LONGEST:,} characters; found {len(one_line):,}.")
     return one_line

@@ -136,7 +136,7 @@ def _falls_short(seen: bytes, named: Mapping[str, str], tolerance: float | None)
         if told.get("format") != FORMAT or not all(isinstance(told.get(key), str) for key in named):
             raise ValueError
         agreement = Agreement.model_validate(told["agreement"]) if "agreement" in told else None
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise InputCorrupt(f"A file of {FOLDER} in the registry's journal can't be read; delete it.") from None
     other = [key for key in named if told[key] != named[key]]
     if other:

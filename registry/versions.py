@@ -21,6 +21,7 @@ PROMOTED = "promoted_at"  # the tag of a version: when it became the champion
 REFUSED = "refused"  # the tag of a version that was tried out last and did not become the champion: why
 _NAME = re.compile(r"\w[\w .-]{0,254}")
 _LONGEST_TEXT = 5000  # characters of a description that MLflow keeps
+_HIGHEST = 2**31 - 1  # MLflow keeps the numbers of versions as integers of 32 bits
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model; the model has no such alias
 
 
@@ -135,12 +136,13 @@ def by_number(client: "MlflowClient", name: str, number: int) -> Version:
     check_name(name)
     from mlflow.exceptions import MlflowException
 
-    with tracking.service_errors():
-        try:
-            return _version(client.get_model_version(name, str(number)))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
+    if 0 < number <= _HIGHEST:
+        with tracking.service_errors():
+            try:
+                return _version(client.get_model_version(name, str(number)))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
     raise InputMissing(f"There is no version {number} of {name!r} at {tracking.shown_uri()}.")
 
 

@@ -49,5 +49,5 @@ def unpack(text: str) -> Any:
     """
     try:
         return json.loads(zlib.decompress(base64.b64decode(text, validate=True)))
-    except (binascii.Error, zlib.error, ValueError):
+    except (binascii.Error, zlib.error, ValueError, RecursionError):
         raise ValueError("it is not base64 of zlib of JSON") from None

@@ -1,6 +1,5 @@
 """`decision.json`: the gate's record. Imports nothing heavy: on most runs the gate only finds that it still holds."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -149,7 +148,8 @@ class DecisionRecord(Record):
 
     def shown(self) -> MeasuredCandidate | None:
         """The candidate that the decision is shown with: the chosen one; after a rejection the one that was best on
-        the validation split, of those that could be picked if there are any; None if none was measured.
+        the validation split, of those that could be picked if there are any, and of equally good ones the gate's; None
+        if none was measured.
 
         Raises:
             InputCorrupt: the choice is none of the candidates.
@@ -163,9 +163,12 @@ class DecisionRecord(Record):
                 )
             return chosen
         eligible = [candidate for candidate in self.candidates if candidate.not_eligible is None]
-        values = [(self._selected_by(candidate), candidate) for candidate in eligible or self.candidates]
-        measured = [(value, candidate) for value, candidate in values if value is not None]
-        return max(measured, key=lambda pair: pair[0], default=(None, None))[1]
+        measured = [candidate for candidate in eligible or self.candidates if self._selected_by(candidate) is not None]
+        return min(measured, key=self._rank, default=None)
+
+    def _rank(self, candidate: MeasuredCandidate) -> tuple[float, CandidateId]:
+        """By which the gate picks the challenger."""
+        return -(self._selected_by(candidate) or 0.0), CandidateId(candidate.candidate, candidate.seed)
 
     def _selected_by(self, candidate: MeasuredCandidate) -> float | None:
         estimate = (candidate.val or {}).get(self.params.select_by)
@@ -179,54 +182,6 @@ class DecisionRecord(Record):
         if self.chosen is not None:
             return self.chosen.model_digest == champion.model_digest
         return self.champion == champion
-
-    def contradiction(self, now: "DecisionRecord") -> str | None:
-        """What of this record does not follow from the predictions; None when all does.
-
-        `now` is a decision on the same files and params, made just now beside today's champion, or beside none. The
-        comparison with the champion of this record's day can't be repeated without it, and is not.
-        """
-        return next(self._contradictions(now), None)
-
-    def _contradictions(self, now: "DecisionRecord") -> Iterator[str]:
-        measured = {candidate.name: candidate for candidate in now.candidates}
-        for candidate in self.candidates:
-            if candidate != measured.pop(candidate.name, None):
-                yield f"it tells of {candidate.name} what its predictions don't give"
-        for name in measured:
-            yield f"{name} is missing in it"
-        if self.held_out != now.held_out:
-            yield f"it takes itself for {_nth(self.held_out)}, and the registry counts {_nth(now.held_out)}"
-        if self.accepted != (self.chosen is not None):
-            yield "its verdict and its choice disagree"
-        beaten = {check.candidate for check in self.checks if not check.passed and check.beside is not None}
-        if self.chosen is None:
-            if now.chosen is not None and now.chosen.folder not in beaten:
-                yield f"it rejects {now.chosen.folder}, which the predictions give"
-        elif self.chosen != now.chosen:
-            given = now.chosen.folder if now.chosen else "none"
-            yield f"it chooses {self.chosen.folder}, the predictions give {given} ({'; '.join(now.reasons)})"
-        if (
-            self._alone != now._alone
-            or self.required != now.required
-            or not all(check.is_consistent for check in self.checks)
-        ):
-            yield "its checks are not those of the predictions"
-        if self.champion is None and (len(self._alone) < len(self.checks) or self.cross_checks):
-            yield "it compares with a champion that it does not name"
-        if self.champion is None and now.champion is None and self.reasons != now.reasons:
-            yield "its reasons are not those of the predictions"
-
-    @property
-    def _alone(self) -> list[RecordedCheck]:
-        """The checks that the run's files decide."""
-        return [check for check in self.checks if check.beside is None]
-
-
-def _nth(held_out: HeldOut | None) -> str:
-    if held_out is None:
-        return "no decision on its test split"
-    return f"decision {held_out.number or 'none'} on its test split, at alpha {held_out.alpha:.3g}"
 
 
 def earlier_decision(path: Path) -> DecisionRecord | None:

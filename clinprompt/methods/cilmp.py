@@ -1,5 +1,6 @@
 """CILMP: a language model's states as prompts, bent by each image (IEEE TMI 44(12), 2025, arXiv 2511.12639)."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -123,6 +124,14 @@ class CILMP(PromptMethod):
         """The states that the model was trained with."""
         counts = [int(n) for n in state["states_per_class"]]
         return Knowledge(hidden_states=state["states"].split(counts))
+
+    @classmethod
+    def reordered(cls, state: dict[str, Tensor], order: Sequence[int], config: CILMPConfig) -> dict[str, Tensor]:
+        """With the states, which are not trained, but of which each class has rows of its own."""
+        states = cls.knowledge_in(state).hidden_states
+        counts = state["states_per_class"][list(order)]
+        moved = {"states": torch.cat([states[place] for place in order]), "states_per_class": counts}
+        return super().reordered(state, order, config) | moved
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """The class token and patches with their positions [B, 1 + patches, w]."""

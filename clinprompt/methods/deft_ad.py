@@ -1,6 +1,6 @@
 """DEFT-VLM-AD: prompts, reports and the MMSE for volumes of the brain (arXiv 2509.07613)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -107,9 +107,9 @@ class DeftAd(PatchMethod):
         return Needs("pixels", read, reports=config)
 
     @classmethod
-    def transfers(cls, config: DeftAdConfig) -> bool:
-        """Not with a linear head."""
-        return config.head == "zero_shot"
+    def class_axes(cls, config: DeftAdConfig) -> Mapping[str, int]:
+        """Those of a linear head."""
+        return {"linear_head.weight": 0, "linear_head.bias": 0} if config.head == "linear" else {}
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [B, C]."""

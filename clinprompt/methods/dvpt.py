@@ -1,6 +1,7 @@
 """DVPT: prompts that attend to the image in a narrow adapter (He et al., Neural Networks 185, 2025, 2307.09787)."""
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -102,9 +103,9 @@ class DVPT(PatchMethod):
         return Needs("pixels", image_size=config.image_size)
 
     @classmethod
-    def transfers(cls, config: DVPTConfig) -> bool:
-        """The head belongs to its classes."""
-        return False
+    def class_axes(cls, config: DVPTConfig) -> Mapping[str, int]:
+        """Those of the head."""
+        return {"head.weight": 0}
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [B, C]."""

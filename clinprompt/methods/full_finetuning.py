@@ -1,5 +1,6 @@
 """Full fine-tuning: all weights of the image tower and a linear head, the baseline that prompts are compared with."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from types import SimpleNamespace
 from typing import Annotated, ClassVar, Literal, Self
@@ -58,9 +59,9 @@ class FullFinetuning(PromptMethod):
         return Needs("pixels", image_size=config.image_size)
 
     @classmethod
-    def transfers(cls, config: FullFinetuningConfig) -> bool:
-        """The head belongs to its classes."""
-        return False
+    def class_axes(cls, config: FullFinetuningConfig) -> Mapping[str, int]:
+        """Those of the head."""
+        return {"head.weight": 0, "head.bias": 0}
 
     def train(self, mode: bool = True) -> Self:
         """As everywhere, but for the tower."""

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -51,9 +52,9 @@ class LinearProbe(FeatureMethod):
         self.register_buffer("bias", torch.zeros(classes, device=device))
 
     @classmethod
-    def transfers(cls, config: LinearProbeConfig) -> bool:
-        """Never: a row of the regression is a class's own."""
-        return False
+    def class_axes(cls, config: LinearProbeConfig) -> Mapping[str, int]:
+        """Those of the regression, of which each class has a row."""
+        return {"weight": 0, "bias": 0}
 
     def head(self) -> Head:
         """The regression's coefficients and intercepts."""

@@ -1,5 +1,6 @@
 """Tip-Adapter: the support set's features as a cache that is asked (Zhang et al., ECCV 2022, arXiv 2111.03930)."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -71,9 +72,9 @@ class TipAdapter(PromptMethod):
         self.register_buffer("beta", self.text.new_tensor(config.init_beta))
 
     @classmethod
-    def transfers(cls, config: TipAdapterConfig) -> bool:
-        """Never: the cache holds images of its classes."""
-        return False
+    def class_axes(cls, config: TipAdapterConfig) -> Mapping[str, int]:
+        """That of the values: the cache holds images of its classes."""
+        return {"values": 1}
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [B, C]."""

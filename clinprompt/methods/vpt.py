@@ -1,6 +1,7 @@
 """VPT: learned tokens among the patches (Jia et al., ECCV 2022, arXiv 2203.12119)."""
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -74,9 +75,9 @@ class VPT(PatchMethod):
         return Needs("pixels", image_size=config.image_size)
 
     @classmethod
-    def transfers(cls, config: VPTConfig) -> bool:
-        """Not with a linear head."""
-        return config.head == "cosine"
+    def class_axes(cls, config: VPTConfig) -> Mapping[str, int]:
+        """Those of a linear head."""
+        return {"head.weight": 0, "head.bias": 0} if config.head == "linear" else {}
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [B, C]."""

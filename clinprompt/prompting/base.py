@@ -1,7 +1,7 @@
 """What a method is: a few trainable tensors around a frozen backbone, and the logits that they give."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -138,7 +138,30 @@ class PromptMethod(nn.Module, ABC):
     @classmethod
     def transfers(cls, config: Any) -> bool:
         """Whether what is trained serves other classes too: nothing of it belongs to a certain class."""
-        return True
+        return not cls.class_axes(config)
+
+    @classmethod
+    def class_axes(cls, config: Any) -> Mapping[str, int]:
+        """The axis over the classes of each tensor in `state` that training sets for them, by the tensor's name."""
+        return {}
+
+    @classmethod
+    def reordered(cls, state: dict[str, Tensor], order: Sequence[int], config: Any) -> dict[str, Tensor]:
+        """A trained model's `state` for its classes in another order, which names them by their old places.
+
+        Raises:
+            InputCorrupt: a tensor has another number of classes.
+        """
+        axes, places = cls.class_axes(config), torch.tensor(order)
+        for name, axis in axes.items():
+            if name not in state or state[name].dim() <= axis or state[name].shape[axis] != len(order):
+                shape = f"has the shape {tuple(state[name].shape)}" if name in state else "is missing"
+                raise InputCorrupt(
+                    f"The tuned {cls.name} model's {name} {shape}; its axis {axis} must have {len(order)} classes."
+                )
+        return {
+            name: tensor.index_select(axes[name], places) if name in axes else tensor for name, tensor in state.items()
+        }
 
     @classmethod
     def knowledge_in(cls, state: dict[str, Tensor]) -> Knowledge | None:

@@ -1,7 +1,7 @@
 """Prompts in which learned context vectors stand where a template's first words stood, and what tunes them."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 import torch
@@ -202,9 +202,9 @@ class ContextTuning(PromptMethod):
         self.ctx = nn.Parameter(self._initial(len(task.class_names), task.seed))
 
     @classmethod
-    def transfers(cls, config: ContextKnobs) -> bool:
-        """Not with a context for each class."""
-        return not config.class_specific
+    def class_axes(cls, config: ContextKnobs) -> Mapping[str, int]:
+        """That of the context, where each class has its own."""
+        return {"ctx": 0} if config.class_specific else {}
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [B, C]."""

@@ -5,6 +5,7 @@ NOT_SERVED = frozenset(
     {
         "averaging",
         "bent_rows",
+        "class_axes",
         "descends",
         "export_head",
         "findings",
@@ -12,6 +13,7 @@ NOT_SERVED = frozenset(
         "gradient_rule",
         "loss",
         "own_tower",
+        "reordered",
         "start",
         "trainable_parameters",
         "trained_count",

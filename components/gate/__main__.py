@@ -13,6 +13,7 @@ import registry
 from clinprompt.contract.exit_codes import ExitCode
 from clinprompt.contract.variables import GATE_EXIT_CODE
 from clinprompt.errors import BadParams, NotTrained, ServiceDown
+from clinprompt.evaluation.contradictions import contradiction
 from clinprompt.evaluation.decision import ChampionRef, DecisionRecord, earlier_decision
 from clinprompt.evaluation.judge import Judged, reference, told
 from clinprompt.evaluation.record_decision import input_digests
@@ -39,7 +40,7 @@ def work(job: Job) -> dict[str, Any]:
     inputs = input_digests(files.card, files.manifest, files.models, files.evaluations, folders)
     if record is not None and record.still_holds(inputs, files.params, current):
         made = partial(ledger.look, champion=record.champion) if ledger is not None else None
-        problem = record.contradiction(replace(files, probe=told(record)).decide(None, made))
+        problem = contradiction(record, replace(files, probe=told(record)).decide(None, made))
         if problem is None:
             _close(ledger, record)
             log.info("gate: nothing to do: the decision on disk still holds.")

@@ -12,6 +12,7 @@ from typing import Any
 import registry
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.errors import InputCorrupt
+from clinprompt.evaluation.contradictions import contradiction
 from clinprompt.evaluation.decision import ChosenCandidate, DecisionRecord
 from clinprompt.evaluation.judge import reference, told
 from clinprompt.evaluation.metrics_record import Metrics
@@ -81,13 +82,11 @@ def _check_decision(job: Job, decision: DecisionRecord, champion: registry.Champ
     made = partial(ledger.look, champion=decision.champion) if ledger is not None else None
     now = files.decide(champion if decision.champion == current else None, made)
     other = [key for key in ("inputs", "params") if getattr(now, key) != getattr(decision, key)]
-    problem = f"it was made from other {' and '.join(other)}" if other else decision.contradiction(now)
-    if problem is None and decision.champion == current and decision.verdict != now.verdict:
-        problem = f"its verdict is {decision.verdict}, the predictions give {now.verdict} ({'; '.join(now.reasons)})"
+    problem = f"it was made from other {' and '.join(other)}" if other else contradiction(decision, now)
     if problem is not None:
         raise InputCorrupt(
-            f"{job.inputs['decision']} is not what the gate decides now: {problem}. Nothing was promoted; run "
-            "`dvc repro`, so that the gate decides again."
+            f"{job.inputs['decision']} is not what the gate decides now: {problem}. Nothing was promoted; "
+            "delete it and run `dvc repro`, so that the gate decides again."
         )
 
 

@@ -169,7 +169,7 @@ class Journal:
             if found is None:
                 raise ValueError
             return Written(_parsed(found.content), found.etag)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InputCorrupt(
                 f"{key} is no entry of a registry's journal that this release reads; put its back-up in its place."
             ) from None

@@ -1,8 +1,10 @@
 """What the library, the components and the DAGs share: one name per variable, and texts that read back as written."""
 
 import ast
+import base64
 import pkgutil
 import tomllib
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,10 @@ def test_a_task_reads_back_as_it_was_written_and_equal_tasks_have_equal_texts() 
     assert pack(task) == pack(dict(reversed(task.items())))
 
 
-@pytest.mark.parametrize("text", ["", "not packed", "bm90IHppcHBlZA=="])
+TOO_DEEP = base64.b64encode(zlib.compress(b"[" * 5000)).decode()
+
+
+@pytest.mark.parametrize("text", ["", "not packed", "bm90IHppcHBlZA==", TOO_DEEP])
 def test_what_is_no_task_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="it is not base64 of zlib of JSON"):
         unpack(text)

@@ -1,6 +1,8 @@
 """The real graph on a small phantom: to a champion, again, with more images, with wrong labels, with kills."""
 
 import contextlib
+import html
+import json
 import os
 import re
 import shutil
@@ -146,6 +148,30 @@ def test_a_candidate_trained_on_shuffled_labels_is_rejected_and_the_champion_sta
     assert again.json("promote/receipt.json")["action"] == "rejected"
     shown = again.run("python", "-m", "registry", "show", "brain-phantom", "--json")
     assert not re.search(r'"version": "?2', shown.stdout)
+
+
+def reasons_of_another_seed(gates: Path) -> list[str]:
+    """How the documentation says that a second training ends, as patterns: with any numbers, and any end."""
+    table = gates.read_text().partition("with another seed ends in one of these:")[2].partition("\n## ")[0]
+    told = re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE)
+    return [re.sub(r"\d+(\\\.\d+)?", r"[\\d.]+", re.escape(one.removesuffix("…"))) for one in told]
+
+
+def test_a_training_with_another_seed_ends_in_a_decision_whose_reason_is_documented(again: Any, root: Path) -> None:
+    (again.folder / "seeds.yaml").write_text("candidates.seeds: [2]\ncandidates.methods: [coop]\n")
+    done = again.run("python", "-m", "components.run", "--settings", "seeds.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    decision = again.json("gate/decision.json")
+    known = reasons_of_another_seed(root / "docs/gates.md")
+    assert len(known) == 5
+    [reason] = [one for one in decision["reasons"] if any(re.search(pattern, one) for pattern in known)]
+    assert reason in done.stderr
+    page = html.unescape((again.folder / "runs/brain-phantom/report.html").read_text())
+    assert reason in page
+    renewed = decision["verdict"] == "accepted"
+    assert again.json("promote/receipt.json")["action"] == ("promoted" if renewed else "rejected")
+    shown = again.run("python", "-m", "registry", "show", "brain-phantom", "--json")
+    assert json.loads(shown.stdout)["aliases"]["champion"] == (2 if renewed else 1)
 
 
 def test_missing_data_is_answered_with_where_to_get_it(again: Any) -> None:

@@ -39,6 +39,10 @@ def test_a_candidate_that_behaves_passes_and_what_was_not_checked_is_told() -> N
         (Behaviour(images=10, problem="it does not predict: why"), "it does not predict: why"),
         (Behaviour(images=10, **GOOD | {"flipped": 0.2}), "20.0% of 10 images to another class; it must be at most 10"),
         (Behaviour(images=10, **GOOD | {"flipped": None}), "photometric changes is not known"),
+        (
+            Behaviour(images=10, **GOOD | {"classes": None}, not_checked=["why"]),
+            "order of the classes is not known (why)",
+        ),
         (Behaviour(images=10, **GOOD | {"sums": 1e-3}), "does not sum to 1"),
         (Behaviour(images=10, **GOOD | {"judged": 0.05}), "differs from what was judged (by 0.05)"),
         (Behaviour(images=10, **GOOD | {"batch": 0.01}), "depend on the other images of a batch"),

@@ -18,7 +18,6 @@ from toy_run import FLOOR, NOT_WORSE, ToyRun
 from clinprompt.data.manifest import write_manifest
 from clinprompt.errors import BadParams, InputCorrupt
 from clinprompt.evaluation.budget import Use, share, split_digest
-from clinprompt.files import write_json
 from clinprompt.params import BudgetParams
 from registry import held_out
 from registry.protocol.folder import FolderStore
@@ -177,7 +176,7 @@ def test_a_crash_after_the_count_costs_nothing(run: ToyRun, monkeypatch: pytest.
     assert [one["verdict"] for one in counted()] == ["accepted"]
 
 
-@pytest.mark.parametrize("damage", ["a gap", "no JSON", "another format"])
+@pytest.mark.parametrize("damage", ["a gap", "no JSON", "too deep", "another format", "another number", "no alpha"])
 def test_a_count_that_was_damaged_is_not_gone_on_with(run: ToyRun, damage: str) -> None:
     decided(run)
     run.set_rules(HIGH, NOT_WORSE)
@@ -185,10 +184,11 @@ def test_a_count_that_was_damaged_is_not_gone_on_with(run: ToyRun, damage: str) 
     first = next(Path("mlflow.db.journal/test-sets").rglob("000001.json"))
     if damage == "a gap":
         first.unlink()
-    elif damage == "no JSON":
-        first.write_bytes(b"{")
+    elif damage in ("no JSON", "too deep"):
+        first.write_bytes(b"{" if damage == "no JSON" else b"[" * 5000)
     else:
-        write_json(first, {"format": 9})
+        wrong = {"another format": {"format": 9}, "another number": {"number": 2}, "no alpha": {"alpha": float("nan")}}
+        first.write_text(json.dumps(json.loads(first.read_text()) | wrong[damage]))
     run.set_rules(FLOOR, NOT_WORSE)
     before = run.path("decision").read_bytes()
     assert run.gate() == 67

@@ -15,6 +15,7 @@ from toy_run import CLASSES, FLOOR, NOT_WORSE, ROOT, ToyRun
 
 import registry
 from clinprompt.errors import ServiceDown
+from clinprompt.evaluation.decision import DecisionRecord
 from clinprompt.evaluation.table import SPLITS
 from clinprompt.files import to_json, write_json
 from clinprompt.tuned.artifact import model_digest
@@ -257,6 +258,18 @@ def test_a_registry_that_is_down_ends_with_69_and_no_record(
     assert run.gate() == 69
     assert "does not answer" in capsys.readouterr().err
     assert not run.path("decision").exists()
+
+
+def test_of_equally_good_ones_a_rejection_is_shown_with_the_one_that_the_gate_picks(run: ToyRun) -> None:
+    assert run.gate() == 0
+    record = DecisionRecord.read(run.path("decision"))
+    best = record.shown()
+    assert best is not None
+    twins = [candidate.model_copy(update={"val": best.val}) for candidate in record.candidates]
+    for candidates in (twins, twins[::-1]):
+        shown = record.model_copy(update={"chosen": None, "candidates": candidates}).shown()
+        assert shown is not None
+        assert shown.name == min(candidate.name for candidate in twins)
 
 
 def test_an_image_that_is_not_the_manifest_s_is_not_judged(run: ToyRun, crown: Callable[[Any], None]) -> None:

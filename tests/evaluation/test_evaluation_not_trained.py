@@ -7,6 +7,7 @@ import pytest
 from toy_run import ROOT, ToyRun
 
 import registry
+from clinprompt.evaluation.contradictions import contradiction
 from clinprompt.evaluation.decision import DecisionRecord
 from clinprompt.files import read_json
 from clinprompt.params import load_params
@@ -84,7 +85,7 @@ def test_another_reason_makes_another_decision(run: ToyRun) -> None:
     assert run.gate() == 0
     after = DecisionRecord.read(run.path("decision"))
     assert before.inputs != after.inputs
-    assert before.contradiction(after) is not None
+    assert contradiction(before, after) is not None
 
 
 def test_one_that_is_missing_without_a_reason_still_rejects(run: ToyRun) -> None:

@@ -291,6 +291,10 @@ def test_a_test_set_that_cannot_tell_says_so() -> None:
     )
     assert check.change is not None
     assert "a wider margin" in check.change
+    assert "though right" not in found.reasons[0]
+    twin = judge(challenger=candidate(quality=1.5, seed=5), champion=champion(1.5, seed=5))
+    assert "is 0.000 [-0." in twin.reasons[0]
+    assert ": though right on the same images, neither shown worse nor within the margin" in twin.reasons[0]
     worse = judge(challenger=candidate(quality=1.0), champion=champion(6.0))
     assert "it is worse than the champion, which stays" in worse.reasons[0]
 

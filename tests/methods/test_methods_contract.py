@@ -38,6 +38,7 @@ from clinprompt.tuned.artifact import softmax, write_model
 from clinprompt.tuned.record import BackboneRef, ModelRecord
 from clinprompt.tuned.restore import answers_of_pixels, restore
 from clinprompt.tuned.transfer import moved
+from registry.class_order import write_reversed
 from registry.model_script import PromptTunedClassifier
 from registry.package import BackboneFiles, payload_of
 
@@ -356,10 +357,9 @@ def test_the_served_code_predicts_what_the_method_does(
     clip: Bench, clip_folder: Path, name: str, knobs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, curves = clip.trained(name, knobs)
-    image = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 26, 3), dtype=np.uint8)).save(image, "PNG")
+    image = drawn(0)
     preprocess = preprocessing(clip.backbone, model.needed)
-    pixels = torch.from_numpy(preprocess.apply(decode(image.getvalue())))[None]
+    pixels = torch.from_numpy(preprocess.apply(decode(image)))[None]
     answers = answers_of_pixels(model, clip.backbone, pixels).numpy()
     expected = softmax(answers[:, : len(CLASSES)])
 
@@ -379,11 +379,30 @@ def test_the_served_code_predicts_what_the_method_does(
     payload_of(tmp_path / "model", tmp_path / "descriptions.parquet", files, 10**6).write(tmp_path / "payload")
 
     monkeypatch.setattr("sys.meta_path", [*sys.meta_path])
-    served = PromptTunedClassifier()
-    served.load_context(SimpleNamespace(artifacts={"payload": str(tmp_path / "payload")}))
-    found = served.predict(None, pd.DataFrame({"image": [image.getvalue()]}))
+    found = served(tmp_path / "payload", image)
     probabilities = found[["p_a", "p_b", "p_c"]].to_numpy()
     np.testing.assert_allclose(probabilities, expected, atol=0 if head is None else 1e-6, rtol=0)
     estimates = [name for name in found.columns if name.endswith("_estimate")]
     assert estimates == (["mmse_estimate"] if model.needed.reports is not None else [])
     np.testing.assert_array_equal(found[estimates].to_numpy(), answers[:, len(CLASSES) :])
+
+    write_reversed(tmp_path / "payload", tmp_path / "reversed")
+    turned = served(tmp_path / "reversed", image)
+    assert [column for column in turned if column.startswith("p_")] == ["p_c", "p_b", "p_a"]
+    numbers = [*estimates, "p_a", "p_b", "p_c"]
+    np.testing.assert_allclose(turned[numbers], found[numbers], atol=1e-5, rtol=1e-5)
+    assert list(turned["label"]) == list(found["label"])
+
+
+def drawn(seed: int) -> bytes:
+    """A picture of noise, as a PNG."""
+    image = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 26, 3), dtype=np.uint8)).save(image, "PNG")
+    return image.getvalue()
+
+
+def served(payload: Path, image: bytes) -> pd.DataFrame:
+    """What a payload answers to one image."""
+    model = PromptTunedClassifier()
+    model.load_context(SimpleNamespace(artifacts={"payload": str(payload)}))
+    return model.predict(None, pd.DataFrame({"image": [image]}))

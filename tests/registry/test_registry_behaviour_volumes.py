@@ -58,6 +58,8 @@ def test_a_model_of_volumes_is_tried_out_with_all_that_the_rule_asks(tmp_path: P
     assert not [what for what in found.not_checked if "photometric" in what]
     assert found.judged is not None
     assert found.judged < 1e-4
+    assert found.classes is not None
+    assert found.classes < 1e-4
     others = [
         {"kind": "floor", "metric": "accuracy", "at_least": 0.0},
         {"kind": "not_worse_than_champion", "margin": 0.1},

@@ -80,6 +80,21 @@ def test_errors_are_one_sentence_with_the_shared_exit_codes(run: Run, capsys: py
     assert main(["load", "other"]) == 66
     assert main(["load", "tiny", "--image", "absent.png"]) == 66
     assert main(["delete"]) == 64
+    assert main(["decisions", "tiny", "--params", "absent.yaml"]) == 66
+    assert "absent.yaml is not a file" in capsys.readouterr().err
+    assert main(["rollback", "tiny", "--reason", "a test", "--params", "absent.yaml"]) == 66
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "99999999999999999999"])
+def test_a_number_that_no_version_has_is_told_and_stands_for_no_other(
+    run: Run, capsys: pytest.CaptureFixture[str], number: str
+) -> None:
+    for command in (["verify", "tiny"], ["lineage", "tiny"], ["export", "tiny", "new"], ["serve-check", "tiny"]):
+        assert main([*command, f"--version={number}"]) == 66
+        assert f"There is no version {number} of 'tiny'" in capsys.readouterr().err
+    assert main(["unquarantine", "tiny", "--reason", "a test", f"--version={number}"]) == 66
+    if number != "-1":  # an option, to the command line
+        assert main(["diff", "tiny", "1", number]) == 66
 
 
 def test_an_empty_registry_is_not_an_error(
@@ -130,8 +145,10 @@ def test_a_name_that_no_model_can_have_is_refused_in_a_sentence(
 
 
 def test_what_others_have_registered_under_an_odd_name_is_listed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("it's", "50% {grey}"):
+    for name in ("it's", "50% {grey}", "empty"):
         connect().create_registered_model(name)
+    assert main(["show", "empty"]) == 0
+    assert capsys.readouterr().out == "empty has no version.\n"
     assert main(["list", "--json"]) == 0
     assert {"it's", "50% {grey}"} < {one["name"] for one in json.loads(capsys.readouterr().out)["models"]}
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from fabricate import Run, promote
@@ -90,6 +91,37 @@ def test_a_forged_decision_is_found_where_another_champion_has_overtaken_it(
     write_json(challenged.decision, record)
     assert promote(challenged) == 67
     assert "coop-2" in result(capsys)["message"]
+
+
+def test_nothing_that_is_told_of_the_comparison_is_taken_on_trust(
+    challenged: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    true = challenged.decision.read_text()
+
+    def refused(change: Callable[[dict[str, Any]], object]) -> str:
+        record = json.loads(true)
+        change(record)
+        write_json(challenged.decision, record)
+        assert promote(challenged) == 67
+        return str(result(capsys)["message"])
+
+    def comparison(record: dict[str, Any]) -> dict[str, Any]:
+        [check] = [check for check in record["checks"] if check.get("beside")]
+        return dict(check)
+
+    def tell(record: dict[str, Any], **facts: Any) -> None:
+        record["checks"] = [check | facts if check.get("beside") else check for check in record["checks"]]
+
+    says = comparison(json.loads(true))["says"]
+    assert "its reasons are not those" in refused(lambda record: record.update(reasons=["it is far better"]))
+    assert "its reasons are not those" in refused(lambda record: record["reasons"].append("a doctor has seen it"))
+    for facts in ({"says": f"{says}, far better"}, {"design": None}, {"change": "nothing"}, {"high": 0.9}):
+        assert "its checks are not those" in refused(lambda record, facts=facts: tell(record, **facts))
+    assert "its checks are not those" in refused(lambda record: record["checks"].reverse())
+    assert "its checks are not those" in refused(lambda record: record["cross_checks"].clear())
+    assert "is one on 'other'" in refused(lambda record: record.update(dataset="other"))
+    challenged.decision.write_text(true)
+    assert promote(challenged) == 0
 
 
 @pytest.mark.parametrize("where", ["test", "per_class", "slices", "patients"])

@@ -262,7 +262,7 @@ def test_a_champion_that_came_past_the_journal_is_not_overwritten() -> None:
     assert world.aliases["champion"] == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"format": 2}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"format": 2}', b"\xff", b"[" * 5000])
 def test_a_journal_that_was_damaged_is_not_gone_on_with(content: bytes) -> None:
     world = at_rest()
     key = f"{NAME}/journal/00000002.json"

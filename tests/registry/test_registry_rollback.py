@@ -225,6 +225,9 @@ def test_there_must_be_a_champion_a_version_before_it_and_a_reason(
     fresh_copy(promoted)
     assert main(["rollback", "tiny", "--reason", " "]) == 64
     assert "say why in a few words" in capsys.readouterr().err
+    for command in (["rollback", "tiny"], ["unquarantine", "tiny", "--version", "1"]):
+        assert main([*command, "--reason", "x" * 1001]) == 64
+        assert "at most 1,000 characters; found 1,001" in capsys.readouterr().err
     assert main(["rollback", "other", "--reason", "bad"]) == 66
     assert "There is no registered model 'other'" in capsys.readouterr().err
     assert main(["rollback", "tiny", "--reason", "bad", "--json"]) == 66

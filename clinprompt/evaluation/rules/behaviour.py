@@ -40,7 +40,7 @@ class BehaviourRule(Rule):
             return self._said(context, undefined("nobody tried it out"), "its behaviour was not measured")
         found = challenger.probe(challenger, self.trial)
         problem, flipped = self.problem(found), found.flipped
-        if problem is not None and (flipped is None or found.faults(self.tolerance)):
+        if problem is not None and (flipped is None or found.classes is None or found.faults(self.tolerance)):
             return self._said(context, undefined(problem), problem)
         estimate = Estimate(value=flipped, low=flipped, high=flipped)
         if problem is not None:
@@ -54,13 +54,14 @@ class BehaviourRule(Rule):
         return self.problem(found)
 
     def problem(self, found: Behaviour) -> str | None:
-        """Why a behaviour does not pass; None where it does. What was not checked counts, but for a GPU and for the
-        order of the classes, which not every machine and method allow."""
+        """Why a behaviour does not pass; None where it does. What was not checked counts, but for a GPU, which not
+        every machine has."""
         if faults := found.faults(self.tolerance):
             return f"served, it fails: {'; '.join(faults)}"
-        if found.flipped is None:
-            return f"how it bears photometric changes is not known ({'; '.join(found.not_checked)})"
-        if found.flipped > self.at_most_flipped:
+        measured = {"photometric changes": found.flipped, "another order of the classes": found.classes}
+        if unknown := [what for what, value in measured.items() if value is None]:
+            return f"how it bears {' and '.join(unknown)} is not known ({'; '.join(found.not_checked)})"
+        if found.flipped is not None and found.flipped > self.at_most_flipped:
             return f"{_share(found)}; it must be at most {self.at_most_flipped:.1%}"
         return None
 

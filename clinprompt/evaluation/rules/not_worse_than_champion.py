@@ -32,13 +32,14 @@ class NotWorse(Rule):
         plan = None if same else design(champion.test, context.test, found.spread, self.margin, context.alpha)
         good, bad, change = "which is the champion itself" if same else f"not below {bound:g}", "", None
         high = found.difference.high
+        alike = "though right on the same images, " if plan is not None and plan.disagreement == 0 else ""
         if high is not None and high < 0:
             bad, change = ": it is worse than the champion, which stays", "a better model"
         elif plan is not None and not plan.feasible:
-            bad = f": neither shown worse nor within the margin, so the champion stays; {plan.sentence}"
+            bad = f": {alike}neither shown worse nor within the margin, so the champion stays; {plan.sentence}"
             change = f"a better model, a test split that supports the margin, or a wider margin: {plan.sentence}"
         elif plan is not None:
-            bad = ": neither shown worse nor within the margin, so the champion stays"
+            bad = f": {alike}neither shown worse nor within the margin, so the champion stays"
         check = self.judged(
             context, metric, what, found.difference, bound, "at_least", good, bad, beside="champion", design=plan
         )
