@@ -137,6 +137,7 @@ LATIN = chat("Ödem").decode("unicode-escape").encode("latin-1")
         (Reply(LATIN), 69, "answered bytes that are not UTF-8, 2 times"),
         (Reply(b'{"choices": []}'), 69, "answered JSON without choices[0].message.content, 2 times"),
         (Reply(chat("x"), endless=True), 69, "sends an answer without an end (more than 1048576 bytes)"),
+        (Reply(chat("x"), drip=0.03), 69, "gave no whole answer within 1 seconds, 2 times"),
         (Reply(chat("x"), wait=1.5), 69, "gave no whole answer within 1 seconds, 2 times"),
         (Reply(status=401), 64, f"refuses the key (HTTP 401); set the variable {ENDPOINT_KEY}"),
         (Reply(b'{"error": {"message": "no model x\\n"}}', 404), 64, "refuses the request (HTTP 404: no model x)"),
