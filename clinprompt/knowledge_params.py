@@ -34,7 +34,7 @@ def _no_hub_name(value: Any) -> Any:
     if isinstance(value, str) and "/" in value:
         raise ValueError(
             f"{value[:100]!r} is a name of the hub, and would be another model tomorrow; pin it: give it an entry with "
-            "its revision (a commit's 40 digits) in clinprompt/knowledge/table.yaml and name that, or set path to a folder"
+            "its revision (a commit's 40 digits) in clinprompt/knowledge/table.yaml, or set path to its folder"
         )
     return value
 
