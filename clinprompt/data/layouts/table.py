@@ -150,7 +150,7 @@ def read_table(file: Path) -> "pd.DataFrame":
     return frame.rename(columns=lambda column: composed(str(column)).strip())
 
 
-def one_each(columns: Collection[str], frame: pd.DataFrame, file: Path) -> None:
+def one_each(columns: Collection[str], frame: "pd.DataFrame", file: Path) -> None:
     """Refuse a table that lacks a column, or has it twice, so that nobody knows which is meant.
 
     Raises:
@@ -179,9 +179,11 @@ def _separator(file: Path) -> str:
     return max((",", ";", "\t"), key=header.count)
 
 
-def _refuse_shifted(frame: pd.DataFrame) -> None:
+def _refuse_shifted(frame: "pd.DataFrame") -> None:
     """pandas takes the first cells of rows that are longer than the header for the rows' names, and so shifts the
     others; that is right of names alone, as R writes them: 1, 2, 3 …"""
+    import pandas as pd
+
     if isinstance(frame.index, pd.RangeIndex) or list(frame.index) == [str(i + 1) for i in range(len(frame))]:
         return
     raise pd.errors.ParserError(
