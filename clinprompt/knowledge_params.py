@@ -1,10 +1,10 @@
 """The section `knowledge` of `params.yaml`: who writes descriptions, and how they are checked."""
 
 from ipaddress import ip_address
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from clinprompt.contract.variables import ENDPOINT_KEY
 from clinprompt.schema import Count, Fraction, Name, Section, UserPath
@@ -28,6 +28,18 @@ def _is_here(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _no_hub_name(value: Any) -> Any:
+    if isinstance(value, str) and "/" in value:
+        raise ValueError(
+            f"{value[:100]!r} is a name of the hub, and would be another model tomorrow; pin it: give it an entry with "
+            "its revision (a commit's 40 digits) in clinprompt/knowledge/table.yaml, or set path to its folder"
+        )
+    return value
+
+
+LlmName = Annotated[Name, BeforeValidator(_no_hub_name)]
 
 
 class EndpointParams(Section):
@@ -61,7 +73,7 @@ class JudgeParams(Section):
     The endpoint's key, where it needs one, is in the variable CLINPROMPT_JUDGE_KEY.
     """
 
-    llm: Name | None = None
+    llm: LlmName | None = None
     path: UserPath | None = None
     endpoint: EndpointParams | None = None
 
@@ -120,7 +132,7 @@ class KnowledgeParams(Section):
     language model that runs here, the judge too.
     """
 
-    llm: Name | None
+    llm: LlmName | None
     path: UserPath | None
     endpoint: EndpointParams | None
     seed: Annotated[int, Field(ge=0, lt=2**32)]

@@ -142,7 +142,7 @@ def decide(
         raise BadParams(
             f"{card}: knowledge.decisions: name the file that keeps decisions, for example {of.name}.decisions.csv."
         )
-    known = read_decisions(path, of) if path.is_file() else {}
+    known = read_decisions(path, of, former=True) if path.is_file() else {}
     new = read_decisions(reviewed, of)
     write_text(path, decisions_text((known | new).values()))
     replaced = sum(key in known and known[key].choice != one.choice for key, one in new.items())

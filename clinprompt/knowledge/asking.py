@@ -70,7 +70,7 @@ def complete_batch(
 ) -> list[Completion]:
     """Complete one batch. It is kept as a whole: its neighbours may decide a text's ties."""
     key = key_of({**_identity(llm), "sampling": asdict(sampling), "batch": [list(texts), list(seeds)]})
-    found = kept.find(key)
+    found = kept.find(key, len(texts))
     if found is None:
         from clinprompt.knowledge.decoding import complete  # torch takes a second: only where something is asked
 

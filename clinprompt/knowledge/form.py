@@ -52,6 +52,11 @@ _ORDERS = re.compile(
             r"\bset (?:the )?(?:label|class|score|probability)\b",
             r"\b(?:system|assistant|user|human)\s*:",
             r"\b(?:api key|password\w*|credential\w*|sudo|rm -rf|drop table|import os)\b",
+            r"\b(?:dear|hello|hi|hey|attention|listen|note to)\W+(?:\w+\W+){0,2}?(?:classifier|reader|model|assistant|"
+            r"system|user|ai|network|algorithm|annotator|reviewer|doctor|colleague|radiologist)s?\b",
+            r"(?:^|[,;:.!] *)(?:treat|consider|regard|count|take|call|diagnose) (?:any|every|each|all|this|these)\b"
+            r".{0,40}\b(?:image|picture|scan|slide|photograph|input|sample|case|answer)s?\b.{0,60}\bas\b",
+            r"\bregardless of (?:what|whatever)\b.{0,40}\b(?:show\w*|seen|depict\w*|image\w*|picture\w*|scan\w*)\b",
             r"\b(?:please|kindly) (?:answer|respond|write|reply|accept|classify|label|output|give|tell|visit|click)\b",
         )
     ),

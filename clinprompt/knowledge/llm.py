@@ -21,6 +21,8 @@ from clinprompt.progress import progress
 log = logging.getLogger(__name__)
 
 _LONGEST = 300  # characters of what a library says
+# One of them has the words of a tokenizer.
+_VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken")
 _HUB_FILES = ["*.json", "*.safetensors", "tokenizer*", "*.model", "*.jinja"]
 
 
@@ -87,7 +89,7 @@ def load_llm(name: str, path: str | None = None, compute: Compute | None = None,
 
     Raises:
         BadParams: no such entry, or a GGUF file that shall be quantized or spread over GPUs.
-        InputMissing: the package or folder is not there.
+        InputMissing: the package or folder is not there, or has no tokenizer.
         InputCorrupt: the digest is not the pinned one, or the files don't make up a model.
         ServiceDown: the hub did not answer and the files are not in its local cache.
     """
@@ -242,10 +244,23 @@ def _read_once() -> Iterator[None]:
         gguf.GGUFReader = reader
 
 
+def need_tokenizer(folder: Path, key: str = "") -> None:
+    """Refuse a model's folder without the words of a tokenizer, of which transformers says no clear sentence.
+
+    Raises:
+        InputMissing: it has none; `key` begins the message.
+    """
+    if not any(file for pattern in _VOCABULARIES for file in folder.glob(pattern)):
+        raise InputMissing(
+            f"{key}{folder} holds no tokenizer: expected tokenizer.json, tokenizer.model or vocab.json in it."
+        )
+
+
 def _load_folder(folder: Path, compute: Compute) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    need_tokenizer(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:

@@ -1,7 +1,7 @@
 """The outputs of the describe stage: the table of descriptions, the hidden states and the report."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,7 @@ def report(
     encoder: Encoder | None = None,
     nli: Nli | None = None,
     judged: Judged | None = None,
+    absent: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """The report: provenance, counts by class and reason, the prompts of descriptions and hidden states; and where they
     were asked for, the same of paraphrases.
@@ -159,6 +160,7 @@ def report(
         encoder: what near-duplicates were looked for with.
         nli: what contradictions were looked for with, where it was not the rules.
         judged: what the judge said, where there is one.
+        absent: how many reviewed sentences were left out, by classes that the data does not hold.
     """
     sampling = sampling_of(params)
     prompts: dict[str, dict[str, Any]] = {c.id: {} for c in classes}
@@ -169,7 +171,7 @@ def report(
         "dataset": dataset,
         "llm": None if llm is None else _of_llm(llm),
         "endpoint": None if endpoint is None else _of_endpoint(endpoint, descriptions, told),
-        "reviewed": _of_reviewed([d for d in descriptions if d.origin.provider == "reviewed"]),
+        "reviewed": _of_reviewed([d for d in descriptions if d.origin.provider == "reviewed"], absent or {}),
         "sampling": {
             "seed": params.seed,
             "temperature": sampling.temperature,
@@ -232,8 +234,9 @@ def _of_endpoint(
     }
 
 
-def _of_reviewed(descriptions: Sequence[Description]) -> dict[str, Any] | None:
-    """The file of reviewed descriptions: its digest, who wrote them, and which checks they overruled by row."""
+def _of_reviewed(descriptions: Sequence[Description], absent: Mapping[str, int]) -> dict[str, Any] | None:
+    """The file of reviewed descriptions: its digest, who wrote them, which checks they overruled by row, and how many
+    are on classes that the data does not hold."""
     if not descriptions:
         return None
     return {
@@ -242,6 +245,7 @@ def _of_reviewed(descriptions: Sequence[Description]) -> dict[str, Any] | None:
         "digest": descriptions[0].origin.digest,
         "authors": sorted({d.author for d in descriptions if d.author}),
         "overruled": {str(d.index): d.override for d in descriptions if d.override},
+        "absent": dict(absent),
     }
 
 

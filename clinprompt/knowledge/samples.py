@@ -4,6 +4,7 @@ A key is the digest of all that decides the text, so a text that is found is the
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ class Samples:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
 
-    def find(self, key: str) -> list[Completion] | None:
-        """The texts under a key, or None.
+    def find(self, key: str, count: int = 1) -> list[Completion] | None:
+        """The texts under a key, as many as were asked for, or None.
 
         Raises:
             InputCorrupt: the file is damaged.
@@ -34,10 +35,10 @@ class Samples:
         path = self._path(key)
         if path is None or not path.is_file():
             return None
-        try:
-            return [Completion(**one) for one in read_json(path)]
-        except TypeError:
-            raise InputCorrupt(f"{path} does not hold finished samples. Delete it and run again.") from None
+        content = read_json(path)
+        if not isinstance(content, list) or len(content) != count or not all(map(_is_completion, content)):
+            raise InputCorrupt(f"{path} does not hold finished samples. Delete it and run again.")
+        return [Completion(**one) for one in content]
 
     def keep(self, key: str, completions: Sequence[Completion]) -> None:
         """Write texts under their key, whole or not at all."""
@@ -47,3 +48,15 @@ class Samples:
 
     def _path(self, key: str) -> Path | None:
         return self._folder and self._folder / key[:2] / f"{key}.json"
+
+
+def _is_completion(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {field.name for field in fields(Completion)}
+        and isinstance(value["tokens"], list)
+        and all(type(token) is int for token in value["tokens"])
+        and isinstance(value["text"], str)
+        and isinstance(value["ended"], bool)
+        and isinstance(value["revision"], str | None)
+    )

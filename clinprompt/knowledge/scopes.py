@@ -31,8 +31,8 @@ def _words(text: str) -> set[str]:
 
 
 _DENIES = _cues(
-    "no no_evidence_of no_sign_of no_trace_of not cannot without absence_of lack lacking free_of free_from never "
-    "neither nor devoid_of negative_for rule_out exclude excluding excluded except fail_to "
+    "no none_of anything_but no_evidence_of no_sign_of no_trace_of not cannot without absence_of lack lacking free_of "
+    "free_from never neither nor devoid_of negative_for rule_out exclude excluding excluded except fail_to "
     "failing_to instead_of rather_than "
     "not_true_that not_the_case_that not_correct_that untrue_that false_that incorrect_that wrong_that"
 )
@@ -41,10 +41,15 @@ _DENIES_NOTHING = _cues(
     "not_only not_every not_all not_always not_necessarily not_uncommon not_infrequently no_doubt "
     "not_confined_to not_limited_to not_restricted_to"
 )
+_SEEN = ["seen", "present", "visible", "identified", "found", "detected", "evident", "demonstrated", "observed"]
 _DENIES_BEFORE = _cues(
-    "absent not_seen not_present not_visible not_identified not_found not_detected not_evident not_demonstrated "
-    "not_observed missing"
+    "absent missing nowhere not_exist "
+    + " ".join(f"{no}_{seen}" for no in ("not", "not_be", "not_been", "never", "never_been") for seen in _SEEN)
 )
+_UNABLE = _cues(" ".join(f"cannot_be_{seen}" for seen in _SEEN))  # "cannot" is its own auxiliary
+# "No sign of a glioma is seen" is of the glioma, "the border of a glioma is not seen" of the border.
+_TRACES = _words("evidence sign signs trace traces indication suggestion presence hint")
+_ASIDE = _words("without instead rather lack lacking free absence except excluding")  # begin no sentence's subject
 _COMPARES = _cues(
     "unlike in_contrast_to in_contrast_with contrast_with opposed_to compared_with compared_to in_comparison_with "
     "in_comparison_to different_from rather_than instead_of whereas than confused_with "
@@ -55,6 +60,7 @@ _APART = _words(
     "separate separated separating set tell telling discriminate"
 )
 _BE = {"is", "are", "was", "were", "be", "remain"}
+_AUXILIARIES = _BE | _words("can could will would should has have had does do did")
 _ENDS_COMPARISON = {"but", "however"}
 _ENDS_DENIAL = _ENDS_COMPARISON | _words(
     "although though whereas while because when where if since which that with show showing and than unlike"
@@ -84,11 +90,16 @@ def scopes_in(words: list[str], begins: list[bool]) -> Scopes:
     """Those of a text that `clauses` has parted."""
     denied, compared = [False] * len(words), [False] * len(words)
     for i, word in enumerate(words):
-        if i > 0 and words[i - 1] in _BE and _cue(words, i, _DENIES_BEFORE):
-            for j in _backward(words, begins, i - 1):
+        if (unable := _cue(words, i, _UNABLE)) or (
+            i > 0 and words[i - 1] in _AUXILIARIES and _cue(words, i, _DENIES_BEFORE)
+        ):
+            for j in _backward(words, begins, i if unable else i - 1):
                 denied[j] = True
         elif not _cue(words, i, _DENIES_NOTHING) and (length := _cue(words, i, _DENIES)):
-            for j in _forward(words, begins, i + length, _ENDS_DENIAL, lists=True):
+            # "Does not show a mass", "no image shows a mass"; but "an image with no edema shows a mass".
+            shows = begins[i] or words[i + length : i + length + 1] == ["show"]
+            ends = _ENDS_DENIAL - {"show"} if shows and word not in _ASIDE else _ENDS_DENIAL
+            for j in _forward(words, begins, i + length, ends, lists=True):
                 denied[j] = True
         if word == "non" and i + 1 < len(words):
             denied[i + 1] = True
@@ -133,10 +144,15 @@ def _forward(words: list[str], begins: list[bool], start: int, ends: set[str], l
 
 
 def _backward(words: list[str], begins: list[bool], stop: int) -> range:
-    """The words of a scope that ends before `stop`."""
+    """The words of a scope that ends before `stop`: what is not seen, without whose it is."""
     start = stop
     while start > max(0, stop - _REACH) and not begins[start] and words[start - 1] not in _ENDS_DENIAL - {"and"}:
         start -= 1
+    for i in range(stop - 1, start, -1):
+        if words[i] == "s":  # "the glioma's border"
+            return range(i + 1, stop)
+        if words[i] == "of" and words[i - 1] not in _TRACES:
+            stop = i
     return range(start, stop)
 
 

@@ -1,6 +1,7 @@
 """The last word on descriptions that have been judged one by one: people's decisions, then what holds only among many.
 
-In this order: decisions of people, near-duplicates by sentence embeddings, support among samples, contradictions.
+In this order: decisions of people, duplicates by words, near-duplicates by sentence embeddings, contradictions, support
+among samples.
 """
 
 from collections import defaultdict
@@ -18,6 +19,8 @@ from clinprompt.knowledge.checks import CHECKS
 from clinprompt.knowledge.form import DUPLICATE
 from clinprompt.knowledge.review.decisions import Decision, Decisions, text_digest
 from clinprompt.knowledge.statement import Assessment
+from clinprompt.knowledge.word_sets import WordSets
+from clinprompt.knowledge.words import words_of
 
 NEAR_DUPLICATE, UNSUPPORTED, CONTRADICTION = "near_duplicate", "unsupported", "contradiction"
 UNDECIDED, REVIEWED = "undecided", "reviewed"
@@ -49,7 +52,7 @@ def settle(
 
     Args:
         min_support: how many samples of the class, itself among them, must assert each thing that a text asserts.
-        encoder: without one, near-duplicates are those that share most words, which `judge` has found.
+        encoder: without one, near-duplicates are those that share most words.
         decisions: of people; they hold whatever any check says.
         nli: tells which samples contradict each other; without it their assertions do.
     """
@@ -60,6 +63,7 @@ def settle(
     settled: list[Assessment] = [sample.verdict for sample in samples]
     for numbers in by_class.values():
         of_class = _OfClass(samples, numbers, [decided[number] for number in numbers])
+        of_class.drop_duplicates()
         nearest = of_class.drop_near_duplicates(encoder)
         of_class.weigh(min_support, nli)
         for number in numbers:
@@ -77,47 +81,66 @@ class _OfClass:
             for number, decision in zip(numbers, decided, strict=True)
         }
         self.certain = {n for n, d in zip(numbers, decided, strict=True) if d is not None and d.choice == "accepted"}
-        self._drop_copies()
-        voting = [n for n, v in self.verdicts.items() if v.accepted or v.reason == DUPLICATE.name]
+        voting = [number for number, verdict in self.verdicts.items() if verdict.accepted]
         self.asserted: dict[int, frozenset[Assertion]] = {number: assertions(self.texts[number]) for number in voting}
+        self._drop_copies()
 
     def _drop_copies(self) -> None:
-        """Of a text that a person has accepted, the first stays; the rules see to all others."""
+        """Of texts that are the same, the first stays, whoever has accepted them."""
         seen: set[str] = set()
         for number, verdict in self.verdicts.items():
             if verdict.accepted and self.texts[number] in seen:
                 self._reject(number, DUPLICATE.name)
+                verdict.scores[DUPLICATE.name] = 1.0
                 self.certain.discard(number)
             seen |= {self.texts[number]} if verdict.accepted else set()
 
-    def drop_near_duplicates(self, encoder: Encoder | None) -> dict[int, float]:
-        """Reject what says the same as a text accepted before; of each text that was compared, the largest cosine.
+    def drop_duplicates(self) -> None:
+        """Reject what shares most words with a text that stays; those that a person has accepted come first, and stay.
 
-        Texts that assert opposite things are none, however near: one word sets "bright" and "dark" apart.
+        Texts that assert opposite things are no duplicates, however near: one word sets "bright" and "dark" apart.
         """
-        accepted = [number for number, verdict in self.verdicts.items() if verdict.accepted]
-        if encoder is None or not accepted:
+        kept: list[int] = []
+        sets = WordSets()
+        for number in self._in_order():
+            words = frozenset(words_of(self.texts[number]))
+            row = sets.similarities(words)
+            nearest = self._nearest(number, kept, row, row > DUPLICATE.high)
+            self.verdicts[number].scores[DUPLICATE.name] = nearest
+            if number in self.certain or DUPLICATE.passes(nearest):
+                kept.append(number)
+                sets.add(words)
+            else:
+                self._reject(number, DUPLICATE.name)
+
+    def drop_near_duplicates(self, encoder: Encoder | None) -> dict[int, float]:
+        """The same by sentence embeddings; of each text that was compared, the largest cosine."""
+        order = np.array(self._in_order())
+        if encoder is None or not len(order):
             return {}
-        order = np.array(sorted(accepted, key=lambda number: (number not in self.certain, number)))
         kept = np.zeros(len(order), bool)
         nearest: dict[int, float] = {}
         for i, row in cosines(encoder.encode([self.texts[int(number)] for number in order])):
             number = int(order[i])
-            nearest[number] = self._nearest(number, order[:i][kept[:i]], row[kept[:i]], encoder.same)
+            of_kept = row[kept[:i]]
+            nearest[number] = round(self._nearest(number, order[:i][kept[:i]], of_kept, of_kept >= encoder.same), 6)
             kept[i] = number in self.certain or nearest[number] < encoder.same
             if not kept[i]:
                 self._reject(number, NEAR_DUPLICATE)
             self.verdicts[number].scores[NEAR_DUPLICATE] = nearest[number]
         return nearest
 
-    def _nearest(self, number: int, others: np.ndarray, row: np.ndarray, same: float) -> float:
-        """The largest cosine, of those from `same` on with texts only that assert nothing opposite."""
-        below = row[row < same]
-        near = np.flatnonzero(row >= same)
-        for j in near[np.argsort(-row[near], kind="stable")]:
+    def _in_order(self) -> list[int]:
+        """The accepted, in the order in which duplicates are looked for."""
+        accepted = [number for number, verdict in self.verdicts.items() if verdict.accepted]
+        return sorted(accepted, key=lambda number: (number not in self.certain, number))
+
+    def _nearest(self, number: int, others: Sequence[int] | np.ndarray, row: np.ndarray, near: np.ndarray) -> float:
+        """The largest similarity with others; of the `near` ones, with those only that assert nothing opposite."""
+        for j in np.flatnonzero(near)[np.argsort(-row[near], kind="stable")]:
             if not opposed(self.asserted[number], self.asserted[int(others[j])]):
-                return round(float(row[j]), 6)
-        return round(float(below.max()), 6) if len(below) else 0.0
+                return float(row[j])
+        return float(row[~near].max(initial=0))
 
     def weigh(self, min_support: int, nli: Nli | None) -> None:
         """Reject what too few samples support, what is outvoted, and hold back what is undecided."""
@@ -147,8 +170,13 @@ class _OfClass:
 
 
 def _decided(verdict: Assessment, decision: Decision | None) -> Assessment:
-    """A verdict whose scores can be added to, and with a person's decision in place of the checks'."""
+    """A verdict whose scores can be added to, and with a person's decision in place of the checks'.
+
+    A duplicate, which has passed every other check, is looked at anew, as what it was held against may not stay.
+    """
     verdict = replace(verdict, scores=dict(verdict.scores))
+    if verdict.reason == DUPLICATE.name:
+        verdict = replace(verdict, accepted=True, reason=None)
     if decision is None:
         return verdict
     reason = None if decision.choice == "accepted" else REVIEWED

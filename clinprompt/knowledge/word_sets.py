@@ -23,10 +23,14 @@ class WordSets:
 
     def nearest(self, words: frozenset[str]) -> float:
         """The largest |a ∩ b| / |a ∪ b| of the words with a kept set; 0 where no set shares one."""
+        return float(self.similarities(words).max(initial=0))
+
+    def similarities(self, words: frozenset[str]) -> np.ndarray:
+        """The Jaccard index |a ∩ b| / |a ∪ b| of the words with each kept set, in the order of keeping."""
         # A view keeps its array from growing: `concatenate` copies, and no view outlives this method.
         holders = [np.frombuffer(self._holders[word], np.int64) for word in words if word in self._holders]
         if not holders:
-            return 0.0
+            return np.zeros(len(self._sizes))
         shared = np.bincount(np.concatenate(holders), minlength=len(self._sizes))
         together = np.frombuffer(self._sizes, np.int64) + len(words) - shared  # never 0: `words` is not empty here
-        return float((shared / together).max())
+        return np.asarray(shared / together)

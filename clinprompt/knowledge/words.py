@@ -4,10 +4,21 @@ import re
 import unicodedata
 from functools import lru_cache
 
+_STEMS = "is are was were do does did has have had could would should must need might ai ca wo sha"
+# With whatever stands for the apostrophe: the typewriter's, the printer's, an accent, or nothing.
+_CONTRACTION = re.compile(rf"\b({'|'.join(_STEMS.split())})(?:n\W?t|\sn[^\w\s]t)\b")
+_IN_FULL = {"ai": "is not", "ca": "cannot", "wo": "will not", "sha": "shall not"}
+
 
 def words_of(text: str) -> list[str]:
-    """Words in lower case without punctuation; British and American spellings of "tumour" are one."""
-    return re.findall(r"\w+", text.casefold().replace("tumour", "tumor"))
+    """Words in lower case without punctuation; "isn't" and "is not" are the same, and so are the British and the
+    American spelling of "tumour"."""
+    plain = text.casefold().replace("tumour", "tumor").replace("ʼ", "'")  # which would count as a letter
+    return re.findall(r"\w+", _CONTRACTION.sub(_in_full, plain))
+
+
+def _in_full(contraction: re.Match[str]) -> str:
+    return _IN_FULL.get(contraction[1], f"{contraction[1]} not")
 
 
 def unseen(text: str) -> int:

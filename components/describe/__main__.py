@@ -1,6 +1,7 @@
 """describe: what a language model or a clinician says of the classes, hidden states, and other words of reports."""
 
 import logging
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -63,10 +64,10 @@ def work(job: Job) -> dict[str, Any]:
     judge = load_judge(params) if "descriptions" in asked else None
     judged: Judged | None = None
     descriptions: list[Description] = []
+    absent: dict[str, int] = {}
     if "descriptions" in needed and by_hand:
-        reviewed = read_reviewed(job.inputs["card"].parent / by_hand, card)
-        written = judge_reviewed(reviewed, card, {info.id for info in classes})
-        descriptions = settled(written, decisions={**overrules(reviewed), **decisions})
+        written, own, absent = _written(job.inputs["card"].parent / by_hand, card, classes)
+        descriptions = settled(written, decisions={**own, **decisions})
     elif "descriptions" in needed and writer:
         descriptions = describe(writer, card, classes, params, kept, partial(settled, decisions=decisions))
         if judge is not None:
@@ -91,6 +92,7 @@ def work(job: Job) -> dict[str, Any]:
         encoder=encoder,
         nli=nli,
         judged=judged,
+        absent=absent,
     )
     checks: list[dict[str, Any]] = []
     if "descriptions" in needed:
@@ -157,7 +159,24 @@ def _settled(
 ) -> list[Description]:
     samples = [Sample(one.prompt.class_id, one.text, one.verdict) for one in descriptions]
     verdicts = settle(samples, min_support, encoder, decisions, nli)
-    return [replace(one, verdict=verdict) for one, verdict in zip(descriptions, verdicts, strict=True)]
+    return [
+        replace(one, verdict=verdict, override=one.override if verdict.accepted else "")  # else it does not hold
+        for one, verdict in zip(descriptions, verdicts, strict=True)
+    ]
+
+
+def _written(path: Path, card: Card, classes: list[ClassInfo]) -> tuple[list[Description], Decisions, dict[str, int]]:
+    """A clinician's sentences, judged one by one; which checks they overrule; and how many are left out, as the data
+    does not hold their class."""
+    reviewed, held = read_reviewed(path, card), {info.id for info in classes}
+    absent = dict(sorted(Counter(one.class_id for one in reviewed.sentences if one.class_id not in held).items()))
+    if absent:
+        log.warning(
+            "describe: the data holds no images of these classes, and their sentences in %s are left out: %s.",
+            path.name,
+            ", ".join(f"{class_id} ({count})" for class_id, count in absent.items()),
+        )
+    return judge_reviewed(reviewed, card, held), overrules(reviewed), absent
 
 
 def _states(
@@ -181,22 +200,25 @@ def _refuse_too_few(
 ) -> None:
     accepted = accepted_counts(descriptions)
     advice = (
-        f"Add sentences of it to {by_hand}, or overrule a check there (accepted: yes, with a reason),"
+        f"Add sentences to {by_hand}, or overrule a check there (accepted: yes, with a reason),"
         if by_hand
         else "Use a larger model (knowledge.llm), raise knowledge.descriptions_per_aspect or max_new_tokens, change "
-        "the class's phrase in the card,"
+        "a class's phrase in the card,"
     )
     least, lower = params.min_accepted_per_class, "lower knowledge.min_accepted_per_class"
     if params.states_of == "descriptions" and least == 0:
         least, lower = 1, "set knowledge.states_of: answers"
-    for info in classes:
-        if accepted[info.id] < least:
-            requested = sum(d.prompt.class_id == info.id for d in descriptions)
-            raise DataRejected(
-                f"class {info.id}: {accepted[info.id]} of {requested} descriptions were accepted, "
-                f"{least} are needed; report.json counts the reasons. {advice} or {lower}.",
-                publish=True,
-            )
+    asked = Counter(one.prompt.class_id for one in descriptions)
+    lacking = [
+        f"class {info.id}: {accepted[info.id]} of {asked[info.id]} descriptions were accepted, {least} are needed"
+        for info in classes
+        if accepted[info.id] < least
+    ]
+    if lacking:
+        raise DataRejected(
+            f"{'; '.join(lacking)}; report.json counts the reasons. {advice} or {lower}.",
+            publish=True,
+        )
 
 
 def _refuse_failed(checks: list[dict[str, Any]]) -> None:

@@ -20,7 +20,13 @@ def chat(text: str | None, **more: Any) -> bytes:
 
 @dataclass
 class Reply:
-    """How a request is answered. `drip` sends the body byte by byte; `endless` never ends it."""
+    """How a request is answered, after `wait` seconds.
+
+    Attributes:
+        length: the length that the headers tell, where it isn't the body's.
+        endless: the body never ends.
+        drip: seconds between the bytes of a long header.
+    """
 
     body: bytes = b""
     status: int = 200
@@ -28,6 +34,7 @@ class Reply:
     length: int | None = None
     endless: bool = False
     wait: float = 0.0
+    drip: float = 0.0
 
 
 @dataclass
@@ -78,6 +85,12 @@ def serving(answer: Answering = say) -> Iterator[Server]:
             self.send_header("Content-Type", "application/json")
             length = len(reply.body) if reply.length is None else reply.length
             self.send_header("Content-Length", str(10**12 if reply.endless else length))
+            if reply.drip:
+                self.flush_headers()
+                for letter in b"X-Slow: " + b"x" * 100:
+                    stopped.wait(reply.drip)
+                    self.wfile.write(bytes([letter]))
+                self.wfile.write(b"\r\n")
             self.end_headers()
             self.wfile.write(reply.body)
             while reply.endless and not stopped.is_set():

@@ -5,8 +5,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmarks.knowledge import SWAPS, gold, wilson
+from benchmarks.knowledge import GOLD, KINDS, OF_FORM, ROOT, SWAPS, half_of, wilson
+from clinprompt.data.load import load_card
 from clinprompt.knowledge.__main__ import main
+from clinprompt.knowledge.checks import CHECKS
+from clinprompt.knowledge.texts import judged
+from clinprompt.schema import read_yaml
 
 TABLE = """class,text,author
 glioma,A glioma is an irregular mass within the brain with a necrotic centre.,A
@@ -143,14 +147,45 @@ def test_the_table_that_is_read_is_not_written_over(
     assert texts.read_text() == TABLE
 
 
-def test_planted_swaps_are_found_and_true_sentences_pass_on_the_half_that_no_rule_was_made_on() -> None:
-    """The published numbers are those of `python -m benchmarks.knowledge`."""
-    rows = [row for row in gold() if row.half == "held_out"]
-    swaps = [row.caught for row in rows if row.kind in SWAPS]
-    true = [row.verdict.accepted for row in rows if row.kind == "true"]
+@pytest.fixture(scope="module")
+def judged_gold() -> pd.DataFrame:
+    """The gold set as `check` judges each card's table, with its kinds, and whether a check of content failed."""
+    tables = []
+    for name, of_card in read_yaml(GOLD).items():
+        of_class = of_card["sentences"].items()
+        rows = [
+            (i, t, "true" if k is True else k) for i, kinds in of_class for k, texts in kinds.items() for t in texts
+        ]
+        frame = pd.DataFrame(rows, columns=["class", "text", "kind"])
+        table = judged(frame, frame["class"].tolist(), load_card(ROOT / "datasets" / f"{name}.yaml"))
+        content = [check for check in CHECKS if check.name not in OF_FORM]
+        failed = [~table[f"score_{c.name}"].fillna(c.low).between(c.low, c.high) for c in content]
+        tables.append(table.assign(caught=pd.concat(failed, axis="columns").any(axis="columns"), card=name))
+    return pd.concat(tables)
+
+
+def test_the_gold_set_has_every_kind_of_several_cards_and_its_sources(judged_gold: pd.DataFrame) -> None:
+    assert len(judged_gold) >= 240
+    assert set(judged_gold["kind"]) == set(KINDS)
+    assert judged_gold["card"].nunique() == 10
+    assert all(of_card["sources"] and all(of_card["sources"]) for of_card in read_yaml(GOLD).values())
+    assert not judged_gold["text"].duplicated().any()
+
+
+def test_planted_swaps_are_found_and_true_sentences_pass_on_the_half_that_no_rule_was_made_on(
+    judged_gold: pd.DataFrame,
+) -> None:
+    """The published numbers are those of `python -m benchmarks.knowledge`; a kind must not hide behind the others."""
+    rows = judged_gold[judged_gold["text"].map(half_of) == "held_out"]
     assert len(rows) >= 120
-    assert sum(swaps) >= 0.95 * len(swaps)
-    assert sum(true) >= 0.9 * len(true)
+    for kind in SWAPS:
+        caught = rows.loc[rows["kind"] == kind, "caught"]
+        assert len(caught) >= 20, kind
+        assert caught.mean() >= 0.95, kind
+    # What planted sentences say against a true one is no mistake of the checks that judge one by one.
+    beside = rows["reason"].isin(["duplicate", "contradiction", "undecided"])
+    true = rows["kind"] == "true"
+    assert (rows["accepted"] | beside)[true].mean() >= 0.9
 
 
 def test_the_interval_is_wilsons() -> None:

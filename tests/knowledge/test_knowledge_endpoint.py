@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import requests
+import yaml
 from describing import OUTPUTS, call, settings, write_classes
 from fake_endpoint import SENTENCE, Reply, Server, chat, say, serving
 
@@ -136,6 +137,7 @@ LATIN = chat("Ödem").decode("unicode-escape").encode("latin-1")
         (Reply(LATIN), 69, "answered bytes that are not UTF-8, 2 times"),
         (Reply(b'{"choices": []}'), 69, "answered JSON without choices[0].message.content, 2 times"),
         (Reply(chat("x"), endless=True), 69, "sends an answer without an end (more than 1048576 bytes)"),
+        (Reply(chat("x"), drip=0.03), 69, "gave no whole answer within 1 seconds, 2 times"),
         (Reply(chat("x"), wait=1.5), 69, "gave no whole answer within 1 seconds, 2 times"),
         (Reply(status=401), 64, f"refuses the key (HTTP 401); set the variable {ENDPOINT_KEY}"),
         (Reply(b'{"error": {"message": "no model x\\n"}}', 404), 64, "refuses the request (HTTP 404: no model x)"),
@@ -187,6 +189,37 @@ def test_the_token_budget_stops_with_what_was_answered(folder: Path, capsys: pyt
         assert "the finished answers are kept: raise it and run again" in said
         assert run(folder, server, {"concurrency": 1}) == 0
         assert len(server.requests) == 8
+
+
+def test_rounds_and_purposes_share_one_token_budget(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is ever accepted, so that each class is asked again round after round."""
+
+    def answer(number: int, body: dict[str, Any]) -> Reply:
+        return Reply(chat(f"Too short, {body['seed']}."))
+
+    with serving(answer) as server:
+        # A round of 8 requests costs 480 and would fit; the next one does not.
+        assert run(folder, server, {"concurrency": 1, "token_budget": 900}, min_accepted_per_class=1) == 64
+        assert len(server.requests) > 8
+        assert 60 * len(server.requests) <= 900
+        assert f"{60 * len(server.requests)} of 900 tokens are spent" in told(capsys)
+
+
+def test_paraphrases_are_paid_of_the_budget_of_descriptions(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = yaml.safe_load((folder / "small.yaml").read_text())
+    card["reader"] = {"kind": "table", "file": "t.csv", "path": "path", "label": "label"}
+    card["metadata"] = {"patient": "who", "sex": "sex", "age": "age", "extra": ["v", "h"]}
+    card["record"] = {"measures": [{"column": "v", "name": "Ventricles"}, {"column": "h", "name": "Hippocampi"}]}
+    (folder / "small.yaml").write_text(yaml.safe_dump(card))
+    reads = settings(folder, "descriptions", "paraphrases")
+    with serving() as server:
+        # The 8 descriptions cost 480; a budget of its own would have a place for a paraphrase.
+        endpoint = {"url": server.url, "model": "m", "concurrency": 1, "token_budget": 900}
+        assert call(folder, reads, endpoint=endpoint, llm=None) == 64
+        asked = [body["messages"][0]["content"] for body in server.asked]
+    assert 8 <= len(asked) <= 900 // 60
+    assert not any(text.startswith("Rewrite this sentence") for text in asked[:8])
+    assert "tokens are spent" in told(capsys)
 
 
 def test_the_key_is_sent_and_shown_nowhere(

@@ -8,12 +8,14 @@ import gguf
 import pytest
 import safetensors.torch
 import yaml
+from describing import ROOT
 from tiny_llm import make_gguf, make_llm
 
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.files import sha256_folder
 from clinprompt.knowledge.llm import Llm, load_llm
 from clinprompt.knowledge.table import llm_table
+from clinprompt.params import load_params
 
 
 @pytest.fixture
@@ -97,6 +99,24 @@ def test_a_path_without_a_model_is_named(tmp_path: Path, what: str) -> None:
         (folder / "b.gguf").touch()
     with pytest.raises(InputMissing, match=r"knowledge\.path: .*model"):
         load_llm("tiny", str(folder))
+
+
+def test_a_folder_without_a_tokenizer_is_told_in_one_sentence(llm_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(llm_folder, folder, ignore=shutil.ignore_patterns("tokenizer.json", "vocab*", "*.model"))
+    with pytest.raises(InputMissing, match="holds no tokenizer: expected tokenizer.json") as error:
+        load_llm("tiny", str(folder))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("section", [{"llm": "owner/name"}, {"checks": {"judge": {"llm": "owner/name"}}}])
+def test_a_name_of_the_hub_needs_a_pinned_revision(tmp_path: Path, section: dict[str, Any]) -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["knowledge"] |= section | {"checks": params["knowledge"]["checks"] | section.get("checks", {})}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(BadParams, match=r"llm.*'owner/name' is a name of the hub.*pin it.*revision") as error:
+        load_params(tmp_path / "params.yaml")
+    assert "\n" not in str(error.value)
 
 
 def test_missing_weights_are_not_replaced_by_random_ones(llm_folder: Path, tmp_path: Path) -> None:

@@ -145,3 +145,22 @@ def test_a_card_that_names_no_file_or_one_that_is_missing(
     assert "knowledge.decisions: name the file that keeps decisions" in capsys.readouterr().err
     assert run(folder, "check", "texts.csv") == 66
     assert "knowledge.decisions: there is no file" in capsys.readouterr().err
+
+
+def test_decisions_on_a_class_that_the_card_has_no_more_are_kept(
+    folder: Path, card: object, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "A stroke is a dark wedge in the brain that follows the territory of an artery."
+    rows = [f"stroke,,accepted,a reader,seen so,{text}", f"insult,,rejected,a reader,seen so,{text}"]
+    kept = folder / "small.decisions.csv"
+    kept.write_text("\n".join(["class,digest,decision,by,reason,text", *rows]) + "\n")
+    (folder / "texts.csv").write_text("class,text\nglioma,The glioma is an irregular mass in the brain with edema.\n")
+    assert run(folder, "check", "texts.csv", "--encoder", "") == 0
+    assert caplog.text.count("classes that the card does not have") == 1
+    assert "2 decisions are on classes that the card does not have (insult, stroke)" in caplog.text
+    (folder / "new.csv").write_text(f"class,digest,decision,by,reason,text\nglioma,,rejected,me,no,{text}\n")
+    assert run(folder, "decide", "new.csv") == 0
+    found = read_decisions(kept, card, former=True)  # type: ignore[arg-type]
+    choices = {class_id: one.choice for (class_id, _), one in found.items()}
+    assert choices == {"stroke": "accepted", "insult": "rejected", "glioma": "rejected"}
+    assert {digest for _, digest in found} == {text_digest(text)}

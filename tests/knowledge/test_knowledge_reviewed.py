@@ -61,7 +61,9 @@ def test_the_result_tells_how_many_wait_for_a_person(by_hand: Path, capsys: pyte
     assert json.loads(capsys.readouterr().out)["waiting"] == 2
 
 
-def test_a_card_with_reviewed_sentences_needs_no_language_model(by_hand: Path) -> None:
+def test_a_card_with_reviewed_sentences_needs_no_language_model(
+    by_hand: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write(
         by_hand,
         f'Glioma,"{GLIOMA}",shape,neuroradiologist,2026-03-01,,',
@@ -84,6 +86,8 @@ def test_a_card_with_reviewed_sentences_needs_no_language_model(by_hand: Path) -
     assert report["llm"] is None
     assert report["reviewed"]["digest"] == first["digest"]
     assert report["reviewed"]["authors"] == ["neuroradiologist"]
+    assert report["reviewed"]["absent"] == {"adenoma": 1}
+    assert "sentences in small.csv are left out: adenoma (1)" in caplog.text
     read = knowledge_of(by_hand)
     assert read == ((GLIOMA, OTHER), (NONE,))
 
@@ -111,6 +115,28 @@ def test_a_rejected_sentence_stays_rejected_unless_its_row_says_why_not(by_hand:
     assert report["reviewed"]["overruled"] == {"2": f"{why}: seen in two of our patients"}
 
 
+def test_a_row_that_a_later_decision_rejects_overrules_nothing(by_hand: Path) -> None:
+    write(by_hand, f'glioma,"{STRANGE}",,,,yes,seen in two of our patients', f'none,"{NONE}",,,,,')
+    card = yaml.safe_load((by_hand / "small.yaml").read_text())
+    card["knowledge"]["decisions"] = "small.decisions.csv"
+    (by_hand / "small.yaml").write_text(yaml.safe_dump(card))
+    decisions = f'class,digest,decision,by,reason,text\nglioma,,rejected,a reader,not so,"{STRANGE}"\n'
+    (by_hand / "small.decisions.csv").write_text(decisions)
+    assert run(by_hand) == 0
+    row = read_descriptions(by_hand / OUTPUTS[0]).iloc[0]
+    assert (row["accepted"], row["reason"], row["override"]) == (False, "reviewed", "")
+    assert row["reviewed"] == "rejected by a reader: not so"
+    assert json.loads((by_hand / OUTPUTS[2]).read_text())["reviewed"]["overruled"] == {}
+
+
+def test_every_class_with_too_few_sentences_is_named(by_hand: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(by_hand, f'glioma,"{GLIOMA}",,,,,', f'glioma,"{STRANGE}",,,,,', f'1,"{NONE}",,,,,')
+    assert run(by_hand, min_accepted_per_class=2) == 65
+    told = message(capsys)
+    assert "class glioma: 1 of 2 descriptions were accepted, 2 are needed; " in told
+    assert "class none: 0 of 0 descriptions were accepted, 2 are needed; " in told
+
+
 def test_a_class_with_too_few_sentences_is_named_with_what_to_do(
     by_hand: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,7 +144,7 @@ def test_a_class_with_too_few_sentences_is_named_with_what_to_do(
     assert run(by_hand, min_accepted_per_class=1) == 65
     told = message(capsys)
     assert "class none: 0 of 0 descriptions were accepted, 1 are needed" in told
-    assert "Add sentences of it to small.csv" in told
+    assert "Add sentences to small.csv" in told
 
 
 @pytest.mark.parametrize(

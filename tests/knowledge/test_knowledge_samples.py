@@ -97,9 +97,27 @@ def test_a_sample_is_whole_or_not_there_and_a_damaged_one_is_named(tmp_path: Pat
     assert kept.find(key) is None
     texts = [Completion([1, 2], "Größe", True), Completion([], "", False, "host model")]
     kept.keep(key, texts)
-    assert Samples(tmp_path / "samples").find(key) == texts
+    assert Samples(tmp_path / "samples").find(key, 2) == texts
     [file] = (tmp_path / "samples").rglob("*.json")
-    for damaged in ("[{", json.dumps([{"words": 1}])):
+    one = {"tokens": [1], "text": "Größe", "ended": True, "revision": None}
+    wrong = [[], {}, [{}], [None], "text", 5, None, [one], [{"words": 1}] * 2, [one, {**one, "more": 1}]]
+    changes = {"tokens": (None, [1.5], ["1"]), "text": (5, None), "ended": (1,), "revision": (2,)}
+    wrong += [[one, {**one, name: value}] for name, values in changes.items() for value in values]
+    for damaged in ("[{", *(json.dumps(content) for content in wrong)):
         file.write_text(damaged)
         with pytest.raises(InputCorrupt, match="Delete it and run again"):
-            kept.find(key)
+            kept.find(key, 2)
+    file.write_text(json.dumps([one, one]))
+    assert kept.find(key, 2) == [Completion([1], "Größe", True)] * 2
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "5"])
+def test_a_kept_sample_of_the_wrong_shape_ends_the_stage_with_its_name(
+    folder: Path, llm_folder: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    assert call(folder, path=str(llm_folder), llm="tiny") == 0
+    file = min((folder / "samples").rglob("*.json"))
+    file.write_text(content)
+    capsys.readouterr()
+    assert call(folder, path=str(llm_folder), llm="tiny") == 67
+    assert f"{file.name} does not hold finished samples. Delete it and run again." in capsys.readouterr().out

@@ -61,6 +61,9 @@ def decided(text: str, choice: Choice, class_id: str = "glioma") -> Decisions:
         ("It is hyperintense on T2 and FLAIR.", {("signal", "", "T2", "bright"), ("signal", "", "FLAIR", "bright")}),
         ("It has a dark centre and a bright rim.", {("signal", "centre", "", "dark"), ("signal", "rim", "", "bright")}),
         ("It is not well defined.", {("definition", "", "", "blurred")}),
+        ("It isn't well defined.", {("definition", "", "", "blurred")}),
+        ("It isn’t well defined.", {("definition", "", "", "blurred")}),
+        ("It can't be bilateral.", {("laterality", "", "", "one")}),
         ("There is no calcification.", {("calcification", "", "", "absent")}),
         ("On a contrast-enhanced CT it is bilateral.", {("laterality", "", "", "both")}),
         ("The ventricles are enlarged and the hippocampi are shrunken.",
@@ -120,6 +123,45 @@ def test_the_first_of_near_duplicates_stays_and_opposites_are_none(card: Card) -
     assert verdicts[2].scores["near_duplicate"] == pytest.approx(np.cos(np.radians(40)), abs=1e-5)
     alone = settle(samples(card, BLURRED, near))
     assert all(verdict.accepted and "near_duplicate" not in verdict.scores for verdict in alone)
+
+
+A_MASS = (
+    "On T2-weighted images the glioma is a {} irregular mass in the white matter of the brain with edema around it."
+)
+
+
+def test_the_opposite_in_the_same_words_is_no_duplicate(card: Card) -> None:
+    """With an encoder and without one."""
+    texts = (A_MASS.format("dark"), A_MASS.format("bright"), A_MASS.format("very bright"))
+    near = Fake(dict.fromkeys(texts, 0.0))
+    for encoder in (None, near):
+        verdicts = settle(samples(card, *texts[:2]), encoder=encoder)  # type: ignore[arg-type]
+        assert [verdict.reason for verdict in verdicts] == ["undecided", "undecided"]
+        assert all(verdict.review for verdict in verdicts)
+        verdicts = settle(samples(card, *texts), encoder=encoder)  # type: ignore[arg-type]
+        assert [verdict.reason for verdict in verdicts] == ["contradiction", None, "duplicate"]
+        decisions = decided(texts[0], "accepted")
+        verdicts = settle(samples(card, *texts), 1, encoder, decisions)  # type: ignore[arg-type]
+        assert [verdict.reason for verdict in verdicts] == [None, "contradiction", "duplicate"]
+
+
+def test_what_is_held_against_a_text_that_a_person_rejected_is_no_duplicate(card: Card) -> None:
+    first, second, third = (A_MASS.format(word) for word in ("bright", "very bright", "rather bright"))
+    given = samples(card, first, second, third)
+    assert [verdict.reason for verdict in settle(given)] == [None, "duplicate", "duplicate"]
+    verdicts = settle(given, decisions=decided(first, "rejected"))
+    assert [verdict.reason for verdict in verdicts] == ["reviewed", None, "duplicate"]
+    assert [verdict.scores["duplicate"] for verdict in verdicts[1:]] == [0, pytest.approx(20 / 22)]
+
+
+def test_an_accepted_text_wins_over_what_shares_its_words(card: Card) -> None:
+    good, wrong = A_MASS.format("bright"), A_MASS.format("hypoechoic bright")
+    given = samples(card, good, wrong)
+    assert [verdict.reason for verdict in settle(given)] == [None, "wrong_modality"]
+    verdicts = settle(given, decisions=decided(wrong, "accepted"))
+    assert [verdict.reason for verdict in verdicts] == ["duplicate", None]
+    both = settle(given, decisions={**decided(wrong, "accepted"), **decided(good, "accepted")})
+    assert all(verdict.accepted for verdict in both)
 
 
 def test_only_what_passed_the_rules_is_encoded(card: Card) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from clinprompt.backbones.hub import TOKENIZER_FILES, fetched
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.files import sha256_folder
+from clinprompt.knowledge.llm import need_tokenizer
 from clinprompt.knowledge_params import NliParams
 
 _KEY = "params.yaml: knowledge.checks.nli: "
@@ -101,6 +102,7 @@ def nli_of(folder: Path, sha256: str | None = None, key: str = "", source: tuple
             f"{key}{folder} has the SHA-256 {digest}, but sha256 is {sha256}; get the model again, or write down the "
             "new digest if the change is meant."
         )
+    need_tokenizer(folder, key)
     model, tokenizer = _loaded(folder, key)
     labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
     found = [i for i, label in enumerate(labels) if label.strip().casefold() == _LABEL]

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from threading import Event
 from urllib.parse import urlsplit
 
@@ -58,6 +59,11 @@ class Endpoint:
         identity = f"{self.params.url}\n{self.params.model}"
         return Origin("endpoint", self.params.model, self.host, sha256_bytes(identity.encode()))
 
+    @cached_property
+    def budget(self) -> Budget:
+        """What it may cost as long as this object lives, which is a run: all its rounds and purposes together."""
+        return Budget(self.params.token_budget, self.key)
+
     def prompt_text(self, question: str, opening: str) -> tuple[str, str]:
         """The message, and the part of the opening that the answer lacks: none, as it is asked to begin with it."""
         return f'{question} Begin your answer with these words: "{opening}"' if opening else question, ""
@@ -99,7 +105,7 @@ class Endpoint:
                 for future in asked:
                     if not future.cancelled() and future.exception() is None:
                         keep(future)
-            log.info("%s: %d answers, about %d tokens.", self.host, len(missing), run.budget.spent)
+            log.info("%s: %d answers, about %d tokens so far.", self.host, len(missing), self.budget.spent)
             found |= {key: [completion] for key, completion in finished.items()}
         return [completions[0] for key in keys if (completions := found[key])]
 
@@ -117,19 +123,19 @@ class _Run:
         self._transport = Transport(
             url, find_key(endpoint.variable), self._params.timeout_seconds, self._params.concurrency
         )
-        self.budget = Budget(self._params.token_budget, endpoint.key)
+        self._budget = endpoint.budget
         self.stop = Event()
 
     def ask(self, text: str, seed: int) -> Completion:
         """The answer to one message, after as many attempts as it takes."""
         most = self._sampling.max_new_tokens + len(text.encode())  # a token has at least a byte
-        self.budget.reserve(most)
+        self._budget.reserve(most)
         used = 0
         try:
             answer = self._patiently(self._body(text, seed))
             used = most if answer.tokens is None else answer.tokens
         finally:
-            self.budget.settle(most, used)
+            self._budget.settle(most, used)
         longest = _CHARACTERS * self._sampling.max_new_tokens
         said = " ".join(word for word in (self._endpoint.host, answer.model, answer.fingerprint) if word)
         return Completion([], answer.text[:longest], answer.ended and len(answer.text) <= longest, said)

@@ -1,9 +1,14 @@
 """One request to an endpoint: bounded in bytes and time, never redirected, the key known to nobody else."""
 
+import http.client
+import io
 import os
 import re
+import socket
 import time
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import requests
 import urllib3
@@ -32,6 +37,69 @@ class Reply:
     status: int
     body: bytes
     retry_after: str
+
+
+_deadline: ContextVar[float] = ContextVar("deadline")  # of this thread's request, by time.monotonic
+
+
+class _Timely(io.RawIOBase):
+    """What a socket receives, until the deadline: the socket's own timeout starts anew with each byte."""
+
+    def __init__(self, raw: io.RawIOBase, connection: socket.socket, deadline: float) -> None:
+        self._raw, self._socket, self._ends = raw, connection, deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _TimelyResponse(http.client.HTTPResponse):
+    """A response whose headers, too, must come before the deadline."""
+
+    def __init__(self, sock: socket.socket, *arguments: Any, **more: Any) -> None:
+        super().__init__(sock, *arguments, **more)
+        self.fp: io.BufferedReader = io.BufferedReader(_Timely(self.fp.detach(), sock, _deadline.get()))
+
+
+class _Http(urllib3.connection.HTTPConnection):
+    response_class = _TimelyResponse
+
+
+class _Https(urllib3.connection.HTTPSConnection):
+    response_class = _TimelyResponse
+
+
+class _HttpPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _Https
+
+
+class _Adapter(HTTPAdapter):
+    """Connections of which a request is bounded as a whole, through a proxy or not."""
+
+    _pools = {"http": _HttpPool, "https": _HttpsPool}
+
+    def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
+        super().init_poolmanager(*arguments, **more)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, *arguments: Any, **more: Any) -> Any:
+        manager = super().proxy_manager_for(*arguments, **more)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
 
 
 class _Bearer(AuthBase):
@@ -71,7 +139,7 @@ class Transport:
         self._session = requests.Session()
         self._session.auth = _Bearer(key)
         for scheme in ("https://", "http://"):
-            self._session.mount(scheme, HTTPAdapter(pool_maxsize=connections))
+            self._session.mount(scheme, _Adapter(pool_maxsize=connections))
 
     def post(self, body: bytes) -> Reply:
         """Send a JSON body.
@@ -80,8 +148,10 @@ class Transport:
             NoReply: none came, or not in time.
             Endless: it had more than `MOST_BYTES`.
         """
+        deadline = time.monotonic() + self._timeout
+        _deadline.set(deadline)
         try:
-            return self._post(body, time.monotonic() + self._timeout)
+            return self._post(body, deadline)
         except requests.exceptions.SSLError:
             raise NoReply(
                 "has a certificate that can't be verified (set REQUESTS_CA_BUNDLE to your authority's)"

@@ -3,6 +3,7 @@
 A decision holds for one text of one class, by the SHA-256 of the text, whoever wrote it and whatever scores it gets.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from clinprompt.data.card import Card
 from clinprompt.data.layouts.table import numbered_rows, one_each, read_table, shortened
 from clinprompt.errors import DataRejected, InputMissing
 from clinprompt.files import sha256_bytes
+
+log = logging.getLogger(__name__)
 
 Choice = Literal["accepted", "rejected"]
 COLUMNS = ("class", "digest", "decision", "by", "reason", "text")
@@ -53,6 +56,8 @@ def decisions_path(card: Card, card_file: Path) -> Path | None:
 def decisions_of(card: Card, card_file: Path) -> Decisions:
     """The decisions on a card's descriptions; empty where the card names none.
 
+    Those on a class that the card has no more are among them, with a warning: they decide nothing and are not lost.
+
     Raises:
         InputMissing, InputCorrupt, DataRejected: as `read_decisions`.
     """
@@ -63,11 +68,14 @@ def decisions_of(card: Card, card_file: Path) -> Decisions:
         raise InputMissing(
             f"{card_file}: knowledge.decisions: there is no file {path}; write it, or leave the key out."
         )
-    return read_decisions(path, card)
+    return read_decisions(path, card, former=True)
 
 
-def read_decisions(path: Path, card: Card) -> dict[Key, Decision]:
+def read_decisions(path: Path, card: Card, former: bool = False) -> dict[Key, Decision]:
     """Read a table of decisions; rows whose `decision` is empty say nothing. Without a `digest`, `text` is the text.
+
+    Args:
+        former: keep decisions on classes that the card has no more, with a warning, instead of refusing them.
 
     Raises:
         InputMissing, InputCorrupt: there is no such file, or it is no table.
@@ -82,7 +90,8 @@ def read_decisions(path: Path, card: Card) -> dict[Key, Decision]:
         values = {column: row[column].strip() for column in COLUMNS}
         if not values["decision"]:
             continue
-        if wrong := problem(values, card):
+        gone = former and values["class"] not in ("", *card.named_ids)
+        if wrong := _problem(values) if gone else problem(values, card):
             raise DataRejected(f"{path}, row {number}: {wrong}.")
         digest = values["digest"] or text_digest(values["text"])
         key = (values["class"], digest)
@@ -90,6 +99,14 @@ def read_decisions(path: Path, card: Card) -> dict[Key, Decision]:
         if key in decisions and decisions[key].choice != choice:
             raise DataRejected(f"{path}, row {number}: decision: this text was {decisions[key].choice} in a row above.")
         decisions[key] = Decision(*key, choice, values["by"], values["reason"], values["text"])
+    if others := sorted({class_id for class_id, _ in decisions} - set(card.named_ids)):
+        count = sum(class_id in others for class_id, _ in decisions)
+        log.warning(
+            "%s: %d decisions are on classes that the card does not have (%s); they are kept and decide nothing.",
+            path,
+            count,
+            ", ".join(others),
+        )
     return decisions
 
 
@@ -109,10 +126,15 @@ def inert(text: str) -> str:
 
 def problem(values: Mapping[str, str], card: Card) -> str | None:
     """What is wrong with a decision, given as the cells of its row; None where it is one."""
-    digest, text = values["digest"], values["text"]
     if values["class"] not in card.named_ids:
         known = shortened(", ".join(card.named_ids))
         return f"class: {shortened(values['class'])!r} is none of the card's: {known}"
+    return _problem(values)
+
+
+def _problem(values: Mapping[str, str]) -> str | None:
+    """What is wrong with a decision, but for its class."""
+    digest, text = values["digest"], values["text"]
     if values["decision"] not in get_args(Choice):
         return f"decision: expected accepted, rejected or nothing, found {shortened(values['decision'])!r}"
     if digest and (len(digest) != 64 or set(digest) - set("0123456789abcdef")):
