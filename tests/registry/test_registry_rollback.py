@@ -252,7 +252,7 @@ def test_the_command_takes_a_dataset_and_gives_one_line_of_json(
     params = run.root / "params.yaml"
     params.write_text(params.read_text().replace("production_model: '{dataset}'", "production_model: '{dataset}-live'"))
     assert main(["rollback", "tiny", "--reason", "bad"]) == 66
-    assert "No version of 'tiny-live' carries" in capsys.readouterr().err
+    assert "There is no registered model 'tiny-live'" in capsys.readouterr().err
     assert main(["rollback", "tiny", "--json"]) == 64
     assert json.loads(capsys.readouterr().out)["exit_code"] == 64
 
