@@ -131,17 +131,19 @@ def test_a_changed_bundle_is_refused(keyless: Settings) -> None:
 
 
 @pytest.mark.parametrize(
-    ("token", "says"),
+    ("made", "says"),
     [
-        ("", "holds no identity token that can be used"),
-        ("a secret", "holds no identity token that can be used"),
-        (identity_token(ME, audience="another"), "for the audience 'sigstore'"),
-        (identity_token(ME, lives=-30), "has expired"),
+        (lambda: "", "holds no identity token that can be used"),
+        (lambda: "a secret", "holds no identity token that can be used"),
+        (lambda: identity_token(ME, audience="another"), "for the audience 'sigstore'"),
+        (lambda: identity_token(ME, lives=-30), "has expired"),
     ],
+    ids=["empty", "no-token", "audience", "expired"],
 )
 def test_a_token_that_is_none_is_not_sent(
-    keyless: Settings, sigstore: Sigstore, capfd: pytest.CaptureFixture[str], token: str, says: str
+    keyless: Settings, sigstore: Sigstore, capfd: pytest.CaptureFixture[str], made: Callable[[], str], says: str
 ) -> None:
+    token = made()  # only now: it lives for minutes
     keyless(token)
     assert main(["sign", "tiny"]) == 67
     said = capfd.readouterr()

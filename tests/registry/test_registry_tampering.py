@@ -48,6 +48,7 @@ TAMPERINGS: dict[str, tuple[str, str]] = {
     "another decision": ("artifacts/record/decision.json", "was changed after registration"),
     "another lineage": ("artifacts/record/lineage.json", "was changed after registration"),
     "another model card": ("artifacts/record/model_card.md", "was changed after registration"),
+    "other params": ("artifacts/record/project/params.yaml", "was changed after registration"),
     "other data of the model card": ("artifacts/record/model_card.json", "was changed after registration"),
     "other prediction sets": ("artifacts/payload/calibration.json", "was changed after registration"),
     "other requirements": ("requirements.txt", "was changed after registration"),
