@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from small_project import Project, Ran
@@ -133,9 +132,9 @@ def test_a_stage_that_is_killed_says_so(project: Project) -> None:
     assert told.value.code == 137
 
 
-# A stage that does one thing at each try, as `describe` keeps a sample, and ends with an error before it has two.
+# A stage that does one thing at each try, as `describe` keeps a sample, and ends as it is told.
 ONE_THING_AT_A_TIME = """
-import sys
+import os, sys
 from components.runner import run
 
 def work(job):
@@ -143,8 +142,8 @@ def work(job):
     done.mkdir(parents=True, exist_ok=True)
     had = sorted(path.name for path in done.iterdir())
     (done / f"{len(had)}.json").write_text("{}")
-    if len(had) < 2:
-        sys.exit(CODES[len(had)])
+    if code := int(os.environ["ENDS_WITH"]):
+        sys.exit(code)
     for key in ("descriptions", "hidden_states", "report"):
         job.outputs[key].write_text("made")
     return {"had": had}
@@ -153,36 +152,19 @@ run(__file__, work)
 """
 
 
-@pytest.fixture
-def stuttering(after: After) -> Callable[..., Callable[..., Any]]:
-    """Makes a project whose `describe` ends with these codes at its first tries; gives what runs it."""
-
-    def make(*codes: int) -> Callable[..., Any]:
-        ran = after("validate")
-        component = ran.project.root / "components/describe/__main__.py"
-        component.write_text(ONE_THING_AT_A_TIME.replace("CODES", str(codes)))
-
-        def describe(**asked: Any) -> Any:
-            task = StageTask(plan=ran.project.plan(**asked), stage="describe", entries=[ran.entry])
-            try:
-                return run_stage(task, ran.project.store)["facts"]["had"]
-            except StageFailed as error:
-                return error.code
-
-        return describe
-
-    return make
-
-
-def test_what_a_stage_had_finished_is_there_at_its_next_try_and_no_longer(stuttering: Any) -> None:
-    describe = stuttering(137, 65)
-    assert [describe() for _ in range(3)] == [137, 65, ["0.json", "1.json"]]
-    assert describe(overrides={"knowledge": {"seed": 5}}) == 137  # no record was made that it could go on from
-
-
-def test_what_a_stage_could_not_read_is_not_given_to_it_again(stuttering: Any) -> None:
-    describe = stuttering(69, 67)
-    assert [describe() for _ in range(3)] == [69, 67, 69]
+def test_what_a_stage_had_finished_is_there_at_its_next_try_but_not_what_it_could_not_read(
+    after: After, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = after("validate")
+    (ran.project.root / "components/describe/__main__.py").write_text(ONE_THING_AT_A_TIME)
+    task = StageTask(plan=ran.project.plan(), stage="describe", entries=[ran.entry])
+    for code in (137, 67, 69, 65):  # what the second could not read, the third does not get
+        monkeypatch.setenv("ENDS_WITH", str(code))
+        with pytest.raises(StageFailed) as told:
+            run_stage(task, ran.project.store)
+        assert told.value.code == code
+    monkeypatch.setenv("ENDS_WITH", "0")
+    assert run_stage(task, ran.project.store)["facts"]["had"] == ["0.json", "1.json"]
 
 
 def test_code_that_changed_since_the_plan_is_refused(project: Project) -> None:
