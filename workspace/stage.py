@@ -154,15 +154,15 @@ def _prepare(task: StageTask, workspace: Workspace) -> None:
         for out in workspace.stage(entry.stage).outs:
             if out.use_cache and any(_is_within(out.fs_path, path) for path in missing_paths):
                 workspace.pull([out])
+    brought = unfinished.bring(workspace, stage)
     for out in stage.outs:
         if not out.use_cache:
             workspace.download(task.plan.digest, Path(out.fs_path))
-        elif out.persist and previous is not None:
+        elif out.persist and previous is not None and out.def_path not in brought:
             try:
                 workspace.pull([out])
             except InputMissing as lost:
                 log.warning("%s: what the stage built on is gone; it begins anew (%s)", task.address, lost)
-    unfinished.bring(workspace, stage)
 
 
 def _reproduce(task: StageTask, workspace: Workspace) -> dict[str, Any]:

@@ -40,21 +40,25 @@ def keep(workspace: Workspace, address: str, code: int) -> None:
         log.warning("%s: what it had finished could not be kept for its next try: %s", address, error)
 
 
-def bring(workspace: Workspace, stage: Any) -> None:
-    """Put into place what an earlier try has left.
+def bring(workspace: Workspace, stage: Any) -> set[str]:
+    """Put into place what an earlier try has left, which holds what that one went on from; the outputs' paths.
 
     What can't be had is done again.
     """
-    kept = _kept(workspace.store, stage.addressing).outs
+    kept, brought = _kept(workspace.store, stage.addressing).outs, set()
     for out in _lasting(stage):
         if out.def_path not in kept:
             continue
+        recorded = (out.hash_info, out.meta)
         set_digest(out, kept[out.def_path])
         try:
             workspace.pull([out])
             log.info("%s goes on from what its last try had finished of %s.", stage.addressing, out.def_path)
+            brought.add(out.def_path)
         except ClinpromptError as lost:
-            log.warning("%s: what its last try had finished is gone; it begins anew (%s)", stage.addressing, lost)
+            out.hash_info, out.meta = recorded
+            log.warning("%s: what its last try had finished is gone (%s)", stage.addressing, lost)
+    return brought
 
 
 def forget(store: Store, address: str) -> None:
