@@ -34,7 +34,7 @@ def complete(
     new_tokens: list[list[int]] = [[] for _ in prompts]
     ended = [False] * len(prompts)
     rows = list(range(len(prompts)))  # which prompt each row of the shrinking batch belongs to
-    for _ in range(sampling.max_new_tokens):
+    for made in range(1, sampling.max_new_tokens + 1):
         tokens = _sample(state.logits, [generators[i] for i in rows], sampling)
         keep = []
         for position, (row, token) in enumerate(zip(rows, tokens, strict=True)):
@@ -45,7 +45,7 @@ def complete(
             if not enough(_text(llm, new_tokens[row])):
                 keep.append(position)
         rows = [rows[position] for position in keep]
-        if not rows:
+        if not rows or made == sampling.max_new_tokens:
             break
         state.step([tokens[position] for position in keep], keep)
     return [
