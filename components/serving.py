@@ -6,7 +6,8 @@ from clinprompt.evaluation.behaviour import Behaviour, Trial
 from clinprompt.evaluation.contenders import Candidate, Probe
 from clinprompt.params import BackboneParams, EvaluationParams, ValidationParams
 from components.runner import Job
-from registry.package import BackboneFiles, Hub, payload_of
+from registry.backbone import BackboneFiles, Hub
+from registry.package import payload_of
 
 
 def backbone_files(choice: BackboneParams) -> BackboneFiles:
@@ -20,7 +21,7 @@ def backbone_files(choice: BackboneParams) -> BackboneFiles:
 
 
 def behaviour_of(job: Job) -> Probe:
-    """Tries a candidate out on the first validation images of each class, in a process of its own."""
+    """Packs a candidate, and tries it out on the first validation images of each class, in a process of its own."""
 
     def measured(candidate: Candidate, trial: Trial) -> Behaviour:
         import numpy as np
@@ -53,8 +54,12 @@ def behaviour_of(job: Job) -> Probe:
             job.params(ValidationParams).max_pixels,
             fitted,
         )
+        size = payload.size if trial.packed else None
+        if not trial.shown:
+            return Behaviour(images=0, payload_bytes=size)
         judged = told[[f"p_{name}" for name in classes]].to_numpy(np.float64)
         with backbone.within_reach(), ScratchFolder("probe") as scratch:
-            return probe(payload, trial, Shown(data, judged, classes, decoded), Path(scratch))
+            found = probe(payload, trial, Shown(data, judged, classes, decoded), Path(scratch))
+        return found.model_copy(update={"payload_bytes": size})
 
     return measured

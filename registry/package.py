@@ -3,65 +3,21 @@
 Equal inputs give equal bytes, so that the payload's digest, the SHA-256 of `manifest.json`, is the model's identity.
 """
 
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clinprompt.contract.variables import BACKBONES
 from clinprompt.errors import InputCorrupt, InputMissing
 from clinprompt.evaluation.calibration_record import Calibration
 from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
-from clinprompt.scratch import ScratchFolder
 from clinprompt.tuned.artifact import HEAD, PROMPTS, RECORD
 from clinprompt.tuned.record import ModelRecord
+from registry.backbone import BackboneFiles, embedded_files, sha256_of
 from registry.served_code import code_of
 
 FORMAT = 1
 MANIFEST, DESCRIPTIONS, CALIBRATION = "manifest.json", "descriptions.json", "calibration.json"
-EMBED_UP_TO = 64 * 2**20  # bytes; larger backbones are referenced by their digests
-CONFIG = "open_clip_config.json"
-WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
-
-
-@dataclass(frozen=True)
-class Hub:
-    """Where on the Hugging Face hub a backbone lies."""
-
-    repo: str
-    revision: str
-
-
-@dataclass(frozen=True)
-class BackboneFiles:
-    """A backbone in open_clip's folder format on this machine, and where others find it."""
-
-    name: str
-    digest: str
-    folder: Path
-    hub: Hub | None = None
-    weights: str | None = None  # which file holds them, where several could
-
-    @contextmanager
-    def within_reach(self) -> Iterator[Path]:
-        """Let a served model that carries no backbone find this one, wherever it lies: by name, in the folder given.
-
-        CLINPROMPT_BACKBONES names that folder meanwhile.
-        """
-        before = os.environ.get(BACKBONES)
-        with ScratchFolder("backbones") as folder:
-            Path(folder, self.name).symlink_to(self.folder.resolve(), target_is_directory=True)
-            os.environ[BACKBONES] = folder
-            try:
-                yield Path(folder)
-            finally:
-                if before is None:
-                    del os.environ[BACKBONES]
-                else:
-                    os.environ[BACKBONES] = before
 
 
 @dataclass(frozen=True)
@@ -73,8 +29,14 @@ class Payload:
     @property
     def manifest(self) -> bytes:
         """`manifest.json`: the SHA-256 of every other file."""
-        digests = {n: sha256_bytes(c) if isinstance(c, bytes) else sha256_file(c) for n, c in self.files.items()}
+        digests = {name: sha256_of(content) for name, content in self.files.items()}
         return to_json({"format": FORMAT, "files": digests}).encode()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files and the manifest."""
+        contents = [*self.files.values(), self.manifest]
+        return sum(len(c) if isinstance(c, bytes) else c.stat().st_size for c in contents)
 
     def write(self, folder: Path) -> str:
         """Write the files and the manifest below a new folder; return the payload's digest."""
@@ -123,11 +85,11 @@ def payload_of(
     for path in tuned.values():
         if not path.is_file():
             raise InputMissing(f"{path} does not exist; run the tune stage again (dvc repro).")
-    reference, embedded = _backbone(backbone, with_text=not record.needs_only_head)
+    reference, embedded = embedded_files(backbone, with_text=not record.needs_only_head)
     return Payload(
         {
             **tuned,
-            **{f"backbone/{name}": path for name, path in embedded.items()},
+            **{f"backbone/{name}": content for name, content in embedded.items()},
             **code_of(record),
             **(
                 {DESCRIPTIONS: to_json(accepted_descriptions(descriptions)).encode()}
@@ -220,33 +182,3 @@ def _model(record: ModelRecord, backbone: dict[str, Any], max_pixels: int) -> di
         **record.model_dump(include=fields),
         **told,
     }
-
-
-def _backbone(backbone: BackboneFiles, with_text: bool) -> tuple[dict[str, Any], dict[str, Path]]:
-    """The reference for model.json and the files to embed, by name; `with_text`: those of the text tower too."""
-    from clinprompt.backbones.hub import TOKENIZER_FILES
-    from clinprompt.backbones.m3d_folder import WEIGHTS as M3D_WEIGHTS
-    from clinprompt.backbones.m3d_folder import open_m3d
-
-    folder, volumes = backbone.folder, open_m3d(backbone.folder)
-    config, customary = (CONFIG, WEIGHTS) if volumes is None else ("config.json", M3D_WEIGHTS)
-    names: tuple[str, ...] = customary if backbone.weights is None else (backbone.weights,)
-    weights = next((name for name in names if (folder / name).is_file()), None)
-    if weights is None or not (folder / config).is_file():
-        raise InputMissing(f"{folder} must hold {config} and one of {', '.join(names)}.")
-    if volumes is not None:
-        text = volumes.files
-    else:
-        text = [n for n in ("config.json", *TOKENIZER_FILES) if (folder / n).is_file()] if with_text else []
-    needed = {name: folder / name for name in (config, weights, *text)}
-    embed = sum(path.stat().st_size for path in needed.values()) <= EMBED_UP_TO
-    reference = {
-        "name": backbone.name,
-        "digest": backbone.digest,
-        "embedded": embed,
-        "config": config,
-        "weights": weights,
-        "files": {name: sha256_file(path) for name, path in needed.items()},
-        "hub": {"repo": backbone.hub.repo, "revision": backbone.hub.revision} if backbone.hub else None,
-    }
-    return reference, needed if embed else {}

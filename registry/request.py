@@ -12,7 +12,8 @@ from clinprompt.files import sha256_bytes, sha256_file, to_json
 from clinprompt.params import RegistryParams
 from clinprompt.tuned.artifact import RECORD
 from clinprompt.tuned.record import ModelRecord
-from registry.package import CALIBRATION, BackboneFiles, calibration_bytes
+from registry.backbone import BackboneFiles
+from registry.package import CALIBRATION, calibration_bytes
 from registry.served_code import code_of
 from registry.training_texts import TrainingTexts
 

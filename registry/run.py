@@ -17,11 +17,12 @@ from clinprompt.evaluation.metrics_record import Metrics
 from clinprompt.files import sha256_file, to_json
 from clinprompt.tuned.record import ModelRecord
 from registry import lineage, links, tracking
+from registry.backbone import BackboneFiles
 from registry.candidates import KIND, PARENT, flat_metrics, knobs, run_of_decision
 from registry.model_card import MODEL_CARD, make_model_card
 from registry.model_card_text import to_markdown
 from registry.model_folder import FILES_TAG, SCRIPT, digests_tag
-from registry.package import BackboneFiles, payload_of
+from registry.package import payload_of
 from registry.request import PromotionRequest
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ packs a model's files, needs none.
 import json
 import pickle
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -16,11 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clinprompt.backbones.hub import TOKENIZER_FILES, check_tokenizer, download, offline
+from clinprompt.backbones.hub import check_tokenizer, download, offline
+from clinprompt.backbones.identity import (
+    M3D_WEIGHTS,
+    WEIGHTS,
+    m3d_digest,
+    open_clip_digest,
+    text_config,
+    weights_file,
+)
 from clinprompt.backbones.table import CONFIG, TABLE, BackboneEntry, entry_of
 from clinprompt.data.preprocessing import AnyPreprocessing, Preprocessing
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
-from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
+from clinprompt.files import read_json, sha256_file
 
 if TYPE_CHECKING:
     from clinprompt.backbones.m3d_folder import M3DFolder
@@ -28,7 +36,6 @@ if TYPE_CHECKING:
     from clinprompt.backbones.vision import VisionTower
 
 _SIDE, _PREPROCESSING = "image_size", ("mean", "std", "interpolation", "resize_mode")
-WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -177,15 +184,15 @@ def _load_folder(name: str, folder: Path, entry: BackboneEntry | None, device: t
         if files is not None:
             return _load_m3d(name, files, entry, device)
     config = _read_config(folder)
-    weights = _weights_file(folder, WEIGHTS, entry)
+    weights = weights_file(folder, WEIGHTS, entry)
     weights_digest = _checked_digest(name, weights, entry)
-    text_config = _text_config(folder, config["model_cfg"], entry)
+    text = text_config(folder, config["model_cfg"], entry)
     if config["model_cfg"]["text_cfg"].get("hf_tokenizer_name"):
         check_tokenizer(folder)
     return Backbone(
         name=name,
-        digest=_digest(folder, weights_digest, text_config),
-        build=partial(_open_clip, folder, config["model_cfg"], text_config, weights),
+        digest=open_clip_digest(folder, weights_digest, text),
+        build=partial(_open_clip, folder, config["model_cfg"], text, weights),
         preprocessing=_preprocessing(folder, config),
         embed_dim=int(config["model_cfg"]["embed_dim"]),
         card=entry,
@@ -194,23 +201,20 @@ def _load_folder(name: str, folder: Path, entry: BackboneEntry | None, device: t
     )
 
 
-def _open_clip(folder: Path, model_cfg: dict[str, Any], text_config: dict[str, Any] | None, weights: Path) -> Built:
+def _open_clip(folder: Path, model_cfg: dict[str, Any], text: dict[str, Any] | None, weights: Path) -> Built:
     with offline(), tempfile.TemporaryDirectory() as scratch:
-        model = _build(folder, model_cfg, text_config, Path(scratch))
+        model = _build(folder, model_cfg, text, Path(scratch))
         _load_weights(model, weights)
         return Built(model, _tokenizer(folder, model_cfg), float(model.logit_scale.detach().exp()))
 
 
 def _load_m3d(name: str, files: "M3DFolder", entry: BackboneEntry | None, device: torch.device) -> Backbone:
-    from clinprompt.backbones.m3d_folder import WEIGHTS as M3D_WEIGHTS
-
-    weights = _weights_file(files.folder, M3D_WEIGHTS, entry)
-    digests = {file: sha256_file(files.folder / file) for file in files.files}
-    facts = {"files": digests, "weights": _checked_digest(name, weights, entry)}
+    weights = weights_file(files.folder, M3D_WEIGHTS, entry)
+    weights_digest = _checked_digest(name, weights, entry)
     files.check_tokenizer()
     return Backbone(
         name=name,
-        digest=sha256_bytes(to_json(facts).encode()),
+        digest=m3d_digest(files.folder, files.files, weights_digest),
         build=partial(_m3d, files, weights),
         preprocessing=files.preprocessing,
         embed_dim=files.sizes.width,
@@ -250,44 +254,16 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return {"model_cfg": model, "preprocess_cfg": config.get("preprocess_cfg") or {}}
 
 
-def _weights_file(folder: Path, customary: Sequence[str], entry: BackboneEntry | None) -> Path:
-    """The file with a folder's weights: the table's, or the first of the customary names that is there.
-
-    Raises:
-        InputMissing: there is none.
-    """
-    names = customary if entry is None else (entry.weights,)
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise InputMissing(f"{folder} holds no weights: expected {' or '.join(names)}.")
-
-
-def _text_config(folder: Path, model_cfg: dict[str, Any], entry: BackboneEntry | None) -> dict[str, Any] | None:
-    """The Hugging Face config of the text tower; None where open_clip's own config is enough."""
-    if not model_cfg["text_cfg"].get("hf_model_name"):
-        return None
-    if (folder / "config.json").is_file():
-        config: dict[str, Any] = read_json(folder / "config.json")
-        return config
-    if entry is not None and entry.text_config is not None:
-        return entry.text_config
-    raise InputMissing(
-        f"{folder} holds no config.json, which its text tower ({model_cfg['text_cfg']['hf_model_name']}) needs; "
-        "copy it from that model's folder."
-    )
-
-
-def _build(folder: Path, model_cfg: dict[str, Any], text_config: dict[str, Any] | None, scratch: Path) -> Any:
+def _build(folder: Path, model_cfg: dict[str, Any], text: dict[str, Any] | None, scratch: Path) -> Any:
     from open_clip import CLIP, CustomTextCLIP
 
     cfg = deepcopy(model_cfg)
     custom = cfg.pop("custom_text", False)
     if "timm_model_name" in cfg["vision_cfg"]:
         cfg["vision_cfg"]["timm_model_pretrained"] = False
-    if text_config is not None:
+    if text is not None:
         custom = True
-        (scratch / "config.json").write_text(json.dumps(text_config), encoding="utf-8")
+        (scratch / "config.json").write_text(json.dumps(text), encoding="utf-8")
         cfg["text_cfg"] |= {"hf_model_name": str(scratch), "hf_model_pretrained": False}
     try:
         return CustomTextCLIP(**cfg) if custom else CLIP(**cfg)
@@ -353,12 +329,6 @@ def _defaults() -> dict[str, Any]:
 def _triple(values: Any) -> tuple[float, float, float]:
     first, second, third = (float(value) for value in values)
     return first, second, third
-
-
-def _digest(folder: Path, weights: str, text_config: dict[str, Any] | None) -> str:
-    names = [CONFIG, *TOKENIZER_FILES]
-    files = {name: sha256_file(folder / name) for name in names if (folder / name).is_file()}
-    return sha256_bytes(to_json({"files": files, "weights": weights, "text_config": text_config}).encode())
 
 
 def _one_line(error: BaseException) -> str:

@@ -14,7 +14,6 @@ from clinprompt.errors import InputCorrupt
 from clinprompt.files import read_json
 
 CONFIG = "config.json"
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TEXT = "bert"
 _KIND = "m3d_clip"
 _POSITION_IDS = ".position_ids"  # a buffer that older checkpoints of BERT hold

@@ -43,19 +43,21 @@ class Trial:
     Attributes:
         images: on how many validation images its behaviour is looked at; 0: it is not.
         timings: without repetitions.
+        packed: whether it is asked how large the payload is.
     """
 
     images: int = 0
     timings: tuple[Timing, ...] = ()
+    packed: bool = False
 
     def __or__(self, other: "Trial") -> "Trial":
         """Both in one."""
         more = tuple(timing for timing in other.timings if timing not in self.timings)
-        return Trial(max(self.images, other.images), self.timings + more)
+        return Trial(max(self.images, other.images), self.timings + more, self.packed or other.packed)
 
     def __bool__(self) -> bool:
         """Whether it asks for anything."""
-        return self.images > 0 or bool(self.timings)
+        return self.images > 0 or bool(self.timings) or self.packed
 
     @property
     def shown(self) -> int:
@@ -76,6 +78,7 @@ class Behaviour(RecordPart):
         gpu: between a GPU and the CPU.
         not_checked: what was not, and why.
         latencies: of those that were asked for what could be measured.
+        payload_bytes: the size of the payload, without descriptions.
     """
 
     images: int
@@ -88,6 +91,7 @@ class Behaviour(RecordPart):
     gpu: float | None = None
     not_checked: list[str] = []
     latencies: list[Latency] = []
+    payload_bytes: int | None = None
 
     def faults(self, tolerance: float) -> list[str]:
         """What may not be, in words; differences count above the tolerance.

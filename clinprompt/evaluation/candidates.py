@@ -17,14 +17,13 @@ _SAME = ["path", "id", "label", "split"]
 
 @dataclass(frozen=True)
 class Listed:
-    """A candidate that `params.yaml` lists, with the digest of its tuned model's folder (None: there is no model), the
-    size of its files, and why it could not be trained, where that is so."""
+    """A candidate that `params.yaml` lists, with the digest of its tuned model's folder (None: there is no model), and
+    why it could not be trained, where that is so."""
 
     id: CandidateId
     method: str
     model_digest: str | None
     not_trained: str | None = None
-    bytes: int | None = None
 
 
 def load_candidate(listed: Listed, evaluations: Path, dataset: Dataset) -> Candidate:
@@ -48,7 +47,6 @@ def load_candidate(listed: Listed, evaluations: Path, dataset: Dataset) -> Candi
         val,
         test,
         method=listed.method,
-        bytes=listed.bytes,
         novel=split_of(frame, NOVEL, novel) if novel and about.not_novel is None else None,
         not_novel=about.not_novel if novel else None,
     )

@@ -32,7 +32,6 @@ class Candidate:
 
     Attributes:
         method: its method's name, also where it was not trained; None: that of the candidate.
-        bytes: the size of its tuned model's files.
         novel, not_novel: its answers to the test images of the card's novel classes, or why it has none; both None
             where the card names no such classes.
         probe: tries it out, as it would be served, for what a rule asks; None: nobody can.
@@ -45,7 +44,6 @@ class Candidate:
     problem: str | None = None
     not_trained: str | None = None
     method: str | None = None
-    bytes: int | None = None
     novel: Predictions | None = None
     not_novel: str | None = None
     probe: "Probe | None" = None

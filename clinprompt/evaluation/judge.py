@@ -105,7 +105,6 @@ class Judged:
                 method=self.candidates.method_of(c.name),
                 model_digest=inputs.models[str(c)],
                 not_trained=missing.get(str(c)),
-                bytes=_size(self.models / str(c)),
             )
             for c in ids
         ]
@@ -200,12 +199,6 @@ class _Tried:
 def reference(champion: Champion) -> ChampionRef:
     """Which registry version the champion is."""
     return ChampionRef(name=champion.name, version=str(champion.version), model_digest=champion.model_digest)
-
-
-def _size(folder: Path) -> int | None:
-    """Of a tuned model's files, in bytes."""
-    sizes = [file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()]
-    return sum(sizes) if sizes else None
 
 
 def _incumbent(champion: Champion, candidates: "list[Candidate]", dataset: "Dataset") -> "Incumbent":

@@ -12,6 +12,7 @@ from toy_run import predictions
 
 from clinprompt.contract.candidates import CandidateId
 from clinprompt.errors import BadParams
+from clinprompt.evaluation.behaviour import Behaviour
 from clinprompt.evaluation.contenders import Candidate, Incumbent, Slices
 from clinprompt.evaluation.design import Superiority
 from clinprompt.evaluation.gate import Decision, Plan, decide
@@ -155,20 +156,24 @@ def test_an_equal_newcomer_does_not_pass_for_better() -> None:
 
 
 def test_ceilings_are_held_by_the_upper_end() -> None:
+    packed = candidate(probe=lambda challenger, trial: Behaviour(images=0, payload_bytes=1_500_000))
     for rule, key in (
         ({"kind": "calibration", "at_most": 0.5}, "at_most"),
         ({"kind": "selective_error", "coverage": 0.5, "at_most": 0.3}, "at_most"),
-        ({"kind": "model_size", "at_most_mb": 2.0}, "at_most_mb"),
+        ({"kind": "payload_size", "at_most_mb": 2.0}, "at_most_mb"),
     ):
-        (check,) = judge(rule, challenger=candidate(bytes=1_500_000)).checks
+        (check,) = judge(rule, challenger=packed).checks
         assert check.passed
         assert check.estimate.high is not None
-        assert check.ends == ("value" if rule["kind"] == "model_size" else "bounds")
+        assert check.ends == ("value" if rule["kind"] == "payload_size" else "bounds")
         for bound, passed in ((check.estimate.high, True), (check.estimate.high - 1e-4, False)):
-            again = judge(rule | {key: bound}, challenger=candidate(bytes=1_500_000))
+            again = judge(rule | {key: bound}, challenger=packed)
             assert again.accepted is passed
             assert (" [" in again.reasons[0 if not passed else 1]) is (check.ends == "bounds")
-    assert "has no interval: its size is not known" in judge({"kind": "model_size", "at_most_mb": 2.0}).reasons[0]
+    size = {"kind": "payload_size", "at_most_mb": 2.0}
+    assert "has no interval: nobody packed it" in judge(size).reasons[0]
+    nothing = replace(candidate(), probe=lambda challenger, trial: Behaviour(images=0))
+    assert "has no interval: its size is not known" in judge(size, challenger=nothing).reasons[0]
 
 
 def sites(p: Predictions, bad: float = 0.0) -> tuple[Predictions, Slices]:

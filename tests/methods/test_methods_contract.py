@@ -36,9 +36,10 @@ from clinprompt.tuned.artifact import softmax, write_model
 from clinprompt.tuned.record import BackboneRef, ModelRecord
 from clinprompt.tuned.restore import answers_of_pixels, restore
 from clinprompt.tuned.transfer import moved
+from registry.backbone import BackboneFiles
 from registry.class_order import write_reversed
 from registry.model_script import PromptTunedClassifier
-from registry.package import BackboneFiles, payload_of
+from registry.package import payload_of
 
 
 @pytest.fixture(scope="session")
@@ -276,7 +277,7 @@ def test_the_served_code_predicts_what_the_method_does(
         support={"path": [], "id": [], "label": []},
     )
     pd.DataFrame(columns=["class", "aspect", "text", "accepted"]).to_parquet(tmp_path / "descriptions.parquet")
-    monkeypatch.setattr("registry.package.EMBED_UP_TO", 0)
+    monkeypatch.setattr("registry.backbone.EMBED_UP_TO", 0)
     monkeypatch.setenv("CLINPROMPT_BACKBONES", str(clip_folder.parent))
     files = BackboneFiles("tiny", clip.backbone.digest, clip_folder)
     payload_of(tmp_path / "model", tmp_path / "descriptions.parquet", files, 10**6).write(tmp_path / "payload")

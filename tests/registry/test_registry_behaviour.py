@@ -19,8 +19,9 @@ from clinprompt.evaluation.metrics_record import Metrics
 from clinprompt.files import read_json, write_json
 from registry import probe as trying
 from registry import probe_script
+from registry.backbone import BackboneFiles
 from registry.model_card import schema
-from registry.package import BackboneFiles, payload_of
+from registry.package import payload_of
 from registry.probe import Shown, probe
 
 RUN = trying._run
@@ -114,6 +115,26 @@ def test_a_model_that_never_reaches_the_ceiling_is_not_promoted_whatever_its_rec
     clock(monkeypatch, 0.07, 0.05)
     assert promote(run) == 0, capsys.readouterr().out
     assert registry.champion("tiny") is not None
+
+
+def test_a_payload_that_is_too_large_is_not_accepted_or_promoted(
+    finished: Run, fresh_copy: Callable[[Run], Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fresh_copy(finished)
+    backbone = BackboneFiles("tiny-clip", read_digest(run), run.root / "backbone")
+    payload_of(run.folder / "tune" / "coop-1", None, backbone, 10**6).write(run.root / "packed")
+    size = sum(file.stat().st_size for file in (run.root / "packed").rglob("*") if file.is_file()) / 1e6
+    hold(run, {"kind": "payload_size", "at_most_mb": 0.99 * size})
+    assert gate(run) == 0, capsys.readouterr().out
+    record = read_json(run.decision)
+    assert record["verdict"] == "rejected"
+    [check] = [check for check in record["checks"] if check["rule"] == "payload_size"]
+    # What was fitted for serving goes along, and is small.
+    assert check["value"] == pytest.approx(size, abs=0.01)
+    forged = [one | {"passed": True, "bound": 2 * size} if one is check else one for one in record["checks"]]
+    write_json(run.decision, record | {"verdict": "accepted", "checks": forged})
+    assert promote(run) == ExitCode.INPUT_CORRUPT
+    assert registry.champion("tiny") is None
 
 
 def test_single_images_are_timed_without_the_first_ones(

@@ -17,7 +17,8 @@ from clinprompt.prompting.base import PromptMethod, Task
 from clinprompt.tuned.artifact import softmax, write_model
 from clinprompt.tuned.record import BackboneRef, ModelRecord
 from clinprompt.tuned.restore import answers_of_pixels
-from registry.package import BackboneFiles, payload_of
+from registry.backbone import BackboneFiles
+from registry.package import payload_of
 from registry.probe import CHANGES, Shown, encoded, probe
 
 CLASSES = ("healthy", "atrophy")

@@ -16,8 +16,9 @@ from clinprompt.methods import check_config, method
 from clinprompt.prompting.base import Task
 from clinprompt.tuned.artifact import write_model
 from clinprompt.tuned.record import BackboneRef, ModelRecord
+from registry.backbone import BackboneFiles
 from registry.class_order import write_reversed
-from registry.package import BackboneFiles, Payload, payload_of
+from registry.package import Payload, payload_of
 from registry.probe import Shown, probe
 
 KNOBS = {"n_prompts": 2, "latent_dim": 2}

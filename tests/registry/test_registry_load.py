@@ -29,6 +29,7 @@ from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.files import sha256_file
 from clinprompt.tuned.record import ModelRecord
 from registry import listing, package, served_code, tracking
+from registry.backbone import BackboneFiles
 from registry.consumer import Champion
 from registry.report import attach_report
 
@@ -200,7 +201,7 @@ def test_a_moved_project_folder_keeps_its_registry(run: Run, tmp_path: Path, mon
 
 def test_the_payload_is_the_same_bytes_every_time(finished: Run, tmp_path: Path) -> None:
     backbone = load_backbone("tiny-clip", finished.root / "backbone")
-    files = package.BackboneFiles("tiny-clip", backbone.digest, backbone.folder)
+    files = BackboneFiles("tiny-clip", backbone.digest, backbone.folder)
     model, descriptions = tmp_path / "model", finished.folder / "describe" / "descriptions.parquet"
     shutil.copytree(finished.folder / "tune" / "coop-1", model)
     plain = package.payload_of(model, descriptions, files, 10**6)
@@ -217,7 +218,7 @@ def test_the_payload_is_the_same_bytes_every_time(finished: Run, tmp_path: Path)
 
 
 def test_a_backbone_other_than_the_tuned_one_is_refused(finished: Run, tmp_path: Path) -> None:
-    files = package.BackboneFiles("tiny-clip", "0" * 64, finished.root / "backbone")
+    files = BackboneFiles("tiny-clip", "0" * 64, finished.root / "backbone")
     model, descriptions = finished.folder / "tune" / "coop-1", finished.folder / "describe" / "descriptions.parquet"
     with pytest.raises(InputCorrupt, match="was tuned on the backbone tiny-clip"):
         package.payload_of(model, descriptions, files, 10**6)
@@ -227,7 +228,7 @@ def test_a_backbone_other_than_the_tuned_one_is_refused(finished: Run, tmp_path:
 def referenced(finished: Run, fresh_copy: Callable[[Run], Run], monkeypatch: pytest.MonkeyPatch) -> Run:
     """A promoted model whose backbone was too large to go along."""
     run = fresh_copy(finished)
-    monkeypatch.setattr("registry.package.EMBED_UP_TO", 0)
+    monkeypatch.setattr("registry.backbone.EMBED_UP_TO", 0)
     assert promote(run) == 0  # which finds it where params.yaml has it, under whatever name
     (run.root / "backbone").rename(run.root / "tiny-clip")
     monkeypatch.setenv("CLINPROMPT_BACKBONES", str(run.root))

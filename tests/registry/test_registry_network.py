@@ -203,7 +203,7 @@ def test_a_large_backbone_is_found_by_name_with_its_text_tower(
 ) -> None:
     run = fresh_copy(served("clip_adapter"))
     (run.root / "mlflow.db").unlink()
-    monkeypatch.setattr("registry.package.EMBED_UP_TO", 0)
+    monkeypatch.setattr("registry.backbone.EMBED_UP_TO", 0)
     assert promote(run) == 0
     (run.root / "backbone").rename(run.root / "tiny-clip")
     monkeypatch.setenv("CLINPROMPT_BACKBONES", str(run.root))

@@ -193,7 +193,7 @@ def test_what_the_ends_of_an_interval_are_is_said_by_the_rules(run: Run) -> None
     decision = read_json(run.decision)
     [floor] = [check for check in decision["checks"] if check["rule"] == "floor"]
     timed = floor | {"rule": "latency", "name": "latency", "side": "at_most", "bound": 200.0, "ends": "quartiles"}
-    size = floor | {"rule": "model_size", "name": "model_size", "side": "at_most", "bound": 50.0, "ends": "value"}
+    size = floor | {"rule": "payload_size", "name": "payload_size", "side": "at_most", "bound": 50.0, "ends": "value"}
     decision["checks"] += [timed, size]
     write_json(run.decision, decision)
     text = Page(report(run)).text

@@ -1,0 +1,59 @@
+"""Which files make a backbone, and the digest that they have together. Imports nothing heavy."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from clinprompt.backbones.hub import TOKENIZER_FILES
+from clinprompt.backbones.table import CONFIG, BackboneEntry
+from clinprompt.errors import InputMissing
+from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
+
+# Of an open_clip folder and of one of M3D-CLIP; the first that is there counts.
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+M3D_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+def weights_file(folder: Path, customary: Sequence[str], entry: BackboneEntry | None) -> Path:
+    """The file with a folder's weights: the table's, or the first of the customary names that is there.
+
+    Raises:
+        InputMissing: there is none.
+    """
+    names = customary if entry is None else (entry.weights,)
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputMissing(f"{folder} holds no weights: expected {' or '.join(names)}.")
+
+
+def text_config(folder: Path, model_cfg: dict[str, Any], entry: BackboneEntry | None) -> dict[str, Any] | None:
+    """The Hugging Face config of an open_clip folder's text tower; None where open_clip's own config is enough.
+
+    Raises:
+        InputMissing: neither the folder nor the table has it.
+    """
+    if not model_cfg["text_cfg"].get("hf_model_name"):
+        return None
+    if (folder / "config.json").is_file():
+        config: dict[str, Any] = read_json(folder / "config.json")
+        return config
+    if entry is not None and entry.text_config is not None:
+        return entry.text_config
+    raise InputMissing(
+        f"{folder} holds no config.json, which its text tower ({model_cfg['text_cfg']['hf_model_name']}) needs; "
+        "copy it from that model's folder."
+    )
+
+
+def open_clip_digest(folder: Path, weights: str, text: dict[str, Any] | None) -> str:
+    """SHA-256 over an open_clip folder's config and tokenizer, the SHA-256 of its weights, and `text_config`."""
+    names = [CONFIG, *TOKENIZER_FILES]
+    files = {name: sha256_file(folder / name) for name in names if (folder / name).is_file()}
+    return sha256_bytes(to_json({"files": files, "weights": weights, "text_config": text}).encode())
+
+
+def m3d_digest(folder: Path, files: Sequence[str], weights: str) -> str:
+    """SHA-256 over the small files of a folder of M3D-CLIP and the SHA-256 of its weights."""
+    digests = {name: sha256_file(folder / name) for name in files}
+    return sha256_bytes(to_json({"files": digests, "weights": weights}).encode())
