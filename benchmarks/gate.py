@@ -182,7 +182,7 @@ def accuracy_ends(
         old = np.quantile(drawn @ values, [0.025, 0.975], axis=0).T
         for value, without, ends in zip(cases.mean(values), (weights @ values).T, old, strict=True):
             spread = plan.spread(without, np.ones(len(cases.sizes)))
-            found = estimate(float(value), spread, 0.95, why="", bounds=PROPORTION, count=count)
+            found = estimate(float(value), spread, 0.95, why="", bounds=PROPORTION, count=count, mean=True)
             yield float(found.low or 0), float(found.high or 0), float(ends[0]), float(ends[1])
 
 
@@ -203,7 +203,8 @@ def auroc_ends(cases: TestSet, area: float, of: int, seed: int = 0) -> Iterator[
         with np.errstate(invalid="ignore", divide="ignore"):
             values = one_vs_rest_auroc(inside, odds[:, None], every)[:, 0]
         spread = plan.spread(values[1 : len(weights)], np.ones(2))
-        found = estimate(float(values[0]), spread, 0.95, why="", bounds=PROPORTION, count=min(cases.sizes))
+        count = len(cases.sizes) * min(cases.sizes)
+        found = estimate(float(values[0]), spread, 0.95, why="", bounds=PROPORTION, count=count)
         old = np.nanquantile(values[len(weights) :], [0.025, 0.975])
         yield float(found.low or 0), float(found.high or 0), float(old[0]), float(old[1])
 

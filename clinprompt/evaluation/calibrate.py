@@ -132,5 +132,5 @@ def _share(part: Predictions, true: NDArray[np.bool_], intervals: Intervals) -> 
         return shares
 
     return estimate_of(
-        share, part.patients, part.labels, len(part.classes), intervals=intervals, why=_NONE, unit=part.unit
+        share, part.patients, part.labels, len(part.classes), intervals=intervals, why=_NONE, unit=part.unit, mean=True
     )

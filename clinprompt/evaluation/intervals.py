@@ -7,7 +7,10 @@ patient of its own. How often such intervals hold the truth, by simulation, is i
 
 Where leaving out any patient changes nothing, as with six images that are all classified rightly, that says nothing of
 how much worse the metric can be. There the interval is the exact one of a proportion (Clopper and Pearson 1934) that
-was measured on as many patients: 1.000 on six patients is 0.541 to 1.000.
+was measured on as many patients: 1.000 on six patients is 0.541 to 1.000. With one patient that is wrong the standard
+error rests on that one alone, and Student's t of so few degrees of freedom reaches farther than anything can be off. So
+of a mean no end is farther than that exact interval's: a mean of numbers in [0, 1] is known no worse than a proportion
+(Hoeffding 1956, 1963).
 """
 
 from collections.abc import Callable, Iterable
@@ -30,6 +33,7 @@ PROPORTION: Bounds = (0.0, 1.0)
 POSITIVE: Bounds = (0.0, np.inf)
 SIGNED: Bounds = (-1.0, 1.0)
 _BOUNDS = {"kappa": SIGNED, "quadratic_kappa": SIGNED, "brier": (0.0, 2.0)}  # all others are proportions
+_MEANS = ("accuracy", "balanced_accuracy", "sensitivity", "specificity")
 _EACH_CLASS_ALIKE = ("balanced_accuracy", "auroc", "macro_f1")
 
 
@@ -62,7 +66,8 @@ def estimate_all(predictions: Predictions, intervals: Intervals) -> Estimates:
             why=_why(name, p),
             bounds=_BOUNDS.get(name, PROPORTION),
             unit=p.unit,
-            count=_measured_on(name, p),
+            count=measured_on(name, p),
+            mean=name in _MEANS,
         )
         for name, value in point.overall.items()
     }
@@ -74,7 +79,8 @@ def estimate_all(predictions: Predictions, intervals: Intervals) -> Estimates:
                 confidence,
                 why=_why_class(name, c, p),
                 unit=p.unit,
-                count=_class_measured_on(name, c, p),
+                count=_class_rests_on(name, c, p),
+                mean=name in _MEANS,
             )
             for name, value in point.per_class.items()
         }
@@ -97,7 +103,7 @@ def left_out(predictions: Predictions, intervals: Intervals) -> tuple[Jackknife,
 def estimate_of(
     statistic: Callable[[Floats], Floats], patients: NDArray[np.str_], labels: Ints, classes: int, *,
     intervals: Intervals, why: str, weight: Floats | None = None, bounds: Bounds | None = PROPORTION,
-    count: int | None = None, unit: Unit = "patients",
+    count: float | None = None, unit: Unit = "patients", mean: bool = False,
 ) -> Estimate:  # fmt: skip
     """Any statistic of images with its interval.
 
@@ -109,6 +115,7 @@ def estimate_of(
         bounds: what it lies between; None: it may be any number.
         count: how many patients it was measured on; None: all.
         unit: what the patients are called.
+        mean: whether it is a mean over patients of numbers in [0, 1].
     """
     if not len(labels):
         return Estimate(value=None, low=None, high=None, reason=why)
@@ -116,9 +123,9 @@ def estimate_of(
     value = float(statistic(np.ones((1, len(labels))))[0])
     without = np.concatenate([statistic(weights) for weights in plan.weights()])
     shares = np.bincount(labels, minlength=classes) / len(labels) if weight is None else weight
-    measured_on = len(set(patients)) if count is None else count
+    rests_on = effective(patients) if count is None else count
     spread = plan.spread(without, shares)
-    return estimate(value, spread, intervals.confidence, why=why, bounds=bounds, unit=unit, count=measured_on)
+    return estimate(value, spread, intervals.confidence, why=why, bounds=bounds, unit=unit, count=rests_on, mean=mean)
 
 
 def estimate(
@@ -129,7 +136,8 @@ def estimate(
     why: str,
     bounds: Bounds | None = PROPORTION,
     unit: Unit = "patients",
-    count: int | None = None,
+    count: float | None = None,
+    mean: bool = False,
 ) -> Estimate:
     """A value with its interval.
 
@@ -139,6 +147,7 @@ def estimate(
         unit: what was left out.
         count: how many of these the value was measured on, for the interval where leaving any out changes nothing;
             None: that nothing changes says enough.
+        mean: whether it is a mean over these of numbers in [0, 1].
     """
     if not np.isfinite(value):
         return Estimate(value=None, low=None, high=None, reason=why)
@@ -152,6 +161,9 @@ def estimate(
         low, high = _unchanged(rounded, confidence, bounds, count)
     else:
         low, high = limits(value, spread, confidence, bounds)
+        if mean and count:
+            least, most = proportion(value, count, confidence)
+            low, high = max(low, least), min(high, most)
     return Estimate(value=rounded, low=round(min(low, value), DECIMALS), high=round(max(high, value), DECIMALS))
 
 
@@ -181,12 +193,18 @@ def quantile(share: float, freedom: float) -> float:
     return float(stdtrit(max(1.0, freedom), share))
 
 
-def proportion(share: float, count: int, confidence: float) -> Bounds:
-    """The exact interval of a proportion in [0, 1] that was measured on `count` independent ones."""
+def proportion(share: float, count: float, confidence: float) -> Bounds:
+    """The exact interval of a proportion in [0, 1] that was measured on as good as `count` independent ones."""
     hits, tail = share * count, (1 - confidence) / 2
     low = float(betaincinv(hits, count - hits + 1, tail)) if hits > 0 else 0.0
     high = float(betaincinv(hits + 1, count - hits, 1 - tail)) if hits < count else 1.0
     return min(low, share), max(high, share)
+
+
+def effective(patients: NDArray[np.str_]) -> float:
+    """How many patients with as many images each would tell as much as those [n] whose images these are (Kish 1965)."""
+    images = np.unique(patients, return_counts=True)[1].astype(np.float64)
+    return float(images.sum() ** 2 / (images**2).sum()) if len(images) else 0.0
 
 
 def importance(metric: str, predictions: Predictions, c: int | None = None) -> Floats:
@@ -203,7 +221,7 @@ def importance(metric: str, predictions: Predictions, c: int | None = None) -> F
     return counts
 
 
-def _unchanged(value: float, confidence: float, bounds: Bounds | None, count: int | None) -> Bounds:
+def _unchanged(value: float, confidence: float, bounds: Bounds | None, count: float | None) -> Bounds:
     if count is None:
         return value, value
     if bounds is None:  # a difference of two that agree on all: by so much they may differ on others
@@ -216,21 +234,24 @@ def _or_none(plan: Jackknife, images: int) -> Iterable[Floats]:
     return plan.weights() if images else [np.zeros((0, 0))]
 
 
-def _measured_on(metric: str, predictions: Predictions) -> int:
-    """How many patients a metric rests on: all, or where each class counts the same, as if each had the fewest."""
-    every = len(set(predictions.patients))
+def measured_on(metric: str, predictions: Predictions) -> float:
+    """How many patients a metric rests on: all, or where each class counts the same, as if each had the fewest.
+
+    Those with more images than others count for less than one.
+    """
+    p, every = predictions, effective(predictions.patients)
     if metric not in _EACH_CLASS_ALIKE:
         return every
-    return min(every, len(predictions.classes) * min(predictions.patients_per_class))
+    return min(every, len(p.classes) * min(effective(p.patients[p.labels == c]) for c in range(len(p.classes))))
 
 
-def _class_measured_on(metric: str, c: int, predictions: Predictions) -> int:
+def _class_rests_on(metric: str, c: int, predictions: Predictions) -> float:
     """How many patients a metric of one class rests on: those whose images it counts."""
     actual, predicted = predictions.labels == c, predictions.probabilities.argmax(axis=1) == c
     rows = {"sensitivity": actual, "specificity": ~actual, "precision": predicted, "f1": actual | predicted}
     if metric != "auroc":
-        return len(set(predictions.patients[rows[metric]]))
-    return min(len(set(predictions.patients[part])) for part in (actual, ~actual))
+        return effective(predictions.patients[rows[metric]])
+    return min(effective(predictions.patients[part]) for part in (actual, ~actual))
 
 
 def _why(metric: str, predictions: Predictions) -> str:

@@ -6,7 +6,7 @@ Its interval leaves out whole patients of both at once, as a patient may have im
 import numpy as np
 
 from clinprompt.evaluation.estimate import Estimate
-from clinprompt.evaluation.intervals import Intervals, estimate_all, estimate_of
+from clinprompt.evaluation.intervals import Intervals, estimate_all, estimate_of, measured_on
 from clinprompt.evaluation.metrics import Floats, measure
 from clinprompt.evaluation.metrics_record import NovelMetrics
 from clinprompt.evaluation.predictions import Predictions
@@ -58,7 +58,7 @@ def harmonic_estimate(base: Predictions, novel: Predictions, intervals: Interval
         why=f"no image of class {', '.join(absent)}",
         unit=both.unit,
         weight=np.repeat(slopes, sizes),
-        count=min(len(set(both.patients)), len(both.classes) * min(both.patients_per_class)),
+        count=measured_on("balanced_accuracy", both),
     )
 
 

@@ -8,7 +8,15 @@ from scipy.special import ndtr, ndtri
 
 from clinprompt.evaluation.design import POWER, Design, Superiority
 from clinprompt.evaluation.estimate import Estimate
-from clinprompt.evaluation.intervals import DECIMALS, Intervals, estimate, importance, left_out, quantile
+from clinprompt.evaluation.intervals import (
+    DECIMALS,
+    Intervals,
+    estimate,
+    importance,
+    left_out,
+    measured_on,
+    quantile,
+)
 from clinprompt.evaluation.jackknife import Spread
 from clinprompt.evaluation.metrics import measure
 from clinprompt.evaluation.predictions import Predictions
@@ -16,11 +24,16 @@ from clinprompt.evaluation.predictions import Predictions
 
 @dataclass(frozen=True)
 class Comparison:
-    """Challenger minus champion on the same images, and how far that may be off."""
+    """Challenger minus champion on the same images, and how far that may be off.
+
+    Attributes:
+        count: how many patients it rests on, as `measured_on` counts them.
+    """
 
     metric: str
     difference: Estimate
     spread: Spread
+    count: float
 
 
 def compare(
@@ -33,7 +46,8 @@ def compare(
     """
     if not same_images(champion, challenger):
         why = undefined("the two were not measured on the same images")
-        return Comparison(metric, why, Spread(math.nan, math.nan))
+        return Comparison(metric, why, Spread(math.nan, math.nan), 0.0)
+    count = measured_on(metric, champion)
     values = [_point(model, metric, intervals) for model in (champion, challenger)]
     plan, of_champion = left_out(champion, intervals)
     _, of_challenger = left_out(challenger, intervals)
@@ -45,13 +59,13 @@ def compare(
         why=f"{metric} is undefined for one of the two",
         bounds=None,
         unit=champion.unit,
-        count=None if same_model else len(set(champion.patients)),
+        count=None if same_model else count,
     )
-    return Comparison(metric, difference, spread)
+    return Comparison(metric, difference, spread, count)
 
 
 def design(
-    champion: Predictions, challenger: Predictions, spread: Spread, margin: float, alpha: float
+    champion: Predictions, challenger: Predictions, found: Comparison, margin: float, alpha: float
 ) -> Design | None:
     """What a test set can support, from how far the two models' difference may be off on it; None where that is not
     known.
@@ -60,13 +74,14 @@ def design(
     probability `POWER` from the margin (t + z) × error on. The error falls with the root of the patients' number
     (Chow et al. 2008, section 3.2). Where the two agree on all patients it is the exact bound on a share of 0.
     """
-    patients = len(set(champion.patients))
+    patients, spread = len(set(champion.patients)), found.spread
     if not patients or not math.isfinite(spread.error):
         return None
     apart = _disagreement(champion, challenger)
     if spread.error < 10**-DECIMALS:
-        supported = 1 - alpha ** (1 / patients)
-        needed = math.ceil(math.log(alpha) / math.log(1 - margin)) if 0 < margin < 1 else None
+        supported = 1 - alpha ** (1 / found.count)
+        equal = math.log(alpha) / math.log(1 - margin) if 0 < margin < 1 else None
+        needed = None if equal is None else math.ceil(round(equal * patients / found.count, DECIMALS))
         return Design(
             patients=patients, disagreement=apart, margin=margin, error=0.0, power=float(supported <= margin),
             supported=round(supported, DECIMALS), needed=needed, unit=champion.unit,

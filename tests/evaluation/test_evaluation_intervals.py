@@ -182,10 +182,40 @@ def test_many_right_answers_narrow_the_interval() -> None:
     assert found.per_class["a"]["sensitivity"].low == pytest.approx(0.025 ** (1 / 20), abs=1e-6)
 
 
+def wrong(p: Predictions, count: int) -> Predictions:
+    """With the answers to the first images turned to another class."""
+    turned = np.where((np.arange(len(p)) < count)[:, None], np.roll(p.probabilities, 1, axis=1), p.probabilities)
+    return replace(p, probabilities=turned)
+
+
+@pytest.mark.parametrize("n", [12, 72, 300])
+def test_the_first_errors_are_not_told_as_if_nothing_were_known(n: int) -> None:
+    lows = []
+    for count in range(5):
+        found = estimate_all(wrong(right(n), count), Intervals()).overall
+        exact = binomtest(n - count, n).proportion_ci(0.95, method="exact")
+        for name in ("accuracy", "balanced_accuracy"):
+            low, high = found[name].low, found[name].high
+            assert low is not None
+            assert high is not None
+            assert exact.low - 1e-6 <= low
+            assert high <= exact.high + 1e-6
+        lows.append(found["accuracy"].low)
+    assert lows == sorted(lows, reverse=True)
+
+
 def test_images_of_one_patient_count_once() -> None:
     p = right(60)
     one = Predictions(p.labels, p.probabilities, np.array([f"{i // 10}" for i in range(60)]), p.classes)
     assert estimate_all(one, Intervals()).overall["accuracy"].low == pytest.approx(0.025 ** (1 / 6), abs=1e-6)
+
+
+def test_a_patient_with_most_of_the_images_leaves_little_to_go_by() -> None:
+    p = right(80)
+    ids = np.array([f"{i:04d}" if i < 20 else "most" for i in range(80)])
+    effective = 80**2 / (60**2 + 20)  # Kish 1965: of equal patients so few would tell as much
+    found = estimate_all(replace(p, patients=ids), Intervals()).overall["accuracy"]
+    assert found.low == pytest.approx(0.025 ** (1 / effective), abs=1e-6)
 
 
 def test_the_exact_interval_is_that_of_scipy() -> None:

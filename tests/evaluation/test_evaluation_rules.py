@@ -218,7 +218,7 @@ def paired(n: int, disagree: int, seed: int = 0) -> tuple[Predictions, Predictio
 def test_what_a_test_set_supports_is_that_of_the_normal_approximation() -> None:
     one, other = paired(800, 80)
     found = compare(one, other, "accuracy", Intervals())
-    plan = design(one, other, found.spread, 0.02, 0.025)
+    plan = design(one, other, found, 0.02, 0.025)
     assert plan is not None
     error = np.sqrt(80 / 800 / 800)  # of a mean difference of 0 with a tenth of discordant pairs (McNemar)
     z = norm.ppf(0.975) + norm.ppf(0.8)
@@ -277,7 +277,7 @@ def test_two_that_agree_on_all_images_may_differ_on_others() -> None:
     found = compare(one, other, "accuracy", Intervals())
     exact = 1 - 0.025 ** (1 / 100)
     assert found.difference.low == pytest.approx(-exact, abs=1e-6)
-    plan = design(one, other, found.spread, 0.02, 0.025)
+    plan = design(one, other, found, 0.02, 0.025)
     assert plan is not None
     assert (plan.feasible, plan.supported) == (False, pytest.approx(exact, abs=1e-6))
     assert plan.needed == ceil(log(0.025) / log(0.98))

@@ -29,7 +29,7 @@ class NotWorse(Rule):
             return self.judged(context, metric, what, why, bound, "at_least", "", beside="champion")
         same = champion.model_digest == context.challenger.model_digest
         found = compare(champion.test, context.test, metric, context.intervals, same_model=same)
-        plan = None if same else design(champion.test, context.test, found.spread, self.margin, context.alpha)
+        plan = None if same else design(champion.test, context.test, found, self.margin, context.alpha)
         good, bad, change = "which is the champion itself" if same else f"not below {bound:g}", "", None
         high = found.difference.high
         alike = "though right on the same images, " if plan is not None and plan.disagreement == 0 else ""

@@ -34,7 +34,7 @@ class SelectiveError(Rule):
 
         found = estimate_of(
             error, part.patients, part.labels, len(p.classes), intervals=context.intervals, why="there are no images",
-            unit=p.unit,
+            unit=p.unit, mean=True,
         )  # fmt: skip
         what = f"error on the surest {self.coverage:.0%} of the test images"
         good = f"below the ceiling {self.at_most:g}"
