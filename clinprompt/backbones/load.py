@@ -4,11 +4,7 @@ open_clip takes seconds to import, so a model is built when it is first used: wh
 packs a model's files, needs none.
 """
 
-import json
-import pickle
-import tempfile
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clinprompt.backbones import open_clip_folder
 from clinprompt.backbones.hub import check_tokenizer, download, offline
 from clinprompt.backbones.identity import (
     M3D_WEIGHTS,
@@ -26,16 +23,14 @@ from clinprompt.backbones.identity import (
     weights_file,
 )
 from clinprompt.backbones.table import CONFIG, TABLE, BackboneEntry, entry_of
-from clinprompt.data.preprocessing import AnyPreprocessing, Preprocessing
-from clinprompt.errors import BadParams, InputCorrupt, InputMissing
-from clinprompt.files import read_json, sha256_file
+from clinprompt.data.preprocessing import AnyPreprocessing
+from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.files import sha256_file
 
 if TYPE_CHECKING:
     from clinprompt.backbones.m3d_folder import M3DFolder
     from clinprompt.backbones.text import TextTower
     from clinprompt.backbones.vision import VisionTower
-
-_SIDE, _PREPROCESSING = "image_size", ("mean", "std", "interpolation", "resize_mode")
 
 
 @dataclass(frozen=True)
@@ -183,7 +178,7 @@ def _load_folder(name: str, folder: Path, entry: BackboneEntry | None, device: t
         files = open_m3d(folder)
         if files is not None:
             return _load_m3d(name, files, entry, device)
-    config = _read_config(folder)
+    config = open_clip_folder.read_config(folder)
     weights = weights_file(folder, WEIGHTS, entry)
     weights_digest = _checked_digest(name, weights, entry)
     text = text_config(folder, config["model_cfg"], entry)
@@ -193,7 +188,7 @@ def _load_folder(name: str, folder: Path, entry: BackboneEntry | None, device: t
         name=name,
         digest=open_clip_digest(folder, weights_digest, text),
         build=partial(_open_clip, folder, config["model_cfg"], text, weights),
-        preprocessing=_preprocessing(folder, config),
+        preprocessing=open_clip_folder.preprocessing_of(folder, config),
         embed_dim=int(config["model_cfg"]["embed_dim"]),
         card=entry,
         folder=folder,
@@ -202,10 +197,8 @@ def _load_folder(name: str, folder: Path, entry: BackboneEntry | None, device: t
 
 
 def _open_clip(folder: Path, model_cfg: dict[str, Any], text: dict[str, Any] | None, weights: Path) -> Built:
-    with offline(), tempfile.TemporaryDirectory() as scratch:
-        model = _build(folder, model_cfg, text, Path(scratch))
-        _load_weights(model, weights)
-        return Built(model, _tokenizer(folder, model_cfg), float(model.logit_scale.detach().exp()))
+    model, tokenizer = open_clip_folder.build(folder, model_cfg, text, weights)
+    return Built(model, tokenizer, float(model.logit_scale.detach().exp()))
 
 
 def _load_m3d(name: str, files: "M3DFolder", entry: BackboneEntry | None, device: torch.device) -> Backbone:
@@ -243,94 +236,3 @@ def _checked_digest(name: str, weights: Path, entry: BackboneEntry | None) -> st
             f"{entry.sha256}, found {digest}. Get it again, or give weights of your own another backbone.name."
         )
     return digest
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    config = read_json(path)
-    model = config.get("model_cfg") if isinstance(config, dict) else None
-    if not (isinstance(model, dict) and {"embed_dim", "vision_cfg", "text_cfg"} <= model.keys()):
-        raise InputCorrupt(f"{path}: expected model_cfg with embed_dim, vision_cfg and text_cfg, as open_clip writes.")
-    return {"model_cfg": model, "preprocess_cfg": config.get("preprocess_cfg") or {}}
-
-
-def _build(folder: Path, model_cfg: dict[str, Any], text: dict[str, Any] | None, scratch: Path) -> Any:
-    from open_clip import CLIP, CustomTextCLIP
-
-    cfg = deepcopy(model_cfg)
-    custom = cfg.pop("custom_text", False)
-    if "timm_model_name" in cfg["vision_cfg"]:
-        cfg["vision_cfg"]["timm_model_pretrained"] = False
-    if text is not None:
-        custom = True
-        (scratch / "config.json").write_text(json.dumps(text), encoding="utf-8")
-        cfg["text_cfg"] |= {"hf_model_name": str(scratch), "hf_model_pretrained": False}
-    try:
-        return CustomTextCLIP(**cfg) if custom else CLIP(**cfg)
-    except (TypeError, ValueError, KeyError, RuntimeError, OSError) as error:
-        raise InputCorrupt(f"{folder / CONFIG}: open_clip can't build this model: {_one_line(error)}.") from None
-
-
-def _load_weights(model: Any, weights: Path) -> None:
-    from open_clip import load_checkpoint
-    from safetensors import SafetensorError
-
-    try:
-        load_checkpoint(model, str(weights), weights_only=True)
-    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        raise InputCorrupt(
-            f"{weights} does not hold the weights of the model in {CONFIG}: {_one_line(error)}."
-        ) from None
-
-
-def _tokenizer(folder: Path, model_cfg: dict[str, Any]) -> Any:
-    from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
-
-    text = model_cfg["text_cfg"]
-    length = text.get("context_length") or DEFAULT_CONTEXT_LENGTH
-    options = text.get("tokenizer_kwargs") or {}
-    if not text.get("hf_tokenizer_name"):
-        return SimpleTokenizer(context_length=length, **options)
-    mode = text.get("tokenizer_mode")
-    try:
-        return HFTokenizer(str(folder), length, tokenizer_mode=mode, local_files_only=True, **options)
-    except (ValueError, OSError, KeyError) as error:
-        raise InputCorrupt(f"{folder}: the tokenizer's files can't be read: {_one_line(error)}.") from None
-
-
-def _preprocessing(folder: Path, config: dict[str, Any]) -> Preprocessing:
-    told = {key: value for key, value in config["preprocess_cfg"].items() if value is not None}
-    told |= {key: config["model_cfg"]["vision_cfg"][key] for key in {_SIDE} & config["model_cfg"]["vision_cfg"].keys()}
-    options = told if {_SIDE, *_PREPROCESSING} <= told.keys() else _defaults() | told
-    height, width = side if isinstance(side := options[_SIDE], list | tuple) else (side, side)
-    if height != width:
-        raise BadParams(f"{folder / CONFIG}: square images are supported, found {height} x {width} pixels.")
-    try:
-        return Preprocessing(
-            size=int(height),
-            mean=_triple(options["mean"]),
-            std=_triple(options["std"]),
-            interpolation=options["interpolation"],
-            resize_mode=options["resize_mode"],
-        )
-    except ValueError as error:
-        raise BadParams(f"{folder / CONFIG}: preprocess_cfg: {error}.") from None
-
-
-def _defaults() -> dict[str, Any]:
-    """What open_clip takes where a config says nothing."""
-    from open_clip import CLIPVisionCfg
-    from open_clip.transform import PreprocessCfg
-
-    default = PreprocessCfg()
-    return {_SIDE: CLIPVisionCfg().image_size} | {key: getattr(default, key) for key in _PREPROCESSING}
-
-
-def _triple(values: Any) -> tuple[float, float, float]:
-    first, second, third = (float(value) for value in values)
-    return first, second, third
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()).rstrip(".")
-    return text if len(text) <= 300 else f"{text[:300]} …"
