@@ -1,6 +1,7 @@
 """The section `knowledge` of `params.yaml`: who writes descriptions, and how they are checked."""
 
 from ipaddress import ip_address
+from string import Formatter
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -40,6 +41,79 @@ def _no_hub_name(value: Any) -> Any:
 
 
 LlmName = Annotated[Name, BeforeValidator(_no_hub_name)]
+
+
+# What a template may hold of a dataset: nothing of a patient is among it.
+PLACEHOLDERS = ("modality", "organ", "name", "phrase", "sibling")
+
+
+def _template(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be one line, without characters that can't be seen")
+    try:
+        parts = list(Formatter().parse(text))
+    except ValueError:
+        parts = [("{", None, None, None)]
+    if any("{" in literal or "}" in literal for literal, *_ in parts):
+        raise ValueError("holds a brace that is not of a placeholder")
+    for _, field, form, conversion in parts:
+        if field is not None and (field not in PLACEHOLDERS or form or conversion):
+            known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+            raise ValueError(f"{{{field}}} is no placeholder; there are {known}, as they stand here")
+    return text
+
+
+def _one_sentence(text: str) -> str:
+    if text != text.strip():
+        raise ValueError("begins or ends with a space")
+    return text
+
+
+def _words(text: str) -> str:
+    if not text:
+        raise ValueError("has no words")
+    return text
+
+
+def _frame(text: str) -> str:
+    if text and not text.endswith(" "):
+        raise ValueError("must end with a space, as the question follows it")
+    if "{sibling}" in text:
+        raise ValueError("{sibling} has no place in what stands before every question")
+    return text
+
+
+Template = Annotated[str, Field(max_length=1_000), AfterValidator(_template)]
+Frame = Annotated[Template, AfterValidator(_frame)]
+AspectName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]  # it stands in tables, before ":" and a sibling
+
+
+class Aspect(Section):
+    """A question about a class, and the words with which its answer must begin; with `of_each_sibling` it is asked once
+    for each other class."""
+
+    ask: Annotated[Template, AfterValidator(_one_sentence), AfterValidator(_words)]
+    begin: Annotated[Template, AfterValidator(_one_sentence)]
+    of_each_sibling: bool = False
+
+    @model_validator(mode="after")
+    def _siblings_are_asked_for(self) -> "Aspect":
+        if ("{sibling}" in self.ask + self.begin) != self.of_each_sibling:
+            raise ValueError("{sibling} stands in what is asked of_each_sibling, and nowhere else")
+        return self
+
+
+class TemplatesParams(Section):
+    """Words of one's own, which add to those of clinprompt/knowledge/aspects.yaml or replace them, key by key."""
+
+    frame: Frame | None = None
+    features: Aspect | None = None
+    aspects: dict[AspectName, Aspect] = {}
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """What is set."""
+        return self.model_dump(exclude_unset=True)
 
 
 class EndpointParams(Section):
@@ -127,9 +201,9 @@ class KnowledgeParams(Section):
 
     `llm: null` names no language model, for cards that bring reviewed descriptions. An `endpoint` is asked in place of
     `llm` for descriptions and paraphrases; hidden states are of `llm` always, and of `states_of`: its own answers, or
-    the accepted descriptions, which it reads. `aspects` may tell for each how many
-    samples are made of it, instead of `descriptions_per_aspect`. `device`, `precision` and `quantization` are of every
-    language model that runs here, the judge too.
+    the accepted descriptions, which it reads. `aspects` may tell for each how many samples are made of it, instead of
+    `descriptions_per_aspect`; `templates` has words of one's own for what is asked. `device`, `precision` and
+    `quantization` are of every language model that runs here, the judge too.
     """
 
     llm: LlmName | None
@@ -137,6 +211,7 @@ class KnowledgeParams(Section):
     endpoint: EndpointParams | None
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     aspects: Annotated[list[str], Field(min_length=1)] | Annotated[dict[str, Count], Field(min_length=1)]
+    templates: TemplatesParams = TemplatesParams()
     descriptions_per_aspect: Count
     min_accepted_per_class: Annotated[int, Field(ge=0, le=1_000_000)]
     paraphrases_per_opening: Count

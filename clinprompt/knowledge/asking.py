@@ -51,13 +51,14 @@ def complete_samples(
     texts = [prompt.text for prompt, _ in samples]
     if isinstance(writer, Endpoint):
         return writer.complete(texts, seeds, sampling, label, kept)
-    completions: list[Completion] = []
-    batches = _batches(samples, params.batch_size)
+    completions: dict[int, Completion] = {}
+    batches = _batches(samples, params)
     for batch in progress(batches, label, unit="batch") if batches else ():
-        completions += complete_batch(
+        texts_made = complete_batch(
             writer, [texts[i] for i in batch], [seeds[i] for i in batch], sampling, enough, kept
         )
-    return completions
+        completions |= zip(batch, texts_made, strict=True)
+    return [completions[i] for i in range(len(samples))]
 
 
 def complete_batch(
@@ -79,17 +80,23 @@ def complete_batch(
     return found
 
 
-def _batches(samples: Sequence[Sample], size: int) -> list[list[int]]:
-    """The samples' positions, in batches of one class, and where they are about a sibling, of that sibling."""
+def _batches(samples: Sequence[Sample], params: KnowledgeParams) -> list[list[int]]:
+    """The samples' positions, in batches of one class, and where they are about a sibling, of that sibling.
 
-    def subject(position: int) -> tuple[str, str]:
+    An aspect that params.yaml has words for has batches of its own, behind the others: other words for it make no
+    other sample anew.
+    """
+
+    def subject(position: int) -> tuple[str, str, str]:
         prompt = samples[position][0]
-        return prompt.class_id, prompt.aspect.partition(":")[2]
+        aspect, _, sibling = prompt.aspect.partition(":")
+        return aspect if aspect in params.templates.aspects else "", prompt.class_id, sibling
 
     batches = []
-    for _, group in groupby(range(len(samples)), key=subject):
+    order = sorted(range(len(samples)), key=lambda position: subject(position)[0])
+    for _, group in groupby(order, key=subject):
         of_class = list(group)
-        batches += [of_class[start : start + size] for start in range(0, len(of_class), size)]
+        batches += [of_class[start : start + params.batch_size] for start in range(0, len(of_class), params.batch_size)]
     return batches
 
 

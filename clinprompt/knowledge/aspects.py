@@ -1,41 +1,30 @@
-"""`aspects.yaml`: what a language model is asked of a class."""
+"""What a language model is asked of a class: `aspects.yaml`, and what params.yaml sets in its place."""
 
-import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import AfterValidator
-
+from clinprompt.errors import BadParams
+from clinprompt.knowledge_params import Aspect, AspectName, Frame, KnowledgeParams, TemplatesParams
 from clinprompt.schema import Section, check, read_yaml
 
 _FILE = Path(__file__).with_name("aspects.yaml")
-_FIELDS = {"modality", "organ", "name", "phrase", "sibling"}
-
-
-def _template(text: str) -> str:
-    if unknown := set(re.findall(r"\{([^}]*)\}", text)) - _FIELDS:
-        raise ValueError(f"{{{unknown.pop()}}} is none of {', '.join(sorted(_FIELDS))}")
-    return text
-
-
-_Template = Annotated[str, AfterValidator(_template)]
-
-
-class Aspect(Section):
-    """A question, and the words with which its answer must begin."""
-
-    ask: _Template
-    begin: _Template
-    of_each_sibling: bool = False
 
 
 class Aspects(Section):
-    """The whole file: `frame` stands before each question, `features` is what hidden states are taken from."""
+    """All templates: `frame` stands before each question, `features` is what hidden states are taken from."""
 
-    frame: _Template
+    frame: Frame
     features: Aspect
-    aspects: dict[str, Aspect]
+    aspects: Mapping[AspectName, Aspect]
+
+    def with_own(self, templates: TemplatesParams) -> "Aspects":
+        """These, with what params.yaml adds or replaces."""
+        return Aspects(
+            frame=self.frame if templates.frame is None else templates.frame,
+            features=templates.features or self.features,
+            aspects={**self.aspects, **templates.aspects},
+        )
 
 
 @cache
@@ -46,3 +35,27 @@ def read_aspects() -> Aspects:
         BadParams: it is not as it should be; the key is named.
     """
     return check(Aspects, read_yaml(_FILE), str(_FILE))
+
+
+def aspects_of(params: KnowledgeParams) -> Aspects:
+    """The templates of some params.
+
+    Raises:
+        BadParams: one of `aspects` has no template, or what is asked of a class does not name it.
+    """
+    known = read_aspects().with_own(params.templates)
+    for name in params.samples_of:
+        if name not in known.aspects:
+            raise BadParams(
+                f"params.yaml: knowledge.aspects: no aspect {name!r}; there are {', '.join(sorted(known.aspects))}. "
+                "knowledge.templates.aspects adds others."
+            )
+    asked = {"features": known.features, **{f"aspects.{name}": known.aspects[name] for name in params.samples_of}}
+    for key, aspect in asked.items():
+        words = known.frame + aspect.ask
+        if "{name}" not in words and "{phrase}" not in words:
+            raise BadParams(
+                f"params.yaml: knowledge.templates.{key}: neither ask nor the frame holds {{name}} or {{phrase}}, so "
+                "that the same is asked of each class."
+            )
+    return known

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from clinprompt.data.card import Card, ClassInfo
 from clinprompt.knowledge.asking import Writer, complete_samples
+from clinprompt.knowledge.aspects import aspects_of
 from clinprompt.knowledge.checks import judge
 from clinprompt.knowledge.completion import Completion, Sampling
 from clinprompt.knowledge.description import Description, Origin, Prompt
@@ -44,13 +45,13 @@ def describe(
         settled: gives descriptions that were judged one by one their last verdicts; by default those that they have.
 
     Raises:
-        BadParams: an aspect without a question, or a name of the card that no prompt may hold.
+        BadParams: an aspect without a template, or a name of the card that no prompt may hold.
         ServiceDown: the endpoint does not answer.
     """
-    context, counts = Context.of(card), params.samples_of
+    context, counts, known = Context.of(card), params.samples_of, aspects_of(params)
     subjects = [Subject.of(card, info) for info in classes]
     prompts = {
-        subject.class_id: aspect_prompts(writer, subject, _siblings(subject, subjects, card), counts)
+        subject.class_id: aspect_prompts(writer, subject, _siblings(subject, subjects, card), counts, known)
         for subject in subjects
     }
     descriptions: list[Description] = []

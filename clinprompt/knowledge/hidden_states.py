@@ -9,6 +9,7 @@ import numpy as np
 from clinprompt.data.card import Card, ClassInfo
 from clinprompt.errors import BadParams
 from clinprompt.knowledge.asking import complete_batch
+from clinprompt.knowledge.aspects import Aspects
 from clinprompt.knowledge.completion import Sampling
 from clinprompt.knowledge.description import Prompt
 from clinprompt.knowledge.llm import Llm
@@ -46,6 +47,7 @@ def hidden_states(
     answer_tokens: int,
     which: Which = "answer_end_all_layers",
     kept: Samples | None = None,
+    known: Aspects | None = None,
 ) -> list[ClassStates]:
     """The hidden states of each class, from a question about its distinctive visual features and the model's answer.
 
@@ -53,11 +55,12 @@ def hidden_states(
     itself ended it, and nothing where it was cut. A second forward pass over question and answer gives the states. Row
     l of all layers is decoder layer l + 1; the last layer's states have passed the model's final norm, as transformers
     reports them. One class at a time: padding would change the last digits. Answers that are `kept` are not made again.
+    The question is of the templates `known`, by default those of aspects.yaml.
     """
     sampling = Sampling(temperature=0, top_p=1, max_new_tokens=answer_tokens)
     class_states = []
     for class_info in progress(classes, "Reading hidden states", unit="class"):
-        prompt = features_prompt(llm, Subject.of(card, class_info))
+        prompt = features_prompt(llm, Subject.of(card, class_info), known)
         question = token_ids(llm, prompt.text)
         if which == "question_end_all_layers":
             class_states.append(ClassStates(prompt, "", True, _states(llm, question)[:, -1]))
@@ -75,6 +78,7 @@ def states_of_sentences(
     classes: Sequence[ClassInfo],
     sentences: Mapping[str, Sequence[str]],
     which: Which = "answer_end_all_layers",
+    known: Aspects | None = None,
 ) -> list[ClassStates]:
     """The hidden states of each class, from the same question and given sentences, which the model reads as its answer.
 
@@ -88,7 +92,7 @@ def states_of_sentences(
     """
     class_states = []
     for class_info in progress(classes, "Reading hidden states", unit="class"):
-        prompt, text = features_prompt(llm, Subject.of(card, class_info)), " ".join(sentences[class_info.id])
+        prompt, text = features_prompt(llm, Subject.of(card, class_info), known), " ".join(sentences[class_info.id])
         question = token_ids(llm, prompt.text)
         answer = [*llm.tokenizer(text, add_special_tokens=False).input_ids, llm.tokenizer.eos_token_id]
         length, most = len(question) + len(answer), getattr(llm.model.config, "max_position_embeddings", None)

@@ -181,6 +181,8 @@ def report(
             "descriptions_per_aspect": params.descriptions_per_aspect,
             "min_accepted_per_class": params.min_accepted_per_class,
         },
+        # The words of params.yaml; those of aspects.yaml are told by the prompts.
+        **({"templates": own} if (own := params.templates.own) else {}),
         "checks": _bounds(CHECKS),
         "agreement": agreement(params.checks, encoder, nli),
         "judge": None if judged is None else _of_judge(judged),

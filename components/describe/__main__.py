@@ -14,6 +14,7 @@ from clinprompt.files import read_json, write_json
 from clinprompt.knowledge.agreement.encoder import Encoder, required_encoder
 from clinprompt.knowledge.agreement.nli import Nli, load_nli
 from clinprompt.knowledge.asking import Writer
+from clinprompt.knowledge.aspects import aspects_of
 from clinprompt.knowledge.compute import Compute
 from clinprompt.knowledge.description import Description
 from clinprompt.knowledge.endpoint.service import Endpoint
@@ -188,11 +189,13 @@ def _states(
     kept: Samples,
 ) -> list[ClassStates]:
     """The hidden states of the model's own answers, or of the accepted descriptions, where a class has some."""
+    known = aspects_of(params)
     if params.states_of == "answers":
-        return hidden_states(llm, card, classes, params.answer_tokens, params.hidden_states, kept)
+        return hidden_states(llm, card, classes, params.answer_tokens, params.hidden_states, kept, known)
     accepted = [one for one in descriptions if one.verdict.accepted]
     said = {info.id: [one.text for one in accepted if one.prompt.class_id == info.id] for info in classes}
-    return states_of_sentences(llm, card, [info for info in classes if said[info.id]], said, params.hidden_states)
+    held = [info for info in classes if said[info.id]]
+    return states_of_sentences(llm, card, held, said, params.hidden_states, known)
 
 
 def _refuse_too_few(

@@ -12,6 +12,7 @@ from clinprompt.contract.params_schema import knob_defaults, knowledge_of, limit
 from clinprompt.data.card import Card
 from clinprompt.errors import BadParams
 from clinprompt.experiments.tables.presets import preset_knobs
+from clinprompt.knowledge.aspects import aspects_of
 from clinprompt.knowledge.needs import unmet as unmet_knowledge
 from clinprompt.knowledge.table import declared_layers
 from clinprompt.limits import Limit, Sizes, problems
@@ -34,8 +35,8 @@ def check_fit(params: Params, cards: Sequence[Card]) -> None:
 
     Raises:
         BadParams: a card lacks what a method's reports are written from; or nobody is named who says what it reads
-            of the classes; or who reads what `describe` makes would not wait for it; or knobs break a limit, or there
-            is no such backbone or language model. All of a kind are told at once.
+            of the classes, or an aspect has no template; or who reads what `describe` makes would not wait for it; or
+            knobs break a limit, or there is no such backbone or language model. All of a kind are told at once.
     """
     planned = trainings(params, cards)
     _check_records(planned, {card.name: card for card in cards})
@@ -73,7 +74,8 @@ def _check_taught(params: Params, cards: Sequence[Card]) -> None:
 
 
 def _check_knowledge(params: Params, planned: Sequence[Training], cards: Mapping[str, Card]) -> None:
-    """Somebody must be named who can say what the methods read of the stage `describe`."""
+    """Somebody must be named who can say what the methods read of the stage `describe`, and aspects have templates."""
+    aspects_of(params.knowledge)
     for training in planned:
         read = knowledge_of(training.method, training.knobs)
         if problem := unmet_knowledge(read, cards[training.dataset], params.knowledge):

@@ -102,6 +102,7 @@ def test_experiments_are_asked_too_with_their_own_knobs(project: Project, capsys
     [
         ("backbone", {"name": "demo-clop", "path": None}, "backbone.name: 'demo-clop' is not in"),
         ("knowledge", {"llm": "smollm"}, "knowledge.llm: no entry 'smollm'"),
+        ("knowledge", {"aspects": ["shape", "vessels"]}, "knowledge.aspects: no aspect 'vessels'; there are"),
     ],
 )
 def test_a_name_that_no_table_has_is_told(
