@@ -42,8 +42,12 @@ class TrainingTexts:
             facts["release_digest"] = release
         files = {f"{PROJECT}/{name}": content for name, content in found.items()}
         if knowledge is not None:
+            from clinprompt.knowledge.rejections import rejected_share  # pandas takes a second
+
             files[KNOWLEDGE] = knowledge.read_bytes()
             facts["knowledge_digest"] = sha256_bytes(files[KNOWLEDGE])
+            if (share := rejected_share(knowledge)) is not None:
+                facts["knowledge_rejected_share"] = str(share)
         return cls(files, facts)
 
     def write(self, record: Path) -> None:

@@ -183,6 +183,38 @@ def influence(
     sys.stdout.write(frame.to_csv(index=False, lineterminator="\n"))
 
 
+@app.command(help="how many descriptions of a run were rejected, beside those of an earlier release")
+def rejected(
+    descriptions: Annotated[
+        Path, typer.Argument(metavar="DESCRIPTIONS.parquet", help="as the stage describe wrote it")
+    ],
+    before: Annotated[
+        Path | None,
+        typer.Option(metavar="DESCRIPTIONS.parquet", help="that of the earlier release", show_default=False),
+    ] = None,
+    max_rise: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="of the share since then; with more the exit code is 65", show_default=False),
+    ] = None,
+) -> None:
+    """Print a table: of each class and of all the counts and the share, and with `--before` its rise."""
+    from clinprompt.errors import DataRejected
+    from clinprompt.knowledge import rejections
+
+    if max_rise is not None and before is None:
+        raise BadParams("--max-rise: there is nothing that the share could have risen from; name --before, too.")
+    found = rejections.rejected(descriptions)
+    if before is not None:
+        found = rejections.with_before(found, rejections.rejected(before))
+    sys.stdout.write(found.to_csv(lineterminator="\n"))
+    if max_rise is not None and (rise := rejections.of_all(found, "rise")) > max_rise:
+        share, then = (f"{rejections.of_all(found, name):.0%}" for name in ("share", "share_before"))
+        raise DataRejected(
+            f"{descriptions}: {share} of the descriptions are rejected, after {then} in {before}: {rise:.2f} more, and "
+            f"at most {max_rise:.2f} more are expected."
+        )
+
+
 @app.command(help="get a sentence encoder of clinprompt/knowledge/agreement/encoders.yaml, which finds near-duplicates")
 def fetch(
     name: Annotated[str, typer.Argument(help="its name")] = DEFAULT_ENCODER,

@@ -144,7 +144,10 @@ def test_other_descriptions_make_another_model_of_one_that_reads_them(
     run.evaluate_again("coop", 1)
     run.decide("coop-1", "zero_shot-1")
     assert promote(run) == 0
-    assert len(listing.model("tiny")["versions"][0]["lineage"]["knowledge_digest"]) == 64
+    facts = listing.model("tiny")["versions"][0]["lineage"]
+    assert len(facts["knowledge_digest"]) == 64
+    table = pd.read_parquet(run.folder / "describe" / "descriptions.parquet")
+    assert float(facts["knowledge_rejected_share"]) == round(1 - table["accepted"].mean(), 4)
     describe_anew(run)
     assert promote(run) == 0
     assert state()["tiny"][1] == {"champion": 2, "previous": 1}
