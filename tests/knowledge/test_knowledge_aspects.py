@@ -16,7 +16,7 @@ from clinprompt.knowledge.checks import judge
 from clinprompt.knowledge.completion import Completion
 from clinprompt.knowledge.endpoint.service import Endpoint
 from clinprompt.knowledge.prompts import aspect_prompts
-from clinprompt.knowledge.statement import Assessment, Context
+from clinprompt.knowledge.statement import Context
 from clinprompt.knowledge.subject import Subject
 from clinprompt.knowledge.texts import statement_of
 from clinprompt.knowledge_params import EndpointParams, KnowledgeParams
@@ -133,18 +133,3 @@ def test_a_name_that_speaks_to_a_model_is_refused_with_its_place(card: Card, nam
             Subject.of(changed, changed.classes[0])
     with pytest.raises(BadParams, match=rf"datasets/small\.yaml: organ: .*{problem}"):
         Subject.of(card.model_copy(update={"organ": name}), card.classes[0])
-
-
-def test_four_hundred_classes_are_asked(
-    card: Card, knowledge: KnowledgeParams, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    many = [ClassInfo(id=f"c{i}", name=f"finding {i}", phrase=f"a brain MRI with finding {i}") for i in range(400)]
-
-    def answers(writer: Any, samples: Sequence[Sample], *rest: Any) -> list[Completion]:
-        return [Completion([], f"On {prompt.class_id}, a mass is seen.", True) for prompt, _ in samples]
-
-    monkeypatch.setattr(generate, "complete_samples", answers)
-    monkeypatch.setattr(generate, "judge", lambda statement, context: Assessment(True, None, {}))
-    wide = card.model_copy(update={"classes": many})
-    made = generate.describe(ASKED, wide, many, knowledge.model_copy(update={"descriptions_per_aspect": 1}))
-    assert len(made) == 800
