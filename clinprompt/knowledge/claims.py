@@ -69,20 +69,22 @@ def of_siblings(statement: Statement, context: Context) -> float | None:
 
 
 def denials(statement: Statement, context: Context) -> float | None:
-    """How many of its class's names and essential signs the text denies."""
+    """How many of its class's names and essential signs the text denies; "it is unlike a glioma" denies it, too."""
     known = _known(statement, context)
     if known is None:
         return None
     _, read, own = known
     own = own - {NORMAL}
-    return float(
-        sum(
-            read.denied(found)
-            and not _elsewhere(read, found)
-            and any(kind in (NAME, CORE) and owner in own for kind, owner in found.owners)
-            for found in read.found
-        )
-    )
+    names = [found for found in read.found if any(kind == NAME and owner in own for kind, owner in found.owners)]
+    of_others = [found for found in names if read.scopes.other[found.start]]
+    if any(read.asserted(found) for found in names):
+        of_others = []
+    denied = [
+        found
+        for found in read.found
+        if read.denied(found) and any(kind in (NAME, CORE) and owner in own for kind, owner in found.owners)
+    ]
+    return float(sum(not _elsewhere(read, found) for found in denied) + len(of_others))
 
 
 def _known(statement: Statement, context: Context) -> tuple[TermsOfCard, Reading, frozenset[str]] | None:

@@ -93,6 +93,69 @@ def test_sentences_on_classes_of_the_cards(root: Path, of: str, text: str, reaso
     assert verdict(load_card(root / "datasets" / f"{dataset}.yaml"), class_id, text).reason == reason
 
 
+DENIED = """
+Nothing like a glioma is seen anywhere in this brain.
+In this brain nothing that resembles a glioma can be seen.
+On this MRI of the brain there is hardly a glioma to be seen.
+On this brain MRI there is scarcely any glioma to be found.
+The bright mass in this brain can hardly be called a glioma.
+The mass within this brain is anything but a glioma.
+On this MRI the lesion of the brain is far from a glioma.
+There is no sign of a glioma in this brain.
+This MRI of the brain shows little evidence of a glioma.
+The mass in the brain is without any of the marks of a glioma.
+The mass in the brain has little in common with a glioma.
+The mass in this brain does not look like a glioma.
+The mass in this brain looks nothing like a glioma.
+The lesion in this brain is unlike a glioma.
+The bright mass in this brain is something other than a glioma.
+The mass in this brain is quite different from a glioma.
+The mass in this brain is unlikely to be a glioma.
+The lesion in the brain is not consistent with a glioma.
+The lesion in the brain is inconsistent with a glioma.
+The MRI of this brain fails to show a glioma.
+The MRI of this brain failed to show a glioma.
+The MRI of this brain argues against a glioma.
+A glioma was excluded on this MRI of the brain.
+A glioma is ruled out by this MRI of the brain.
+A glioma is unlikely in this brain with its bright mass.
+A glioma is nearly absent in this brain on MRI.
+It is doubtful that a glioma is seen in this brain.
+"""
+SAID_OF_IT = """
+Unlike meningioma, glioma has ill-defined borders within the brain.
+A glioma, unlike a meningioma, has ill-defined borders in the brain.
+A glioma is unlike a meningioma in that it lies within the brain.
+A glioma is different from a meningioma in its irregular border.
+A glioma looks nothing like a meningioma, as it infiltrates the brain.
+Unlike the glioma, the edema around it is dark on T1-weighted MRI of the brain.
+The edema is different from the glioma in its signal on T2-weighted MRI.
+A glioma has hardly any sharp border within the brain.
+A glioma is hardly ever extra-axial, and infiltrates the white matter.
+A glioma is anything but sharply bordered and infiltrates the brain.
+A glioma is far from the dura and infiltrates the white matter.
+The border of a glioma can hardly be told from the edema around it.
+The necrotic centre of a glioma hardly enhances on MRI.
+A small glioma is scarcely visible on T1-weighted images of the brain.
+A glioma of this brain cannot be excluded where the white matter is bright.
+A glioma is unlikely to have a dural tail and lies within the brain.
+A glioma fails to respect the borders of the lobes of the brain.
+No other tumor of the brain infiltrates as widely as a glioma.
+Nothing but a glioma crosses the corpus callosum like a butterfly in the brain.
+Against the dark brain a glioma is bright on T2-weighted images.
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [(text, "denied") for text in DENIED.strip().splitlines()] + [(t, None) for t in SAID_OF_IT.strip().splitlines()],
+)
+def test_a_sentence_that_denies_its_own_class_is_told_from_one_that_sets_it_apart(
+    root: Path, text: str, reason: str | None
+) -> None:
+    assert verdict(load_card(root / "datasets" / "brain-tumor-mri.yaml"), "glioma_tumor", text).reason == reason
+
+
 @pytest.mark.parametrize(
     ("class_id", "text", "reason"),
     [

@@ -98,6 +98,11 @@ def test_a_variant_that_reads_paraphrases_is_planned_to_wait_for_describe(projec
         ({"release": "r9"}, "no release r9 of drawn"),
         ({"overrides": {"trainign": {}}}, "trainign: no such key .*did you mean 'training'"),
         ({"overrides": {"training": {"shots": "four"}}}, "training.shots"),
+        ({"overrides": {"knowledge": {"aspects": ["vessels"]}}}, "knowledge.aspects: no aspect 'vessels'"),
+        (
+            {"overrides": {"knowledge": {"templates": {"frame": "x"}}}},
+            "templates.frame: must end with a space",
+        ),
         ({"methods": ["copp"]}, "copp"),
         ({"promote": "yes"}, "auto or never"),
         ({"overrides": {"gate": {"rules": [*RULES, {"kind": "flor"}]}}}, "there is no rule 'flor'"),
