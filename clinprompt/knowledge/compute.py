@@ -4,10 +4,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clinprompt.errors import BadParams
-from clinprompt.knowledge_params import KnowledgeParams
+
+if TYPE_CHECKING:
+    from clinprompt.knowledge_params import KnowledgeParams  # other params are not behind a sample's key
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +24,7 @@ class Compute:
     quantization: str | None = None
 
     @classmethod
-    def of(cls, params: KnowledgeParams) -> "Compute":
+    def of(cls, params: "KnowledgeParams") -> "Compute":
         """What the params come to here: `auto` is a GPU where there is one, and bfloat16 is float32 where the device
         has no instructions for it, with a warning.
 

@@ -1,10 +1,12 @@
 """A description with where it comes from: the one record for what a language model or a clinician says of a class."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from clinprompt.files import sha256_bytes
-from clinprompt.knowledge.statement import Assessment
+
+if TYPE_CHECKING:
+    from clinprompt.knowledge.statement import Assessment  # no rule of the checks is behind a sample's key
 
 Provider = Literal["local", "endpoint", "reviewed"]
 
@@ -62,7 +64,7 @@ class Description:
     round: int
     raw: str
     text: str
-    verdict: Assessment
+    verdict: "Assessment"
     origin: Origin
     author: str = ""
     written: str = ""

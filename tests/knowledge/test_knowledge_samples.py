@@ -8,12 +8,14 @@ import pytest
 import safetensors.numpy
 from describing import OUTPUTS, call, write_classes
 
+import clinprompt
 from clinprompt.errors import InputCorrupt
 from clinprompt.files import sha256_file
 from clinprompt.knowledge import decoding
 from clinprompt.knowledge.completion import Completion
 from clinprompt.knowledge.outputs import read_descriptions
 from clinprompt.knowledge.samples import Samples, key_of
+from clinprompt.sources import closure
 
 
 @pytest.fixture
@@ -121,3 +123,10 @@ def test_a_kept_sample_of_the_wrong_shape_ends_the_stage_with_its_name(
     capsys.readouterr()
     assert call(folder, path=str(llm_folder), llm="tiny") == 67
     assert f"{file.name} does not hold finished samples. Delete it and run again." in capsys.readouterr().out
+
+
+def test_another_rule_or_knob_of_the_checks_makes_no_sample_anew() -> None:
+    """Its key holds the code that samples, and none that judges."""
+    behind = closure(["clinprompt.knowledge.decoding"], Path(clinprompt.__file__).parents[1])
+    judging = ("statement.py", "checks.py", "scopes.py", "claims.py", "knowledge_params.py", "terms/")
+    assert not [name for name in behind if any(part in name for part in judging)]
