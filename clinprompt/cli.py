@@ -11,6 +11,7 @@ import typer.main
 
 from clinprompt.contract.exit_codes import ExitCode
 from clinprompt.errors import BadParams, ClinpromptError
+from clinprompt.files import check_place
 from clinprompt.os_errors import explained
 
 
@@ -84,9 +85,20 @@ def one_of(names: Collection[str]) -> Callable[[Any], Any]:
 
 
 def file_to_write(path: Path | None) -> Path | None:
-    """A callback that refuses, before any work, what no file can be written to: a folder, a device, no name at all."""
-    if path is not None and path.exists() and not path.is_file():
-        raise typer.BadParameter(f"{str(path)!r} is a folder or a device; name a file")
+    """A callback that refuses, before any work, where no file can be written: a folder, a device, no name at all."""
+    if path is not None:
+        if path.exists() and not path.is_file():
+            raise typer.BadParameter(f"{str(path)!r} is a folder or a device; name a file")
+        check_place(path)
+    return path
+
+
+def folder_to_write(path: Path | None) -> Path | None:
+    """A callback that refuses, before any work, where no folder can be written: a file, no name at all."""
+    if path is not None:
+        if path.exists() and not path.is_dir():
+            raise typer.BadParameter(f"{str(path)!r} is a file; name a folder")
+        check_place(path)
     return path
 
 

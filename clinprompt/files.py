@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clinprompt.errors import InputCorrupt, InputMissing
+from clinprompt.errors import BadParams, InputCorrupt, InputMissing
+from clinprompt.os_errors import explained
 
 _CHUNK = 1 << 20
 
@@ -25,8 +27,48 @@ def remove(path: Path) -> None:
 
 
 def partial_path(path: Path) -> Path:
-    """The temporary name under which `path` is written; the same for each attempt, so that leftovers are found."""
+    """The temporary name under which `path` is written; the same for each attempt, so that leftovers are found.
+
+    Raises:
+        BadParams: the path ends with no name, as "." and "/" do.
+    """
+    if path.name in ("", ".."):
+        raise BadParams(f"{str(path)!r} ends with no name that a file or folder could be made by; name another path.")
     return path.with_name(f".{path.name}.partial")
+
+
+def check_place(path: Path) -> None:
+    """See that this user can make a file or folder at a path, whose folders need not be there; nothing is left of it.
+
+    Raises:
+        BadParams: the path ends with no name.
+        InputMissing: nothing can be made there.
+    """
+    try:
+        partial_path(path).exists()  # the longest name that is needed
+        above = path.absolute().parent
+        while not os.path.lexists(above):
+            above = above.parent
+        with tempfile.TemporaryDirectory(prefix=".place.", dir=above):
+            pass
+    except OSError as error:
+        # A name of ours would tell nobody anything.
+        told = explained(OSError(error.errno, error.strerror, str(path)))
+        raise told or InputMissing(
+            f"nothing can be made at {path} ({error.strerror}); choose another place for what is written."
+        ) from None
+
+
+def check_new(path: Path) -> None:
+    """See that there is nothing at a path, and that something can be made there.
+
+    Raises:
+        BadParams: something is there, or the path ends with no name.
+        InputMissing: nothing can be made there.
+    """
+    if os.path.lexists(path):
+        raise BadParams(f"{path} exists; name a new folder.")
+    check_place(path)
 
 
 def publish(partial: Path, path: Path) -> None:
@@ -50,13 +92,21 @@ def publish(partial: Path, path: Path) -> None:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write a file or folder to; on success it becomes `path`, on an error it vanishes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yield a temporary path to write a file or folder to; on success it becomes `path`, on an error it vanishes.
+
+    Raises:
+        BadParams: the path ends with no name.
+        InputMissing: nothing can be made there.
+    """
     partial = partial_path(path)
-    remove(partial)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove(partial)
         yield partial
         publish(partial, path)
+    except FileNotFoundError:
+        check_place(path)  # /proc says that what can't be made there is missing
+        raise
     finally:
         remove(partial)
 

@@ -21,7 +21,7 @@ from clinprompt.contract.exit_codes import ExitCode
 from clinprompt.contract.params_schema import method_names
 from clinprompt.contract.variables import RESULT
 from clinprompt.errors import BadParams, ClinpromptError, DataRejected, InputMissing, Interrupted
-from clinprompt.files import partial_path, publish, remove
+from clinprompt.files import check_place, partial_path, publish, remove
 from clinprompt.os_errors import explained
 from clinprompt.params import CandidateSpec, Params, load_params
 from clinprompt.schema import Section
@@ -146,6 +146,7 @@ def _attempt(interface: Interface, work: Work, argv: list[str]) -> dict[str, Any
     check_inputs(inputs)
     outputs = {k: path if interface.outputs[k].keep else partial_path(path) for k, path in final.items()}
     for key, path in outputs.items():
+        check_place(final[key])
         path.parent.mkdir(parents=True, exist_ok=True)
         if path != final[key]:
             remove(path)

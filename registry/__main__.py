@@ -202,7 +202,9 @@ def _push_results(runs: _Runs = RUNS, params: _ParamsFile = PARAMS, json: _Json 
 
 @app.command("pull-results", help="fetch the newest results in MLflow, for a table")
 def _pull_results(
-    folder: Annotated[Path, typer.Argument(help="a folder for them, which `table --runs` reads")],
+    folder: Annotated[
+        Path, typer.Argument(help="a folder for them, which `table --runs` reads", callback=cli.folder_to_write)
+    ],
     runs: _Runs = RUNS,
     params: _ParamsFile = PARAMS,
     json: _Json = False,

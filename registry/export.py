@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from clinprompt.contract.variables import BACKBONES
-from clinprompt.errors import BadParams, InputCorrupt
-from clinprompt.files import atomic, remove, write_text
+from clinprompt.errors import InputCorrupt
+from clinprompt.files import atomic, check_new, remove, write_text
 from clinprompt.scratch import ScratchFolder
 from registry import signature
 from registry.chosen import chosen
@@ -40,15 +40,14 @@ def export(name: str, folder: Path, which: int | str | None = None) -> dict[str,
         file, FOLDER.sig; None where there is no signature that `model_signing verify` could check.
 
     Raises:
-        BadParams: the folder or the file exists.
-        InputMissing: there is no such version, or a file is missing.
+        BadParams: the folder or the file exists, or has no name.
+        InputMissing: there is no such version, a file is missing, or nothing can be made there.
         InputCorrupt: a file differs from what was registered.
         ServiceDown: the MLflow server does not answer.
     """
+    check_new(folder)
     beside = folder.with_name(f"{folder.name}.sig")
-    for path in (folder, beside):
-        if path.exists() or path.is_symlink():
-            raise BadParams(f"{path} exists; name a new folder.")
+    check_new(beside)
     version = chosen(name, which)
     registered = Champion(version)
     source, bundle = registered.model_folder, signature.readable(version.tags)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
-from clinprompt.files import atomic, read_json, sha256_bytes, sha256_file, to_json
+from clinprompt.files import atomic, check_new, read_json, sha256_bytes, sha256_file, to_json
 from registry import training_texts
 from registry.chosen import chosen
 from registry.consumer import Champion
@@ -32,12 +32,12 @@ def reproduce(name: str, folder: Path, which: int | str | None = None, *, projec
         and not_recorded (what a version of an earlier release lacks).
 
     Raises:
-        BadParams: the folder exists, or `project` is no clone that has the commit.
-        InputMissing: the version records no commit, or one with changes that were never committed.
+        BadParams: the folder exists or has no name, or `project` is no clone that has the commit.
+        InputMissing: the version records no commit, or one with changes that were never committed; or nothing can be
+            made at the folder.
         InputCorrupt: a file of the commit, or one that the version records, is not the one that the lineage names.
     """
-    if folder.exists() or folder.is_symlink():
-        raise BadParams(f"{folder} exists; name a new folder.")
+    check_new(folder)
     registered = Champion(chosen(name, which))
     facts, model = origin(registered), registered.model_folder
     commit, where = facts.get("git_commit"), f"Version {registered.version} of {name!r}"

@@ -154,7 +154,9 @@ app = cli.application()
 
 @app.command(help=__doc__)
 def write_projections(
-    out: Annotated[Path, typer.Option(help="where they go", show_default="the package")] = FOLDER,
+    out: Annotated[
+        Path, typer.Option(help="where they go", show_default="the package", callback=cli.folder_to_write)
+    ] = FOLDER,
     wheels: Annotated[Path | None, typer.Option(help="a folder with the pinned wheels", show_default="by pip")] = None,
     cache: Annotated[Path | None, typer.Option(help="a file for the features, which is used where it exists")] = None,
     scenes: int = Recipe.scenes,

@@ -10,8 +10,11 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
 
+from clinprompt.cli import folder_to_write
+from clinprompt.errors import BadParams
 from clinprompt.files import write_json
 
+RECORD = "recipe.json"
 _UNKNOWN = "[UNK]"
 
 
@@ -67,11 +70,23 @@ def learning_rate(step: int, recipe: Descent) -> float:
 
 
 def write_record(folder: Path, facts: Mapping[str, Any], library: tuple[str, str]) -> None:
-    """Write `recipe.json`: the facts, and what else the weights' last bits depend on.
+    """Write the record: the facts, and what else the weights' last bits depend on.
 
     Args:
         library: name and version of the one that the model comes from.
     """
     threads = torch.get_num_threads()  # the order of sums depends on it
     versions = {"python": platform.python_version(), "torch": torch.__version__, library[0]: library[1]}
-    write_json(folder / "recipe.json", {**facts, "threads": threads, "versions": versions})
+    write_json(folder / RECORD, {**facts, "threads": threads, "versions": versions})
+
+
+def model_to_write(folder: Path) -> Path:
+    """A callback for a folder that is replaced as a whole: one that holds anything but such a model is refused.
+
+    Raises:
+        BadParams: it holds other files.
+    """
+    folder_to_write(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / RECORD).is_file():
+        raise BadParams(f"{folder} (--out) holds other files, which would be lost; name another folder.")
+    return folder

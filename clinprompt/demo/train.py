@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from clinprompt import cli
 from clinprompt.backbones.text import TextTower
 from clinprompt.demo.captions import FACTS, Scene, attributes, caption, draw_scene
-from clinprompt.demo.towers import learning_rate, make_optimizer, word_pieces, write_record
+from clinprompt.demo.towers import learning_rate, make_optimizer, model_to_write, word_pieces, write_record
 from clinprompt.files import atomic, sha256_file, write_json, write_text
 from clinprompt.progress import progress
 
@@ -266,7 +266,9 @@ app = cli.application()
 
 @app.command(help=__doc__)
 def write_model(
-    out: Annotated[Path, typer.Option(help="where the open_clip folder goes", show_default="the package")] = FOLDER,
+    out: Annotated[
+        Path, typer.Option(help="where the open_clip folder goes", show_default="the package", callback=model_to_write)
+    ] = FOLDER,
     workers: Annotated[int, typer.Option(help="processes that draw")] = 2,
     scenes: int = Recipe.scenes,
     held_out: int = Recipe.held_out,

@@ -32,7 +32,12 @@ def check(
         ),
     ] = None,
     review: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="write the list of sentences in doubt there, as CSV and HTML")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="write the list of sentences in doubt there, as CSV and HTML",
+            callback=cli.folder_to_write,
+        ),
     ] = None,
     encoder: Annotated[
         str, typer.Option(metavar="NAME", help="finds near-duplicates, once fetched; '' for none")
@@ -101,7 +106,10 @@ def to_review(
         Path, typer.Argument(metavar="DESCRIPTIONS.parquet", help="as the stage describe wrote it")
     ],
     card: Annotated[Path, typer.Option(metavar="CARD.yaml", help="the dataset's card")],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="where review.csv and review.html go")],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FOLDER", help="where review.csv and review.html go", callback=cli.folder_to_write),
+    ],
     features: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="cached features: lists outliers among the images of a class, too"),

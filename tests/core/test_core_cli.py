@@ -139,3 +139,33 @@ def test_the_environment_s_activation_is_named_where_the_shell_has_not_done_it(
     (tmp_path / ".venv" / "bin" / "activate").unlink()
     monkeypatch.delenv("VIRTUAL_ENV")
     assert cli.activation() == ""
+
+
+WRITE = {  # every command that writes to a place that its user names
+    "export": ["-m", "registry", "export", "tiny"],
+    "reproduce": ["-m", "registry", "reproduce", "tiny"],
+    "pull-results": ["-m", "registry", "pull-results"],
+    "table": ["-m", "clinprompt.experiments", "table", "--out"],
+    "check": ["-m", "clinprompt.knowledge", "check", "texts.csv", "--card", "card.yaml", "--out"],
+    "check-review": ["-m", "clinprompt.knowledge", "check", "texts.csv", "--card", "card.yaml", "--review"],
+    "review": ["-m", "clinprompt.knowledge", "review", "x.parquet", "--card", "card.yaml", "--out"],
+    "train": ["-m", "clinprompt.demo.train", "--out"],
+    "component": ["-m", "components.lock", "--settings", "x", "--sources"],
+    "decisions": ["-m", "workspace", "decisions", "brain-phantom", "--out"],
+}
+
+
+@pytest.mark.parametrize("command", WRITE.values(), ids=WRITE)
+def test_a_place_where_nothing_can_be_made_is_refused_before_any_work(command: list[str]) -> None:
+    done = run(*command, "/proc/x")
+    assert done.returncode == ExitCode.INPUT_MISSING, done.stderr
+    assert re.fullmatch(r"[^\n]*nothing can be made at /proc/x [^\n]+\n", done.stderr)
+
+
+@pytest.mark.parametrize("command", ["clinprompt.demo.train", "clinprompt.demo.volumes.train"])
+def test_no_training_replaces_a_folder_of_other_files(tmp_path: Path, command: str) -> None:
+    (tmp_path / "notes.txt").write_text("keep")
+    done = run("-m", command, "--out", str(tmp_path))
+    assert done.returncode == ExitCode.BAD_PARAMS
+    assert "holds other files, which would be lost" in done.stderr
+    assert (tmp_path / "notes.txt").read_text() == "keep"

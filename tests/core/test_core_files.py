@@ -1,11 +1,23 @@
 """Files are complete or absent."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from clinprompt.errors import InputCorrupt, InputMissing
-from clinprompt.files import atomic, read_json, sha256_bytes, sha256_file, sha256_folder, to_json, write_json
+from clinprompt.errors import BadParams, InputCorrupt, InputMissing
+from clinprompt.files import (
+    atomic,
+    check_new,
+    check_place,
+    read_json,
+    sha256_bytes,
+    sha256_file,
+    sha256_folder,
+    to_json,
+    write_json,
+)
+from clinprompt.os_errors import explained
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -62,3 +74,40 @@ def test_a_folder_s_digest_depends_on_names_and_bytes(tmp_path: Path) -> None:
     first = sha256_folder(tmp_path)
     (tmp_path / "a").rename(tmp_path / "b")
     assert sha256_folder(tmp_path) != first
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "says"),
+    [
+        ("/proc/x", InputMissing, "nothing can be made at /proc/x "),
+        ("/proc/x/y", InputMissing, "nothing can be made at /proc/x/y "),
+        ("/dev/null/x", InputMissing, "a file where a folder is expected: /dev/null/x;"),
+        ("x" * 250, InputMissing, "the name is too long: x"),
+        ("x/" * 2500 + "x", InputMissing, "the name is too long: x/"),
+        (".", BadParams, "'.' ends with no name"),
+        ("..", BadParams, "'..' ends with no name"),
+        ("/", BadParams, "'/' ends with no name"),
+        ("", BadParams, "'.' ends with no name"),
+    ],
+)
+def test_where_nothing_can_be_made_is_said_before_and_as_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: type[Exception], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=re.escape(says)):
+        check_place(Path(place))
+    with pytest.raises((error, OSError)) as raised:
+        write_json(Path(place), {})
+    assert isinstance(raised.value, error) or explained(raised.value) is not None
+    assert not list(tmp_path.iterdir())
+
+
+def test_looking_for_a_place_leaves_nothing(tmp_path: Path) -> None:
+    check_place(tmp_path / "a" / "b")
+    check_new(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(BadParams, match="gone exists"):
+        check_new(tmp_path / "gone")
+    with pytest.raises(InputMissing, match="nothing can be made at"):
+        check_place(tmp_path / "gone" / "x")

@@ -36,7 +36,7 @@ app = cli.application()
 
 @app.command(help=__doc__)
 def write_model(
-    out: Annotated[Path, typer.Option(help="where the folder goes; it takes 0.8 GB")],
+    out: Annotated[Path, typer.Option(help="where the folder goes; it takes 0.8 GB", callback=cli.folder_to_write)],
     seed: Annotated[int, typer.Option(help="of the weights")] = 0,
 ) -> None:
     """Write the folder, which must not be there yet."""

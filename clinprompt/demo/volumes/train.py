@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from clinprompt import cli
 from clinprompt.backbones.m3d import M3DClip
-from clinprompt.demo.towers import learning_rate, make_optimizer, write_record
+from clinprompt.demo.towers import learning_rate, make_optimizer, model_to_write, write_record
 from clinprompt.demo.volumes.captions import PARTS, Scene, caption, draw_scene
 from clinprompt.demo.volumes.model_card import model_card
 from clinprompt.demo.volumes.objective import FEATURE_SCALE, Objective, Places, start_at_differences
@@ -198,7 +198,9 @@ app = cli.application()
 
 @app.command(help=__doc__)
 def write_model(
-    out: Annotated[Path, typer.Option(help="where the folder goes", show_default="the package")] = FOLDER,
+    out: Annotated[
+        Path, typer.Option(help="where the folder goes", show_default="the package", callback=model_to_write)
+    ] = FOLDER,
     workers: Annotated[int, typer.Option(help="processes that draw")] = 2,
     scenes: int = Recipe.scenes,
     held_out: int = Recipe.held_out,
