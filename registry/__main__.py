@@ -161,9 +161,17 @@ def _why_unread(data: bytes) -> str | None:
 def _rollback(
     name: _Either,
     reason: _Reason,
-    version: Annotated[int | None, typer.Option(help="the champion that is meant; another one is left alone")] = None,
+    version: Annotated[
+        int | None,
+        typer.Option(
+            parser=commands.version_number, metavar="NUMBER", help="the champion that is meant; another is left alone"
+        ),
+    ] = None,
     to: Annotated[
-        int | None, typer.Option(metavar="VERSION", help="the version to go back to (default: previous)")
+        int | None,
+        typer.Option(
+            parser=commands.version_number, metavar="VERSION", help="the version to go back to (default: previous)"
+        ),
     ] = None,
     params: _ParamsFile = PARAMS,
     json: _Json = False,
@@ -179,7 +187,9 @@ def _rollback(
 @app.command("unquarantine", help="let a version that was rolled back be promoted again")
 def _unquarantine(
     name: _Either,
-    version: Annotated[int, typer.Option(help="the version in quarantine")],
+    version: Annotated[
+        int, typer.Option(parser=commands.version_number, metavar="NUMBER", help="the version in quarantine")
+    ],
     reason: _Reason,
     params: _ParamsFile = PARAMS,
     json: _Json = False,

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clinprompt.errors import InputMissing
+from clinprompt.errors import BadParams, InputMissing
 from registry import collect, export, held_out, provenance, reproduced, reproduction, signing, stage
-from registry.versions import CHAMPION, check_name
+from registry.versions import CHAMPION, as_number, check_name
 
 if TYPE_CHECKING:
     from clinprompt.params import Params
@@ -17,7 +17,20 @@ PARAMS = Path("params.yaml")
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Model = Annotated[str, typer.Argument(help="the registered model's name")]
-Number = Annotated[int | None, typer.Option("--version", help="a version's number, instead of an alias")]
+
+
+def version_number(text: str) -> int:
+    """A parser of options that name a version."""
+    try:
+        return as_number(text)
+    except BadParams as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+Number = Annotated[
+    int | None,
+    typer.Option("--version", parser=version_number, metavar="NUMBER", help="a version's number, instead of an alias"),
+]
 Alias = Annotated[str, typer.Option(help="which version")]
 ParamsFile = Annotated[Path, typer.Option(help="the params")]
 

@@ -11,7 +11,7 @@ from registry import links, protocol, quarantine, tracking
 from registry.consumer import Champion
 from registry.protocol.models import ref
 from registry.verify import verify
-from registry.versions import CHAMPION, PREVIOUS, Version, by_number
+from registry.versions import CHAMPION, PREVIOUS, Version, as_number, by_number
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,13 +33,14 @@ def rollback(
         rolled_back (the quarantined version's) and reason.
 
     Raises:
-        BadParams: no reason is given, or the champion is another version than the one meant.
+        BadParams: no reason or no number is given, or the champion is another version than the one meant.
         InputMissing: there is no champion, or no version to go back to.
         InputCorrupt: the version to go back to does not load.
         DataRejected: a promotion went on at the same time.
         ServiceDown: the MLflow server does not answer.
     """
     reason = quarantine.worded(reason)
+    version, to = (None if number is None else as_number(number) for number in (version, to))
     with protocol.opened(name, journal) as turn:
         client = tracking.connect()
         current, previous = turn.champion(), turn.previous()
@@ -70,11 +71,11 @@ def lift(name: str, number: int, reason: str, *, journal: str | None = None) -> 
         journal: `registry.journal` of params.yaml.
 
     Raises:
-        BadParams: no reason is given.
+        BadParams: no reason is given, or no number.
         InputMissing: there is no such version.
         ServiceDown: the MLflow server does not answer.
     """
-    reason = quarantine.worded(reason)
+    reason, number = quarantine.worded(reason), as_number(number)
     with protocol.opened(name, journal) as turn:
         version = by_number(tracking.connect(), name, number)
         action = "lifted" if quarantine.is_held(version) else "unchanged"

@@ -61,6 +61,20 @@ class Version:
         return int(value)
 
 
+def as_number(value: object) -> int:
+    """A version's number, also as text; whether there is such a version is not looked at.
+
+    Raises:
+        BadParams: it is none. Digits of other scripts, "+1" and "1_0", which `int` takes, are refused: whoever writes
+            them may mean something else.
+    """
+    if isinstance(value, str) and re.fullmatch("-?[0-9]{1,20}", value):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise BadParams(f"{str(value)[:40]!r} is no version's number, which is written in the digits 0 to 9.")
+
+
 def check_name(name: str) -> str:
     """A registered model's name, as it is.
 
@@ -130,10 +144,11 @@ def by_number(client: "MlflowClient", name: str, number: int) -> Version:
     """The version with this number.
 
     Raises:
-        BadParams: no model can have this name.
+        BadParams: no model can have this name, or the number is none.
         InputMissing: there is none.
     """
     check_name(name)
+    number = as_number(number)
     from mlflow.exceptions import MlflowException
 
     if 0 < number <= _HIGHEST:

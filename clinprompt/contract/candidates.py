@@ -26,6 +26,6 @@ class CandidateId:
             ValueError: the text ends with no seed.
         """
         name, separator, seed = text.rpartition("-")
-        if not separator or not name or not seed.isdecimal():
+        if not separator or not name or not (seed.isascii() and seed.isdecimal()):
             raise ValueError(f"expected NAME-SEED, as in coop-1, found {text!r}")
         return cls(name, int(seed))

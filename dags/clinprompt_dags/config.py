@@ -120,6 +120,6 @@ def load_settings(root: Path = PROJECT) -> Settings:
 
 def _seconds(variable: str, default: int) -> int:
     text = os.environ.get(variable) or str(default)
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         raise BadDocument(f"{variable}: must be a number of seconds, found {text!r}.")
     return int(text)

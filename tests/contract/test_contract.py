@@ -71,7 +71,7 @@ def test_a_partition_key_needs_both_parts(text: str) -> None:
         PartitionKey.parse(text)
 
 
-@pytest.mark.parametrize("text", ["", "coop", "-1", "coop-x"])
+@pytest.mark.parametrize("text", ["", "coop", "-1", "coop-x", "coop-\u0661"])
 def test_a_candidate_needs_a_name_and_a_seed(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected NAME-SEED"):
         CandidateId.parse(text)

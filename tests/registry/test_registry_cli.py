@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from fabricate import CLASSES, Run
 
+from clinprompt.errors import BadParams
+from registry import api
 from registry.__main__ import main
 from registry.tracking import connect
 
@@ -95,6 +97,27 @@ def test_a_number_that_no_version_has_is_told_and_stands_for_no_other(
     assert main(["unquarantine", "tiny", "--reason", "a test", f"--version={number}"]) == 66
     if number != "-1":  # an option, to the command line
         assert main(["diff", "tiny", "1", number]) == 66
+
+
+@pytest.mark.parametrize("number", ["\u0661", "\uff11", "\u00b2", "+1", "1_0", " 1", "1.0", "0x1", "", "9" * 5000])
+def test_a_version_s_number_is_written_in_plain_digits(
+    run: Run, capsys: pytest.CaptureFixture[str], number: str
+) -> None:
+    reason = ["--reason", "a test"]
+    commands = [["verify", "tiny"], ["lineage", "tiny"], ["export", "tiny", "new"], ["sign", "tiny"]]
+    commands += [["rollback", "tiny", *reason], ["unquarantine", "tiny", *reason], ["reproduce", "tiny", "new"]]
+    for command in commands:
+        assert main([*command, f"--version={number}"]) == 64
+        assert "is no version's number, which is written in the digits 0 to 9" in capsys.readouterr().err
+    assert main(["rollback", "tiny", *reason, f"--to={number}"]) == 64
+    with pytest.raises(BadParams, match="is no version's number"):
+        api.rollback("tiny", "a test", version=number)  # type: ignore[arg-type]
+    with pytest.raises(BadParams, match="is no version's number"):
+        api.unquarantine("tiny", number, "a test")  # type: ignore[arg-type]
+    assert main(["diff", "tiny", "1", number]) == (64 if number.isnumeric() else 66)  # else an alias
+    for found in (True, 1.5):
+        with pytest.raises(BadParams, match="is no version's number"):
+            api.verify("tiny", found)  # type: ignore[arg-type]
 
 
 def test_an_empty_registry_is_not_an_error(
