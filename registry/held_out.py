@@ -18,7 +18,7 @@ from pydantic import Field
 from clinprompt.errors import BadParams, InputCorrupt, Interrupted
 from clinprompt.evaluation.budget import HeldOut, Use, share
 from clinprompt.evaluation.decision import ChampionRef, DecisionRecord
-from clinprompt.files import to_json
+from clinprompt.files import sha256_bytes, to_json
 from clinprompt.params import BudgetParams
 from clinprompt.records import RecordPart
 from registry import links
@@ -43,6 +43,7 @@ class Counted(RecordPart):
         champion: the digest of the tuned model that it was compared with.
         alpha: what the decision has of it.
         verdict: None until it is known.
+        record: the digest of the record that it came to; None until that is known.
         by, at: who asked, and when (UTC).
     """
 
@@ -58,6 +59,7 @@ class Counted(RecordPart):
     by: str
     at: str
     verdict: Verdict | None = None
+    record: str | None = None
 
     def is_of(self, use: Use, champion: str | None) -> bool:
         """Whether it is this decision: of the same predictions by the same rules beside the same champion, or beside
@@ -116,17 +118,35 @@ class Ledger:
         return _known(list(self._counted(use.test_set)), use, _digest(champion))
 
     def close(self, record: DecisionRecord) -> None:
-        """Write down what a counted decision came to, for the share of the next one.
+        """Write down what a counted decision came to, for the share of the next one; the first to say so is right.
 
         Raises:
             InputCorrupt, ServiceDown: as `claim`.
         """
-        if record.held_out is None or record.held_out.number is None:
+        found = self._found(record)
+        if found is None:
             return
+        counted, key, etag = found
+        known = {"verdict": counted.verdict or record.verdict, "record": counted.record or _digest_of(record)}
+        if (closed := counted.model_copy(update=known)) != counted:
+            self.store.replace(key, _bytes(closed), etag)
+
+    def knows(self, record: DecisionRecord) -> bool:
+        """Whether a record is the one that a counted decision came to, to the last bit.
+
+        Raises:
+            InputCorrupt, ServiceDown: as `claim`.
+        """
+        found = self._found(record)
+        return found is not None and found[0].record == _digest_of(record)
+
+    def _found(self, record: DecisionRecord) -> tuple[Counted, str, str] | None:
+        """What is counted under a record's number, its key and its tag in the store."""
+        if record.held_out is None or record.held_out.number is None:
+            return None
         key = _key(record.held_out.digest, record.held_out.number)
         stored = self.store.read(key)
-        if stored is not None and (counted := _parsed(stored.content, key)).verdict is None:
-            self.store.replace(key, _bytes(counted.model_copy(update={"verdict": record.verdict})), stored.etag)
+        return (_parsed(stored.content, key), key, stored.etag) if stored is not None else None
 
     def told(self) -> list[dict[str, Any]]:
         """Of each test split on which this model's candidates were decided: its digest, and all decisions on it.
@@ -137,7 +157,7 @@ class Ledger:
         keys = self.store.list("")
         splits = {digest: list(self._counted(digest)) for digest in sorted({key.partition("/")[0] for key in keys})}
         return [
-            {"test_set": digest, "decisions": [one.model_dump(exclude={"id"}) for one in counted]}
+            {"test_set": digest, "decisions": [one.model_dump(exclude={"id", "record"}) for one in counted]}
             for digest, counted in splits.items()
             if any(one.registered == self.name for one in counted)
         ]
@@ -215,6 +235,10 @@ def _known(counted: Sequence[Counted], use: Use, champion: str | None) -> HeldOu
 
 def _digest(champion: ChampionRef | None) -> str | None:
     return champion.model_digest if champion is not None else None
+
+
+def _digest_of(record: DecisionRecord) -> str:
+    return sha256_bytes(to_json(record.to_json()).encode())
 
 
 def _key(test_set: str, number: int) -> str:

@@ -40,7 +40,10 @@ def work(job: Job) -> dict[str, Any]:
     inputs = input_digests(files.card, files.manifest, files.models, files.evaluations, folders)
     if record is not None and record.still_holds(inputs, files.params, current):
         made = partial(ledger.look, champion=record.champion) if ledger is not None else None
-        problem = contradiction(record, replace(files, probe=told(record)).decide(None, made))
+        # The champion is not asked again about a rejection that was written down when it was made.
+        known = ledger is not None and ledger.knows(record)
+        beside = champion if record.champion == current and not known else None
+        problem = contradiction(record, replace(files, probe=told(record)).decide(beside, made))
         if problem is None:
             _close(ledger, record)
             log.info("gate: nothing to do: the decision on disk still holds.")

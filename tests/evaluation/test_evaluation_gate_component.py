@@ -184,6 +184,33 @@ def test_a_rejection_against_the_same_champion_is_not_worked_out_again(
     assert old.seen == 60
 
 
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_forged_comparison_of_a_rejection_is_made_anew(
+    run: ToyRun, crown: Callable[[Any], None], caplog: pytest.LogCaptureFixture, counted: bool
+) -> None:
+    run.set_rules({"kind": "floor", "metric": "accuracy", "at_least": 0.999}, NOT_WORSE)
+    if not counted:
+        params = yaml.safe_load(run.path("params").read_text())
+        params["gate"]["budget"] = {"decisions": None, "spending": "none"}
+        run.path("params").write_text(yaml.safe_dump(params))
+    crown(FakeChampion())
+    assert run.gate() == 0
+    true = run.path("decision").read_bytes()
+
+    def forged(facts: dict[str, Any], **more: Any) -> dict[str, Any]:
+        checks = [check | facts if check.get("beside") else check for check in run.decision["checks"]]
+        return run.decision | {"checks": checks} | more
+
+    far = {"value": 0.9, "low": 0.9, "high": 0.9}
+    design = {**next(check for check in run.decision["checks"] if check.get("beside"))["design"], "patients": 1}
+    for other in (forged(far), forged({"design": design}), forged({}, cross_checks=[])):
+        caplog.clear()
+        write_json(run.path("decision"), other)
+        assert run.gate() == 0
+        assert "its checks are not those of the predictions; it is made anew" in caplog.text
+        assert run.path("decision").read_bytes() == true
+
+
 def test_a_champion_with_other_classes_can_t_be_compared(run: ToyRun, crown: Callable[[Any], None]) -> None:
     crown(FakeChampion(classes=("glioma", "none")))
     assert run.gate() == 0
