@@ -83,3 +83,9 @@ class GateRejected(ClinpromptError):
     """No candidate passed the gate."""
 
     exit_code = ExitCode.GATE_REJECTED
+
+
+def of_code(code: int, message: str) -> ClinpromptError:
+    """The error that another process has told of by its exit code and message."""
+    kinds = (kind for kind in ClinpromptError.__subclasses__() if kind.exit_code == code)
+    return next(kinds, ClinpromptError)(message)

@@ -58,9 +58,14 @@ class _Sigstore(Section):
 
 
 class TokenSigner(_Sigstore):
-    """Signs as the one whose identity token (OIDC) is in a file, which is read when something is signed."""
+    """Signs as the one whose identity token (OIDC) is in a file, which is read when something is signed.
+
+    Attributes:
+        answers_within: seconds that the instance has for all of its answers.
+    """
 
     token_file: _Path
+    answers_within: Annotated[int, Field(ge=1, le=3600)] = 90
 
 
 class Identity(_Sigstore):

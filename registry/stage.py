@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clinprompt.contract.variables import RESULT
-from clinprompt.errors import ClinpromptError, InputMissing
+from clinprompt.errors import ClinpromptError, InputMissing, of_code
 from clinprompt.scratch import ScratchFolder
 
 
@@ -41,5 +41,4 @@ def promote(dataset: str, project: Path) -> dict[str, Any]:
         return told
     if not code:
         raise ClinpromptError(f"promote@{dataset} ran, but DVC failed; `dvc repro promote@{dataset}` says why.")
-    kinds = (kind for kind in ClinpromptError.__subclasses__() if kind.exit_code == code)
-    raise next(kinds, ClinpromptError)(str(told["message"]))
+    raise of_code(code, str(told["message"]))

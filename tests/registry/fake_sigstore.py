@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 from cryptography import x509
@@ -61,11 +61,14 @@ class Sigstore:
     Attributes:
         asked: the path of each request, and its body and headers as text.
         answers_with: an HTTP status that certificates are refused with.
+        silent: whose requests, by the end of their path, are taken and never answered.
     """
 
     uri: str = ""
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     answers_with: int | None = None
+    silent: str | None = None
+    over: Event = field(default_factory=Event)
 
     def __post_init__(self) -> None:
         self._root_key, self._timestamps, self._log = _key(), _key(), _key()
@@ -194,7 +197,9 @@ def running() -> Iterator[Sigstore]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
             instance.asked.append((self.path, body, str(self.headers)))
-            if self.path == "/api/v1/log/entries":
+            if instance.silent is not None and self.path.endswith(instance.silent):
+                instance.over.wait()
+            elif self.path == "/api/v1/log/entries":
                 self._answer(instance.entry(json.loads(body)), 201)
             elif instance.answers_with:
                 self._answer({"message": self.headers["Authorization"]}, instance.answers_with)
@@ -219,6 +224,7 @@ def running() -> Iterator[Sigstore]:
     try:
         yield instance
     finally:
+        instance.over.set()
         server.shutdown()
         server.server_close()
         thread.join()

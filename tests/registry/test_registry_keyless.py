@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fabricate import Run
@@ -34,10 +35,11 @@ def keyless(run: Run, sigstore: Sigstore, tmp_path: Path, monkeypatch: pytest.Mo
     """Names the instance, a token in a file and who must have signed; by default all fit."""
     trust = sigstore.write_trust_config(tmp_path / "trust.json")
 
-    def write(token: str | None = None, identity: str = ME, issuer: str = ISSUER, **more: str) -> None:
+    def write(token: str | None = None, identity: str = ME, issuer: str = ISSUER, **more: Any) -> None:
         (tmp_path / "token").write_text(identity_token(ME) if token is None else token)
+        waits = {"answers_within": more.pop("answers_within")} if "answers_within" in more else {}
         instance = {"trust_config": str(trust)} | more
-        asks = {"CLINPROMPT_SIGNING_KEY": {"token_file": "token"}}
+        asks: dict[str, dict[str, Any]] = {"CLINPROMPT_SIGNING_KEY": {"token_file": "token"} | waits}
         asks["CLINPROMPT_VERIFICATION_KEY"] = {"identity": identity, "issuer": issuer}
         for variable, value in asks.items():
             (tmp_path / f"{variable}.json").write_text(json.dumps({"sigstore": value | instance}))
@@ -173,6 +175,21 @@ def test_an_instance_that_refuses_or_is_away_has_its_exit_code(
     keyless(trust_config=str(away.write_trust_config(tmp_path / "away.json")))
     with pytest.raises(ServiceDown, match=r"The sigstore instance of .*away\.json does not answer"):
         api.sign("tiny")
+
+
+@pytest.mark.parametrize("silent", ["/signingCert", "/log/entries"])
+def test_an_instance_that_takes_a_request_and_never_answers_is_not_waited_for(
+    keyless: Settings, sigstore: Sigstore, capfd: pytest.CaptureFixture[str], silent: str
+) -> None:
+    keyless(answers_within=1)
+    sigstore.silent = silent
+    assert main(["sign", "tiny"]) == 69
+    assert "trust.json does not answer (within 1 s). Try again later." in capfd.readouterr().err
+    assert sigstore.asked[-1][0].endswith(silent)
+    assert "signature" not in tracking.connect().get_model_version("tiny", "1").tags
+    sigstore.silent = None
+    keyless()
+    assert main(["sign", "tiny"]) == 0  # the turn was given back
 
 
 def test_the_public_instance_is_asked_for_its_keys(
