@@ -184,6 +184,11 @@ def test_a_file_is_parsed_once() -> None:
     assert _calls(written(picture(GREY)), dicom_elements.parse) == 1
 
 
+def test_each_slice_of_a_series_is_parsed_once() -> None:
+    volume = drawn((6, 7, 8))
+    assert _calls(zipped(slices(volume)), dicom_elements.parse) == len(slices(volume))
+
+
 def _items(count: int, length: int) -> bytes:
     """A table of greys of so many empty items; a length of 2**32 - 1 is an unknown one."""
     content = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * count

@@ -7,6 +7,7 @@ to `validate`: the one with torch takes minutes to install.
 import hashlib
 import json
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -19,11 +20,17 @@ from conftest import DATASET, Project
 from small_images import Engine, images_of, running_engine, small_project
 from small_stack import running_stack
 
+from clinprompt.files import sha256_file
 from infra.dev.servers import Stack
 
 pytestmark = pytest.mark.servers
 
 TUNE = "candidates.tune"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +52,8 @@ def project_root(
     """The small project with the docker runner, its images built and locked."""
     copy = small_project(root, project_root, tmp_path_factory.mktemp("docker") / "project")
     copy.edit("params.yaml", lambda params: params["airflow"].update(runner="docker"))
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "what the images hold"]):
+        git(copy.root, *command)
     engine.build(copy.root, ["data"] if lacking else [])
     if lacking:  # the DAGs want digests; no task gets as far as these
 
@@ -173,6 +182,29 @@ def test_a_run_in_containers_ends_with_a_champion_over_http(project: Project, wh
     done = Project(project.root, keyless).run(sys.executable, "-c", code, str(image))
     assert done.returncode == 0, done.stderr
     assert "p_no_tumor" in done.stdout
+
+
+def test_the_workspace_of_what_containers_promoted_is_made_again(project: Project, whole: Run, tmp_path: Path) -> None:
+    def told(*command: str) -> dict[str, Any]:
+        done = project.run(sys.executable, "-m", "registry", *command, "--json")
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
+    facts = told("lineage", DATASET)["lineage"]
+    done = told("reproduce", DATASET, str(tmp_path / "again"))
+    assert done["commit"] == facts["git_commit"] == git(project.root, "rev-parse", "HEAD")
+    assert (done["version"], done["not_recorded"]) == (1, [])
+    named = {
+        "requirements/components.txt": "requirements_digest",
+        f"datasets/{DATASET}.yaml": "card_digest",
+        "params.yaml": "params_file_digest",
+        "dvc.lock": "dvc_lock_digest",
+        "infra/images.lock": "image_lock_digest",
+        "reproduction/decision.json": "decision_digest",
+    }
+    made = {fact: sha256_file(tmp_path / "again" / name) for name, fact in named.items()}
+    assert made == {fact: facts[fact] for fact in made}
+    assert git(tmp_path / "again", "diff", "--name-only", "HEAD", "--", "clinprompt", "components", "registry") == ""
 
 
 def test_a_killed_workers_container_goes_on_and_is_adopted(

@@ -1,7 +1,7 @@
 """From an image file's bytes to pixels: one module per format. Served models carry this code.
 
-A new format is its line in `clinprompt.data.formats`, a module with a `Codec`, and its line in `CODECS`, here or, of
-volumes, in `volumes`. DICOM pictures have a reader of their own, `dicom_file`: only models of such carry it.
+A new format is its line in `clinprompt.data.formats`, a module with a `Codec`, and its line in `CODECS` here or, of
+volumes, in `volumes.codec`. DICOM pictures have a reader of their own, `dicom_file`: only models of such carry it.
 """
 
 import struct
@@ -147,7 +147,7 @@ def _volume_codec(kind: formats.Format) -> Codec:
         from clinprompt.data.codecs import volumes
     except ImportError:  # a served model of pictures does not carry it
         raise ValueError(f"it is a volume ({kind.name}), and this model reads pictures") from None
-    return next(codec for codec in volumes.CODECS if codec.format is kind)
+    return volumes.codec(kind)
 
 
 def _dicom_codec(frames: str) -> Codec:

@@ -8,6 +8,7 @@ import io
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -128,30 +129,50 @@ def _check_entries(entries: Sequence[zipfile.ZipInfo]) -> None:
         raise ValueError("the zip is encrypted")
 
 
-def _probe(data: bytes) -> tuple[int, int, str, int]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            depth = sum(formats.is_member(entry) for entry in archive.infolist())
-    except Exception:
-        raise ValueError("the zip is truncated or broken; pack it anew") from None
-    _, first = next(_members(data))
-    dataset = parse(first, "the first file")
-    check_image(dataset, "the first file")
-    kind = "int" if int(dataset.get("PixelRepresentation", 0)) else "uint"
-    return int(dataset.Columns), int(dataset.Rows), f"{kind}{int(dataset.BitsAllocated)}", depth
+class _Series:
+    """One file's reader: the slice that is unpacked and parsed for the header is not so again for the voxels."""
+
+    def __init__(self) -> None:
+        self._begun: tuple[Dataset, Iterator[tuple[zipfile.ZipInfo, bytes]]] | None = None
+
+    def probe(self, data: bytes) -> tuple[int, int, str, int]:
+        """Columns, rows, the type of the values and the number of slices."""
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                depth = sum(formats.is_member(entry) for entry in archive.infolist())
+        except Exception:
+            raise ValueError("the zip is truncated or broken; pack it anew") from None
+        first, _ = self._begun = _begun(data)
+        kind = "int" if int(first.get("PixelRepresentation", 0)) else "uint"
+        return int(first.Columns), int(first.Rows), f"{kind}{int(first.BitsAllocated)}", depth
+
+    def read(self, data: bytes) -> DecodedImage:
+        """The voxels, of the file that was probed or of none before."""
+        begun, self._begun = self._begun, None
+        return _read(*(begun or _begun(data)))
 
 
-def _read(data: bytes) -> DecodedImage:
+def _begun(data: bytes) -> "tuple[Dataset, Iterator[tuple[zipfile.ZipInfo, bytes]]]":
+    """The first slice, and the files that are left."""
+    members = _members(data)
+    _, content = next(members)
+    first = parse(content, "the first file")
+    check_image(first, "the first file")
+    return first, members
+
+
+def _read(first: "Dataset", others: Iterator[tuple[zipfile.ZipInfo, bytes]]) -> DecodedImage:
     """The voxels [slices, rows, columns, 1], from inferior, posterior and left on, with their spacing.
 
     Files are called by their number: names in an archive may tell who the patient is.
     """
     datasets: list[Dataset] = []
     planes: list[np.ndarray] = []
-    for number, (_, content) in enumerate(_members(data), start=1):
-        name = f"file {number} of the series"
-        dataset = parse(content, name)
-        check_image(dataset, name)
+    for number, content in enumerate(chain([None], (content for _, content in others)), start=1):
+        name, dataset = f"file {number} of the series", first
+        if content is not None:
+            dataset = parse(content, name)
+            check_image(dataset, name)
         if datasets and (dataset.Rows, dataset.Columns) != (datasets[0].Rows, datasets[0].Columns):
             raise ValueError("its slices differ in rows or columns")
         planes.append(_rescaled(pixels(dataset, name), dataset))
@@ -202,4 +223,7 @@ def _rescaled(values: np.ndarray, dataset: "Dataset") -> np.ndarray:
     return -scaled if dataset.PhotometricInterpretation == "MONOCHROME1" else scaled
 
 
-CODEC = Codec(formats.DICOM, _probe, _read)
+def codec() -> Codec:
+    """The codec of DICOM series, for one file."""
+    series = _Series()
+    return Codec(formats.DICOM, series.probe, series.read)

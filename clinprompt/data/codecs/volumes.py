@@ -1,6 +1,10 @@
 """The formats of volumes. Models of pictures are served without this module and what it leads to."""
 
+from clinprompt.data import formats
 from clinprompt.data.codecs import dicom, nifti
 from clinprompt.data.codecs.base import Codec
 
-CODECS: tuple[Codec, ...] = (nifti.CODEC, dicom.CODEC)
+
+def codec(kind: formats.Format) -> Codec:
+    """The codec of a format, for one file."""
+    return {formats.NIFTI: lambda: nifti.CODEC, formats.DICOM: dicom.codec}[kind]()
