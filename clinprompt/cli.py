@@ -13,6 +13,7 @@ from clinprompt.contract.exit_codes import ExitCode
 from clinprompt.errors import BadParams, ClinpromptError
 from clinprompt.files import check_place
 from clinprompt.os_errors import explained
+from clinprompt.output import tolerant
 
 
 def application(about: str | None = None) -> typer.Typer:
@@ -39,7 +40,7 @@ def invoke(app: typer.Typer, argv: Sequence[str], program: str) -> Any:
     command = typer.main.get_command(app)
     try:
         # Not `command(...)`, which would turn Ctrl-C into exit code 130.
-        with command.make_context(program, list(argv)) as context:
+        with tolerant(), command.make_context(program, list(argv)) as context:
             return command.invoke(context)
     except typer.Exit:
         return None
@@ -51,6 +52,10 @@ def invoke(app: typer.Typer, argv: Sequence[str], program: str) -> Any:
     except ClinpromptError:
         raise
     except Exception as error:
+        if isinstance(error, UnicodeEncodeError):
+            for argument in argv:
+                if argument != argument.encode("utf-8", "replace").decode("utf-8"):
+                    raise BadParams(f"{argument!r} is no text: it holds bytes that are not UTF-8's.") from None
         known = explained(error)
         raise known or error from error.__cause__
 

@@ -23,6 +23,7 @@ from clinprompt.contract.variables import RESULT
 from clinprompt.errors import BadParams, ClinpromptError, DataRejected, InputMissing, Interrupted
 from clinprompt.files import check_place, partial_path, publish, remove
 from clinprompt.os_errors import explained
+from clinprompt.output import tolerant
 from clinprompt.params import CandidateSpec, Params, load_params
 from clinprompt.schema import Section
 from components.inputs import check_inputs
@@ -203,7 +204,7 @@ def _fail(name: str, code: ExitCode, message: str) -> int:
 
 def _tell(line: dict[str, Any]) -> None:
     text = json.dumps(line, default=str) + "\n"
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    with tolerant():
+        sys.stdout.write(text)
     if os.environ.get(RESULT):
         Path(os.environ[RESULT]).write_text(text, encoding="utf-8")

@@ -10,8 +10,10 @@ import typer
 
 from clinprompt import cli
 from clinprompt.contract.variables import RESULT_FILE
-from clinprompt.errors import BadParams, ClinpromptError, InputCorrupt, InputMissing
+from clinprompt.errors import BadParams, ClinpromptError, InputCorrupt, InputMissing, Interrupted
 from clinprompt.files import to_json, write_text
+from clinprompt.os_errors import explained
+from clinprompt.output import tolerant
 from clinprompt.params import load_params
 from registry import champion, commands, listing, rollback
 from registry.revert import lift
@@ -42,15 +44,31 @@ def main(argv: list[str]) -> int:
     """
     # Wrong usage has its line of JSON too, so these are looked up before anything is parsed.
     as_json, changes = "--json" in argv, bool(CHANGES & set(argv[:1]))
-    try:
-        answer: Answer | None = cli.invoke(app, argv, "python -m registry")
-    except ClinpromptError as error:
+    with tolerant():
+        try:
+            _answer(cli.invoke(app, argv, "python -m registry"), as_json, changes)
+            return 0
+        except KeyboardInterrupt:
+            error: ClinpromptError = Interrupted("interrupted; run the same command again.")
+        except (ClinpromptError, OSError) as found:
+            known = found if isinstance(found, ClinpromptError) else explained(found)
+            if known is None:
+                raise
+            error = known
         sys.stderr.write(f"{error}\n")
         code = error.exit_code
-        _write_line({"status": code.name.lower(), "exit_code": int(code), "message": str(error)}, as_json, changes)
+        told = {"status": code.name.lower(), "exit_code": int(code), "message": str(error)}
+        try:
+            _write_line(told, as_json, changes)
+        except (ClinpromptError, OSError):  # the first error counts
+            _write_line(told, as_json, changes=False)
         return int(code)
-    if answer is None:  # the help, which is printed
-        return 0
+
+
+def _answer(answer: Answer | None, as_json: bool, changes: bool) -> None:
+    """Tell what a command found or did; the help was printed before."""
+    if answer is None:
+        return
     value, text = answer
     if changes:
         _write_line({"status": "ok", **value}, as_json, changes)
@@ -58,16 +76,16 @@ def main(argv: list[str]) -> int:
         sys.stdout.write(to_json(value))
     if not as_json:
         sys.stdout.write(text)
-    return 0
+    sys.stdout.flush()
 
 
 def _write_line(result: dict[str, Any], as_json: bool, changes: bool) -> None:
     """What came of a command in one line; where it changes the registry, as a component gives it."""
     line = json.dumps(result) + "\n"
-    if as_json:
-        sys.stdout.write(line)
     if changes and (path := os.environ.get(RESULT_FILE)):
         write_text(Path(path), line)
+    if as_json:
+        sys.stdout.write(line)
 
 
 @app.command("list", help="all models and versions, with aliases and metrics")

@@ -1,7 +1,9 @@
 """Every command's usage: wrong usage ends with the shared exit code and one sentence, `--help` with 0."""
 
 import errno
+import io
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -169,3 +171,39 @@ def test_no_training_replaces_a_folder_of_other_files(tmp_path: Path, command: s
     assert done.returncode == ExitCode.BAD_PARAMS
     assert "holds other files, which would be lost" in done.stderr
     assert (tmp_path / "notes.txt").read_text() == "keep"
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    shell = f"({shlex.quote(sys.executable)} -m components.interface; echo $? >&2) | true"
+    for command in (shell, shell.replace("interface", "interface --help"), shell.replace("| true", ">&-")):
+        done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.stderr == "0\n"
+    full = shell.replace("| true", ">/dev/full")
+    done = subprocess.run(["bash", "-c", full], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr == "the disk is full; free some space and run the same command again.\n75\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_name_that_is_no_text_is_shown_as_its_bytes(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = cli.application()
+
+    @app.command()
+    def show(name: Path, text: str) -> None:
+        sys.stdout.write(f"{name}\n")
+        text.encode()
+
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert cli.main(app, ["\udcff", "a"], "show") == 0
+    assert stream.buffer.getvalue() == b"\\udcff\n"  # type: ignore[attr-defined]
+
+
+def test_an_argument_that_is_no_text_is_refused_where_it_must_be_text(capsys: pytest.CaptureFixture[str]) -> None:
+    app = cli.application()
+
+    @app.command()
+    def show(text: str) -> None:
+        text.encode()
+
+    assert cli.main(app, ["\udcff"], "show") == 64
+    assert capsys.readouterr().err == "'\\udcff' is no text: it holds bytes that are not UTF-8's.\n"

@@ -120,6 +120,23 @@ def test_a_version_s_number_is_written_in_plain_digits(
             api.verify("tiny", found)  # type: ignore[arg-type]
 
 
+def test_ctrl_c_and_a_place_for_the_result_that_is_none_have_their_codes(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLINPROMPT_RESULT_FILE", "/proc/x")
+    assert main(["unquarantine", "tiny", "--version", "1", "--reason", "a test", "--json"]) == 66
+    said = capsys.readouterr()
+    assert "nothing can be made at /proc/x" in said.err
+    assert json.loads(said.out)["exit_code"] == 66
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("registry.listing.models", interrupted)
+    assert main(["list"]) == 75
+    assert capsys.readouterr().err == "interrupted; run the same command again.\n"
+
+
 def test_an_empty_registry_is_not_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
