@@ -215,9 +215,11 @@ def _stages(project: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
         stages: dict[str, Any] = found["stages"]
+        if not all(isinstance(stage, dict) and isinstance(stage.get("outs", []), list) for stage in stages.values()):
+            raise TypeError
     except FileNotFoundError:
         raise InputMissing(f"{path.resolve()} does not exist: nothing was run here; run `dvc repro`.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError):
         raise InputCorrupt(f"{path.resolve()} is no lock of DVC's; run `python -m components.mend`.") from None
     return stages
 

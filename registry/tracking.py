@@ -57,9 +57,18 @@ def shown_uri() -> str:
 
 
 def local_store() -> Path | None:
-    """The SQLite file of the tracking store; None for a server or another database."""
+    """The SQLite file of the tracking store; None for a server or another database.
+
+    Raises:
+        InputMissing: a folder is there.
+    """
     uri = tracking_uri()
-    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+    if not uri.startswith(_SQLITE):
+        return None
+    store = Path(uri.removeprefix(_SQLITE))
+    if store.is_dir():
+        raise InputMissing(f"{shown_uri()} is a folder, and should be the registry's file; name another.")
+    return store
 
 
 def artifact_root() -> Path | None:

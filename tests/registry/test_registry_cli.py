@@ -148,6 +148,17 @@ def test_an_empty_registry_is_not_an_error(
     assert json.loads(capsys.readouterr().out) == {"models": []}
 
 
+def test_a_folder_in_the_registry_s_place_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///place")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "place").mkdir()
+    for command in (["list"], ["verify", "tiny"], ["rollback", "tiny", "--reason", "a test"]):
+        assert main(command) == 66
+        assert "sqlite:///place is a folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("uri", "words"),
     [

@@ -173,9 +173,10 @@ def test_what_is_missing_is_said(project: Workspace) -> None:
         reproduced.retrain("toy", Path())
     with pytest.raises(InputMissing, match=r"dvc\.lock does not tell of gate@other"):
         reproduced.retrain("other", Path())
-    Path("dvc.lock").write_text("stages: [")
-    with pytest.raises(InputCorrupt, match=r"is no lock of DVC's"):
-        reproduced.retrain("toy", Path())
+    for text in ("stages: [", "stages: [1]", "stages: {gate@toy: 3}", "stages: {gate@toy: {outs: 3}}", "schema: '9.0'"):
+        Path("dvc.lock").write_text(text)
+        with pytest.raises(InputCorrupt, match=r"is no lock of DVC's"):
+            reproduced.retrain("toy", Path())
     Path("dvc.lock").unlink()
     with pytest.raises(InputMissing, match=r"dvc\.lock does not exist"):
         reproduced.retrain("toy", Path())
