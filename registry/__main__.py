@@ -13,6 +13,7 @@ from clinprompt.contract.variables import RESULT_FILE
 from clinprompt.errors import BadParams, ClinpromptError, InputCorrupt, InputMissing
 from clinprompt.files import to_json, write_text
 from clinprompt.params import load_params
+from clinprompt.process import short_lived
 from registry import champion, commands, listing, rollback
 from registry.revert import lift
 from registry.versions import CHAMPION, check_name
@@ -242,4 +243,5 @@ commands.add_to(app)
 
 
 if __name__ == "__main__":
+    short_lived()
     sys.exit(main(sys.argv[1:]))
