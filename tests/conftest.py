@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
+from clinprompt.process import short_lived
+
 ROOT = Path(__file__).parents[1]
 
+# Each test imports little and leaves nothing: there is no need to look through torch's and MLflow's objects again.
+short_lived()
 # Threads of BLAS beside pytest's own processes only slow each other down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["MPLBACKEND"] = "Agg"
