@@ -15,6 +15,7 @@ import typer
 from clinprompt import cli
 from clinprompt.errors import BadParams
 from clinprompt.experiments.tables.papers import edit_params
+from clinprompt.process import short_lived
 from clinprompt.schema import read_yaml
 from components.__main__ import show
 from components.mend import mend_after_kill
@@ -80,4 +81,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    short_lived()
     sys.exit(main())

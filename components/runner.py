@@ -25,6 +25,7 @@ from clinprompt.files import check_place, partial_path, publish, remove
 from clinprompt.os_errors import explained
 from clinprompt.output import tolerant
 from clinprompt.params import CandidateSpec, Params, load_params
+from clinprompt.process import short_lived
 from clinprompt.schema import Section
 from components.inputs import check_inputs
 from components.interface import Interface, load_interface
@@ -94,6 +95,7 @@ Work = Callable[[Job], dict[str, Any]]
 
 def run(file: str, work: Work) -> None:
     """Run a component's work from the command line and exit with its code. `file` is the caller's `__file__`."""
+    short_lived()
     folder = Path(file).parent
     sys.exit(execute(folder.name, work, sys.argv[1:], folder.parent))
 

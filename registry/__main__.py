@@ -15,6 +15,7 @@ from clinprompt.files import to_json, write_text
 from clinprompt.os_errors import explained
 from clinprompt.output import tolerant
 from clinprompt.params import load_params
+from clinprompt.process import short_lived
 from registry import champion, commands, listing, rollback
 from registry.revert import lift
 from registry.versions import CHAMPION, check_name
@@ -272,4 +273,5 @@ commands.add_to(app)
 
 
 if __name__ == "__main__":
+    short_lived()
     sys.exit(main(sys.argv[1:]))

@@ -4,12 +4,15 @@ A change that no prediction can notice (a comment, a docstring, a loss, an optim
 """
 
 import ast
+import hashlib
 import sys
+from functools import lru_cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import clinprompt
 from clinprompt.data.codecs.base import VOLUME
+from clinprompt.files import sha256_file
 from clinprompt.prompting.hooks import NOT_SERVED
 from clinprompt.sources import imported_modules, without_docstrings
 from clinprompt.tuned.record import ModelRecord
@@ -59,10 +62,25 @@ def code_of(model: ModelRecord, root: Path = ROOT) -> dict[str, bytes]:
     absent = _NOT_RUN
     if model.preprocessing.get("kind") != VOLUME:
         absent = (*_NOT_RUN, *_OF_VOLUMES, *(() if model.dicom else _OF_DICOM))
-    for name, content in pruned(entries, root, PACKAGE, _TRAINING, absent).items():
+    for name, content in _pruned(tuple(entries), root, absent, _state(root)).items():
         inside = Path(name).relative_to(PACKAGE).as_posix()
         code[f"code/{inside}"] = content.read_bytes() if isinstance(content, Path) else content.encode()
     return code
+
+
+@lru_cache(maxsize=8)
+def _pruned(entries: tuple[str, ...], root: Path, absent: tuple[str, ...], state: str) -> dict[str, str | Path]:
+    """The needed sources; a promotion asks for the same ones several times, and each takes a quarter of a second."""
+    return pruned(entries, root, PACKAGE, _TRAINING, absent)
+
+
+def _state(root: Path) -> str:
+    """SHA-256 over the names and bytes of the package's files."""
+    total = hashlib.sha256()
+    for file in sorted(root.joinpath(PACKAGE).rglob("*")):
+        if "__pycache__" not in file.parts and file.is_file():
+            total.update(f"{file.relative_to(root).as_posix()}\0{sha256_file(file)}\n".encode())
+    return total.hexdigest()
 
 
 def distributions(code: dict[str, bytes]) -> set[str]:

@@ -20,6 +20,7 @@ from clinprompt.contract.variables import RESULT_FILE
 from clinprompt.contract.variables import TASK as VARIABLE
 from clinprompt.errors import ClinpromptError, Interrupted
 from clinprompt.files import write_text
+from clinprompt.process import short_lived
 from workspace.store import Store, open_store
 
 log = logging.getLogger("clinprompt")
@@ -210,4 +211,5 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
+    short_lived()
     sys.exit(main(sys.argv[1:]))

@@ -23,6 +23,7 @@ from clinprompt.data.names import is_known, matching_key
 from clinprompt.data.survey import Answers, Finding, folders, tables
 from clinprompt.errors import BadParams, ClinpromptError, DataRejected, InputMissing
 from clinprompt.files import write_text
+from clinprompt.process import short_lived
 from clinprompt.schema import Name, Section, check, parse_yaml, to_yaml
 
 CARDS = Path("datasets")
@@ -267,4 +268,5 @@ def _to_yaml(card: Card) -> str:
 
 
 if __name__ == "__main__":
+    short_lived()
     sys.exit(main())

@@ -106,6 +106,8 @@ def test_a_stage_whose_sources_are_not_those_of_the_lock_says_how_to_renew_it(ag
 def test_only_candidates_that_read_a_language_model_s_knowledge_make_it_speak(again: Any) -> None:
     assert again.json("describe/report.json")["llm"] is None
     again.edit("params.yaml", lambda params: params["candidates"].update(taught=["biomedcoop"]))
+    few = {"aspects": ["shape"], "descriptions_per_aspect": 1, "min_accepted_per_class": 0, "max_new_tokens": 24}
+    again.edit("params.yaml", lambda params: params["knowledge"].update(few))
     done = again.repro("evaluate_taught@brain-phantom-biomedcoop-1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert started(done.stdout) == ["lock", "describe", "tune_taught", "evaluate_taught"]
@@ -199,7 +201,7 @@ def killed_in(workspace: Any, stage: str) -> bool:
         )
     try:
         while (component := running(repro, f"components.{stage}")) is None and repro.poll() is None:
-            time.sleep(0.02)
+            time.sleep(0.1)  # each look reads what all processes of the machine are
         strike = time.monotonic() + PATIENCE[stage]
         while component and component.is_running() and not has_begun_to_write(workspace.folder):
             if time.monotonic() > strike:

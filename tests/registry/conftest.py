@@ -27,6 +27,17 @@ def promoted(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
+@pytest.fixture(scope="session")
+def _challenged(promoted: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = copy_run(promoted, tmp_path_factory.mktemp("challenged"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(run.root)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        run.tune(2, 0.9)
+        assert run.decide("coop-2", champion=registry.champion("tiny"))["verdict"] == "accepted"
+    return run
+
+
 @pytest.fixture
 def fresh_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], Run]:
     """Copies a run to a folder of this test's own, and goes there."""
@@ -61,9 +72,6 @@ def run(promoted: Run, fresh_copy: Callable[[Run], Run]) -> Run:
 
 
 @pytest.fixture
-def challenged(run: Run) -> Run:
+def challenged(_challenged: Run, fresh_copy: Callable[[Run], Run]) -> Run:
     """A project with a second candidate that the gate chose over the champion."""
-    run.tune(2, 0.9)
-    record = run.decide("coop-2", champion=registry.champion("tiny"))
-    assert record["verdict"] == "accepted"
-    return run
+    return fresh_copy(_challenged)
