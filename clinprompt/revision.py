@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-BUILT_FROM = "REVISION"  # the file in an image, which has no git: the commit that its code was copied from
+BUILT_FROM = "REVISION"  # in an image or a task's workspace, which have no git: the commit that the code is of
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def git_revision(folder: Path = ROOT) -> Revision | None:
 
 
 def git_commit(folder: Path = ROOT) -> str | None:
-    """The commit alone; in an image the one that its build was told of."""
+    """The commit alone; where the code is a copy, the one that it was copied from."""
     revision, built_from = git_revision(folder), folder / BUILT_FROM
     if revision is not None:
         return revision.commit

@@ -12,6 +12,7 @@ from clinprompt.contract.variables import CODE
 from clinprompt.errors import BadParams
 from clinprompt.files import sha256_file, write_text
 from clinprompt.params import Params
+from clinprompt.revision import BUILT_FROM, git_commit
 from clinprompt.schema import check, read_yaml, to_yaml
 from components.lock.fit import check_fit
 from components.lock.settings import cards, settings_lock
@@ -40,7 +41,11 @@ def code_digest(root: Path) -> str:
 
 
 def copy_code(root: Path, target: Path, images: str | None) -> None:
-    """Copy the code into an empty folder. `images` is the text of infra/images.lock, None for the project's own."""
+    """Copy the code into an empty folder, with the commit that it is of, as an image has it: no git is copied.
+
+    Args:
+        images: the text of infra/images.lock; None for the project's own.
+    """
     for file in _files(root):
         copy = target / file.relative_to(root)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -49,6 +54,8 @@ def copy_code(root: Path, target: Path, images: str | None) -> None:
     if images is None and lock.is_file():
         images = lock.read_text(encoding="utf-8")
     write_text(target / IMAGES_LOCK, images or "{}\n")
+    if commit := git_commit(root):
+        write_text(target / BUILT_FROM, f"{commit}\n")
 
 
 def run_params(root: Path, dataset: str, overrides: dict[str, Any]) -> tuple[str, Params]:

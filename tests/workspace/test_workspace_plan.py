@@ -1,6 +1,7 @@
 """Releases, plans and sweeps: what a run is made of, settled before it starts."""
 
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ from small_project import Project, draw
 
 from clinprompt.contract.tasks import pack
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
+from clinprompt.revision import BUILT_FROM, git_commit
 from workspace.plan import promotion, sweep
 from workspace.records import latest_record, read_record, record
 from workspace.releases import find_release, list_releases, publish
+from workspace.repo import Workspace
 from workspace.task import PromotionTask, RecordTask, StageTask, SweepTask, read_task
 
 RULES: list[dict[str, Any]] = [
@@ -172,3 +175,23 @@ def test_a_store_that_does_not_answer_is_told_apart_from_one_that_is_empty(
 def test_a_task_that_is_none_is_refused(text: str | None) -> None:
     with pytest.raises(BadParams, match="CLINPROMPT_TASK"):
         read_task(StageTask, text)
+
+
+def test_a_task_s_copy_of_the_code_says_which_commit_it_is_of(project: Project, tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments]
+        return subprocess.run(command, cwd=project.root, capture_output=True, text=True, check=True).stdout.strip()
+
+    def told() -> str | None:
+        with Workspace.of(project.plan(), project.store) as workspace:
+            return git_commit(workspace.folder)
+
+    assert told() is None
+    (project.root / BUILT_FROM).write_text(f"{'a' * 40}\n")  # as in an image
+    assert told() == "a" * 40
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "a project"]):
+        git(*command)
+    assert told() == git("rev-parse", "HEAD")
+    (project.root / "datasets" / "note.txt").write_text("not committed")
+    git("add", ".")
+    assert told() == f"{git('rev-parse', 'HEAD')}-dirty"
