@@ -67,7 +67,7 @@ def local_store() -> Path | None:
         return None
     store = Path(uri.removeprefix(_SQLITE))
     if store.is_dir():
-        raise InputMissing(f"{shown_uri()} is a folder, and should be the registry's file; name another.")
+        raise InputMissing(f"{shown_uri()} is a folder, and the registry must be a file; name another.")
     return store
 
 

@@ -197,7 +197,7 @@ def test_what_the_ends_of_an_interval_are_is_said_by_the_rules(run: Run) -> None
     decision["checks"] += [timed, size]
     write_json(run.decision, decision)
     text = Page(report(run)).text
-    assert "at alpha 0.025. Of latency the ends are quartiles of what was measured. Of model size the value" in text
+    assert "at alpha 0.025. Of latency the ends are quartiles of what was measured. Of payload size the value" in text
     assert "upper quartile at most 200.000" in text
     assert "value at most 50.000" in text
     decision["checks"] = [timed]
