@@ -66,8 +66,7 @@ def embedded_files(backbone: BackboneFiles, with_text: bool) -> tuple[dict[str, 
         InputMissing: its config or its weights are not there.
         InputCorrupt: pickled weights hold something else.
     """
-    from clinprompt.backbones.hub import TOKENIZER_FILES
-    from clinprompt.backbones.identity import M3D_WEIGHTS, WEIGHTS
+    from clinprompt.backbones.folder import M3D_WEIGHTS, TOKENIZER_FILES, WEIGHTS
     from clinprompt.backbones.m3d_folder import open_m3d
     from clinprompt.backbones.table import CONFIG
 
@@ -105,7 +104,7 @@ def embedded_files(backbone: BackboneFiles, with_text: bool) -> tuple[dict[str, 
 
 def _digest_with(weights: bytes, folder: Path, volumes: "M3DFolder | None") -> str:
     """The digest of a backbone's folder as it would be with other weights."""
-    from clinprompt.backbones.identity import m3d_digest, open_clip_digest, text_config
+    from clinprompt.backbones.folder import m3d_digest, open_clip_digest, text_config
     from clinprompt.backbones.table import CONFIG
 
     if volumes is not None:

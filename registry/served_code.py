@@ -39,7 +39,7 @@ _OF_VOLUMES = ("clinprompt.backbones.m3d_folder", "clinprompt.data.codecs.volume
 # And what models of pictures that were tuned without DICOM files do without, as of its package.
 _OF_DICOM = ("clinprompt.data.codecs.dicom_file",)
 # What no served model runs: it is given the folder of its backbone. Imported inside a function, too.
-_NOT_RUN = ("clinprompt.backbones.fetched",)
+_NOT_RUN = ("clinprompt.backbones.fetched", "clinprompt.backbones.hub")
 
 _TRAINING = LeftOut("clinprompt.prompting.base:PromptMethod", NOT_SERVED)
 

@@ -1,36 +1,13 @@
-"""An open_clip folder from the Hugging Face hub, at one commit, and loading without asking the hub."""
+"""Files from the Hugging Face hub, at one commit. No served model carries this."""
 
 import errno
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
+from clinprompt.backbones.folder import TOKENIZER_FILES
 from clinprompt.backbones.table import CONFIG, BackboneEntry
 from clinprompt.errors import InputMissing, ServiceDown
 from clinprompt.hub import snapshot
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-)
-
-
-def check_tokenizer(folder: Path) -> None:
-    """Whether a folder holds a tokenizer.
-
-    Raises:
-        InputMissing: it does not.
-    """
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise InputMissing(f"{folder} holds no tokenizer: expected tokenizer.json or vocab.txt.")
 
 
 def download(name: str, entry: BackboneEntry) -> Path:
@@ -74,16 +51,3 @@ def fetched(what: str, repo: str, revision: str, files: Sequence[str]) -> Path:
         raise ServiceDown(
             f"Could not download {model}: {reason}. Try again later, or put its folder somewhere and set backbone.path."
         ) from None
-
-
-@contextmanager
-def offline() -> Iterator[None]:
-    """Keep libraries from asking the hub inside the block, whatever the names in a config."""
-    from huggingface_hub import constants
-
-    previous = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = previous

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clinprompt.backbones import open_clip_folder
-from clinprompt.backbones.hub import check_tokenizer, download, offline
-from clinprompt.backbones.identity import (
+from clinprompt.backbones.folder import (
     M3D_WEIGHTS,
     WEIGHTS,
+    check_tokenizer,
     m3d_digest,
+    offline,
     open_clip_digest,
     text_config,
     weights_file,
@@ -164,6 +165,8 @@ def _folder(name: str, entry: BackboneEntry | None, path: str | Path | None, tab
                 "set backbone.path to a folder that this has made."
             )
     else:
+        from clinprompt.backbones.hub import download  # models are served without it
+
         assert entry is not None  # noqa: S101 - load_backbone has seen to it
         folder = download(name, entry)
     if not folder.is_dir():

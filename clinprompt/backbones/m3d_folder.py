@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from clinprompt.backbones.hub import TOKENIZER_FILES, check_tokenizer
+from clinprompt.backbones.folder import TOKENIZER_FILES, check_tokenizer
 from clinprompt.backbones.m3d import M3DClip, M3DSizes
 from clinprompt.data.volumes import VolumePreprocessing, three_sides
 from clinprompt.errors import InputCorrupt

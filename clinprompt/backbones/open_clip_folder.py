@@ -7,7 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from clinprompt.backbones.hub import offline
+from clinprompt.backbones.folder import offline
 from clinprompt.backbones.table import CONFIG
 from clinprompt.data.preprocessing import Preprocessing
 from clinprompt.errors import BadParams, InputCorrupt

@@ -106,8 +106,6 @@ def test_a_stage_whose_sources_are_not_those_of_the_lock_says_how_to_renew_it(ag
 def test_only_candidates_that_read_a_language_model_s_knowledge_make_it_speak(again: Any) -> None:
     assert again.json("describe/report.json")["llm"] is None
     again.edit("params.yaml", lambda params: params["candidates"].update(taught=["biomedcoop"]))
-    few = {"aspects": ["shape"], "descriptions_per_aspect": 1, "min_accepted_per_class": 0, "max_new_tokens": 24}
-    again.edit("params.yaml", lambda params: params["knowledge"].update(few))
     done = again.repro("evaluate_taught@brain-phantom-biomedcoop-1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert started(done.stdout) == ["lock", "describe", "tune_taught", "evaluate_taught"]

@@ -22,7 +22,6 @@ def small_params(params: Any) -> None:
     params["backbone"]["name"] = "demo-m3d"
     params["candidates"] |= {"methods": ["zero_shot", "deft_ad"], "seeds": [1]}
     params["methods"] = {"deft_ad": {"epochs": 3}}
-    params["validation"]["min_images_per_class"] = 3
     params["gate"]["min_patients_per_class"] = 1
     params["gate"]["rules"] = [
         {"kind": "floor", "metric": "balanced_accuracy", "at_least": 0.0},
@@ -64,7 +63,7 @@ def as_series(volume: Path, target: Path) -> None:
 def finished(make_workspace: Callable[[Path], Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
     workspace = make_workspace(tmp_path_factory.mktemp("volumes") / "project")
     workspace.edit("params.yaml", small_params)
-    smaller = {"subjects_per_class": 24, "size": 32}
+    smaller = {"subjects_per_class": 36, "size": 32}
     workspace.edit(f"datasets/{DATASET}.yaml", lambda card: card["reader"].update(smaller))
     done = workspace.repro()
     assert done.returncode == 0, done.stdout + done.stderr

@@ -12,7 +12,8 @@ import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
 from clinprompt.backbones.fetched import fetched_folder
-from clinprompt.backbones.hub import TOKENIZER_FILES, fetched
+from clinprompt.backbones.folder import TOKENIZER_FILES
+from clinprompt.backbones.hub import fetched
 from clinprompt.backbones.table import Sha256, Wheel
 from clinprompt.backbones.wheels import downloaded, given, read_member
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing

@@ -10,7 +10,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from clinprompt.backbones.hub import TOKENIZER_FILES, fetched
+from clinprompt.backbones.folder import TOKENIZER_FILES
+from clinprompt.backbones.hub import fetched
 from clinprompt.errors import BadParams, InputCorrupt, InputMissing
 from clinprompt.files import sha256_folder
 from clinprompt.knowledge.llm import need_tokenizer

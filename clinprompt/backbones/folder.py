@@ -1,10 +1,10 @@
-"""Which files make a backbone, and the digest that they have together. Imports nothing heavy."""
+"""A backbone's folder: which files make it, their digest together, and loading it without asking the hub."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clinprompt.backbones.hub import TOKENIZER_FILES
 from clinprompt.backbones.table import CONFIG, BackboneEntry
 from clinprompt.errors import InputMissing
 from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
@@ -12,6 +12,28 @@ from clinprompt.files import read_json, sha256_bytes, sha256_file, to_json
 # Of an open_clip folder and of one of M3D-CLIP; the first that is there counts.
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 M3D_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Whether a folder holds a tokenizer.
+
+    Raises:
+        InputMissing: it does not.
+    """
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise InputMissing(f"{folder} holds no tokenizer: expected tokenizer.json or vocab.txt.")
 
 
 def weights_file(folder: Path, customary: Sequence[str], entry: BackboneEntry | None) -> Path:
@@ -57,3 +79,16 @@ def m3d_digest(folder: Path, files: Sequence[str], weights: str) -> str:
     """SHA-256 over the small files of a folder of M3D-CLIP and the SHA-256 of its weights."""
     digests = {name: sha256_file(folder / name) for name in files}
     return sha256_bytes(to_json({"files": digests, "weights": weights}).encode())
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Keep libraries from asking the hub inside the block, whatever the names in a config."""
+    from huggingface_hub import constants
+
+    previous = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = previous
